@@ -1,0 +1,91 @@
+# Builds, tests and installs Bartleby: `make help` lists the targets.
+#
+# `make` needs cargo and a C linker. `sudo make install` needs neither: it installs what `make` left.
+
+# The machine to build for; `rustc -vV` names this one. With `rustup target add` done:
+#   make TARGET=x86_64-unknown-linux-musl
+#   make TARGET=aarch64-unknown-linux-musl CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=...
+# (?= and = ask rustc only where TARGET is used, so that `make install` works without it.)
+TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+
+# Where things go. DESTDIR is put before each, for packages.
+PREFIX   ?= /usr/local
+WWWDIR   ?= /var/www/bartleby
+STATEDIR ?= /var/lib/bartleby
+DESTDIR  ?=
+# Whose layout the snippet is installed for: debian, redhat or none; default: found out.
+APACHE   ?=
+
+CARGO   ?= cargo
+# The program that is installed, run and measured.
+PROGRAM ?= target/index.cgi
+
+# Static, so that one file works on every Linux of its kind of processor. The folders' names are
+# left out, so that the same source gives the same program everywhere.
+STATIC = -C target-feature=+crt-static \
+	--remap-path-prefix=$(CURDIR)=/bartleby \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+
+# What is installed as documentation: the Apache snippets and the examples, but for those of `make run`.
+DOCS = $(filter-out apache/site.sh examples/serve.rs examples/sample-queue, \
+	$(wildcard README.md CHANGELOG.md LICENSE apache/* examples/*))
+
+INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
+	APACHE='$(APACHE)' sh apache/site.sh
+
+.PHONY: all run test lint bench install uninstall clean help
+
+# cargo knows what is up to date, so it is always asked. It refuses a program called "index.cgi",
+# hence the copy. The linker says nothing when it could not link statically: look.
+all: ## build target/index.cgi, static and stripped (the default)
+	RUSTFLAGS="$(RUSTFLAGS) $(STATIC)" $(CARGO) build --release --locked --target-dir target --target $(TARGET) \
+	    --bin bartleby
+	@if readelf --version >/dev/null 2>&1; then \
+	    if readelf -lW target/$(TARGET)/release/bartleby | grep INTERP; then \
+	        echo "make: the program is not static: it asks for the loader above" >&2; exit 1; \
+	    fi; \
+	else \
+	    echo "make: no readelf (binutils), so it was not checked whether the program is static" >&2; \
+	fi
+	@install -m 755 target/$(TARGET)/release/bartleby target/index.cgi
+	@ls -l target/index.cgi
+
+run: all ## serve the page at http://127.0.0.1:8025/ (with a sample queue where there is no mail server)
+	$(CARGO) run --quiet --locked --example serve -- $(PROGRAM)
+
+test: all lint ## check and test everything; as root on Debian also against real mail servers
+	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
+	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
+	fi
+	$(CARGO) test --locked
+
+lint: ## check the formatting, and clippy without a warning
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+bench: all ## measure against the lister alone and a Perl script: prints a table of ratios
+	$(CARGO) bench --locked --bench queue -- $(PROGRAM)
+
+install: ## install what `make` built, and the Apache snippet (as root; PREFIX, WWWDIR, DESTDIR, APACHE)
+	@test -f '$(PROGRAM)' || { echo "make install: no $(PROGRAM): run make first (not as root)" >&2; exit 1; }
+	install -d '$(DESTDIR)$(WWWDIR)' '$(DESTDIR)$(PREFIX)/sbin'
+	install -m 755 '$(PROGRAM)' '$(DESTDIR)$(WWWDIR)/index.cgi.tmp'
+	mv -f '$(DESTDIR)$(WWWDIR)/index.cgi.tmp' '$(DESTDIR)$(WWWDIR)/index.cgi'
+	ln -sfn '$(WWWDIR)/index.cgi' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
+	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
+	install -d '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
+	cp -R $(DOCS) '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
+	chmod -R u=rwX,go=rX '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
+	@$(INSTALL_SITE) install
+
+uninstall: ## take away what `make install` put there, but no file that you edited
+	@$(INSTALL_SITE) uninstall
+	rm -f '$(DESTDIR)$(PREFIX)/sbin/bartleby' '$(DESTDIR)$(WWWDIR)/index.cgi'
+	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
+	@rmdir '$(DESTDIR)$(WWWDIR)' 2>/dev/null || true
+
+clean: ## remove everything that was built
+	$(CARGO) clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12

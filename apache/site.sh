@@ -1,0 +1,116 @@
+#!/bin/sh
+# The part of `make install` and `make uninstall` that touches the machine's own set-up: Apache's
+# snippet and the state directory. The Makefile calls it, with its variables in the environment.
+#
+# An administrator's file is never overwritten. A pristine copy of the snippet last installed is
+# kept beside the program: as long as the installed one equals it, nobody edited it.
+set -eu
+
+destdir=${DESTDIR:-}
+prefix=${PREFIX:?} www=${WWWDIR:?} state=${STATEDIR:?}
+pristine=$destdir$prefix/share/bartleby/bartleby.conf
+source=$(dirname "$0")/bartleby.conf
+
+say() { echo "bartleby: $*"; }
+
+# Sets `site`, the layout, and `snippet`, where it wants the file; empty where there is no Apache.
+find_site() {
+    site=${APACHE:-}
+    if [ -z "$site" ]; then
+        if [ -d "$destdir/etc/apache2" ]; then site=debian
+        elif [ -d "$destdir/etc/httpd" ]; then site=redhat
+        else site=none
+        fi
+    fi
+    case $site in
+    debian) snippet=$destdir/etc/apache2/conf-available/bartleby.conf ;;
+    redhat) snippet=$destdir/etc/httpd/conf.d/bartleby.conf ;;
+    none) snippet= ;;
+    *) say "APACHE=$site: it must be debian, redhat or none" >&2; exit 2 ;;
+    esac
+}
+
+install_snippet() {
+    mkdir -p "${snippet%/*}" "${pristine%/*}"
+    sed "s|/var/www/bartleby|$www|g" "$source" > "$pristine.now"
+    chmod 644 "$pristine.now"
+    if [ ! -e "$snippet" ] || cmp -s "$snippet" "$pristine.now" || cmp -s "$snippet" "$pristine"; then
+        cp -p "$pristine.now" "$snippet"
+        rm -f "$snippet.new"
+        say "installed $snippet"
+    elif cmp -s "$pristine" "$pristine.now" && [ ! -e "$snippet.new" ]; then
+        say "kept $snippet as you edited it"
+    else
+        cp -p "$pristine.now" "$snippet.new"
+        say "kept $snippet as you edited it; this version's is beside it as ${snippet##*/}.new"
+    fi
+    mv -f "$pristine.now" "$pristine"
+}
+
+uninstall_snippet() {
+    cmp -s "$snippet.new" "$pristine" && rm -f "$snippet.new"
+    if [ ! -e "$snippet" ]; then
+        :
+    elif cmp -s "$snippet" "$pristine"; then
+        # a2enconf's link would lead nowhere.
+        enabled=$destdir/etc/apache2/conf-enabled/bartleby.conf
+        [ "$site" != debian ] || [ ! -L "$enabled" ] || rm -f "$enabled"
+        rm -f "$snippet"
+        say "removed $snippet: reload Apache"
+    else
+        say "left $snippet, because you edited it: remove it yourself and reload Apache"
+    fi
+    rm -f "$pristine"
+    rmdir "${pristine%/*}" 2>/dev/null || true
+}
+
+# The user that Apache runs CGI programs as, if this machine has it.
+web_user() {
+    for user in www-data apache; do
+        if id -u "$user" >/dev/null 2>&1; then echo "$user"; return; fi
+    done
+}
+
+install_state() {
+    user=$(web_user)
+    [ -z "$destdir" ] && [ -n "$user" ] || return 0
+    install -d -m 0700 -o "$user" -g "$(id -gn "$user")" "$state"
+    say "made $state for $user"
+}
+
+uninstall_state() {
+    [ -z "$destdir" ] && [ -d "$state" ] || return 0
+    rmdir "$state" 2>/dev/null || say "left $state, which holds the log of flushes: rm -r $state"
+}
+
+next_steps() {
+    say "next:"
+    case $site in
+    debian) echo "    a2enmod cgid && a2enconf bartleby && systemctl reload apache2" ;;
+    redhat)
+        echo "    systemctl reload httpd"
+        echo "  and where SELinux is enforcing, before that:"
+        echo "    semanage fcontext -a -t httpd_sys_script_exec_t '$www/index\\.cgi'"
+        echo "    semanage fcontext -a -t httpd_sys_rw_content_t '$state(/.*)?'"
+        echo "    restorecon -Rv $www $state"
+        ;;
+    none) echo "    no Apache found: the snippet for it is $prefix/share/doc/bartleby/bartleby.conf" ;;
+    esac
+    echo "    who may see the page says ${snippet:-that snippet} (only this machine until you add yours)"
+    user=$(web_user)
+    echo "    then see whether all is in place: sudo -u ${user:-www-data} bartleby doctor"
+}
+
+find_site
+case ${1:-} in
+install)
+    [ -z "$snippet" ] || install_snippet
+    install_state
+    next_steps
+    ;;
+uninstall)
+    [ -z "$snippet" ] || uninstall_snippet
+    uninstall_state
+    ;;
+*) echo "usage: site.sh install|uninstall" >&2; exit 2 ;;
+esac

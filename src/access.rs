@@ -1,0 +1,102 @@
+//! Who is let in, and what a browser may set off.
+
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+use crate::gateway::Request;
+
+/// Whether the web server or the configuration lets this client in.
+///
+/// `REMOTE_ADDR` is the web server's own word (RFC 3875, section 4.1.8); an IPv4 client of an IPv6
+/// socket is told by its IPv4 address.
+pub fn is_granted(request: &Request, allow: &[IpNet]) -> bool {
+    request.access_granted
+        || request.remote_addr.is_some_and(|address| {
+            let address = match address {
+                IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+                IpAddr::V4(_) => address,
+            };
+            allow.iter().any(|network| network.contains(&address))
+        })
+}
+
+/// Why a request may not run the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMeant {
+    /// A page of another site links to us, embeds us or posts to us.
+    #[error(
+        "The request comes from another site's page, so it does not run the queue. Open this page itself, and follow its own link."
+    )]
+    CrossSite,
+    /// A browser fetches ahead what nobody asked for yet.
+    #[error("The browser asked for this in advance, so it does not run the queue. Follow the link once more.")]
+    Prefetch,
+}
+
+/// Whether somebody means this request to run the queue: not when the browser itself says that
+/// another site's page is behind it (Fetch Metadata, `Origin` of RFC 6454), or that it fetches ahead.
+/// A program such as curl says neither.
+///
+/// # Errors
+/// What speaks against it.
+pub fn is_meant(request: &Request) -> Result<(), NotMeant> {
+    let ahead = ["prefetch", "prerender", "preview"];
+    if request.purposes.iter().any(|purpose| ahead.iter().any(|word| purpose.to_ascii_lowercase().contains(word))) {
+        return Err(NotMeant::Prefetch);
+    }
+    if request.fetch_site.as_deref().is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+        return Err(NotMeant::CrossSite);
+    }
+    let Some(origin) = request.origin.as_deref() else { return Ok(()) };
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    match (authority, request.host.as_deref()) {
+        (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => Ok(()),
+        _ => Err(NotMeant::CrossSite),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(address: &str) -> Request {
+        Request { remote_addr: address.parse().ok(), ..Request::default() }
+    }
+
+    #[test]
+    fn only_listed_addresses_are_let_in_unless_the_web_server_decided() {
+        let allow = crate::config::AccessConfig::default().allow;
+        assert!(is_granted(&from("127.0.0.1"), &allow));
+        assert!(is_granted(&from("127.8.8.8"), &allow));
+        assert!(is_granted(&from("::1"), &allow));
+        assert!(is_granted(&from("::ffff:127.0.0.1"), &allow));
+        for address in ["192.0.2.1", "::2", "::ffff:192.0.2.1", "", "localhost"] {
+            assert!(!is_granted(&from(address), &allow), "{address}");
+            assert!(is_granted(&Request { access_granted: true, ..from(address) }, &allow));
+        }
+    }
+
+    #[test]
+    fn a_request_that_a_browser_calls_foreign_or_early_is_not_meant() {
+        let ask = |set: fn(&mut Request)| {
+            let mut request = Request { host: Some("mx2.example.com".into()), ..Request::default() };
+            set(&mut request);
+            is_meant(&request)
+        };
+        assert_eq!(ask(|_| ()), Ok(()), "curl");
+        assert_eq!(ask(|r| r.fetch_site = Some("same-origin".into())), Ok(()), "our own link");
+        assert_eq!(ask(|r| r.fetch_site = Some("none".into())), Ok(()), "typed or a bookmark");
+        for site in ["cross-site", "same-site", "bogus", ""] {
+            let mut request = Request::default();
+            request.fetch_site = Some(site.into());
+            assert_eq!(is_meant(&request), Err(NotMeant::CrossSite), "{site}");
+        }
+        assert_eq!(ask(|r| r.origin = Some("http://mx2.example.com".into())), Ok(()));
+        assert_eq!(ask(|r| r.origin = Some("https://MX2.example.com".into())), Ok(()));
+        assert_eq!(ask(|r| r.origin = Some("http://evil.example".into())), Err(NotMeant::CrossSite));
+        assert_eq!(ask(|r| r.origin = Some("http://mx2.example.com:8080".into())), Err(NotMeant::CrossSite));
+        assert_eq!(ask(|r| r.origin = Some("null".into())), Err(NotMeant::CrossSite));
+        assert_eq!(ask(|r| r.purposes = vec!["prefetch;prerender".into()]), Err(NotMeant::Prefetch));
+        assert_eq!(ask(|r| r.purposes = vec!["Prefetch".into()]), Err(NotMeant::Prefetch));
+    }
+}

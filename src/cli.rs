@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use cgi::http::StatusCode;
+
+use crate::config::Config;
+use crate::context::Context;
+use crate::flush;
+use crate::mta::command::Argv;
+use crate::page;
+use crate::request::{Asked, Target};
+use crate::system;
+use crate::view::json::Json;
+use crate::view::text::Text;
+use crate::view::{PROGRAM, Streamed};
+
+/// Exit statuses of sysexits(3).
+const EX_USAGE: u8 = 64;
+const EX_UNAVAILABLE: u8 = 69;
+const EX_TEMPFAIL: u8 = 75;
+const EX_CONFIG: u8 = 78;
+
+const HELP: &str = "\
+Shows what waits in this machine's mail queue, and runs it.
+
+Usage: bartleby list [--format text|json]
+       bartleby flush [all]
+       bartleby --version | --help
+
+  list    Prints every message that waits, with its sender, recipients and
+          reasons, then the totals and the room left on disk.
+          Exit status: 0 when all was listed, 69 when it could not be.
+  flush   Runs the queue now, under the same cool-down as the page's link.
+          Exit status: 0 started, 75 too soon after the last run, 69 not possible.
+
+The configuration is /etc/bartleby.toml or the file that BARTLEBY_CONFIG names;
+none is needed. A mistake in it ends with exit status 78.
+With GATEWAY_INTERFACE in the environment this is a CGI program (RFC 3875),
+whatever its arguments.
+";
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    match command(lexopt::Parser::from_env()) {
+        Ok(code) => code,
+        Err(error) => {
+            system::log(&format!("{error}; see bartleby --help"));
+            ExitCode::from(EX_USAGE)
+        }
+    }
+}
+
+fn command(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    use lexopt::prelude::*;
+    match arguments.next()? {
+        Some(Short('h') | Long("help")) => print(HELP),
+        Some(Short('V') | Long("version")) => print(&format!("{PROGRAM}\n")),
+        Some(Value(name)) if name == "list" => list(arguments),
+        Some(Value(name)) if name == "flush" => flush(arguments),
+        Some(Value(name)) if name == flush::WORKER => {
+            let words: Vec<OsString> = arguments.raw_args()?.collect();
+            if let Some(command) = Argv::from_os_words(words) {
+                flush::work(&command);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Value(name)) => Err(format!("there is no command “{}”", name.to_string_lossy()).into()),
+        Some(other) => Err(other.unexpected()),
+        None => Err("a command is missing".into()),
+    }
+}
+
+fn list(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut format = String::from("text");
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("format") => format = arguments.value()?.string()?,
+            other => return Err(other.unexpected()),
+        }
+    }
+    if !matches!(format.as_str(), "text" | "json") {
+        return Err(format!("the format “{format}” is not known, text and json are").into());
+    }
+    let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
+    let asked =
+        Asked::read([("format".to_owned(), format.clone())].into_iter(), None).map_err(|bad| bad.to_string())?;
+    let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    let status = if format == "json" {
+        Json::begin(out).and_then(|mut json| write(&context, &asked, &mut json))
+    } else {
+        write(&context, &asked, &mut Text::begin(out, context.clock.now))
+    };
+    Ok(match status {
+        Ok(StatusCode::OK) => ExitCode::SUCCESS,
+        // Also when the reader went away: nobody is there to be told more.
+        _ => ExitCode::from(EX_UNAVAILABLE),
+    })
+}
+
+fn write(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::Result<StatusCode> {
+    page::write_listing(context, asked, form)
+}
+
+fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut target = Target::All;
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Value(text) => {
+                let text = text.string()?;
+                target =
+                    text.parse().map_err(|()| format!("“{text}” can't be flushed; all, domain:NAME or id:ID can"))?;
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
+    let by = format!("{} on the command line", context.account.name);
+    match page::flush_now(&context, &target, by) {
+        Ok(number) => print(&format!("Queue run {number} was started.\n")),
+        Err(refusal) => {
+            system::log(&refusal.to_string());
+            Ok(ExitCode::from(match refusal {
+                flush::Refusal::CoolDown(_) | flush::Refusal::UnderWay => EX_TEMPFAIL,
+                flush::Refusal::Part(_) => EX_USAGE,
+                flush::Refusal::Impossible(trouble) => {
+                    system::log(&trouble.remedy());
+                    EX_UNAVAILABLE
+                }
+            }))
+        }
+    }
+}
+
+fn gather() -> Option<Context> {
+    match Config::load() {
+        Ok(config) => Some(Context::gather(config)),
+        Err(error) => {
+            system::log(&error.to_string());
+            None
+        }
+    }
+}
+
+fn print(text: &str) -> Result<ExitCode, lexopt::Error> {
+    use std::io::Write;
+    // A reader that went away is no error.
+    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a web server started this program.
+pub fn is_cgi() -> bool {
+    env::var_os("GATEWAY_INTERFACE").is_some()
+}

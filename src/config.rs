@@ -1,0 +1,347 @@
+//! `bartleby.toml`: everything in it has a default, and nothing in it is guessed at.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::mta::Kind;
+
+/// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
+pub const DEFAULT_PATH: &str = "/etc/bartleby.toml";
+
+/// The whole configuration.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[mta]`
+    pub mta: MtaConfig,
+    /// `[flush]`
+    pub flush: FlushConfig,
+    /// `[access]`
+    pub access: AccessConfig,
+    /// `[disk]`
+    pub disk: DiskConfig,
+    /// `[primary]`
+    pub primary: PrimaryConfig,
+    /// `[state]`
+    pub state: StateConfig,
+}
+
+/// `[mta]`: the mail server.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MtaConfig {
+    /// Which one; default: found out.
+    pub kind: Option<Kind>,
+    /// The command that lists the queue in `kind`'s format; empty: the mail server's own.
+    pub list_command: Vec<String>,
+    /// The command that runs the queue; empty: the mail server's own.
+    pub flush_command: Vec<String>,
+    /// How long a listing may take.
+    #[serde(deserialize_with = "duration")]
+    pub deadline: Duration,
+    /// What the page calls this queue; for a recorded sample that must not be taken for the real one.
+    pub label: Option<String>,
+}
+
+impl Default for MtaConfig {
+    fn default() -> Self {
+        MtaConfig {
+            kind: None,
+            list_command: Vec::new(),
+            flush_command: Vec::new(),
+            deadline: Duration::from_secs(20),
+            label: None,
+        }
+    }
+}
+
+/// `[flush]`: running the queue.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlushConfig {
+    /// The least time between two runs.
+    #[serde(deserialize_with = "duration")]
+    pub cooldown: Duration,
+}
+
+impl Default for FlushConfig {
+    fn default() -> Self {
+        FlushConfig { cooldown: Duration::from_secs(30) }
+    }
+}
+
+/// `[access]`: who is let in where the web server did not decide.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessConfig {
+    /// Networks and single addresses.
+    #[serde(deserialize_with = "networks")]
+    pub allow: Vec<IpNet>,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        AccessConfig { allow: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| network(text).ok()).collect() }
+    }
+}
+
+/// `[disk]`: when a filesystem is short of space or inodes.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskConfig {
+    /// Less free than this is a warning.
+    pub warn: Threshold,
+    /// Less free than this is critical.
+    pub critical: Threshold,
+}
+
+impl Default for DiskConfig {
+    fn default() -> Self {
+        DiskConfig { warn: Threshold::Percent(15.0), critical: Threshold::Percent(5.0) }
+    }
+}
+
+/// `[primary]`: the server that this one stands in for.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrimaryConfig {
+    /// `host:port` of each primary.
+    pub hosts: Vec<String>,
+    /// The domains whose mail is spooled here.
+    pub domains: Vec<String>,
+}
+
+/// `[state]`: what is remembered between requests.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StateConfig {
+    /// The folder; default: the first usable of several.
+    pub directory: Option<PathBuf>,
+}
+
+/// An amount of free space: a share of the whole, or bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold {
+    /// 0 to 100.
+    Percent(f64),
+    /// Bytes; says nothing about inodes.
+    Bytes(u64),
+}
+
+impl FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("“{text}” is neither a percentage such as \"15%\" nor a size such as \"2GiB\"");
+        if let Some(number) = text.strip_suffix('%') {
+            let percent: f64 = number.trim().parse().map_err(|_| wrong())?;
+            return if (0.0..=100.0).contains(&percent) { Ok(Threshold::Percent(percent)) } else { Err(wrong()) };
+        }
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let factor: u64 = match unit.trim() {
+            "" | "B" => 1,
+            "KiB" | "K" => 1 << 10,
+            "MiB" | "M" => 1 << 20,
+            "GiB" | "G" => 1 << 30,
+            "TiB" | "T" => 1 << 40,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "TB" => 1_000_000_000_000,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        number.checked_mul(factor).map(Threshold::Bytes).ok_or_else(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for Threshold {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = || de::Error::custom(format!("“{text}” is no duration such as \"20s\" or \"2m\""));
+    let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(span).map_err(|_| wrong())
+}
+
+fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    Vec::<String>::deserialize(from)?.iter().map(|text| network(text).map_err(de::Error::custom)).collect()
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("“{text}” is neither an address nor a network such as \"192.0.2.0/24\""))
+}
+
+/// A configuration that can't be used: which file, which line, which key, and why.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub struct ConfigError {
+    file: PathBuf,
+    line: Option<usize>,
+    key: Option<String>,
+    message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(to, ", line {line}")?;
+        }
+        if let Some(key) = &self.key {
+            write!(to, ", {key}")?;
+        }
+        write!(to, ": {}", self.message)
+    }
+}
+
+impl Config {
+    /// Reads the file that `BARTLEBY_CONFIG` names, else [`DEFAULT_PATH`] if it is there.
+    ///
+    /// # Errors
+    /// The file can't be read, or something in it is unknown or wrong.
+    pub fn load() -> Result<Config, ConfigError> {
+        match env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty()) {
+            Some(path) => Config::read(Path::new(&path)),
+            None => match fs::symlink_metadata(DEFAULT_PATH) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(Config::default()),
+                _ => Config::read(Path::new(DEFAULT_PATH)),
+            },
+        }
+    }
+
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn read(file: &Path) -> Result<Config, ConfigError> {
+        let text = fs::read_to_string(file).map_err(|error| ConfigError {
+            file: file.into(),
+            line: None,
+            key: None,
+            message: format!("it can't be read: {error}"),
+        })?;
+        Config::parse(&text, file)
+    }
+
+    fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
+        let config: Config = toml::from_str(text).map_err(|error| {
+            let at = error.span().map(|span| span.start.min(text.len()));
+            ConfigError {
+                file: file.into(),
+                line: at.map(|at| line_of(text, at)),
+                key: at.and_then(|at| key_at(text, line_of(text, at))),
+                message: error.message().lines().collect::<Vec<_>>().join(" "),
+            }
+        })?;
+        Ok(config)
+    }
+}
+
+/// The number of the line that holds byte `at`, from 1.
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// `[section] key` of a line.
+fn key_at(text: &str, line: usize) -> Option<String> {
+    let lines: Vec<&str> = text.lines().take(line).collect();
+    let section = lines.iter().rev().find(|line| line.trim_start().starts_with('['))?.split('#').next()?.trim();
+    match lines.last()?.split_once('=') {
+        Some((key, _)) => Some(format!("{section} {}", key.trim())),
+        None => Some(section.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("/etc/bartleby.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.mta.deadline, Duration::from_secs(20));
+        assert_eq!(config.flush.cooldown, Duration::from_secs(30));
+        assert_eq!(config.access.allow.len(), 2);
+        assert_eq!(config.disk.critical, Threshold::Percent(5.0));
+    }
+
+    #[test]
+    fn everything_can_be_set() {
+        let config = parse(
+            r#"
+            [mta]
+            kind = "sendmail"
+            list_command = ["sudo", "-n", "/usr/sbin/sendmail", "-bp"]
+            flush_command = ["sudo", "-n", "/usr/sbin/sendmail", "-q"]
+            deadline = "1m30s"
+            label = "sample"
+            [flush]
+            cooldown = "0s"
+            [access]
+            allow = ["192.0.2.0/24", "2001:db8::1"]
+            [disk]
+            warn = "2GiB"
+            critical = "500 MB"
+            [primary]
+            hosts = ["tuccster.example.com:25"]
+            domains = ["example.com"]
+            [state]
+            directory = "/srv/bartleby"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.mta.kind, Some(Kind::Sendmail));
+        assert_eq!(config.mta.deadline, Duration::from_secs(90));
+        assert_eq!(config.flush.cooldown, Duration::ZERO);
+        assert_eq!(config.access.allow[1].to_string(), "2001:db8::1/128");
+        assert_eq!(config.disk.warn, Threshold::Bytes(2 << 30));
+        assert_eq!(config.disk.critical, Threshold::Bytes(500_000_000));
+        assert_eq!(config.state.directory, Some("/srv/bartleby".into()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_file_line_and_key() {
+        for (text, expected) in [
+            ("[mta]\nkind = \"qmail\"\n", "/etc/bartleby.toml, line 2, [mta] kind: unknown variant `qmail`"),
+            ("[mta]\n\nkinds = \"x\"\n", "/etc/bartleby.toml, line 3, [mta] kinds: unknown field `kinds`"),
+            ("[fush]\n", "/etc/bartleby.toml, line 1, [fush]: unknown field `fush`"),
+            ("[flush]\ncooldown = \"soon\"\n", "line 2, [flush] cooldown: “soon” is no duration"),
+            ("[flush]\ncooldown = \"-5s\"\n", "line 2, [flush] cooldown: “-5s” is no duration"),
+            ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: invalid type: integer"),
+            ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow: “office” is neither"),
+            ("[disk]\nwarn = \"lots\"\n", "line 2, [disk] warn: “lots” is neither"),
+            ("[disk]\nwarn = \"150%\"\n", "line 2, [disk] warn: “150%” is neither"),
+            ("[mta\n", "line 1"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there() {
+        let error = Config::read(Path::new("/nonexistent/bartleby.toml")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/bartleby.toml: it can't be read: No such file"), "{error}");
+    }
+}

@@ -1,0 +1,61 @@
+//! What every request and every command starts from.
+
+use jiff::tz::TimeZone;
+
+use crate::config::Config;
+use crate::mta::command::Argv;
+use crate::mta::{self, Clock, Mta, Search};
+use crate::store::Store;
+use crate::system::{self, Account};
+use crate::trouble::Trouble;
+
+/// The configuration and the machine, gathered once.
+pub struct Context {
+    /// The configuration.
+    pub config: Config,
+    /// The user this program runs as.
+    pub account: Account,
+    /// The present and the machine's zone.
+    pub clock: Clock,
+    /// This machine's name.
+    pub host: String,
+    /// Whose queue it is, or why there is none.
+    pub source: Result<Source, Trouble>,
+    /// What is remembered between requests, or why nothing is.
+    pub store: Result<Store, String>,
+}
+
+/// The mail server whose queue is shown, and the command that lists it.
+pub struct Source {
+    /// The mail server.
+    pub mta: Box<dyn Mta>,
+    /// The configured command, or the mail server's own.
+    pub command: Argv,
+}
+
+impl Context {
+    /// Gathers everything.
+    pub fn gather(config: Config) -> Context {
+        let account = Account::current();
+        Context {
+            source: Source::find(&config),
+            store: Store::open(config.state.directory.as_deref(), &account),
+            clock: Clock { now: jiff::Timestamp::now().as_second(), zone: TimeZone::system() },
+            host: system::host_name(),
+            account,
+            config,
+        }
+    }
+}
+
+impl Source {
+    /// The mail server that the configuration names, or the one that is installed.
+    ///
+    /// # Errors
+    /// [`Trouble::NoMta`] or [`Trouble::Unsupported`].
+    pub fn find(config: &Config) -> Result<Source, Trouble> {
+        let mta = mta::find(config.mta.kind, &Search::default())?;
+        let command = Argv::from_words(&config.mta.list_command).unwrap_or_else(|| mta.list_command());
+        Ok(Source { mta, command })
+    }
+}

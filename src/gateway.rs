@@ -1,0 +1,377 @@
+//! The CGI side (RFC 3875): the environment vetted into a [`Request`], the answer out.
+//!
+//! The `cgi` crate panics on much that a client may send, so it never sees a request: what is needed
+//! is read here into owned values, `main` empties the environment, and the crate writes the answer.
+//! A stream is written without it, as it wants the whole body at once.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::panic;
+use std::process;
+
+use cgi::http::{HeaderName, HeaderValue, StatusCode, header};
+
+/// The longest query string and the longest body that are read, in bytes.
+pub const INPUT_LIMIT: usize = 16 * 1024;
+
+/// How much of a stream is held back, in bytes, so that an early failure still gets its status.
+const HELD_BACK: usize = 1024 * 1024;
+
+/// The methods that are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    #[default]
+    Get,
+    /// HEAD: the answer to GET without its body; never runs the queue.
+    Head,
+    /// POST
+    Post,
+}
+
+/// A request, as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// `REQUEST_METHOD`
+    pub method: Method,
+    /// `QUERY_STRING`, undecoded.
+    pub query: String,
+    /// The body of a POST, a form as browsers encode it.
+    pub form: String,
+    /// `REMOTE_ADDR`: the web server's word, never a header's.
+    pub remote_addr: Option<IpAddr>,
+    /// `REMOTE_USER`: who logged in at the web server, if it asks.
+    pub remote_user: Option<String>,
+    /// `BARTLEBY_ACCESS=granted`: the web server's configuration lets this client in.
+    pub access_granted: bool,
+    /// `Accept`
+    pub accept: Option<String>,
+    /// `Host`
+    pub host: Option<String>,
+    /// `Origin`
+    pub origin: Option<String>,
+    /// `Sec-Fetch-Site`
+    pub fetch_site: Option<String>,
+    /// `Sec-Purpose`, `Purpose`, `X-Purpose` and `X-Moz`, by which browsers tell that they fetch ahead.
+    pub purposes: Vec<String>,
+}
+
+/// A request that is not read any further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unacceptable {
+    /// Another method.
+    #[error("The method {0} is not answered here; GET, HEAD and POST are.")]
+    Method(String),
+    /// A query string or body over [`INPUT_LIMIT`].
+    #[error("The request is longer than {INPUT_LIMIT} bytes.")]
+    TooLong,
+    /// A `CONTENT_LENGTH` that is no number.
+    #[error("The request's Content-Length is not a number.")]
+    Length,
+    /// A body that ended early.
+    #[error("The request's body is shorter than its Content-Length announces.")]
+    Short,
+    /// A POST of something else than a form.
+    #[error("A POST is read as a form (application/x-www-form-urlencoded), and this one is none.")]
+    NoForm,
+}
+
+impl Unacceptable {
+    /// The HTTP status that says so.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Unacceptable::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Unacceptable::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Unacceptable::Length | Unacceptable::Short | Unacceptable::NoForm => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl Request {
+    /// Reads a request from CGI's meta-variables and body. Bytes that are no UTF-8 are replaced: no
+    /// value that matters holds any.
+    ///
+    /// # Errors
+    /// [`Unacceptable`]; nothing a client sends makes this panic.
+    pub fn read(variable: impl Fn(&str) -> Option<OsString>, body: impl Read) -> Result<Request, Unacceptable> {
+        let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+        let method = match text("REQUEST_METHOD").as_deref() {
+            None | Some("GET") => Method::Get,
+            Some("HEAD") => Method::Head,
+            Some("POST") => Method::Post,
+            Some(other) => return Err(Unacceptable::Method(other.chars().take(40).collect())),
+        };
+        let query = text("QUERY_STRING").unwrap_or_default();
+        if query.len() > INPUT_LIMIT {
+            return Err(Unacceptable::TooLong);
+        }
+        let form = if method == Method::Post { form(&text, body)? } else { String::new() };
+        Ok(Request {
+            method,
+            query,
+            form,
+            remote_addr: text("REMOTE_ADDR").and_then(|address| address.parse().ok()),
+            remote_user: text("REMOTE_USER").filter(|user| !user.is_empty()),
+            access_granted: text("BARTLEBY_ACCESS").as_deref() == Some("granted"),
+            accept: text("HTTP_ACCEPT"),
+            host: text("HTTP_HOST"),
+            origin: text("HTTP_ORIGIN"),
+            fetch_site: text("HTTP_SEC_FETCH_SITE"),
+            purposes: ["HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_PURPOSE", "HTTP_X_MOZ"]
+                .into_iter()
+                .filter_map(text)
+                .collect(),
+        })
+    }
+
+    /// The parameters of the query string, then those of the form, decoded.
+    pub fn parameters(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        let decoded = |text: &str| form_urlencoded::parse(text.as_bytes()).into_owned().collect::<Vec<_>>();
+        decoded(&self.query).into_iter().chain(decoded(&self.form))
+    }
+}
+
+fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<String, Unacceptable> {
+    let length = match text("CONTENT_LENGTH").filter(|length| !length.is_empty()) {
+        None => 0,
+        Some(length) if !length.bytes().all(|byte| byte.is_ascii_digit()) => return Err(Unacceptable::Length),
+        // More digits than fit are too long, too.
+        Some(length) => length.parse::<usize>().unwrap_or(usize::MAX),
+    };
+    if length > INPUT_LIMIT {
+        return Err(Unacceptable::TooLong);
+    }
+    let mut bytes = Vec::with_capacity(length);
+    let read = body.take(length as u64).read_to_end(&mut bytes);
+    if read.is_err() || bytes.len() < length {
+        return Err(Unacceptable::Short);
+    }
+    let media_type = text("CONTENT_TYPE").unwrap_or_default();
+    let is_form = media_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    if length > 0 && !is_form {
+        return Err(Unacceptable::NoForm);
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What stands before an answer's body.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The status.
+    pub status: StatusCode,
+    /// The media type.
+    pub media_type: &'static str,
+    /// Header fields besides those that all answers carry.
+    pub fields: Vec<(HeaderName, String)>,
+}
+
+impl Head {
+    /// A head without further fields.
+    pub fn new(status: StatusCode, media_type: &'static str) -> Head {
+        Head { status, media_type, fields: Vec::new() }
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: impl Into<String>) -> Head {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// All fields. The policy lets in nothing but our own style sheet, by its hash, and images that
+    /// are part of the page.
+    fn all_fields(&self) -> impl Iterator<Item = (HeaderName, String)> + '_ {
+        let policy = concat!(
+            "default-src 'none'; style-src 'sha256-",
+            env!("BARTLEBY_STYLE_HASH"),
+            "'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        );
+        [
+            (header::CONTENT_TYPE, self.media_type),
+            (header::CONTENT_SECURITY_POLICY, policy),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "same-origin"),
+            (header::CACHE_CONTROL, "no-store"),
+            (header::VARY, "Accept"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name, value.to_owned()))
+        .chain(self.fields.iter().cloned())
+    }
+}
+
+/// Sends a whole answer. The environment must have been emptied.
+pub fn send(head: &Head, body: Vec<u8>) {
+    let mut response = cgi::http::Response::new(body);
+    *response.status_mut() = head.status;
+    for (name, value) in head.all_fields() {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    // All that can fail from here on is the crate's writing, when the client has hung up: no error.
+    panic::set_hook(Box::new(|_| process::exit(0)));
+    cgi::handle(|_| response);
+}
+
+/// An answer whose body is written piece by piece. Its status can be chosen until the first
+/// [`HELD_BACK`] bytes are full.
+pub struct Stream<W: Write> {
+    head: Head,
+    with_body: bool,
+    held_back: Option<Vec<u8>>,
+    out: W,
+}
+
+impl<W: Write> Stream<W> {
+    /// A stream that has sent nothing yet. Without a body (HEAD) only its head is sent.
+    pub fn new(head: Head, with_body: bool, out: W) -> Self {
+        Stream { head, with_body, held_back: Some(Vec::new()), out }
+    }
+
+    /// Ends the answer, with another status if that is still possible.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn finish(mut self, status: StatusCode) -> io::Result<()> {
+        self.head.status = status;
+        self.release()?;
+        self.out.flush()
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        let Some(body) = self.held_back.take() else { return Ok(()) };
+        let mut head = format!("Status: {}\r\n", self.head.status);
+        for (name, value) in self.head.all_fields() {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += "\r\n";
+        self.out.write_all(head.as_bytes())?;
+        if self.with_body { self.out.write_all(&body) } else { Ok(()) }
+    }
+}
+
+impl<W: Write> Write for Stream<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.held_back {
+            Some(held_back) if held_back.len() + bytes.len() <= HELD_BACK => held_back.extend_from_slice(bytes),
+            Some(_) => {
+                self.release()?;
+                return self.write(bytes);
+            }
+            None if self.with_body => return self.out.write(bytes),
+            None => {}
+        }
+        Ok(bytes.len())
+    }
+
+    /// Passes nothing on that is held back.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.held_back.is_some() { Ok(()) } else { self.out.flush() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    fn read(variables: &[(&str, &[u8])], body: &[u8]) -> Result<Request, Unacceptable> {
+        let variable = |name: &str| {
+            let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+            Some(OsString::from_vec(value.to_vec()))
+        };
+        Request::read(variable, body)
+    }
+
+    #[test]
+    fn an_empty_environment_is_a_get() {
+        assert_eq!(read(&[], b""), Ok(Request::default()));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_no_harm() {
+        let request = read(
+            &[
+                ("QUERY_STRING", b"q=\xff<{ }"),
+                ("HTTP_ACCEPT", b"\x80"),
+                ("REMOTE_ADDR", b"\xff"),
+                ("SERVER_PROTOCOL", b"HTTP/3.0"),
+            ],
+            b"",
+        )
+        .unwrap();
+        assert_eq!(request.remote_addr, None);
+        assert_eq!(request.parameters().next(), Some(("q".into(), "\u{fffd}<{ }".into())));
+    }
+
+    #[test]
+    fn other_methods_are_refused() {
+        for method in ["PUT", "get", "", "OPTIONS", "\u{fffd}"] {
+            assert!(
+                matches!(read(&[("REQUEST_METHOD", method.as_bytes())], b""), Err(Unacceptable::Method(_))),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_form_is_read_to_its_length_and_no_further() {
+        let post = |length: &str, media_type: &str, body: &[u8]| {
+            read(
+                &[
+                    ("REQUEST_METHOD", b"POST"),
+                    ("CONTENT_LENGTH", length.as_bytes()),
+                    ("CONTENT_TYPE", media_type.as_bytes()),
+                ],
+                body,
+            )
+        };
+        let form = "application/x-www-form-urlencoded; charset=utf-8";
+        assert_eq!(post("5", form, b"flush&more").unwrap().form, "flush");
+        assert_eq!(post("", "", b"").unwrap().form, "");
+        assert_eq!(post("6", form, b"flush"), Err(Unacceptable::Short));
+        assert_eq!(post("99999999999999", form, b""), Err(Unacceptable::TooLong));
+        assert_eq!(post("99999999999999999999999999", form, b""), Err(Unacceptable::TooLong));
+        assert_eq!(post("-1", form, b""), Err(Unacceptable::Length));
+        assert_eq!(post("+5", form, b"flush"), Err(Unacceptable::Length));
+        assert_eq!(post("5", "text/plain", b"flush"), Err(Unacceptable::NoForm));
+    }
+
+    #[test]
+    fn access_takes_the_exact_word_and_no_header() {
+        assert!(read(&[("BARTLEBY_ACCESS", b"granted")], b"").unwrap().access_granted);
+        assert!(
+            !read(&[("BARTLEBY_ACCESS", b"denied"), ("HTTP_BARTLEBY_ACCESS", b"granted")], b"").unwrap().access_granted
+        );
+        let request =
+            read(&[("HTTP_X_CGI_REMOTE_ADDR", b"127.0.0.1"), ("HTTP_X_FORWARDED_FOR", b"127.0.0.1")], b"").unwrap();
+        assert_eq!(request.remote_addr, None);
+    }
+
+    fn stream(write: &[&[u8]], with_body: bool, status: StatusCode) -> String {
+        let mut out = Vec::new();
+        let mut stream = Stream::new(Head::new(StatusCode::OK, "text/plain"), with_body, &mut out);
+        for bytes in write {
+            stream.write_all(bytes).unwrap();
+        }
+        stream.finish(status).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_early_failure_changes_the_status_and_a_late_one_can_not() {
+        let early = stream(&[b"some"], true, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(early.starts_with("Status: 503 Service Unavailable\r\n") && early.ends_with("\r\n\r\nsome"), "{early}");
+        let much = vec![b'x'; HELD_BACK];
+        let late = stream(&[&much, b"more"], true, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(late.starts_with("Status: 200 OK\r\n") && late.ends_with("xmore"));
+        assert!(stream(&[b"some"], false, StatusCode::OK).ends_with("\r\n\r\n"), "HEAD has no body");
+    }
+}

@@ -1,0 +1,22 @@
+//! Bartleby: the mail queue of a fall-back mail server as one CGI page.
+//!
+//! Data flows one way: [`gateway`] → [`request`] → [`listing`], [`disk`], [`flush`] → [`view`] →
+//! [`gateway`], led by [`page`] and by [`cli`]. A lower module never imports a higher one.
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod cli;
+pub mod config;
+pub mod context;
+pub mod disk;
+pub mod flush;
+pub mod gateway;
+pub mod listing;
+pub mod mta;
+pub mod page;
+pub mod queue;
+pub mod request;
+pub mod store;
+pub mod system;
+pub mod trouble;
+pub mod view;

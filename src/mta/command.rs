@@ -1,0 +1,448 @@
+//! Starting the mail server's commands: the only file that does.
+//!
+//! A command gets a fixed argument vector and no shell, an empty environment but for `PATH` and
+//! `LC_ALL`, no input, a process group of its own and a deadline. Its output is read while it runs.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::mta::Kind;
+use crate::trouble::Trouble;
+
+/// The `PATH` of every command, and where a bare program name is looked for.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
+
+/// How much of a command's error output is kept, in bytes.
+const STDERR_LIMIT: usize = 16 * 1024;
+
+/// How much output [`Running::collect`] keeps, in bytes; the rest is read and dropped.
+const COLLECT_LIMIT: usize = 64 * 1024;
+
+/// The longest line that is read whole, in bytes: a message with some 50,000 recipients.
+pub const LINE_LIMIT: usize = 8 * 1024 * 1024;
+
+/// How much is read at once, in bytes, and what the pipe is asked to hold, so that the lister
+/// rarely waits for its reader.
+const CHUNK: usize = 256 * 1024;
+
+/// How long a killed command is waited for. It may be out of reach (a set-uid helper): then it is
+/// left to itself.
+const REAP_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A program and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argv(Vec<OsString>);
+
+impl Argv {
+    /// A program with arguments.
+    pub fn new(program: impl Into<OsString>, arguments: &[&str]) -> Argv {
+        Argv(std::iter::once(program.into()).chain(arguments.iter().map(OsString::from)).collect())
+    }
+
+    /// An argument vector from the configuration; `None` if it is empty.
+    pub fn from_words(words: &[String]) -> Option<Argv> {
+        (!words.is_empty()).then(|| Argv(words.iter().map(OsString::from).collect()))
+    }
+
+    /// An argument vector of words from the command line; `None` if there are none.
+    pub fn from_os_words(words: Vec<OsString>) -> Option<Argv> {
+        (!words.is_empty()).then_some(Argv(words))
+    }
+
+    /// This vector with another's words behind its own.
+    #[must_use]
+    pub fn and(mut self, other: &Argv) -> Argv {
+        self.0.extend_from_slice(&other.0);
+        self
+    }
+}
+
+/// The words with a space between them, for a reader.
+impl fmt::Display for Argv {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, word) in self.0.iter().enumerate() {
+            write!(to, "{}{}", if index > 0 { " " } else { "" }, word.to_string_lossy())?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a command is no longer read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// It ended by itself.
+    Exited,
+    /// It was stopped at the deadline.
+    Deadline,
+    /// It was stopped because nobody reads the answer any more.
+    ReaderGone,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Why it is no longer read from.
+    pub ending: Ending,
+    /// Its exit status, if it exited.
+    pub code: Option<i32>,
+    /// The signal that killed it, if one did.
+    pub signal: Option<i32>,
+    /// The beginning of what it said: on its standard error; a flusher, which lists nothing, also on
+    /// its standard output.
+    pub said: String,
+    /// The deadline it had.
+    pub allowed: Duration,
+    /// Whether its output ended in the middle of a line.
+    pub unfinished: bool,
+}
+
+impl Exit {
+    /// Whether the command ended by itself with status 0.
+    pub fn success(&self) -> bool {
+        self.ending == Ending::Exited && self.code == Some(0)
+    }
+
+    /// What was said, on one line.
+    pub fn words(&self) -> String {
+        self.said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What every mail server has in common: the deadline, signals, statuses other than 0.
+    ///
+    /// # Errors
+    /// [`Trouble::TooSlow`] or [`Trouble::Ended`].
+    pub fn verdict(&self, command: &Argv) -> Result<(), Trouble> {
+        let command = command.to_string();
+        let ended = |how| Err(Trouble::Ended { command: command.clone(), how, words: self.words() });
+        match (self.ending, self.code, self.signal) {
+            (Ending::Deadline, ..) => Err(Trouble::TooSlow { command, after: self.allowed }),
+            (Ending::ReaderGone, ..) => ended("was stopped, as nobody reads its answer any more".into()),
+            (Ending::Exited, Some(0), _) if self.unfinished => ended("broke off in the middle of a line".into()),
+            (Ending::Exited, Some(0), _) => Ok(()),
+            (Ending::Exited, Some(code), _) => ended(format!("ended with status {code}")),
+            (Ending::Exited, None, Some(signal)) => ended(format!("was killed by signal {signal}")),
+            (Ending::Exited, None, None) => ended("closed its output but did not end".into()),
+        }
+    }
+
+    /// The trouble of a command that its own rights were kept from, if that is what it says.
+    pub fn denied_privileges(&self, mta: Kind, signs: &[&str]) -> Option<Trouble> {
+        signs.iter().any(|sign| self.said.contains(sign)).then(|| Trouble::NoNewPrivileges { mta, words: self.words() })
+    }
+}
+
+/// A command under way. Dropping it ends its whole process group.
+pub struct Running {
+    child: Child,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+    errors: Vec<u8>,
+    started: Instant,
+    /// Nothing is left to end: it was waited for, or handed over.
+    reaped: bool,
+}
+
+/// Starts a command.
+///
+/// # Errors
+/// [`Trouble::NotStarted`].
+pub fn start(argv: &Argv) -> Result<Running, Trouble> {
+    start_with(argv, Stdio::null())
+}
+
+/// Starts a command that outlives this process, with `held` as its standard input: a lock that it
+/// keeps by holding the file open. Returns its output if it ends within `patience`; else it is left
+/// to itself.
+///
+/// # Errors
+/// [`Trouble::NotStarted`].
+pub fn hand_over(argv: &Argv, held: Option<File>, patience: Duration) -> Result<Option<Vec<u8>>, Trouble> {
+    let mut running = start_with(argv, held.map_or_else(Stdio::null, Stdio::from))?;
+    let mut output = Vec::new();
+    let ending = running.read(Instant::now() + patience, None, |chunk| output.extend_from_slice(chunk));
+    running.reaped = true;
+    Ok((ending == Ending::Exited).then_some(output))
+}
+
+fn start_with(argv: &Argv, stdin: Stdio) -> Result<Running, Trouble> {
+    let not_started = |error: String| Trouble::NotStarted { command: argv.to_string(), error };
+    let (program, arguments) = argv.0.split_first().ok_or_else(|| not_started("the command is empty".into()))?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .process_group(0)
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| not_started(error.to_string()))?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(not_started("its output could not be connected".into()));
+    };
+    // A larger pipe is a matter of speed alone.
+    let _ = fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(CHUNK as i32));
+    Ok(Running { child, stdout, stderr, errors: Vec::new(), started: Instant::now(), reaped: false })
+}
+
+impl Running {
+    /// Reads the output line by line until it ends, the deadline passes, or `reader` (the far end of
+    /// our own answer) hangs up. A line is passed on without its line feed, and of one longer than
+    /// [`LINE_LIMIT`] its beginning. A last line that lacks its line feed was cut off: it is not passed
+    /// on, but told by [`Exit::unfinished`].
+    pub fn lines(mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, mut line: impl FnMut(&[u8])) -> Exit {
+        let mut rest = Vec::new();
+        let ending = self.read(deadline, reader, |mut chunk| {
+            while let Some(end) = memchr::memchr(b'\n', chunk) {
+                if rest.is_empty() {
+                    line(&chunk[..end]);
+                } else {
+                    append(&mut rest, &chunk[..end]);
+                    line(&rest);
+                    rest.clear();
+                }
+                chunk = &chunk[end + 1..];
+            }
+            append(&mut rest, chunk);
+        });
+        Exit { unfinished: !rest.is_empty(), ..self.exit(deadline, ending) }
+    }
+
+    /// Reads the output, of which the beginning is kept.
+    pub fn collect(mut self, deadline: Instant) -> (Exit, Vec<u8>) {
+        let mut output = Vec::new();
+        let ending = self.read(deadline, None, |chunk| {
+            output.extend_from_slice(&chunk[..chunk.len().min(COLLECT_LIMIT.saturating_sub(output.len()))]);
+        });
+        (self.exit(deadline, ending), output)
+    }
+
+    fn read(&mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, mut chunk: impl FnMut(&[u8])) -> Ending {
+        let mut buffer = vec![0; CHUNK];
+        let (mut out_open, mut err_open) = (true, true);
+        while out_open || err_open {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ending::Deadline;
+            }
+            let (out_ready, err_ready, hung_up) = match self.wait(left, reader, out_open, err_open) {
+                Ok(ready) => ready,
+                Err(Errno::EINTR) => continue,
+                Err(_) => return Ending::Exited,
+            };
+            if hung_up {
+                return Ending::ReaderGone;
+            }
+            if out_ready {
+                match self.stdout.read(&mut buffer) {
+                    Ok(0) => out_open = false,
+                    Ok(length) => chunk(&buffer[..length]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => out_open = false,
+                }
+            }
+            if err_ready {
+                match self.stderr.read(&mut buffer) {
+                    Ok(0) => err_open = false,
+                    Ok(length) => {
+                        let room = STDERR_LIMIT.saturating_sub(self.errors.len());
+                        self.errors.extend_from_slice(&buffer[..length.min(room)]);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => err_open = false,
+                }
+            }
+        }
+        Ending::Exited
+    }
+
+    /// Waits until there is something to read: on standard output, on standard error, or a hang-up.
+    fn wait(
+        &self,
+        timeout: Duration,
+        reader: Option<BorrowedFd<'_>>,
+        out_open: bool,
+        err_open: bool,
+    ) -> Result<(bool, bool, bool), Errno> {
+        let watch = |open| if open { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut watched =
+            vec![PollFd::new(self.stdout.as_fd(), watch(out_open)), PollFd::new(self.stderr.as_fd(), watch(err_open))];
+        watched.extend(reader.map(|reader| PollFd::new(reader, PollFlags::empty())));
+        // Rounded up, so that the last fraction of a millisecond is not spent in a busy loop.
+        let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        poll(&mut watched, timeout)?;
+        let event = |index: usize, of: PollFlags| {
+            watched.get(index).and_then(PollFd::revents).is_some_and(|events| events.intersects(of))
+        };
+        let readable = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        Ok((out_open && event(0, readable), err_open && event(1, readable), event(2, gone)))
+    }
+
+    fn exit(mut self, deadline: Instant, ending: Ending) -> Exit {
+        let patience = match ending {
+            Ending::Exited => deadline.max(Instant::now() + REAP_PATIENCE),
+            Ending::Deadline | Ending::ReaderGone => {
+                self.kill();
+                Instant::now() + REAP_PATIENCE
+            }
+        };
+        let status = self.reap(patience);
+        Exit {
+            ending,
+            code: status.and_then(|status| status.code()),
+            signal: status.and_then(|status| status.signal()),
+            said: String::from_utf8_lossy(&self.errors).into_owned(),
+            allowed: deadline.saturating_duration_since(self.started),
+            unfinished: false,
+        }
+    }
+
+    fn kill(&self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // It may have ended already, or be out of reach.
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    fn reap(&mut self, until: Instant) -> Option<std::process::ExitStatus> {
+        let mut pause = Duration::from_micros(50);
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.reaped = true;
+                return Some(status);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            self.reap(Instant::now() + REAP_PATIENCE);
+        }
+    }
+}
+
+/// Adds to a line that is not complete, up to [`LINE_LIMIT`].
+fn append(line: &mut Vec<u8>, more: &[u8]) {
+    let room = LINE_LIMIT.saturating_sub(line.len());
+    line.extend_from_slice(&more[..more.len().min(room)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Running {
+        start(&Argv::new("/bin/sh", &["-c", script])).unwrap()
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn lines(script: &str, deadline: Instant) -> (Exit, Vec<String>) {
+        let mut lines = Vec::new();
+        let exit = sh(script).lines(deadline, None, |line| lines.push(String::from_utf8_lossy(line).into_owned()));
+        (exit, lines)
+    }
+
+    #[test]
+    fn lines_come_without_their_line_feeds_and_an_unfinished_one_is_told() {
+        let (exit, lines) =
+            lines("printf 'one\\n\\ntw'; sleep 0.05; printf 'o\\nthree'; echo oops >&2; exit 3", soon());
+        assert_eq!(lines, ["one", "", "two"]);
+        assert!(exit.unfinished);
+        assert_eq!((exit.ending, exit.code, exit.words().as_str()), (Ending::Exited, Some(3), "oops"));
+        let verdict = exit.verdict(&Argv::new("x", &["-y"])).unwrap_err().to_string();
+        assert_eq!(verdict, "x -y ended with status 3: “oops”.");
+    }
+
+    #[test]
+    fn the_environment_is_clean_and_there_is_no_input() {
+        let (_, lines) = lines("cat; env | sort", soon());
+        let names: Vec<_> = lines.iter().filter_map(|line| line.split('=').next()).collect();
+        assert_eq!(names, ["LC_ALL", "PATH", "PWD"], "PWD is the shell's own");
+    }
+
+    #[test]
+    fn at_the_deadline_the_whole_process_group_is_gone() {
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let (exit, lines) = lines("sleep 987 & echo $!; echo $$; sleep 987", deadline);
+        assert_eq!(exit.ending, Ending::Deadline);
+        assert!(matches!(exit.verdict(&Argv::new("x", &[])), Err(Trouble::TooSlow { .. })));
+        assert_eq!(lines.len(), 2, "what was printed before is kept");
+        for pid in lines {
+            let pid = Pid::from_raw(pid.parse().unwrap());
+            let gone = (0..100).any(|_| {
+                thread::sleep(Duration::from_millis(20));
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ")
+            });
+            assert!(gone, "{pid} still runs");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_listing() {
+        let (far, near) = nix::unistd::pipe().unwrap();
+        drop(far);
+        let exit = sh("sleep 987").lines(soon(), Some(near.as_fd()), |_| ());
+        assert_eq!(exit.ending, Ending::ReaderGone);
+    }
+
+    #[test]
+    fn a_command_that_closes_its_output_and_stays_is_not_waited_for_beyond_the_deadline() {
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let (exit, _) = lines("exec >&- 2>&-; sleep 987", deadline);
+        assert_eq!((exit.ending, exit.code), (Ending::Exited, None));
+        assert!(exit.verdict(&Argv::new("x", &[])).is_err());
+    }
+
+    #[test]
+    fn error_output_and_lines_are_bounded() {
+        let (exit, lines) = lines(
+            "head -c 100000 /dev/zero | tr '\\0' e >&2; head -c 9000000 /dev/zero | tr '\\0' x; echo; echo next",
+            soon(),
+        );
+        assert_eq!(exit.said.len(), STDERR_LIMIT);
+        assert_eq!(lines[0].len(), LINE_LIMIT);
+        assert_eq!(lines[1], "next");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_told() {
+        let trouble = start(&Argv::new("/nonexistent/lister", &[])).err().unwrap();
+        assert!(trouble.to_string().starts_with("/nonexistent/lister could not be started: No such file"), "{trouble}");
+    }
+
+    #[test]
+    fn collected_output_is_bounded() {
+        let (exit, output) = sh("head -c 1000000 /dev/zero").collect(soon());
+        assert!(exit.success());
+        assert_eq!(output.len(), COLLECT_LIMIT);
+    }
+}

@@ -1,0 +1,308 @@
+//! The mail servers: finding out which one is installed, and what each can be asked.
+//!
+//! One file a mail server, behind the trait [`Mta`]: which command lists, how its output reads,
+//! what its exit means, and which command runs the queue. Parsers are pure functions over lines.
+
+pub mod command;
+mod date;
+mod postfix;
+mod sendmail;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use crate::queue::Message;
+use crate::system::Account;
+use crate::trouble::Trouble;
+use command::{Argv, Exit};
+pub use postfix::Postfix;
+pub use sendmail::Sendmail;
+
+/// The mail servers by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Postfix.
+    Postfix,
+    /// Sendmail 8.
+    Sendmail,
+    /// Exim 4.
+    Exim,
+    /// OpenSMTPD.
+    OpenSmtpd,
+}
+
+impl Kind {
+    /// The name as its authors write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Postfix => "Postfix",
+            Kind::Sendmail => "sendmail",
+            Kind::Exim => "Exim",
+            Kind::OpenSmtpd => "OpenSMTPD",
+        }
+    }
+
+    /// Its systemd unit.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Kind::Postfix => "postfix",
+            Kind::Sendmail => "sendmail",
+            Kind::Exim => "exim4",
+            Kind::OpenSmtpd => "opensmtpd",
+        }
+    }
+}
+
+/// One installed mail server.
+pub trait Mta {
+    /// Which one.
+    fn kind(&self) -> Kind;
+
+    /// The command that lists the queue.
+    fn list_command(&self) -> Argv;
+
+    /// A reader for that command's output.
+    fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
+
+    /// Starts to ask for version and settings. What takes a process runs beside the listing.
+    fn inquire(&self) -> Inquiry;
+
+    /// The command that makes the whole queue be delivered now.
+    fn flush_command(&self) -> Argv;
+
+    /// What the mail server's settings have against this user running the queue; `None` where
+    /// nothing is known to be in the way.
+    fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble>;
+
+    /// Why a flush command that ended so did not run the queue, or `Ok`.
+    ///
+    /// # Errors
+    /// The cause, told from the exit status and what was printed on either stream.
+    fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble>;
+}
+
+/// Reads a listing, line by line.
+pub trait Parser {
+    /// Reads one line, given without its line feed, and passes each message that is complete on.
+    fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>));
+
+    /// Passes the last message on and says what the listing was: all of it, or why not.
+    ///
+    /// # Errors
+    /// The cause, told from what was printed and how the command ended. What was passed on stays true.
+    fn end(
+        &mut self,
+        command: &Argv,
+        exit: &Exit,
+        account: &Account,
+        found: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<(), Trouble>;
+}
+
+/// The time and zone that listings without year or zone are read by.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    /// The present, in seconds since 1970.
+    pub now: i64,
+    /// The machine's zone.
+    pub zone: TimeZone,
+}
+
+/// What is known of a mail server besides its queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its version.
+    pub version: Option<String>,
+    /// Where it keeps its queue.
+    pub queue_directory: Option<PathBuf>,
+    /// Postfix: who may run the queue (`authorized_flush_users`).
+    pub flush_users: Option<String>,
+}
+
+/// An inquiry under way.
+pub enum Inquiry {
+    /// All is known.
+    Known(Facts),
+    /// A command was started; its output is read by the function.
+    Started(command::Running, fn(&str) -> Facts),
+}
+
+impl Facts {
+    /// With the usual queue directory where the settings could not be asked, if it is there.
+    fn or_usual(mut self, directory: &str) -> Facts {
+        self.queue_directory =
+            self.queue_directory.or_else(|| Some(directory.into()).filter(|path: &PathBuf| path.is_dir()));
+        self
+    }
+}
+
+impl Inquiry {
+    /// The answer, or what is known without it at the deadline.
+    pub fn answer(self, deadline: Instant) -> Facts {
+        match self {
+            Inquiry::Known(facts) => facts,
+            Inquiry::Started(running, read) => {
+                let (_, output) = running.collect(deadline);
+                read(&String::from_utf8_lossy(&output))
+            }
+        }
+    }
+}
+
+/// Counts the lines that a parser could not read.
+#[derive(Debug, Default)]
+struct Malformed {
+    count: u64,
+    first: Option<(u64, String)>,
+}
+
+impl Malformed {
+    const SHOWN: usize = 120;
+
+    fn note(&mut self, line: u64, text: &[u8]) {
+        self.count += 1;
+        if self.first.is_none() {
+            let start = &text[..text.len().min(Self::SHOWN)];
+            self.first = Some((line, String::from_utf8_lossy(start).into_owned()));
+        }
+    }
+
+    fn verdict(&self, mta: Kind) -> Result<(), Trouble> {
+        match &self.first {
+            None => Ok(()),
+            Some((line, text)) => {
+                Err(Trouble::NotUnderstood { mta, count: self.count, line: *line, text: text.clone() })
+            }
+        }
+    }
+}
+
+/// The mail server of this machine, or the one of the kind that the configuration names.
+///
+/// # Errors
+/// [`Trouble::NoMta`], or [`Trouble::Unsupported`] where another is installed.
+pub fn find(kind: Option<Kind>, search: &Search) -> Result<Box<dyn Mta>, Trouble> {
+    match kind.or_else(|| search.installed()) {
+        Some(Kind::Postfix) => Ok(Box::new(Postfix::at(search))),
+        Some(Kind::Sendmail) => Ok(Box::new(Sendmail::at(search))),
+        Some(other) => Err(Trouble::Unsupported(other)),
+        None => Err(Trouble::NoMta { searched: search.folders.join(", ") }),
+    }
+}
+
+/// Where programs are looked for: absolute folders, whatever the web server's `PATH` holds.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// What every path starts with; `/` but in tests.
+    root: PathBuf,
+    folders: Vec<String>,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Search::below(Path::new("/"))
+    }
+}
+
+impl Search {
+    /// Programs below `root`.
+    pub fn below(root: &Path) -> Search {
+        let folders = ["/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin", "/sbin", "/bin"];
+        Search { root: root.into(), folders: folders.map(String::from).into() }
+    }
+
+    /// The absolute path of a program.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        self.folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| self.below_root(path).is_file())
+    }
+
+    fn below_root(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Which mail server is installed, told by the programs that only it brings. `/usr/sbin/sendmail`
+    /// is brought by all of them; where several are installed, it tells which one is in use.
+    fn installed(&self) -> Option<Kind> {
+        let installed: Vec<Kind> = [
+            (Kind::Postfix, self.program("postqueue").is_some()),
+            (Kind::Exim, self.program("exim4").or_else(|| self.program("exim")).is_some()),
+            (Kind::OpenSmtpd, self.program("smtpctl").is_some()),
+            (Kind::Sendmail, sendmail::installed(self).is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(kind, there)| there.then_some(kind))
+        .collect();
+        let in_use = self.in_use();
+        installed.iter().copied().find(|kind| Some(*kind) == in_use).or_else(|| installed.first().copied())
+    }
+
+    /// The mail server that `/usr/sbin/sendmail` leads to, by the names that distributions give.
+    fn in_use(&self) -> Option<Kind> {
+        let target = self.below_root(Path::new("/usr/sbin/sendmail")).canonicalize().ok()?;
+        let target = target.to_str()?;
+        [("exim", Kind::Exim), ("smtpctl", Kind::OpenSmtpd), ("postfix", Kind::Postfix)]
+            .into_iter()
+            .find_map(|(name, kind)| target.contains(name).then_some(kind))
+            .or_else(|| sendmail::is_sendmail(Path::new(target)).then_some(Kind::Sendmail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn machine(programs: &[&str], sendmail_leads_to: Option<&str>) -> (tempfile::TempDir, Search) {
+        let root = tempfile::tempdir().unwrap();
+        for program in programs {
+            let path = root.path().join(program.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        if let Some(target) = sendmail_leads_to {
+            fs::create_dir_all(root.path().join("usr/sbin")).unwrap();
+            let target = root.path().join(target.trim_start_matches('/'));
+            symlink(target, root.path().join("usr/sbin/sendmail")).unwrap();
+        }
+        let search = Search::below(root.path());
+        (root, search)
+    }
+
+    #[test]
+    fn the_mail_server_is_told_by_what_only_it_brings() {
+        for (programs, link, kind) in [
+            (&["/usr/sbin/postqueue", "/usr/sbin/sendmail"][..], None, Some(Kind::Postfix)),
+            (&["/usr/libexec/sendmail/sendmail"], Some("/usr/libexec/sendmail/sendmail"), Some(Kind::Sendmail)),
+            (&["/usr/sbin/sendmail.sendmail"], Some("/usr/sbin/sendmail.sendmail"), Some(Kind::Sendmail)),
+            (&["/usr/sbin/exim4"], Some("/usr/sbin/exim4"), Some(Kind::Exim)),
+            (&["/usr/sbin/smtpctl"], Some("/usr/sbin/smtpctl"), Some(Kind::OpenSmtpd)),
+            (&["/usr/sbin/sendmail"], None, None),
+            (&[], None, None),
+        ] {
+            let (_root, search) = machine(programs, link);
+            assert_eq!(search.installed(), kind, "{programs:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_the_one_behind_usr_sbin_sendmail_is_in_use() {
+        let programs = ["/usr/sbin/postqueue", "/usr/libexec/sendmail/sendmail"];
+        let (_root, search) = machine(&programs, Some("/usr/libexec/sendmail/sendmail"));
+        assert_eq!(search.installed(), Some(Kind::Sendmail));
+        let programs = ["/usr/sbin/postqueue", "/usr/sbin/sendmail.postfix", "/usr/sbin/sendmail.sendmail"];
+        let (_root, search) = machine(&programs, Some("/usr/sbin/sendmail.postfix"));
+        assert_eq!(search.installed(), Some(Kind::Postfix));
+    }
+
+    #[test]
+    fn without_a_mail_server_the_folders_are_named() {
+        let (_root, search) = machine(&[], None);
+        let trouble = find(None, &search).err().unwrap();
+        assert!(trouble.to_string().contains("/usr/sbin, "), "{trouble}");
+    }
+}

@@ -1,0 +1,348 @@
+//! Postfix: `postqueue -j` (since 3.1) and the older `postqueue -p`.
+//!
+//! Sources: postqueue(1) with its exit statuses, Postfix's `showq_json.c` and `showq_compat.c`, and
+//! the recorded output under `tests/fixtures/postfix`.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::command::{self, Argv, Exit};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Search, date};
+use crate::queue::{Message, Recipient, State};
+use crate::system::Account;
+use crate::trouble::{Act, Trouble};
+
+/// `EX_NOPERM` of sysexits(3): postqueue(1) may end so when the user is not authorized.
+const EX_NOPERM: i32 = 77;
+
+/// What postqueue says when its set-group-id bit did not take effect.
+const PRIVILEGES_MISSING: &[&str] =
+    &["showq service: Permission denied", "unable to look up public/qmgr: Permission denied"];
+
+/// What postqueue says when Postfix is stopped. As root it lists the queue files all the same.
+const DOWN: &[&str] = &["mail system is down", "Mail system is down"];
+
+/// An installed Postfix.
+pub struct Postfix {
+    postqueue: PathBuf,
+    postconf: Option<PathBuf>,
+}
+
+impl Postfix {
+    /// The Postfix among the programs of `search`; where there is none, the usual path.
+    pub fn at(search: &Search) -> Postfix {
+        Postfix {
+            postqueue: search.program("postqueue").unwrap_or_else(|| "/usr/sbin/postqueue".into()),
+            postconf: search.program("postconf"),
+        }
+    }
+}
+
+impl Mta for Postfix {
+    fn kind(&self) -> Kind {
+        Kind::Postfix
+    }
+
+    fn list_command(&self) -> Argv {
+        Argv::new(&self.postqueue, &["-j"])
+    }
+
+    fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
+        Box::new(PostfixParser::new(clock))
+    }
+
+    fn inquire(&self) -> Inquiry {
+        let unknown = || Inquiry::Known(facts(""));
+        let Some(postconf) = &self.postconf else { return unknown() };
+        let command = Argv::new(postconf, &["mail_version", "queue_directory", "authorized_flush_users"]);
+        command::start(&command).map_or_else(|_| unknown(), |running| Inquiry::Started(running, facts))
+    }
+
+    fn flush_command(&self) -> Argv {
+        Argv::new(&self.postqueue, &["-f"])
+    }
+
+    fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
+        let users = facts.flush_users.as_deref()?;
+        let mut names = users.split([',', ' ', '\t']).filter(|name| !name.is_empty());
+        // A table or an exclusion takes Postfix itself to look up: then the attempt will tell.
+        let plain = !users.contains([':', '/', '!']);
+        let listed = names.any(|name| name == account.name);
+        (plain && !listed && !account.is_root()).then(|| Trouble::NotPermitted {
+            mta: Kind::Postfix,
+            act: Act::Flush,
+            account: account.clone(),
+            words: format!("authorized_flush_users = {users}"),
+        })
+    }
+
+    fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
+        verdict(Act::Flush, command, exit, account)
+    }
+}
+
+/// The lines `name = value` of postconf(1).
+fn facts(output: &str) -> Facts {
+    let value = |name: &str| {
+        output.lines().find_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            (key.trim() == name).then(|| value.trim().to_owned())
+        })
+    };
+    Facts {
+        version: value("mail_version"),
+        queue_directory: value("queue_directory").map(PathBuf::from),
+        flush_users: value("authorized_flush_users"),
+    }
+    .or_usual("/var/spool/postfix")
+}
+
+/// What postqueue's exit tells. The refusals are told by their words, as nearly all end with status
+/// 69 (fixtures `denied-*`, `down-*`, `*-nnp`).
+fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
+    let mta = Kind::Postfix;
+    if exit.code.is_some() {
+        let says = |signs: &[&str]| signs.iter().any(|sign| exit.said.contains(sign));
+        // First, as a flush without its rights also says, wrongly, that the mail system is down.
+        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING) {
+            return Err(trouble);
+        }
+        if says(&["is not allowed to"]) || exit.code == Some(EX_NOPERM) {
+            return Err(Trouble::NotPermitted { mta, act, account: account.clone(), words: exit.words() });
+        }
+        if says(DOWN) {
+            return Err(Trouble::NotRunning { mta, words: exit.words() });
+        }
+    }
+    exit.verdict(command)
+}
+
+/// Reads either form of postqueue's listing; the first line tells which it is.
+pub struct PostfixParser {
+    clock: Clock,
+    lines: u64,
+    malformed: Malformed,
+    table: Option<Table>,
+}
+
+impl PostfixParser {
+    /// A parser at the beginning of a listing.
+    pub fn new(clock: &Clock) -> Self {
+        PostfixParser { clock: clock.clone(), lines: 0, malformed: Malformed::default(), table: None }
+    }
+}
+
+impl Parser for PostfixParser {
+    fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
+        self.lines += 1;
+        let text = String::from_utf8_lossy(line);
+        if self.lines == 1 && is_table(&text) {
+            self.table = Some(Table::default());
+        }
+        let understood = match &mut self.table {
+            Some(table) => table.line(&text, &self.clock, found),
+            None => json(&text, found),
+        };
+        if !understood {
+            self.malformed.note(self.lines, line);
+        }
+    }
+
+    fn end(
+        &mut self,
+        command: &Argv,
+        exit: &Exit,
+        account: &Account,
+        found: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<(), Trouble> {
+        let complete = self.table.as_mut().is_none_or(|table| table.end(found));
+        verdict(Act::List, command, exit, account)?;
+        self.malformed.verdict(Kind::Postfix)?;
+        if complete { Ok(()) } else { Err(Trouble::BrokenOff { mta: Kind::Postfix, lines: self.lines }) }
+    }
+}
+
+/// One line of `postqueue -j`.
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow)]
+    queue_name: Cow<'a, str>,
+    #[serde(borrow)]
+    queue_id: Cow<'a, str>,
+    arrival_time: i64,
+    message_size: u64,
+    #[serde(borrow)]
+    sender: Cow<'a, str>,
+    #[serde(borrow)]
+    recipients: Vec<EntryRecipient<'a>>,
+}
+
+/// A recipient there. Since Postfix 3.11 a reason may also be one for a bounce, or another.
+#[derive(Deserialize)]
+struct EntryRecipient<'a> {
+    #[serde(borrow)]
+    address: Cow<'a, str>,
+    #[serde(borrow, default, alias = "bounce_reason", alias = "other_reason")]
+    delay_reason: Cow<'a, str>,
+}
+
+fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+    let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
+    let recipients = entry.recipients.into_iter().map(|recipient| Recipient {
+        address: recipient.address,
+        reason: Some(recipient.delay_reason).filter(|reason| !reason.is_empty()),
+        delivered: false,
+    });
+    found(&Message {
+        id: entry.queue_id,
+        state: state(&entry.queue_name),
+        size: Some(entry.message_size),
+        arrival: Some(entry.arrival_time),
+        sender: Some(entry.sender),
+        recipients: recipients.collect(),
+        mta_state: entry.queue_name,
+    });
+    true
+}
+
+/// The state of a message in one of Postfix's queues (qmgr(8), pickup(8)).
+fn state(queue: &str) -> State {
+    match queue {
+        "maildrop" | "incoming" => State::Incoming,
+        "active" => State::Active,
+        "hold" => State::Held,
+        _ => State::Deferred,
+    }
+}
+
+fn is_table(line: &str) -> bool {
+    line == "Mail queue is empty" || (line.starts_with('-') && line.contains("-Queue ID-"))
+}
+
+/// The table of `postqueue -p`: a line a message, then a reason before each recipient that has
+/// another one than the recipient before.
+#[derive(Default)]
+struct Table {
+    message: Option<Message<'static>>,
+    reason: Option<String>,
+    read: u64,
+    closed: bool,
+}
+
+impl Table {
+    fn line(&mut self, line: &str, clock: &Clock, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+        if line == "Mail queue is empty" {
+            self.closed = true;
+            return true;
+        }
+        if line.is_empty() {
+            self.close_message(found);
+            return true;
+        }
+        if let Some(total) = total(line) {
+            self.close_message(found);
+            self.closed = total == self.read;
+            return self.closed;
+        }
+        if let Some(message) = table_message(line, clock) {
+            self.close_message(found);
+            self.message = Some(message);
+            return true;
+        }
+        let text = line.trim_start();
+        let Some(message) = &mut self.message else { return line.contains("-Queue ID-") };
+        match text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
+            Some("reason unavailable") => self.reason = None,
+            Some(reason) => self.reason = Some(reason.to_owned()),
+            None if line.starts_with("          ") => message.recipients.push(Recipient {
+                address: text.to_owned().into(),
+                reason: self.reason.clone().map(Cow::from),
+                delivered: false,
+            }),
+            None => return false,
+        }
+        true
+    }
+
+    fn close_message(&mut self, found: &mut dyn FnMut(&Message<'_>)) {
+        self.reason = None;
+        if let Some(message) = self.message.take() {
+            self.read += 1;
+            found(&message);
+        }
+    }
+
+    /// Whether the closing line was there.
+    fn end(&mut self, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+        self.close_message(found);
+        self.closed
+    }
+}
+
+/// The count in `-- 296 Kbytes in 12 Requests.`
+fn total(line: &str) -> Option<u64> {
+    let (_, rest) = line.strip_prefix("-- ")?.split_once(" Kbytes in ")?;
+    rest.strip_suffix(" Requests.").or_else(|| rest.strip_suffix(" Request."))?.parse().ok()
+}
+
+/// `95C7C98C654#  300356 Mon Nov 23 11:18:08  big@example.org`: id and marks, bytes, local time,
+/// sender.
+fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
+    let (word, rest) = line.split_once(' ')?;
+    let id = word.trim_end_matches(['*', '!', '#']);
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let (size, rest) = rest.trim_start().split_once(' ')?;
+    let (weekday_and_date, sender) = rest.split_at_checked("Mon Nov 23 11:18:08".len())?;
+    let (queue, state) = match word.as_bytes().get(id.len()) {
+        Some(b'*') => ("active", State::Active),
+        Some(b'!') => ("hold", State::Held),
+        _ => ("deferred", State::Deferred),
+    };
+    let sender = sender.trim_start();
+    Some(Message {
+        id: id.to_owned().into(),
+        state,
+        mta_state: queue.into(),
+        size: Some(size.parse().ok()?),
+        arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
+        sender: Some(if sender == "MAILER-DAEMON" { "".into() } else { sender.to_owned().into() }),
+        recipients: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account() -> Account {
+        Account { uid: 33, name: "www-data".into() }
+    }
+
+    #[test]
+    fn who_may_flush_is_known_before_it_is_tried() {
+        let postfix = Postfix::at(&Search::default());
+        let obstacle = |users: &str| {
+            let facts = Facts { flush_users: Some(users.into()), ..Facts::default() };
+            postfix.flush_obstacle(&facts, &account())
+        };
+        assert_eq!(obstacle("static:anyone"), None, "the default");
+        assert_eq!(obstacle("root, www-data"), None);
+        assert_eq!(obstacle("!mallory, static:anyone"), None, "left to Postfix");
+        let trouble = obstacle("root,postmaster").unwrap();
+        assert!(trouble.remedy().contains("authorized_flush_users = root, www-data"), "{}", trouble.remedy());
+        assert!(obstacle("").is_some(), "nobody may");
+        assert_eq!(postfix.flush_obstacle(&Facts::default(), &account()), None);
+    }
+
+    #[test]
+    fn settings_are_read_from_postconf() {
+        let read = facts("mail_version = 3.7.11\nqueue_directory = /var/spool/postfix\nauthorized_flush_users =\n");
+        assert_eq!(read.version.as_deref(), Some("3.7.11"));
+        assert_eq!(read.queue_directory, Some("/var/spool/postfix".into()));
+        assert_eq!(read.flush_users.as_deref(), Some(""));
+    }
+}

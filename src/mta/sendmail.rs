@@ -1,0 +1,455 @@
+//! Sendmail 8: `sendmail -bp -v`, and the `mailq` of Debian with one section a queue.
+//!
+//! Sources: mailq(1), `print_single_queue()` and `prtstr()` of sendmail's `queue.c`, and the recorded
+//! output under `tests/fixtures/sendmail`. The listing is read by its indentation, which no address
+//! can imitate: what is not printable ASCII comes as `\ooo`, a backslash as two.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::command::{Argv, Exit};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Search, date};
+use crate::queue::{Message, Recipient, State};
+use crate::system::Account;
+use crate::trouble::{Act, Trouble};
+
+/// Where sendmail itself is installed: Debian (new and old), Red Hat, FreeBSD and others.
+const PROGRAMS: [&str; 4] = [
+    "/usr/libexec/sendmail/sendmail",
+    "/usr/lib/sm.bin/sendmail",
+    "/usr/sbin/sendmail.sendmail",
+    "/usr/lib/sendmail-mta",
+];
+
+/// The name by which all call it.
+const COMMON_NAME: &str = "/usr/sbin/sendmail";
+
+const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
+
+/// What sendmail says, on standard output, when its set-group-id bit did not take effect.
+const PRIVILEGES_MISSING: &[&str] = &["can not chdir(", "RunAsUser for MSP ignored"];
+
+/// An installed sendmail.
+pub struct Sendmail {
+    program: PathBuf,
+    configuration: PathBuf,
+}
+
+impl Sendmail {
+    /// The sendmail among the programs of `search`; where there is none, the usual path.
+    pub fn at(search: &Search) -> Sendmail {
+        Sendmail {
+            program: installed(search).unwrap_or_else(|| COMMON_NAME.into()),
+            configuration: search.below_root(Path::new(CONFIGURATION)),
+        }
+    }
+}
+
+/// The path to call an installed sendmail by: the common name where that leads to it.
+pub(super) fn installed(search: &Search) -> Option<PathBuf> {
+    let program = PROGRAMS.iter().map(PathBuf::from).find(|path| search.below_root(path).is_file())?;
+    let common = PathBuf::from(COMMON_NAME);
+    let leads = |path: &Path| search.below_root(path).canonicalize().ok();
+    Some(if leads(&common).is_some_and(|target| Some(target) == leads(&program)) { common } else { program })
+}
+
+/// Whether a resolved path is sendmail's own program and not another mail server's stand-in.
+pub(super) fn is_sendmail(path: &Path) -> bool {
+    PROGRAMS.iter().any(|program| path.ends_with(program.trim_start_matches('/')))
+}
+
+impl Mta for Sendmail {
+    fn kind(&self) -> Kind {
+        Kind::Sendmail
+    }
+
+    fn list_command(&self) -> Argv {
+        Argv::new(&self.program, &["-bp", "-v"])
+    }
+
+    fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
+        Box::new(SendmailParser::new(clock))
+    }
+
+    fn inquire(&self) -> Inquiry {
+        Inquiry::Known(facts(&fs::read_to_string(&self.configuration).unwrap_or_default()))
+    }
+
+    fn flush_command(&self) -> Argv {
+        Argv::new(&self.program, &["-q"])
+    }
+
+    /// Only root can run the queue. Where `restrictqrun` is cleared, another user's `-q` even ends
+    /// with status 0 and delivers nothing, so it is not tried.
+    fn flush_obstacle(&self, _facts: &Facts, account: &Account) -> Option<Trouble> {
+        (!account.is_root()).then(|| Trouble::NotPermitted {
+            mta: Kind::Sendmail,
+            act: Act::Flush,
+            account: account.clone(),
+            words: "You do not have permission to process the queue".into(),
+        })
+    }
+
+    fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
+        // The refusal is told on standard output; its status is EX_NOPERM of sysexits(3).
+        if exit.code == Some(77) {
+            let words = exit.words();
+            return Err(match exit.denied_privileges(Kind::Sendmail, PRIVILEGES_MISSING) {
+                Some(trouble) => trouble,
+                None => Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::Flush, account: account.clone(), words },
+            });
+        }
+        exit.verdict(command)
+    }
+}
+
+/// Version and queue directory from `sendmail.cf`: the macro `Z` and the option `QueueDirectory`.
+fn facts(configuration: &str) -> Facts {
+    let value = |start: &str| configuration.lines().find_map(|line| line.strip_prefix(start)).map(str::trim);
+    let directory = value("O QueueDirectory=").map(|path| match path.find('*') {
+        // Several directories: the folder that holds them is on the same filesystem, mostly.
+        Some(_) => Path::new(path).parent().unwrap_or(Path::new(path)).to_owned(),
+        None => PathBuf::from(path),
+    });
+    Facts {
+        version: value("DZ").and_then(|version| version.split('/').next()).map(str::to_owned),
+        queue_directory: directory,
+        flush_users: None,
+    }
+    .or_usual("/var/spool/mqueue")
+}
+
+/// Reads `sendmail -bp` with and without `-v`, one or several queues one after the other.
+pub struct SendmailParser {
+    clock: Clock,
+    lines: u64,
+    malformed: Malformed,
+    verbose: bool,
+    message: Option<Draft>,
+    refusal: Option<Refusal>,
+    partial: Option<Trouble>,
+    unfinished: bool,
+    sections: u64,
+}
+
+/// A message while its lines come in.
+struct Draft {
+    message: Message<'static>,
+    /// The reason for all recipients that have none of their own.
+    reason: Option<String>,
+}
+
+enum Refusal {
+    NotPermitted(String),
+    NoPrivileges(String),
+}
+
+impl SendmailParser {
+    /// A parser at the beginning of a listing.
+    pub fn new(clock: &Clock) -> Self {
+        SendmailParser {
+            clock: clock.clone(),
+            lines: 0,
+            malformed: Malformed::default(),
+            verbose: false,
+            message: None,
+            refusal: None,
+            partial: None,
+            unfinished: false,
+            sections: 0,
+        }
+    }
+
+    fn close_message(&mut self, found: &mut dyn FnMut(&Message<'_>)) {
+        let Some(Draft { mut message, reason }) = self.message.take() else { return };
+        for recipient in &mut message.recipients {
+            if recipient.reason.is_none() {
+                recipient.reason = reason.clone().map(Into::into);
+            }
+        }
+        found(&message);
+    }
+
+    /// A line at the left margin: a message, or a word about the whole listing.
+    fn heading(&mut self, line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+        self.close_message(found);
+        let is_empty = line.starts_with('/') && line.ends_with(" is empty");
+        if is_empty || line.ends_with(" Queue status...") {
+            // Until its "Total requests".
+            self.unfinished = true;
+        } else if line.starts_with("-----Q-ID-----") {
+            self.verbose = line.contains("-Priority-");
+        } else if line.starts_with("You are not permitted to see the queue") {
+            self.refusal.get_or_insert(Refusal::NotPermitted(line.into()));
+        } else if PRIVILEGES_MISSING.iter().any(|sign| line.contains(sign)) {
+            self.refusal.get_or_insert(Refusal::NoPrivileges(line.into()));
+        } else {
+            return self.job(line);
+        }
+        true
+    }
+
+    /// `6ANBRNao007963      182      30212 Nov 23 11:27 <sender>`: id, mark, bytes, with -v the
+    /// priority and a `+` for a warning sent, local time, sender. Or the id and why there is no more.
+    fn job(&mut self, line: &str) -> bool {
+        let end = line.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(line.len());
+        let (id, rest) = line.split_at(end);
+        if id.is_empty() {
+            return false;
+        }
+        let (mark, state) = match rest.bytes().next() {
+            Some(b'*') => ("being processed", State::Active),
+            Some(b'X') => ("load too high", State::Deferred),
+            Some(b'-') => ("too young", State::Deferred),
+            Some(b'?') => ("lost", State::Held),
+            _ => ("queued", State::Deferred),
+        };
+        let rest = rest.strip_prefix(['*', 'X', '-', '?']).unwrap_or(rest);
+        let message = |size, arrival, sender: Option<String>, word: &str| Draft {
+            message: Message {
+                id: id.to_owned().into(),
+                state,
+                mta_state: word.to_owned().into(),
+                size,
+                arrival,
+                sender: sender.map(Into::into),
+                recipients: Vec::new(),
+            },
+            reason: None,
+        };
+        if let Some(word) = rest.trim().strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
+            match word {
+                // It left the queue while the queue was being listed.
+                "job completed" => {}
+                "permission denied" => {
+                    self.refusal.get_or_insert(Refusal::NoPrivileges(line.into()));
+                }
+                _ => self.message = Some(message(None, None, None, word)),
+            }
+            return true;
+        }
+        let Some((size, arrival, sender)) = self.job_fields(rest) else { return false };
+        self.message = Some(message(size, arrival, Some(sender), mark));
+        true
+    }
+
+    fn job_fields(&self, rest: &str) -> Option<(Option<u64>, Option<i64>, String)> {
+        let (size, rest) = rest.trim_start().split_once(' ')?;
+        // -1 where the message's data file is not there.
+        let size = size.parse::<i64>().ok()?.try_into().ok();
+        let (date, sender) = if self.verbose {
+            let (priority, rest) = rest.trim_start().split_at(rest.trim_start().find([' ', '+'])?);
+            priority.parse::<i64>().ok()?;
+            rest[1..].split_at_checked("Nov 23 11:27".len())?
+        } else {
+            let (_weekday, rest) = rest.split_once(' ')?;
+            rest.split_at_checked("Nov 23 11:27".len())?
+        };
+        let arrival = date::past_instant(date, &self.clock)?;
+        let sender = address(sender.strip_prefix(' ')?, if self.verbose { 78 } else { 39 });
+        Some((size, Some(arrival), sender))
+    }
+
+    /// An indented line: totals, or more about the message above.
+    fn detail(&mut self, line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+        let text = line.trim_start();
+        let recipient_margin = if self.verbose { "\t\t\t\t\t\t" } else { "\t\t\t\t\t " };
+        if let Some(recipient) = line.strip_prefix(recipient_margin) {
+            let limit = if self.verbose { 71 } else { 38 };
+            let Some(draft) = &mut self.message else { return false };
+            // "(---user---)" names whose aliases or .forward file this recipient comes from.
+            if !recipient.starts_with("(---") {
+                let address = address(recipient, limit).into();
+                draft.message.recipients.push(Recipient { address, reason: None, delivered: false });
+            }
+            return true;
+        }
+        if let Some(rest) = line.strip_prefix("\t\t") {
+            if let Some(total) = rest.strip_prefix("Total requests: ") {
+                self.close_message(found);
+                self.unfinished = false;
+                self.sections += 1;
+                return total.parse::<u64>().is_ok();
+            }
+            if let Some(reason) = self.reason(text) {
+                let last = self.message.as_mut().and_then(|draft| draft.message.recipients.last_mut());
+                return last.map(|recipient| recipient.reason = Some(reason.into())).is_some();
+            }
+            self.close_message(found);
+            return self.announcement(rest);
+        }
+        let Some(reason) = text.strip_prefix("QUARANTINE: ") else { return self.message_reason(text) };
+        let word = format!("quarantined: {}", marked(reason, self.reason_limit()));
+        let Some(draft) = &mut self.message else { return false };
+        draft.message.state = State::Held;
+        draft.message.mta_state = word.into();
+        true
+    }
+
+    /// `/var/spool/mqueue (12 requests)`, or `... (12 requests, only 10 printed)`.
+    fn announcement(&mut self, text: &str) -> bool {
+        self.unfinished = true;
+        let Some((queue, counts)) = text.strip_suffix(')').and_then(|text| text.rsplit_once(" (")) else {
+            return false;
+        };
+        let mut numbers = counts.split_ascii_whitespace().filter_map(|word| word.parse::<u64>().ok());
+        let (total, printed) = (numbers.next(), numbers.next());
+        if let (Some(total), Some(printed)) = (total, printed) {
+            let queue = queue.to_owned();
+            self.partial.get_or_insert(Trouble::Partial { mta: Kind::Sendmail, queue, printed, total });
+        }
+        total.is_some()
+    }
+
+    /// `      8BITMIME   (Deferred: Connection refused)`: body type, reason, either may be missing.
+    fn message_reason(&mut self, text: &str) -> bool {
+        let reason = text.find('(').and_then(|start| self.reason(&text[start..]));
+        let body_type = text.split('(').next().unwrap_or_default().trim();
+        let Some(draft) = &mut self.message else { return false };
+        if !body_type.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return false;
+        }
+        draft.reason = reason.or(draft.reason.take());
+        true
+    }
+
+    fn reason(&self, text: &str) -> Option<String> {
+        let reason = text.strip_prefix('(')?.strip_suffix(')')?;
+        Some(marked(reason, self.reason_limit()))
+    }
+
+    fn reason_limit(&self) -> usize {
+        if self.verbose { 100 } else { 60 }
+    }
+}
+
+impl Parser for SendmailParser {
+    fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
+        self.lines += 1;
+        let text = String::from_utf8_lossy(line);
+        let understood = match line.first() {
+            None => true,
+            Some(b' ' | b'\t') => self.detail(&text, found),
+            Some(_) => self.heading(&text, found),
+        };
+        if !understood {
+            self.malformed.note(self.lines, line);
+        }
+    }
+
+    fn end(
+        &mut self,
+        command: &Argv,
+        exit: &Exit,
+        account: &Account,
+        found: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<(), Trouble> {
+        self.close_message(found);
+        let mta = Kind::Sendmail;
+        match self.refusal.take() {
+            Some(Refusal::NotPermitted(words)) => {
+                return Err(Trouble::NotPermitted { mta, act: Act::List, account: account.clone(), words });
+            }
+            Some(Refusal::NoPrivileges(words)) => return Err(Trouble::NoNewPrivileges { mta, words }),
+            None => {}
+        }
+        exit.verdict(command)?;
+        self.malformed.verdict(mta)?;
+        if let Some(partial) = self.partial.take() {
+            return Err(partial);
+        }
+        if self.unfinished || self.sections == 0 {
+            return Err(Trouble::BrokenOff { mta, lines: self.lines });
+        }
+        Ok(())
+    }
+}
+
+/// An address as `prtstr()` prints it, at most `limit` characters: without its angle brackets, with
+/// its escapes undone, and marked where it was cut.
+fn address(printed: &str, limit: usize) -> String {
+    let at_limit = printed.chars().count() >= limit;
+    let text = unescape(printed);
+    let Some(inner) = text.strip_prefix('<') else {
+        return if at_limit { text + "…" } else { text };
+    };
+    match inner.strip_suffix('>') {
+        // At the limit, the bracket may be one inside of a quoted local part that goes on.
+        Some(whole) if !at_limit || quotes_are_closed(whole) => whole.to_owned(),
+        _ => format!("{inner}…"),
+    }
+}
+
+fn quotes_are_closed(address: &str) -> bool {
+    let mut escaped = false;
+    let quotes = address.chars().filter(|c| {
+        let counts = *c == '"' && !escaped;
+        escaped = *c == '\\' && !escaped;
+        counts
+    });
+    quotes.count() % 2 == 0
+}
+
+fn unescape(printed: &str) -> String {
+    if !printed.contains('\\') {
+        return printed.to_owned();
+    }
+    let mut bytes = Vec::with_capacity(printed.len());
+    let mut rest = printed.as_bytes();
+    while let [first, more @ ..] = rest {
+        (rest, _) = match (first, more) {
+            (b'\\', [b'\\', after @ ..]) => (after, bytes.push(b'\\')),
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                (after, bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0')))
+            }
+            _ => (more, bytes.push(*first)),
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A reason of which sendmail prints `limit` bytes at most.
+fn marked(reason: &str, limit: usize) -> String {
+    if reason.len() >= limit { format!("{reason}…") } else { reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lose_brackets_and_escapes_and_gain_a_mark_where_cut() {
+        for (printed, limit, expected) in [
+            ("<larry@example.com>", 71, "larry@example.com"),
+            ("<>", 78, ""),
+            ("root", 71, "root"),
+            (r#"<"john \\"jb\\" doe"@example.com>"#, 71, r#""john \"jb\" doe"@example.com"#),
+            (r"<d\303\274rer@example.org>", 78, "dürer@example.org"),
+            ("<xxxxxxxxx@example.c", 20, "xxxxxxxxx@example.c…"),
+            ("<\"spaces and <angle>", 20, "\"spaces and <angle>…"),
+            ("<abcdefgh@example.c>", 20, "abcdefgh@example.c"),
+            (r"<a\9b\>", 71, r"a\9b\"),
+        ] {
+            assert_eq!(address(printed, limit), expected, "{printed}");
+        }
+    }
+
+    #[test]
+    fn settings_are_read_from_sendmail_cf() {
+        let read = facts("# c\nDZ8.17.1.9/Debian-2\nO QueueDirectory=/var/spool/mqueue\n");
+        assert_eq!(read.version.as_deref(), Some("8.17.1.9"));
+        assert_eq!(read.queue_directory, Some("/var/spool/mqueue".into()));
+        let read = facts("O QueueDirectory=/var/spool/mqueue/q*\n");
+        assert_eq!(read.queue_directory, Some("/var/spool/mqueue".into()));
+    }
+
+    #[test]
+    fn only_root_may_run_the_queue_and_the_remedy_is_a_sudo_rule() {
+        let sendmail = Sendmail { program: COMMON_NAME.into(), configuration: CONFIGURATION.into() };
+        let www_data = Account { uid: 33, name: "www-data".into() };
+        let root = Account { uid: 0, name: "root".into() };
+        assert_eq!(sendmail.flush_obstacle(&Facts::default(), &root), None);
+        let remedy = sendmail.flush_obstacle(&Facts::default(), &www_data).unwrap().remedy();
+        assert!(remedy.contains("www-data ALL=(root) NOPASSWD: /usr/sbin/sendmail -q"), "{remedy}");
+    }
+}

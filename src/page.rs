@@ -1,0 +1,231 @@
+//! One CGI request from its vetted form to its answer: the routes.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use cgi::http::{StatusCode, header};
+
+use crate::access;
+use crate::config::{AccessConfig, Config, ConfigError};
+use crate::context::Context;
+use crate::flush::{self, Refusal, Waiting};
+use crate::gateway::{self, Head, Method, Request, Stream, Unacceptable};
+use crate::listing::{self, Listing};
+use crate::queue::{Order, Selection, SortKey, Window};
+use crate::request::{Asked, DEFAULT_PER_PAGE, Format, Target};
+use crate::system;
+use crate::trouble::Status;
+use crate::view::json::{self, Json};
+use crate::view::text::Text;
+use crate::view::{Report, Streamed, html};
+
+/// How long after a queue run its page renews itself, and how often, in seconds.
+const FOLLOWED: i64 = 120;
+const RENEWED: u32 = 3;
+
+/// Answers a request. The environment must have been emptied.
+pub fn answer(request: Result<Request, Unacceptable>, config: Result<Config, ConfigError>) {
+    let request = match request {
+        Ok(request) => request,
+        Err(unacceptable) => {
+            let head = Head::new(unacceptable.status(), Format::Text.media_type());
+            let head = match unacceptable {
+                Unacceptable::Method(_) => head.with(header::ALLOW, "GET, HEAD, POST"),
+                _ => head,
+            };
+            return gateway::send(&head, format!("{unacceptable}\n").into_bytes());
+        }
+    };
+    // Without a configuration nobody but the default's own is told what is wrong with it.
+    let allow = config.as_ref().map_or_else(|_| AccessConfig::default().allow, |config| config.access.allow.clone());
+    let asked = Asked::read(request.parameters(), request.accept.as_deref());
+    let answer = Answer {
+        format: asked
+            .as_ref()
+            .map_or(Format::accepted(request.accept.as_deref().unwrap_or_default()), |asked| asked.format),
+        request: &request,
+    };
+    if !access::is_granted(&request, &allow) {
+        return answer.refuse(
+            StatusCode::FORBIDDEN,
+            "Not allowed from here",
+            "This page is for certain addresses only, and yours is none of them.",
+            "Either let the web server decide, with Require ip and SetEnv BARTLEBY_ACCESS granted in its configuration \
+             (see apache/bartleby.conf), or list the address in /etc/bartleby.toml: [access] allow = [\"192.0.2.0/24\"]",
+        );
+    }
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            system::log(&error.to_string());
+            let message = format!("The configuration can't be used: {error}");
+            return answer.refuse(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Configuration error",
+                &message,
+                "Correct that line.",
+            );
+        }
+    };
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(bad) => return answer.refuse(StatusCode::BAD_REQUEST, "Not understood", &bad.to_string(), ""),
+    };
+    let context = Context::gather(config);
+    match &asked.flush {
+        Some(target) if request.method != Method::Head => answer.flush(&context, target),
+        _ if asked.format == Format::Html => answer.page(&context, &asked),
+        _ => answer.stream(&context, &asked),
+    }
+}
+
+/// What all answers to one request have in common.
+struct Answer<'a> {
+    request: &'a Request,
+    format: Format,
+}
+
+impl Answer<'_> {
+    fn page(&self, context: &Context, asked: &Asked) {
+        let window = asked.window.unwrap_or(Window { page: 1, per_page: DEFAULT_PER_PAGE });
+        let oldest_first = Order { key: SortKey::Age, reversed: true };
+        let mut selection = Selection::new(asked.filter.clone(), Some(asked.order.unwrap_or(oldest_first)), window);
+        let listing = list(context, &mut |message| selection.offer(message));
+        let matched = selection.matched();
+        let report = Report::gather(context, listing, Some((window, matched)));
+        let mut head = Head::new(StatusCode::OK, Format::Html.media_type());
+        if let (Some(number), Some(last)) = (asked.flushed, &report.flush.last)
+            && last.number == number
+            && (0..FOLLOWED).contains(&(context.clock.now - last.started))
+            && report.listing.summary.messages > 0
+        {
+            head = head.with(header::REFRESH, RENEWED.to_string());
+        }
+        self.send(&head, html::page(&report, &selection.into_rows(), asked).into_string().into_bytes());
+    }
+
+    fn stream(&self, context: &Context, asked: &Asked) {
+        let head = Head::new(StatusCode::OK, asked.format.media_type());
+        let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+        let stream = Stream::new(head, self.request.method != Method::Head, out);
+        // An error of writing is a reader that went away, which ended the listing, too.
+        let _ = match asked.format {
+            Format::Json => Json::begin(stream).and_then(|mut json| {
+                let status = write_listing(context, asked, &mut json)?;
+                json.into_inner().finish(status)
+            }),
+            Format::Text | Format::Html => {
+                let mut text = Text::begin(stream, context.clock.now);
+                write_listing(context, asked, &mut text).and_then(|status| text.into_inner().finish(status))
+            }
+        };
+    }
+
+    fn flush(&self, context: &Context, target: &Target) {
+        if let Err(not_meant) = access::is_meant(self.request) {
+            return self.refuse(StatusCode::FORBIDDEN, "Not run", &not_meant.to_string(), "");
+        }
+        let by = [self.request.remote_user.clone(), self.request.remote_addr.map(|address| address.to_string())];
+        let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
+        match flush_now(context, target, by) {
+            Ok(number) => {
+                let place = format!("?flushed={number}");
+                let head = Head::new(StatusCode::SEE_OTHER, Format::Text.media_type()).with(header::LOCATION, &*place);
+                self.send(&head, format!("The queue run was started: {place}\n").into_bytes());
+            }
+            Err(refusal) => {
+                let message = refusal.to_string();
+                let (status, title, remedy, wait) = match refusal {
+                    Refusal::CoolDown(seconds) => {
+                        (StatusCode::TOO_MANY_REQUESTS, "Not run again yet", String::new(), Some(seconds))
+                    }
+                    Refusal::UnderWay => {
+                        let seconds = context.config.flush.cooldown.as_secs().max(1);
+                        (StatusCode::TOO_MANY_REQUESTS, "Being run already", String::new(), Some(seconds))
+                    }
+                    Refusal::Part(_) => (StatusCode::NOT_IMPLEMENTED, "Not run", String::new(), None),
+                    Refusal::Impossible(trouble) => {
+                        system::log(&message);
+                        (StatusCode::SERVICE_UNAVAILABLE, "The queue was not run", trouble.remedy(), None)
+                    }
+                };
+                let fields = wait.map(|seconds| (header::RETRY_AFTER, seconds.to_string()));
+                self.refuse_with(status, title, &message, &remedy, fields);
+            }
+        }
+    }
+
+    fn refuse(&self, status: StatusCode, title: &str, message: &str, remedy: &str) {
+        self.refuse_with(status, title, message, remedy, None);
+    }
+
+    fn refuse_with(
+        &self,
+        status: StatusCode,
+        title: &str,
+        message: &str,
+        remedy: &str,
+        field: Option<(cgi::http::HeaderName, String)>,
+    ) {
+        let mut head = Head::new(status, self.format.media_type());
+        head.fields.extend(field);
+        let body = match self.format {
+            Format::Html => html::notice(&system::host_name(), title, message, remedy).into_string().into_bytes(),
+            Format::Json => json::refusal(message, remedy),
+            Format::Text => format!("{title}: {message}\n{remedy}\n").trim_end().to_owned().into_bytes(),
+        };
+        self.send(&head, body);
+    }
+
+    fn send(&self, head: &Head, body: Vec<u8>) {
+        gateway::send(head, if self.request.method == Method::Head { Vec::new() } else { body });
+    }
+}
+
+/// Starts a queue run; returns its number.
+///
+/// # Errors
+/// Why it was not run.
+pub fn flush_now(context: &Context, target: &Target, by: String) -> Result<u64, Refusal> {
+    let facts = listing::facts(context);
+    let waiting = || {
+        let listing = list(context, &mut |_| ());
+        let summary = Some(listing.summary).filter(|_| listing.trouble.is_none());
+        Waiting { messages: summary.as_ref().map(|s| s.messages), recipients: summary.as_ref().map(|s| s.recipients) }
+    };
+    flush::start(context, &facts, target, by, waiting).map(|flush| flush.number)
+}
+
+/// Lists for a streamed form. Returns the HTTP status that tells how it went.
+///
+/// # Errors
+/// Those of writing.
+pub fn write_listing(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::Result<StatusCode> {
+    let mut written = Ok(());
+    let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window));
+    let listing = list(context, &mut |message| match &mut selection {
+        Some(selection) => selection.offer(message),
+        None if written.is_ok() && asked.filter.matches(message) => written = form.message(message),
+        None => {}
+    });
+    written?;
+    let matched = selection.as_ref().map_or(0, Selection::matched);
+    for message in selection.map(Selection::into_rows).unwrap_or_default() {
+        form.message(&message)?;
+    }
+    let report = Report::gather(context, listing, asked.window.map(|window| (window, matched)));
+    form.end(&report)?;
+    Ok(match report.listing.status() {
+        Status::Ok => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    })
+}
+
+/// Lists as long as somebody reads our standard output.
+fn list(context: &Context, found: &mut dyn FnMut(&crate::queue::Message<'_>)) -> Listing {
+    let listing = listing::list(context, Some(io::stdout().as_fd()), found);
+    if let Some(trouble) = &listing.trouble {
+        system::log(&trouble.to_string());
+    }
+    listing
+}

@@ -1,0 +1,117 @@
+//! Which messages a reader asked to see.
+
+use super::{Message, State};
+
+/// The filters of a request; all that are set must hold. Text is compared without regard to case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// `q=`: text anywhere in the id, the sender, a recipient or a reason.
+    pub text: Option<String>,
+    /// `domain=`: the whole domain of a recipient.
+    pub domain: Option<String>,
+    /// `sender=`: text in the envelope sender; `<>` is the null sender.
+    pub sender: Option<String>,
+    /// `state=`.
+    pub state: Option<State>,
+    /// `reason=`: text in a recipient's reason.
+    pub reason: Option<String>,
+}
+
+impl Filter {
+    /// Whether nothing is filtered.
+    pub fn is_empty(&self) -> bool {
+        *self == Filter::default()
+    }
+
+    /// Whether the message is one that was asked for.
+    pub fn matches(&self, message: &Message<'_>) -> bool {
+        self.state.is_none_or(|state| state == message.state)
+            && self
+                .domain
+                .as_deref()
+                .is_none_or(|domain| message.recipients.iter().any(|r| r.domain().eq_ignore_ascii_case(domain)))
+            && self.sender.as_deref().is_none_or(|wanted| sender_matches(message, wanted))
+            && self.reason.as_deref().is_none_or(|text| reason_matches(message, text))
+            && self.text.as_deref().is_none_or(|text| text_matches(message, text))
+    }
+}
+
+fn sender_matches(message: &Message<'_>, wanted: &str) -> bool {
+    match message.sender.as_deref() {
+        Some("") => wanted == "<>",
+        Some(sender) => contains(sender, wanted),
+        None => false,
+    }
+}
+
+fn reason_matches(message: &Message<'_>, text: &str) -> bool {
+    message.recipients.iter().filter_map(|r| r.reason.as_deref()).any(|reason| contains(reason, text))
+}
+
+fn text_matches(message: &Message<'_>, text: &str) -> bool {
+    contains(&message.id, text)
+        || message.sender.as_deref().is_some_and(|sender| contains(sender, text))
+        || message.recipients.iter().any(|r| contains(&r.address, text))
+        || reason_matches(message, text)
+}
+
+/// Whether `text` holds `part`, letters of any script compared without regard to case.
+fn contains(text: &str, part: &str) -> bool {
+    if text.is_ascii() && part.is_ascii() {
+        let (text, part) = (text.as_bytes(), part.as_bytes());
+        return part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part));
+    }
+    text.to_lowercase().contains(&part.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Recipient;
+
+    fn message() -> Message<'static> {
+        Message {
+            id: "4F1A".into(),
+            state: State::Deferred,
+            mta_state: "deferred".into(),
+            size: Some(1),
+            arrival: None,
+            sender: Some("Dürer@example.org".into()),
+            recipients: vec![Recipient {
+                address: "larry@Example.com".into(),
+                reason: Some("Connection refused".into()),
+                delivered: false,
+            }],
+        }
+    }
+
+    fn with(set: impl FnOnce(&mut Filter)) -> bool {
+        let mut filter = Filter::default();
+        set(&mut filter);
+        filter.matches(&message())
+    }
+
+    #[test]
+    fn each_filter_takes_its_own_field() {
+        assert!(with(|f| f.text = Some("REFUSED".into())));
+        assert!(with(|f| f.text = Some("4f1a".into())));
+        assert!(with(|f| f.text = Some("DÜRER".into())));
+        assert!(!with(|f| f.text = Some("moe".into())));
+        assert!(with(|f| f.domain = Some("example.COM".into())));
+        assert!(!with(|f| f.domain = Some("ample.com".into())), "a part of a domain is another domain");
+        assert!(with(|f| f.sender = Some("example.org".into())));
+        assert!(!with(|f| f.sender = Some("<>".into())));
+        assert!(with(|f| f.state = Some(State::Deferred)));
+        assert!(!with(|f| f.state = Some(State::Held)));
+        assert!(with(|f| f.reason = Some("connection".into())));
+        assert!(!with(|f| f.reason = Some("larry".into())));
+    }
+
+    #[test]
+    fn the_null_sender_is_asked_for_with_empty_angle_brackets() {
+        let null = Message { sender: Some("".into()), ..message() };
+        let filter = Filter { sender: Some("<>".into()), ..Filter::default() };
+        assert!(filter.matches(&null));
+        assert!(!filter.matches(&message()));
+    }
+}

@@ -1,0 +1,266 @@
+//! The rows that one page shows: the best `k` of any number of messages, in one pass.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use super::{Filter, Message};
+
+/// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
+/// smallest, the first in the alphabet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortKey {
+    /// Time since arrival.
+    Age,
+    /// Size in bytes.
+    Size,
+    /// Envelope sender.
+    Sender,
+    /// Domain of the first recipient.
+    Domain,
+    /// Queue id.
+    Id,
+}
+
+impl SortKey {
+    /// Every key.
+    pub const ALL: [SortKey; 5] = [SortKey::Age, SortKey::Size, SortKey::Sender, SortKey::Domain, SortKey::Id];
+
+    /// The word used in requests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SortKey::Age => "age",
+            SortKey::Size => "size",
+            SortKey::Sender => "sender",
+            SortKey::Domain => "domain",
+            SortKey::Id => "id",
+        }
+    }
+}
+
+/// An order asked for with `sort=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What to compare.
+    pub key: SortKey,
+    /// Whether the largest comes first (`-` before the key).
+    pub reversed: bool,
+}
+
+impl Order {
+    /// The order that `sort=` names, or `None` if it names none.
+    pub fn from_word(word: &str) -> Option<Order> {
+        let (reversed, name) = match word.strip_prefix('-') {
+            Some(name) => (true, name),
+            None => (false, word),
+        };
+        let key = SortKey::ALL.into_iter().find(|key| key.as_str() == name)?;
+        Some(Order { key, reversed })
+    }
+
+    /// The word for `sort=`.
+    pub fn to_word(self) -> String {
+        format!("{}{}", if self.reversed { "-" } else { "" }, self.key.as_str())
+    }
+}
+
+/// Which of the ordered matches to keep: `per_page` of them from page `page` (counted from 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Page number, from 1.
+    pub page: usize,
+    /// Rows a page, 1 to 1000.
+    pub per_page: usize,
+}
+
+impl Window {
+    /// How many pages `matched` messages fill; an empty result is one empty page.
+    pub fn pages(self, matched: u64) -> u64 {
+        matched.div_ceil(self.per_page as u64).max(1)
+    }
+
+    fn first(self) -> usize {
+        (self.page - 1).saturating_mul(self.per_page)
+    }
+}
+
+/// Collects the rows of one page while the messages pass by.
+///
+/// It holds `page * per_page` messages at most, whatever the queue's length.
+pub struct Selection {
+    filter: Filter,
+    order: Option<Order>,
+    window: Window,
+    kept: BinaryHeap<Candidate>,
+    matched: u64,
+}
+
+impl Selection {
+    /// An empty selection. Without an order, messages stay in the mail server's order.
+    pub fn new(filter: Filter, order: Option<Order>, window: Window) -> Self {
+        Selection { filter, order, window, kept: BinaryHeap::new(), matched: 0 }
+    }
+
+    /// Takes note of a message, and keeps it if it may be on the page.
+    pub fn offer(&mut self, message: &Message<'_>) {
+        if !self.filter.matches(message) {
+            return;
+        }
+        let place = Place { value: self.value(message), arrived: self.matched };
+        self.matched += 1;
+        if self.kept.len() < self.window.first().saturating_add(self.window.per_page) {
+            self.kept.push(Candidate { place, message: message.clone().into_owned() });
+        } else if let Some(mut worst) = self.kept.peek_mut()
+            && place < worst.place
+        {
+            *worst = Candidate { place, message: message.clone().into_owned() };
+        }
+    }
+
+    /// How many messages passed the filter, shown or not.
+    pub fn matched(&self) -> u64 {
+        self.matched
+    }
+
+    /// The rows of the page, in order.
+    pub fn into_rows(self) -> Vec<Message<'static>> {
+        let first = self.window.first();
+        self.kept.into_sorted_vec().into_iter().skip(first).map(|candidate| candidate.message).collect()
+    }
+
+    fn value(&self, message: &Message<'_>) -> Value {
+        let Some(order) = self.order else { return Value::Unordered };
+        let text = |text: &str| Value::text(text, order.reversed);
+        match order.key {
+            // The youngest has the latest arrival: age runs against it.
+            SortKey::Age => Value::number(message.arrival.map(|arrival| -arrival), order.reversed),
+            SortKey::Size => Value::number(message.size.and_then(|size| i64::try_from(size).ok()), order.reversed),
+            SortKey::Sender => text(message.sender.as_deref().unwrap_or_default()),
+            SortKey::Domain => text(message.recipients.first().map_or("", |recipient| recipient.domain())),
+            SortKey::Id => text(&message.id),
+        }
+    }
+}
+
+/// A message's place in the order; messages of equal value stay in the mail server's order.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    value: Value,
+    arrived: u64,
+}
+
+/// What is compared. All values of one selection are of one variant, but for `Unknown`, which
+/// comes last in either direction.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Value {
+    Unordered,
+    Number(i64),
+    Text(String),
+    TextReversed(Reverse<String>),
+    Unknown,
+}
+
+impl Value {
+    fn number(number: Option<i64>, reversed: bool) -> Value {
+        match number {
+            Some(number) => Value::Number(if reversed { number.saturating_neg() } else { number }),
+            None => Value::Unknown,
+        }
+    }
+
+    fn text(text: &str, reversed: bool) -> Value {
+        let text = text.to_lowercase();
+        if reversed { Value::TextReversed(Reverse(text)) } else { Value::Text(text) }
+    }
+}
+
+struct Candidate {
+    place: Place,
+    message: Message<'static>,
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place.cmp(&other.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Recipient, State};
+
+    fn message(id: &str, size: Option<u64>, arrival: Option<i64>) -> Message<'static> {
+        Message {
+            id: id.to_owned().into(),
+            state: State::Deferred,
+            mta_state: "deferred".into(),
+            size,
+            arrival,
+            sender: Some(format!("{id}@example.org").into()),
+            recipients: vec![Recipient { address: "a@example.com".into(), reason: None, delivered: false }],
+        }
+    }
+
+    fn ids(sort: Option<&str>, page: usize, per_page: usize) -> Vec<String> {
+        let order = sort.map(|word| Order::from_word(word).unwrap());
+        let mut selection = Selection::new(Filter::default(), order, Window { page, per_page });
+        for message in [
+            message("c", Some(30), Some(100)),
+            message("a", Some(10), Some(300)),
+            message("d", None, None),
+            message("b", Some(20), Some(200)),
+        ] {
+            selection.offer(&message);
+        }
+        assert_eq!(selection.matched(), 4);
+        selection.into_rows().into_iter().map(|m| m.id.into_owned()).collect()
+    }
+
+    #[test]
+    fn without_an_order_the_servers_order_stays() {
+        assert_eq!(ids(None, 1, 10), ["c", "a", "d", "b"]);
+        assert_eq!(ids(None, 2, 2), ["d", "b"]);
+        assert_eq!(ids(None, 9, 2), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_key_orders_both_ways_and_the_unknown_comes_last() {
+        assert_eq!(ids(Some("age"), 1, 10), ["a", "b", "c", "d"], "youngest first");
+        assert_eq!(ids(Some("-age"), 1, 10), ["c", "b", "a", "d"], "oldest first");
+        assert_eq!(ids(Some("size"), 1, 10), ["a", "b", "c", "d"]);
+        assert_eq!(ids(Some("-size"), 1, 10), ["c", "b", "a", "d"]);
+        assert_eq!(ids(Some("id"), 1, 10), ["a", "b", "c", "d"]);
+        assert_eq!(ids(Some("-id"), 1, 10), ["d", "c", "b", "a"]);
+        assert_eq!(ids(Some("-sender"), 1, 2), ["d", "c"]);
+        assert_eq!(ids(Some("domain"), 1, 10), ["c", "a", "d", "b"], "equal values keep the server's order");
+    }
+
+    #[test]
+    fn pages_follow_each_other_without_gap_or_overlap() {
+        assert_eq!([ids(Some("id"), 1, 3), ids(Some("id"), 2, 3)].concat(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn words_of_orders_are_read_and_written_alike() {
+        for word in ["age", "-age", "size", "-domain", "id"] {
+            assert_eq!(Order::from_word(word).unwrap().to_word(), word);
+        }
+        for word in ["", "-", "--age", "Age", "bogus"] {
+            assert_eq!(Order::from_word(word), None, "{word}");
+        }
+    }
+}

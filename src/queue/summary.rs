@@ -1,0 +1,260 @@
+//! What is said of a whole queue: kept while the messages pass by, in bounded memory.
+
+use std::collections::HashMap;
+
+use super::{Cause, Message, State};
+
+/// Upper ends of the age buckets in minutes, those of Postfix's `qshape(1)`; a last bucket holds
+/// what is older.
+pub const AGE_LIMITS: [i64; 9] = [5, 10, 20, 40, 80, 160, 320, 640, 1280];
+
+/// How many destinations and how many reasons are counted one by one; further ones are counted
+/// together.
+const DISTINCT_LIMIT: usize = 2048;
+
+/// Totals over a queue.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Messages that wait.
+    pub messages: u64,
+    /// Recipients that wait: those that have their copy already don't count.
+    pub recipients: u64,
+    /// Size of all messages in bytes, of those whose size is known.
+    pub bytes: u64,
+    /// Arrival of the oldest message, in seconds since 1970.
+    pub oldest: Option<i64>,
+    states: [u64; State::ALL.len()],
+    destinations: HashMap<String, Counts>,
+    other_destinations: Counts,
+    reasons: HashMap<String, ReasonCount>,
+    other_reasons: u64,
+    now: i64,
+}
+
+/// How much waits for one domain.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Destination {
+    /// The domain in lower case; `None` for all domains that are not counted one by one.
+    pub domain: Option<String>,
+    /// Recipients that wait.
+    pub recipients: u64,
+    /// Messages with such a recipient.
+    pub messages: u64,
+    /// Recipients by age, see [`AGE_LIMITS`].
+    pub ages: [u64; AGE_LIMITS.len() + 1],
+    /// What keeps more than half of its recipients waiting, where there is one such cause.
+    #[serde(skip)]
+    pub cause: Option<Cause>,
+}
+
+/// How many recipients wait for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Reason {
+    /// The reason in the mail server's words; `None` for all that are not counted one by one.
+    pub reason: Option<String>,
+    /// Recipients that wait for it.
+    pub recipients: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    recipients: u64,
+    messages: u64,
+    /// The number of the last message counted, so that each counts once.
+    last_message: u64,
+    ages: [u64; AGE_LIMITS.len() + 1],
+    causes: [u64; Cause::ALL.len()],
+}
+
+/// Recipients that wait for one reason, and what it amounts to, found out once.
+#[derive(Clone, Debug, Default)]
+struct ReasonCount {
+    recipients: u64,
+    cause: Option<Cause>,
+}
+
+impl Counts {
+    fn add(&mut self, message: u64, bucket: usize, cause: Option<Cause>) {
+        self.recipients += 1;
+        if let Some(cause) = cause {
+            self.causes[cause as usize] += 1;
+        }
+        self.ages[bucket] += 1;
+        if self.last_message != message {
+            self.last_message = message;
+            self.messages += 1;
+        }
+    }
+
+    fn merge(&mut self, other: &Counts) {
+        self.recipients += other.recipients;
+        self.messages += other.messages;
+        for (mine, theirs) in self.ages.iter_mut().zip(other.ages) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.causes.iter_mut().zip(other.causes) {
+            *mine += theirs;
+        }
+    }
+
+    fn named(self, domain: Option<String>) -> Destination {
+        let cause = Cause::ALL.into_iter().find(|cause| self.causes[*cause as usize] * 2 > self.recipients);
+        Destination { domain, recipients: self.recipients, messages: self.messages, ages: self.ages, cause }
+    }
+}
+
+impl Summary {
+    /// An empty summary; ages are counted back from `now`, in seconds since 1970.
+    pub fn new(now: i64) -> Self {
+        Summary { now, ..Summary::default() }
+    }
+
+    /// Counts one message.
+    pub fn add(&mut self, message: &Message<'_>) {
+        self.messages += 1;
+        self.bytes = self.bytes.saturating_add(message.size.unwrap_or(0));
+        self.states[message.state as usize] += 1;
+        self.oldest = match (self.oldest, message.arrival) {
+            (Some(oldest), Some(arrival)) => Some(oldest.min(arrival)),
+            (oldest, arrival) => oldest.or(arrival),
+        };
+        let bucket = self.bucket(message.arrival);
+        for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
+            self.recipients += 1;
+            let cause = recipient.reason.as_deref().and_then(|reason| self.add_reason(reason));
+            counter(&mut self.destinations, recipient.domain(), str::to_ascii_lowercase)
+                .unwrap_or(&mut self.other_destinations)
+                .add(self.messages, bucket, cause);
+        }
+    }
+
+    fn add_reason(&mut self, reason: &str) -> Option<Cause> {
+        let Some(known) = counter(&mut self.reasons, reason, str::to_owned) else {
+            self.other_reasons += 1;
+            return Cause::of(reason);
+        };
+        if known.recipients == 0 {
+            known.cause = Cause::of(reason);
+        }
+        known.recipients += 1;
+        known.cause
+    }
+
+    /// Messages in one state.
+    pub fn state(&self, state: State) -> u64 {
+        self.states[state as usize]
+    }
+
+    /// The `limit` destinations with the most recipients, then all others as one. (A message for
+    /// several of the others counts once for each.)
+    pub fn destinations(&self, limit: usize) -> Vec<Destination> {
+        let mut all: Vec<_> = self.destinations.iter().collect();
+        all.sort_by(|(a_name, a), (b_name, b)| b.recipients.cmp(&a.recipients).then_with(|| a_name.cmp(b_name)));
+        let mut other = self.other_destinations.clone();
+        all.iter().skip(limit).for_each(|(_, counts)| other.merge(counts));
+        let mut list: Vec<_> =
+            all.into_iter().take(limit).map(|(name, counts)| counts.clone().named(Some(name.clone()))).collect();
+        if other.recipients > 0 {
+            list.push(other.named(None));
+        }
+        list
+    }
+
+    /// The `limit` reasons with the most recipients, then all others as one.
+    pub fn reasons(&self, limit: usize) -> Vec<Reason> {
+        let mut all: Vec<_> = self.reasons.iter().collect();
+        all.sort_by(|(a_text, a), (b_text, b)| b.recipients.cmp(&a.recipients).then_with(|| a_text.cmp(b_text)));
+        let other = self.other_reasons + all.iter().skip(limit).map(|(_, count)| count.recipients).sum::<u64>();
+        let named = all
+            .into_iter()
+            .take(limit)
+            .map(|(text, count)| Reason { reason: Some(text.clone()), recipients: count.recipients });
+        named.chain((other > 0).then_some(Reason { reason: None, recipients: other })).collect()
+    }
+
+    fn bucket(&self, arrival: Option<i64>) -> usize {
+        let minutes = self.now.saturating_sub(arrival.unwrap_or(self.now)) / 60;
+        AGE_LIMITS.iter().position(|limit| minutes < *limit).unwrap_or(AGE_LIMITS.len())
+    }
+}
+
+/// The counter of `name`, which may be new, or `None` when as many names as may be are counted.
+/// `key` makes the form under which a name is kept; the common case, a name that is kept as it
+/// stands, takes no allocation.
+fn counter<'m, V: Default>(
+    counters: &'m mut HashMap<String, V>,
+    name: &str,
+    key: impl Fn(&str) -> String,
+) -> Option<&'m mut V> {
+    if !counters.contains_key(name) {
+        let key = key(name);
+        if !counters.contains_key(&key) && counters.len() >= DISTINCT_LIMIT {
+            return None;
+        }
+        return Some(counters.entry(key).or_default());
+    }
+    counters.get_mut(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Recipient;
+
+    fn message(arrival: i64, recipients: &[(&str, &str)]) -> Message<'static> {
+        Message {
+            id: "1".into(),
+            state: State::Deferred,
+            mta_state: "deferred".into(),
+            size: Some(100),
+            arrival: Some(arrival),
+            sender: None,
+            recipients: recipients
+                .iter()
+                .map(|(address, reason)| Recipient {
+                    address: address.to_string().into(),
+                    reason: (!reason.is_empty()).then(|| reason.to_string().into()),
+                    delivered: false,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn totals_and_oldest() {
+        let mut summary = Summary::new(10_000);
+        summary.add(&message(9_000, &[("a@example.com", "full"), ("b@EXAMPLE.com", "full"), ("c@other.example", "")]));
+        summary.add(&message(8_000, &[("a@example.com", "down")]));
+        assert_eq!((summary.messages, summary.recipients, summary.bytes), (2, 4, 200));
+        assert_eq!(summary.oldest, Some(8_000));
+        assert_eq!(summary.state(State::Deferred), 2);
+        let destinations = summary.destinations(100);
+        assert_eq!(destinations[0].domain.as_deref(), Some("example.com"));
+        assert_eq!((destinations[0].recipients, destinations[0].messages), (3, 2));
+        assert_eq!(destinations[0].ages, [0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(summary.reasons(1)[0], Reason { reason: Some("full".into()), recipients: 2 });
+        assert_eq!(summary.reasons(1)[1], Reason { reason: None, recipients: 1 });
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nothing_is_dropped_silently() {
+        let mut summary = Summary::new(0);
+        for n in 0..DISTINCT_LIMIT + 500 {
+            summary.add(&message(0, &[(&format!("a@d{n}.example"), &format!("reason {n}"))]));
+        }
+        assert_eq!(summary.destinations.len(), DISTINCT_LIMIT);
+        let destinations = summary.destinations(100);
+        assert_eq!(destinations.len(), 101);
+        assert_eq!(destinations.iter().map(|d| d.recipients).sum::<u64>(), summary.recipients);
+        assert_eq!(summary.reasons(10).iter().map(|r| r.recipients).sum::<u64>(), summary.recipients);
+    }
+
+    #[test]
+    fn a_delivered_recipient_no_longer_waits() {
+        let mut summary = Summary::new(0);
+        let mut one = message(0, &[("a@example.com", ""), ("b@example.com", "")]);
+        one.recipients[0].delivered = true;
+        summary.add(&one);
+        assert_eq!((summary.messages, summary.recipients), (1, 1));
+    }
+}

@@ -1,0 +1,265 @@
+//! What a request asks for: the view and its selection, or a flush. Values are vetted here.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::queue::{Filter, Order, SortKey, State, Window};
+
+/// Rows a page where the request does not say.
+pub const DEFAULT_PER_PAGE: usize = 100;
+
+/// Most rows a page.
+const MAX_PER_PAGE: usize = 1000;
+
+/// The forms that an answer can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The page.
+    Html,
+    /// Plain text for terminals.
+    Text,
+    /// JSON.
+    Json,
+}
+
+impl Format {
+    const ALL: [Format; 3] = [Format::Html, Format::Text, Format::Json];
+
+    /// The word for `format=`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Html => "html",
+            Format::Text => "text",
+            Format::Json => "json",
+        }
+    }
+
+    /// The format's media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Format::Html => "text/html; charset=utf-8",
+            Format::Text => "text/plain; charset=utf-8",
+            Format::Json => "application/json",
+        }
+    }
+
+    /// The format that an `Accept` header (RFC 9110, section 12.5.1) prefers: browsers name HTML,
+    /// curl takes anything and gets text.
+    pub fn accepted(accept: &str) -> Format {
+        let mut best = (0.0, Format::Text);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                "text/html" | "application/xhtml+xml" => Format::Html,
+                "application/json" | "application/*" => Format::Json,
+                "text/plain" | "text/*" | "*/*" => Format::Text,
+                _ => continue,
+            };
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+            if quality > best.0 {
+                best = (quality, format);
+            }
+        }
+        best.1
+    }
+}
+
+/// What a flush is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The whole queue.
+    All,
+    /// The messages for one domain.
+    Domain(String),
+    /// One message, by its queue id.
+    Id(String),
+}
+
+impl FromStr for Target {
+    type Err = ();
+
+    /// The value of `flush`: nothing or `all`, `domain:NAME`, `id:ID`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.split_once(':') {
+            None if text.is_empty() || text == "all" => Ok(Target::All),
+            Some(("domain", name)) if !name.is_empty() => Ok(Target::Domain(name.to_ascii_lowercase())),
+            Some(("id", id)) if !id.is_empty() => Ok(Target::Id(id.to_owned())),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::All => write!(to, "all"),
+            Target::Domain(name) => write!(to, "domain:{name}"),
+            Target::Id(id) => write!(to, "id:{id}"),
+        }
+    }
+}
+
+/// What is asked, all parameters vetted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// `format=`, else by `Accept`.
+    pub format: Format,
+    /// `q=`, `domain=`, `sender=`, `state=`, `reason=`.
+    pub filter: Filter,
+    /// `sort=`.
+    pub order: Option<Order>,
+    /// `page=` and `per_page=`; `None` where neither these nor `sort=` are given.
+    pub window: Option<Window>,
+    /// `flush`.
+    pub flush: Option<Target>,
+    /// `flushed=`: the number of a flush whose outcome is asked for.
+    pub flushed: Option<u64>,
+}
+
+/// A parameter with a value that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("The value “{value}” of “{name}” is not understood: it should be {expected}.")]
+pub struct BadValue {
+    /// The parameter.
+    pub name: &'static str,
+    /// What it was.
+    pub value: String,
+    /// What it could be.
+    pub expected: String,
+}
+
+impl Asked {
+    /// Reads parameters; unknown ones are ignored, empty ones are as good as absent (a form sends
+    /// all its fields).
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn read(parameters: impl Iterator<Item = (String, String)>, accept: Option<&str>) -> Result<Asked, BadValue> {
+        let mut asked = Asked {
+            format: Format::accepted(accept.unwrap_or_default()),
+            filter: Filter::default(),
+            order: None,
+            window: None,
+            flush: None,
+            flushed: None,
+        };
+        let (mut page, mut per_page) = (None, None);
+        for (name, value) in parameters {
+            let text = Some(value.clone()).filter(|value| !value.is_empty());
+            match name.as_str() {
+                "flush" => {
+                    let expected = "nothing, all, domain:NAME or id:ID";
+                    asked.flush = Some(value.parse().map_err(|()| bad("flush", &value, expected))?);
+                }
+                _ if value.is_empty() => {}
+                "format" => asked.format = word("format", &value, &Format::ALL, Format::as_str)?,
+                "state" => asked.filter.state = Some(word("state", &value, &State::ALL, State::as_str)?),
+                "q" => asked.filter.text = text,
+                "domain" => asked.filter.domain = text,
+                "sender" => asked.filter.sender = text,
+                "reason" => asked.filter.reason = text,
+                "sort" => {
+                    let keys = SortKey::ALL.map(SortKey::as_str).join(", ");
+                    let expected = format!("{keys}, each also with - before it");
+                    asked.order = Some(Order::from_word(&value).ok_or_else(|| bad("sort", &value, expected))?);
+                }
+                "page" => page = Some(number("page", &value, 1, u32::MAX as usize)?),
+                "per_page" => per_page = Some(number("per_page", &value, 1, MAX_PER_PAGE)?),
+                "flushed" => asked.flushed = Some(number("flushed", &value, 0, usize::MAX)? as u64),
+                _ => {}
+            }
+        }
+        if page.or(per_page).is_some() || asked.order.is_some() {
+            asked.window = Some(Window { page: page.unwrap_or(1), per_page: per_page.unwrap_or(DEFAULT_PER_PAGE) });
+        }
+        Ok(asked)
+    }
+}
+
+fn word<T: Copy>(name: &'static str, value: &str, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, BadValue> {
+    let words = || all.iter().map(|item| as_str(*item)).collect::<Vec<_>>().join(", ");
+    all.iter().copied().find(|item| as_str(*item) == value).ok_or_else(|| bad(name, value, words()))
+}
+
+fn number(name: &'static str, value: &str, least: usize, most: usize) -> Result<usize, BadValue> {
+    let expected = || format!("a number from {least} to {most}");
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value.parse().ok().filter(|number| digits && (least..=most).contains(number));
+    number.ok_or_else(|| bad(name, value, expected()))
+}
+
+fn bad(name: &'static str, value: &str, expected: impl Into<String>) -> BadValue {
+    BadValue { name, value: value.to_owned(), expected: expected.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Result<Asked, BadValue> {
+        Asked::read(form_urlencoded::parse(query.as_bytes()).into_owned(), None)
+    }
+
+    #[test]
+    fn browsers_get_the_page_and_curl_gets_text() {
+        let firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        assert_eq!(Format::accepted(firefox), Format::Html);
+        assert_eq!(Format::accepted("*/*"), Format::Text);
+        assert_eq!(Format::accepted(""), Format::Text);
+        assert_eq!(Format::accepted("application/json"), Format::Json);
+        assert_eq!(Format::accepted("text/html;q=0.5, application/json"), Format::Json);
+        assert_eq!(Format::accepted("image/png"), Format::Text);
+    }
+
+    #[test]
+    fn every_parameter_is_read() {
+        let asked = read(
+            "format=json&q=a+b&domain=example.com&sender=%3C%3E&state=held&reason=full&sort=-size&page=3&per_page=20",
+        )
+        .unwrap();
+        assert_eq!(asked.format, Format::Json);
+        assert_eq!(asked.filter.text.as_deref(), Some("a b"));
+        assert_eq!(asked.filter.sender.as_deref(), Some("<>"));
+        assert_eq!(asked.filter.state, Some(State::Held));
+        assert_eq!(asked.order, Order::from_word("-size"));
+        assert_eq!(asked.window, Some(Window { page: 3, per_page: 20 }));
+        assert_eq!(asked.flush, None);
+    }
+
+    #[test]
+    fn flush_targets() {
+        assert_eq!(read("flush").unwrap().flush, Some(Target::All));
+        assert_eq!(read("flush=").unwrap().flush, Some(Target::All));
+        assert_eq!(read("flush=all").unwrap().flush, Some(Target::All));
+        assert_eq!(read("flush=domain:Example.COM").unwrap().flush, Some(Target::Domain("example.com".into())));
+        assert_eq!(read("flush=id:4F1A").unwrap().flush, Some(Target::Id("4F1A".into())));
+        assert_eq!(read("flushed=7").unwrap().flushed, Some(7));
+        for query in ["flush=id:", "flush=yes", "flush=domain:"] {
+            assert_eq!(read(query).unwrap_err().name, "flush", "{query}");
+        }
+    }
+
+    #[test]
+    fn bad_values_are_named_and_unknown_parameters_ignored() {
+        for (query, name) in [
+            ("format=pdf", "format"),
+            ("state=lost", "state"),
+            ("sort=weight", "sort"),
+            ("page=0", "page"),
+            ("page=-1", "page"),
+            ("page=+1", "page"),
+            ("page=99999999999999999999", "page"),
+            ("per_page=1001", "per_page"),
+            ("flushed=x", "flushed"),
+        ] {
+            assert_eq!(read(query).unwrap_err().name, name, "{query}");
+        }
+        assert!(read("utm_source=x&=&&%ff=%fe&state=&page=").unwrap().filter.is_empty());
+    }
+
+    #[test]
+    fn without_sort_or_page_there_is_no_window() {
+        assert_eq!(read("q=x").unwrap().window, None);
+        assert_eq!(read("sort=age").unwrap().window, Some(Window { page: 1, per_page: DEFAULT_PER_PAGE }));
+    }
+}

@@ -1,0 +1,79 @@
+//! What this program asks of the operating system about itself: who it runs as and where.
+//!
+//! A static glibc has no name service switch, so user names are read from `/etc/passwd` alone.
+
+use std::fs;
+use std::io::{self, Write};
+
+use nix::unistd::{geteuid, gethostname};
+
+/// The user this program runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Numeric user id.
+    pub uid: u32,
+    /// Login name, or the number where `/etc/passwd` has none.
+    pub name: String,
+}
+
+impl Account {
+    /// The effective user of this process.
+    pub fn current() -> Account {
+        let uid = geteuid().as_raw();
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = name_in_passwd(&passwd, uid).unwrap_or_else(|| uid.to_string());
+        Account { uid, name }
+    }
+
+    /// Whether this is root.
+    pub fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+}
+
+/// The login name of `uid` in text of the form of passwd(5).
+fn name_in_passwd(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+/// This machine's host name, `localhost` where it has none.
+pub fn host_name() -> String {
+    gethostname().ok().and_then(|name| name.into_string().ok()).filter(|n| !n.is_empty()).unwrap_or("localhost".into())
+}
+
+/// Closes every descriptor that the web server left open but the three standard ones, so that no
+/// program started from here inherits any. To be called first in `main`, before anything is opened.
+pub fn close_inherited_descriptors() {
+    let listed: Option<Vec<i32>> = fs::read_dir("/proc/self/fd")
+        .ok()
+        .map(|entries| entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect());
+    for descriptor in listed.unwrap_or_else(|| (3..256).collect()) {
+        if descriptor > 2 {
+            // An error means that it was not open, as the listing's own no longer is.
+            let _ = nix::unistd::close(descriptor);
+        }
+    }
+}
+
+/// Writes a line to standard error: the web server's error log, or the terminal.
+pub fn log(line: &str) {
+    // Where that can't be written to, there is nobody to tell.
+    let _ = writeln!(io::stderr(), "bartleby: {line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn login_names_come_from_passwd() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\n";
+        assert_eq!(name_in_passwd(passwd, 33).as_deref(), Some("www-data"));
+        assert_eq!(name_in_passwd(passwd, 34), None);
+        assert_eq!(name_in_passwd("", 0), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! What can be wrong with a mail server's answer, and what a person can do about it.
+//!
+//! The variant is the cause, `Display` the sentence for the reader, [`Trouble::remedy`] the exact
+//! fix. Whatever goes wrong ends here: nothing else stands between a refusal and an "empty" queue.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::mta::Kind;
+use crate::system::Account;
+
+/// How a listing ended; the word in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Listed; no messages means that the queue is really empty.
+    Ok,
+    /// The mail server refuses to list for this user.
+    Denied,
+    /// The mail server does not run.
+    Down,
+    /// No mail server was found.
+    Missing,
+    /// The listing took too long.
+    Timeout,
+    /// Anything else, output that was not understood included.
+    Failed,
+}
+
+/// Why a queue could not be listed, or not be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// No mail server that this program knows is installed.
+    #[error("No mail server was found on this machine (looked for Postfix and sendmail in {searched}).")]
+    NoMta {
+        /// The folders that were searched.
+        searched: String,
+    },
+    /// A mail server was found that this program can't ask.
+    #[error("{} was found here, which this version of Bartleby can't read yet.", .0.name())]
+    Unsupported(Kind),
+    /// The mail server's own rules refuse this user.
+    #[error("{} does not let the user {} {}: “{words}”.", .mta.name(), .account.name, .act.verb())]
+    NotPermitted {
+        /// Who refused.
+        mta: Kind,
+        /// What was refused.
+        act: Act,
+        /// The user this program runs as.
+        account: Account,
+        /// What the mail server said.
+        words: String,
+    },
+    /// `no_new_privs` kept the mail server's set-id program from its rights.
+    #[error(
+        "{}'s command could not take up its own rights: “{words}”. The web server was started with \
+         “no new privileges”, which also binds the programs that it starts.", .mta.name()
+    )]
+    NoNewPrivileges {
+        /// Whose command it was.
+        mta: Kind,
+        /// What it said.
+        words: String,
+    },
+    /// The mail server does not run.
+    #[error("{} is not running: “{words}”.", .mta.name())]
+    NotRunning {
+        /// Which one.
+        mta: Kind,
+        /// What its command said.
+        words: String,
+    },
+    /// The command did not finish in time.
+    #[error("{command} did not finish within {} s and was stopped.", .after.as_secs_f32())]
+    TooSlow {
+        /// The command line.
+        command: String,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The command could not be started.
+    #[error("{command} could not be started: {error}.")]
+    NotStarted {
+        /// The command line.
+        command: String,
+        /// The system's words.
+        error: String,
+    },
+    /// The command ended with an error, or was killed.
+    #[error("{command} {how}{}.", if .words.is_empty() { String::new() } else { format!(": “{}”", .words) })]
+    Ended {
+        /// The command line.
+        command: String,
+        /// "ended with status 70", "was killed by signal 9".
+        how: String,
+        /// What it said.
+        words: String,
+    },
+    /// The listing ended without its closing line, or in the middle of a line.
+    #[error("The listing of {} breaks off after {lines} lines: its end is missing.", .mta.name())]
+    BrokenOff {
+        /// Whose listing.
+        mta: Kind,
+        /// Lines that were read.
+        lines: u64,
+    },
+    /// The mail server itself printed only a part of its queue.
+    #[error("{} printed only {printed} of the {total} messages in {queue}.", .mta.name())]
+    Partial {
+        /// Whose listing.
+        mta: Kind,
+        /// The queue directory.
+        queue: String,
+        /// Messages printed.
+        printed: u64,
+        /// Messages there.
+        total: u64,
+    },
+    /// Some lines made no sense.
+    #[error(
+        "{count} {} in the listing of {} not understood; the first is line {line}: “{text}”.",
+        if *.count == 1 { "line" } else { "lines" }, .mta.name()
+    )]
+    NotUnderstood {
+        /// Whose listing.
+        mta: Kind,
+        /// How many lines.
+        count: u64,
+        /// Number of the first, from 1.
+        line: u64,
+        /// Its beginning.
+        text: String,
+    },
+}
+
+/// What was asked of the mail server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// To list the queue.
+    List,
+    /// To run the queue.
+    Flush,
+}
+
+impl Act {
+    fn verb(self) -> &'static str {
+        match self {
+            Act::List => "list the queue",
+            Act::Flush => "run the queue",
+        }
+    }
+}
+
+impl Trouble {
+    /// The status word of a listing that ended so.
+    pub fn status(&self) -> Status {
+        match self {
+            Trouble::NoMta { .. } | Trouble::Unsupported(_) => Status::Missing,
+            Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
+            Trouble::NotRunning { .. } => Status::Down,
+            Trouble::TooSlow { .. } => Status::Timeout,
+            Trouble::NotStarted { .. }
+            | Trouble::Ended { .. }
+            | Trouble::BrokenOff { .. }
+            | Trouble::Partial { .. }
+            | Trouble::NotUnderstood { .. } => Status::Failed,
+        }
+    }
+
+    /// What to do about it, to be pasted where it can be.
+    pub fn remedy(&self) -> String {
+        match self {
+            Trouble::NoMta { .. } => "Install a mail server, or name its command in /etc/bartleby.toml: \
+                 [mta] kind = \"postfix\", list_command = [\"/path/to/postqueue\", \"-j\"]"
+                .into(),
+            Trouble::Unsupported(_) => "Name a command that prints a queue in Postfix's or sendmail's format \
+                 in /etc/bartleby.toml: [mta] kind = \"postfix\", list_command = [...]"
+                .into(),
+            Trouble::NotPermitted { mta: Kind::Postfix, act, account, .. } => {
+                let parameter = match act {
+                    Act::List => "authorized_mailq_users",
+                    Act::Flush => "authorized_flush_users",
+                };
+                format!("As root: postconf -e '{parameter} = root, {}' && postfix reload", account.name)
+            }
+            Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::List, .. } => {
+                "In /etc/mail/sendmail.cf, take restrictmailq (and goaway) out of PrivacyOptions (in sendmail.mc: \
+                 confPRIVACY_FLAGS), then restart sendmail; or let this user run the listing with sudo and name \
+                 that in /etc/bartleby.toml: [mta] list_command = [\"sudo\", \"-n\", \"/usr/sbin/sendmail\", \
+                 \"-bp\", \"-v\"]"
+                    .into()
+            }
+            Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::Flush, account, .. } => format!(
+                "Only root may run sendmail's queue. As root: \
+                 echo '{} ALL=(root) NOPASSWD: /usr/sbin/sendmail -q' > /etc/sudoers.d/bartleby \
+                 && chmod 440 /etc/sudoers.d/bartleby (needs the package sudo; nothing else to configure)",
+                account.name
+            ),
+            Trouble::NotPermitted { account, act, .. } => {
+                format!(
+                    "Let the user {} {} with sudo, and name that command in /etc/bartleby.toml",
+                    account.name,
+                    act.verb()
+                )
+            }
+            Trouble::NoNewPrivileges { .. } => "Give the web server's unit back what its children need. As root: \
+                 systemctl edit apache2 (Red Hat: httpd), add the two lines [Service] and NoNewPrivileges=no, \
+                 then systemctl restart apache2. Other sandbox settings (SystemCallFilter=, PrivateDevices=, \
+                 RestrictSUIDSGID= ...) of a unit without root imply it, too."
+                .into(),
+            Trouble::NotRunning { mta, .. } => {
+                let unit = mta.unit();
+                format!("As root: systemctl start {unit}; if it does not stay up: journalctl -u {unit} -e")
+            }
+            Trouble::TooSlow { .. } => "The machine may be overloaded, or its disk slow. Reload in a minute; for a \
+                 very long queue raise [mta] deadline in /etc/bartleby.toml (and the web server's CGI time limit)."
+                .into(),
+            Trouble::NotStarted { .. } => "Look whether the program is there and may be executed by the web server's \
+                 user."
+                .into(),
+            Trouble::Ended { .. } => "Run the same command by hand as the web server's user; the mail server's log \
+                 tells more."
+                .into(),
+            Trouble::BrokenOff { .. } => "Reload; if it stays so, run the command of the page's foot by hand.".into(),
+            Trouble::Partial { .. } => {
+                "In /etc/mail/sendmail.cf, raise MaxQueueRunSize (confMAX_QUEUE_RUN_SIZE).".into()
+            }
+            Trouble::NotUnderstood { .. } => "Bartleby does not know this form of the listing: please report it with \
+                 the line above. What could be read is shown."
+                .into(),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How much room is left.
+
+use maud::{Markup, html};
+
+use super::super::Report;
+use super::super::words::{bytes, printable, thousands};
+use crate::disk::{Filesystem, Level};
+
+/// Every filesystem with its bars.
+pub fn disk(report: &Report) -> Markup {
+    html! {
+        section.disk aria-labelledby="disk" {
+            h2 #disk { "Disk" }
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "Filesystem" }
+                        th scope="col" { "Space" }
+                        th scope="col" { "Inodes" }
+                    }
+                }
+                tbody { @for filesystem in &report.filesystems { (row(filesystem)) } }
+            }
+        }
+    }
+}
+
+fn row(filesystem: &Filesystem) -> Markup {
+    let usage = &filesystem.usage;
+    html! {
+        tr class=(class(filesystem.level)) {
+            th scope="row" {
+                bdi { (printable(&filesystem.mount)) }
+                @if filesystem.queue { " " strong { "mail queue" } }
+                " " span.exact { (printable(&filesystem.device)) ", " (printable(&filesystem.r#type)) }
+            }
+            @if filesystem.level == Level::Unknown {
+                td colspan="2" { strong { "not answering" } }
+            } @else {
+                td { (gauge(usage.bytes_available, usage.bytes, bytes)) (word(filesystem.level)) }
+                td { (gauge(usage.inodes_available, usage.inodes, thousands)) }
+            }
+        }
+    }
+}
+
+/// A bar as long as what is used, and what is free in words.
+fn gauge(free: Option<u64>, all: Option<u64>, show: fn(u64) -> String) -> Markup {
+    let (Some(free), Some(all)) = (free, all.filter(|all| *all > 0)) else { return html! { "no fixed number" } };
+    let used = 100.0 * (1.0 - free as f64 / all as f64);
+    html! {
+        svg.gauge viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label=(format!("{used:.0} % used")) {
+            rect.all width="100" height="6" {}
+            rect.used width=(format!("{used:.1}")) height="6" {}
+        }
+        (show(free)) " free of " (show(all))
+    }
+}
+
+fn class(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "ok",
+        Level::Warning => "warning",
+        Level::Critical | Level::Unknown => "critical",
+    }
+}
+
+fn word(level: Level) -> Markup {
+    html! {
+        @match level {
+            Level::Warning => { " " strong { "getting full" } }
+            Level::Critical => { " " strong { "nearly full" } }
+            Level::Ok | Level::Unknown => {}
+        }
+    }
+}

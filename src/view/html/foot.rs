@@ -1,0 +1,34 @@
+//! The foot of the page: where all this comes from.
+
+use maud::{Markup, html};
+
+use super::super::Report;
+use super::super::words::printable;
+use super::flush_line;
+
+/// Which mail server and version, which command, when, how long, and whether anything is missing.
+pub fn foot(report: &Report) -> Markup {
+    let listing = &report.listing;
+    html! {
+        section.foot aria-label="About this listing" {
+            p {
+                @match listing.kind {
+                    Some(kind) => {
+                        (kind.name())
+                        @if let Some(version) = &listing.facts.version { " " (printable(version)) }
+                        ", listed with " code { (printable(&listing.command)) } " by " (report.user)
+                    }
+                    None => "No mail server",
+                }
+                " at " (report.local_time(listing.sampled))
+                " in " (format!("{:.2}", listing.took.as_secs_f64())) " s. "
+                @if listing.trouble.is_some() { "The listing is not complete." }
+                @else { "The listing is complete." }
+            }
+            @if let Some(last) = &report.flush.last { p { (printable(&flush_line(report, last))) "." } }
+            p {
+                "Also as " a href="?format=text" { "text" } " and as " a href="?format=json" { "JSON" } "."
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The table of messages.
+
+use maud::{Markup, html};
+
+use super::super::Report;
+use super::super::words::{bytes, count, printable, short_duration, thousands};
+use super::links;
+use crate::queue::{Message, Recipient, Window, rfc3339};
+use crate::request::Asked;
+
+/// Recipients of one message that are shown without asking.
+const RECIPIENTS_SHOWN: usize = 5;
+
+/// The messages of one page, with the way to the others.
+pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup {
+    let Some((window, matched)) = report.selection else { return html! {} };
+    if report.listing.summary.messages == 0 {
+        return html! {};
+    }
+    html! {
+        section.messages aria-labelledby="messages" {
+            h2 #messages { (heading(report, rows.len(), window, matched)) }
+            @if !asked.filter.is_empty() {
+                p { (count(matched, "message matches", "messages match")) ". " a href="?" { "Show all" } }
+            }
+            @if rows.is_empty() && matched > 0 {
+                p { "There is no page " (window.page) ". " a href=(links::page(asked, window.pages(matched))) { "To the last page" } }
+            }
+            @if !rows.is_empty() {
+                table {
+                    thead {
+                        tr {
+                            th scope="col" { "Waits" }
+                            th scope="col" { "Sender and recipients" }
+                            th scope="col" { "Size" }
+                            th scope="col" { "State and id" }
+                        }
+                    }
+                    tbody { @for message in rows { (row(report, message)) } }
+                }
+            }
+            (paging(window, matched, asked))
+        }
+    }
+}
+
+fn heading(report: &Report, rows: usize, window: Window, matched: u64) -> String {
+    let first = (window.page as u64 - 1).saturating_mul(window.per_page as u64) + 1;
+    if rows as u64 == matched && report.listing.summary.messages == matched {
+        return count(matched, "message", "messages");
+    }
+    format!("Messages {}-{} of {}", thousands(first), thousands(first + rows as u64 - 1), thousands(matched))
+}
+
+fn row(report: &Report, message: &Message<'_>) -> Markup {
+    html! {
+        tr {
+            td.age {
+                @if let Some(arrival) = message.arrival {
+                    time datetime=[rfc3339(arrival)] { (short_duration(report.age(arrival))) }
+                    " " span.exact { (report.local_time(arrival).get(..16).unwrap_or_default()) }
+                } @else { "not told" }
+            }
+            td.mail {
+                p.sender { (sender(message)) }
+                (recipients(&message.recipients))
+            }
+            td.size { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } }
+            td.state {
+                (message.state.as_str())
+                @if message.mta_state != message.state.as_str() { " (" (printable(&message.mta_state)) ")" }
+                " " code { (printable(&message.id)) }
+            }
+        }
+    }
+}
+
+fn sender(message: &Message<'_>) -> Markup {
+    html! {
+        @match message.sender.as_deref() {
+            None => i { "sender not told" },
+            Some("") => { "<> " i { "null sender, a bounce or notice" } }
+            Some(sender) => bdi { (printable(sender)) },
+        }
+    }
+}
+
+fn recipients(all: &[Recipient<'_>]) -> Markup {
+    let (shown, more) = all.split_at(all.len().min(RECIPIENTS_SHOWN));
+    html! {
+        (recipient_list(shown))
+        @if !more.is_empty() {
+            details {
+                summary { "and " (count(more.len() as u64, "more recipient", "more recipients")) }
+                (recipient_list(more))
+            }
+        }
+    }
+}
+
+/// Recipients, each reason once for those that share it.
+fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
+    html! {
+        @for group in recipients.chunk_by(|a, b| a.reason == b.reason) {
+            ul {
+                @for recipient in group {
+                    li {
+                        bdi { (printable(&recipient.address)) }
+                        @if recipient.delivered { " (delivered)" }
+                    }
+                }
+            }
+            @if let Some(reason) = group.first().and_then(|recipient| recipient.reason.as_deref()) {
+                p.reason { bdi { (printable(reason)) } }
+            }
+        }
+    }
+}
+
+fn paging(window: Window, matched: u64, asked: &Asked) -> Markup {
+    let (page, pages) = (window.page as u64, window.pages(matched));
+    if pages <= 1 {
+        return html! {};
+    }
+    html! {
+        nav aria-label="Pages" {
+            @if page > 1 {
+                a href=(links::page(asked, 1)) { "First" } " "
+                a rel="prev" href=(links::page(asked, (page - 1).min(pages))) { "Previous" } " "
+            }
+            span { "Page " (thousands(page)) " of " (thousands(pages)) }
+            @if page < pages {
+                " " a rel="next" href=(links::page(asked, page + 1)) { "Next" }
+                " " a href=(links::page(asked, pages)) { "Last" }
+            }
+        }
+    }
+}

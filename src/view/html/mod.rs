@@ -1,0 +1,127 @@
+//! The page. Only this folder writes markup, and maud alone escapes.
+
+mod disk;
+mod foot;
+mod links;
+mod messages;
+mod status;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::words::{printable, thousands};
+use super::{PROGRAM, Report};
+use crate::queue::Message;
+use crate::request::Asked;
+use crate::store::Flush;
+use crate::trouble::Status;
+
+const STYLE: &str = include_str!("style.css");
+
+/// The colour of a state: of the headline and of the icon in the browser's tab.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tone {
+    /// Nothing waits.
+    Calm,
+    /// Mail waits.
+    Waiting,
+    /// Something is wrong.
+    Alarm,
+}
+
+impl Tone {
+    fn class(self) -> &'static str {
+        match self {
+            Tone::Calm => "calm",
+            Tone::Waiting => "waiting",
+            Tone::Alarm => "alarm",
+        }
+    }
+
+    fn icon(self) -> String {
+        let colour = match self {
+            Tone::Calm => "%23207a3c",
+            Tone::Waiting => "%23b36b00",
+            Tone::Alarm => "%23b3261e",
+        };
+        format!(
+            "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
+             %3Cpath fill='{colour}' d='M1 3h14v10H1z'/%3E%3Cpath fill='none' stroke='white' stroke-width='1.5' \
+             d='m2 4 6 5 6-5'/%3E%3C/svg%3E"
+        )
+        .replace(' ', "%20")
+    }
+}
+
+/// The page over one listing.
+pub fn page(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup {
+    let summary = &report.listing.summary;
+    let (tone, title) = match (report.listing.status(), summary.messages) {
+        (Status::Ok, 0) => (Tone::Calm, "Queue empty".to_owned()),
+        (Status::Ok, messages) => (Tone::Waiting, format!("{} waiting", thousands(messages))),
+        _ => (Tone::Alarm, "Queue not known".to_owned()),
+    };
+    frame(
+        &format!("{title} · {}", report.host),
+        tone,
+        &report.host,
+        html! {
+            (status::label(report))
+            (status::status(report, tone, asked))
+            (messages::messages(report, rows, asked))
+            (disk::disk(report))
+            (foot::foot(report))
+        },
+    )
+}
+
+/// A page that tells one thing: a refusal, or a mistake in the request.
+pub fn notice(host: &str, title: &str, message: &str, remedy: &str) -> Markup {
+    frame(
+        &format!("{title} · {host}"),
+        Tone::Alarm,
+        host,
+        html! {
+            section.status.alarm {
+                h2.headline { (title) }
+                p { (printable(message)) }
+                (status::remedy(remedy))
+                p { a href="?" { "To the mail queue" } }
+            }
+        },
+    )
+}
+
+/// What is told of a flush that just was started, or that its number asks for.
+fn flush_line(report: &Report, flush: &Flush) -> String {
+    let waited = match flush.messages {
+        Some(1) => "1 message waited then".into(),
+        Some(messages) => format!("{} messages waited then", thousands(messages)),
+        None => "how many messages waited then is not known".to_owned(),
+    };
+    format!("Queue run {}, started at {} by {}: {waited}", flush.number, report.local_time(flush.started), flush.by)
+}
+
+fn frame(title: &str, tone: Tone, host: &str, body: Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) }
+                link rel="icon" href=(tone.icon());
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { (host) }
+                    p { "Mail queue of a fall-back mail server" }
+                }
+                main { (body) }
+                footer { p.program { (PROGRAM) } }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The head of the page: what is going on, and what to do about it.
+
+use maud::{Markup, html};
+
+use super::super::Report;
+use super::super::sentences::Sentences;
+use super::super::words::{bytes, duration, printable, short_duration, thousands};
+use super::{Tone, flush_line};
+use crate::request::Asked;
+use crate::trouble::Trouble;
+
+/// The name that the configuration gives this queue, so that a sample is not taken for the real one.
+pub fn label(report: &Report) -> Markup {
+    html! {
+        @if let Some(label) = &report.label { p.label { (printable(label)) } }
+    }
+}
+
+/// The state of the queue, the outcome of a flush, and the link that flushes.
+pub fn status(report: &Report, tone: Tone, asked: &Asked) -> Markup {
+    let sentences = Sentences::of(report);
+    html! {
+        section class={"status " (tone.class())} aria-label="State of the queue" {
+            p.headline { (printable(&sentences.headline)) }
+            @if !sentences.details.is_empty() {
+                ul { @for detail in &sentences.details { li { (printable(detail)) } } }
+            }
+            @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
+            @if report.listing.summary.messages > 0 { (figures(report)) }
+            @if let Some(number) = asked.flushed { (flushed(report, number)) }
+            (flush(report))
+        }
+    }
+}
+
+fn figures(report: &Report) -> Markup {
+    let summary = &report.listing.summary;
+    html! {
+        dl.figures {
+            div { dt { "Messages" } dd { (thousands(summary.messages)) } }
+            div { dt { "Recipients" } dd { (thousands(summary.recipients)) } }
+            div { dt { "Size" } dd { (bytes(summary.bytes)) } }
+            @if let Some(oldest) = summary.oldest {
+                div { dt { "Oldest" } dd { (short_duration(report.age(oldest))) } }
+            }
+        }
+    }
+}
+
+/// What became of a flush since it was started, as far as the queue tells.
+fn flushed(report: &Report, number: u64) -> Markup {
+    let on_record = report.flush.last.as_ref().filter(|last| last.number == number);
+    let now = match (&report.listing.trouble, report.listing.summary.messages) {
+        (Some(_), _) => "how many wait now is not known".to_owned(),
+        (None, 0) => "none waits now".to_owned(),
+        (None, 1) => "1 waits now".to_owned(),
+        (None, messages) => format!("{} wait now", thousands(messages)),
+    };
+    html! {
+        p.outcome role="status" {
+            @match on_record {
+                Some(flush) => { (printable(&flush_line(report, flush))) ", " (now) "." }
+                None => { "Of queue run " (number) " there is no record (only the last one is kept); " (now) "." }
+            }
+            @if report.flush.under_way { " It still goes on." }
+        }
+    }
+}
+
+/// The link that runs the queue, or why there is none.
+fn flush(report: &Report) -> Markup {
+    let waits = report.listing.summary.messages > 0 || report.listing.trouble.is_some();
+    html! {
+        @match &report.flush.command {
+            Err(trouble) if waits && report.listing.trouble.as_ref() != Some(trouble) => {
+                h2 { "The queue can't be run from here" }
+                (told(trouble))
+            }
+            Ok(_) if report.listing.summary.messages > 0 => p.run {
+                @if report.flush.under_way { "The queue is being run now." }
+                @else if report.flush.wait_seconds > 0 {
+                    "The queue was run a moment ago; it can be run again in "
+                    (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
+                } @else {
+                    a.action href="?flush" rel="nofollow" { "Run the queue now" }
+                    " tries to deliver everything at once; do it when the primary is back."
+                }
+            },
+            _ => {}
+        }
+        @if let Some(reason) = report.flush.unguarded.as_ref().filter(|_| waits) {
+            p.aside { "The cool-down between queue runs is off, as no folder is usable for it: " (printable(reason)) "." }
+        }
+    }
+}
+
+fn told(trouble: &Trouble) -> Markup {
+    html! {
+        p { (printable(&trouble.to_string())) }
+        (remedy(&trouble.remedy()))
+    }
+}
+
+/// What to do.
+pub fn remedy(text: &str) -> Markup {
+    html! {
+        @if !text.is_empty() { p.remedy { strong { "To do: " } (printable(text)) } }
+    }
+}

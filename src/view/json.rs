@@ -1,0 +1,120 @@
+//! JSON, streamed: the messages come first, the totals when they are known.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{PROGRAM, Report, Streamed};
+use crate::queue::{Message, State, rfc3339};
+use crate::store::Flush;
+use crate::trouble::{Status, Trouble};
+
+/// The version of this form; a change that old readers can't follow raises it.
+const VERSION: u32 = 1;
+
+/// Destinations and reasons that are told one by one.
+const TOP: usize = 100;
+
+/// Writes JSON.
+pub struct Json<W: Write> {
+    out: W,
+    first: bool,
+}
+
+impl<W: Write> Json<W> {
+    /// Begins the document.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn begin(mut out: W) -> io::Result<Self> {
+        write!(out, "{{\"version\":{VERSION},\"program\":\"{PROGRAM}\",\"messages\":[")?;
+        Ok(Json { out, first: true })
+    }
+
+    /// The writer, to end the answer with.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+}
+
+impl<W: Write> Streamed for Json<W> {
+    fn message(&mut self, message: &Message<'_>) -> io::Result<()> {
+        self.out.write_all(if self.first { b"\n" } else { b",\n" })?;
+        self.first = false;
+        serde_json::to_writer(&mut self.out, message).map_err(io::Error::from)
+    }
+
+    fn end(&mut self, report: &Report) -> io::Result<()> {
+        let listing = &report.listing;
+        let summary = &listing.summary;
+        let states: serde_json::Map<String, Value> =
+            State::ALL.into_iter().map(|state| (state.as_str().to_owned(), json!(summary.state(state)))).collect();
+        self.out.write_all(b"\n]")?;
+        self.field("host", &report.host)?;
+        self.field("label", &report.label)?;
+        self.field("generated", &rfc3339(listing.sampled))?;
+        self.field("mta", &json!({"kind": listing.kind, "version": listing.facts.version}))?;
+        self.field(
+            "queue",
+            &json!({
+                "status": listing.status(),
+                "complete": listing.status() == Status::Ok,
+                "messages": summary.messages,
+                "recipients": summary.recipients,
+                "bytes": summary.bytes,
+                "oldest": summary.oldest.and_then(rfc3339),
+                "states": states,
+                "error": listing.trouble.as_ref().map(error),
+                "command": listing.command,
+                "seconds": listing.took.as_secs_f64(),
+            }),
+        )?;
+        self.field("destinations", &summary.destinations(TOP))?;
+        self.field("reasons", &summary.reasons(TOP))?;
+        if let Some((window, matched)) = report.selection {
+            self.field("selection", &json!({"matched": matched, "page": window.page, "pages": window.pages(matched)}))?;
+        }
+        self.field("filesystems", &report.filesystems)?;
+        self.field("primary", &json!([]))?;
+        self.field(
+            "flush",
+            &json!({
+                "allowed": report.flush.command.is_ok(),
+                "wait_seconds": report.flush.wait_seconds,
+                "under_way": report.flush.under_way,
+                "last": report.flush.last.as_ref().map(last_flush),
+                "error": report.flush.command.as_ref().err().map(error),
+            }),
+        )?;
+        self.out.write_all(b"}\n")
+    }
+}
+
+impl<W: Write> Json<W> {
+    fn field(&mut self, name: &str, value: &impl Serialize) -> io::Result<()> {
+        write!(self.out, ",\n\"{name}\":")?;
+        serde_json::to_writer(&mut self.out, value).map_err(io::Error::from)
+    }
+}
+
+fn error(trouble: &Trouble) -> Value {
+    json!({"message": trouble.to_string(), "remedy": trouble.remedy()})
+}
+
+fn last_flush(flush: &Flush) -> Value {
+    json!({
+        "number": flush.number,
+        "started": rfc3339(flush.started),
+        "target": flush.target,
+        "by": flush.by,
+        "messages": flush.messages,
+        "recipients": flush.recipients,
+    })
+}
+
+/// An answer that tells of an error alone.
+pub fn refusal(message: &str, remedy: &str) -> Vec<u8> {
+    let body = json!({"version": VERSION, "program": PROGRAM, "error": {"message": message, "remedy": remedy}});
+    format!("{body}\n").into_bytes()
+}

@@ -1,0 +1,79 @@
+//! Answers in their several forms, all made from the same [`Report`].
+
+pub mod html;
+pub mod json;
+pub mod sentences;
+pub mod text;
+pub mod words;
+
+use jiff::tz::TimeZone;
+
+use crate::context::Context;
+use crate::disk::{self, Filesystem};
+use crate::flush::Readiness;
+use crate::listing::Listing;
+use crate::queue::{Message, Window};
+
+/// The program's name and version.
+pub const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
+
+/// Everything that an answer may tell, but the messages.
+pub struct Report {
+    /// This machine's name.
+    pub host: String,
+    /// What the configuration calls this queue, if anything.
+    pub label: Option<String>,
+    /// The zone in which times are shown to people.
+    pub zone: TimeZone,
+    /// The user this program runs as.
+    pub user: String,
+    /// The listing.
+    pub listing: Listing,
+    /// The page that was asked for, and how many messages there are to choose from.
+    pub selection: Option<(Window, u64)>,
+    /// The filesystems, the queue's first.
+    pub filesystems: Vec<Filesystem>,
+    /// Whether and when the queue can be run.
+    pub flush: Readiness,
+}
+
+impl Report {
+    /// Gathers what there is to tell besides the listing.
+    pub fn gather(context: &Context, listing: Listing, selection: Option<(Window, u64)>) -> Report {
+        Report {
+            host: context.host.clone(),
+            label: context.config.mta.label.clone(),
+            zone: context.clock.zone.clone(),
+            user: context.account.name.clone(),
+            filesystems: disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk),
+            flush: Readiness::find(context, &listing.facts),
+            selection,
+            listing,
+        }
+    }
+
+    /// An instant as people here read it, such as `2026-11-23 12:18:08+01:00`.
+    pub fn local_time(&self, seconds: i64) -> String {
+        words::local_time(seconds, &self.zone)
+    }
+
+    /// How old something is, in seconds; never negative.
+    pub fn age(&self, arrival: i64) -> i64 {
+        self.listing.sampled.saturating_sub(arrival).max(0)
+    }
+}
+
+/// A form that is written while the messages come in.
+pub trait Streamed {
+    /// Writes one message.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn message(&mut self, message: &Message<'_>) -> std::io::Result<()>;
+
+    /// Writes what comes after the last message.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn end(&mut self, report: &Report) -> std::io::Result<()>;
+}

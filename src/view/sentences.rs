@@ -1,0 +1,65 @@
+//! What is going on, in words: the same for the page and for the terminal.
+
+use super::Report;
+use super::words::{count, duration};
+use crate::queue::Destination;
+
+/// Destinations that get a sentence of their own.
+const NAMED: usize = 3;
+
+/// The state of the queue: one sentence, and more where there is more to tell.
+pub struct Sentences {
+    /// The sentence to read first.
+    pub headline: String,
+    /// One a destination, when there are several.
+    pub details: Vec<String>,
+}
+
+impl Sentences {
+    /// Puts a report into words. A listing that is not complete is told as "at least", and nothing
+    /// read as "not known", never as empty.
+    pub fn of(report: &Report) -> Sentences {
+        let summary = &report.listing.summary;
+        let complete = report.listing.trouble.is_none();
+        if summary.messages == 0 {
+            let headline = if complete { "The queue is empty." } else { "Whether mail waits here is not known." };
+            return Sentences { headline: headline.into(), details: Vec::new() };
+        }
+        let destinations = summary.destinations(NAMED);
+        let several = destinations.len() > 1;
+        let mut parts = vec![format!(
+            "{}{} for {}",
+            if complete { "" } else { "At least " },
+            waiting(summary.messages),
+            match destinations.as_slice() {
+                [only] => name(only),
+                [] => "recipients that the mail server does not tell".into(),
+                _ => "several domains".into(),
+            }
+        )];
+        parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", duration(report.age(oldest)))));
+        if let [only] = destinations.as_slice() {
+            parts.extend(only.cause.map(|cause| cause.phrase().to_owned()));
+        }
+        let details = destinations.iter().filter(|_| several).map(detail).collect();
+        Sentences { headline: format!("{}.", parts.join("; ")), details }
+    }
+}
+
+fn waiting(messages: u64) -> String {
+    format!("{} {}", count(messages, "message", "messages"), if messages == 1 { "waits" } else { "wait" })
+}
+
+fn detail(destination: &Destination) -> String {
+    let cause = destination.cause.map(|cause| format!("; {}", cause.phrase())).unwrap_or_default();
+    format!("{}: {}{cause}", name(destination), count(destination.recipients, "recipient", "recipients"))
+}
+
+fn name(destination: &Destination) -> String {
+    match destination.domain.as_deref() {
+        None => "other domains".into(),
+        Some("") => "this machine".into(),
+        Some("…") => "domains that the mail server cut off".into(),
+        Some(domain) => domain.to_owned(),
+    }
+}

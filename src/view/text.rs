@@ -1,0 +1,130 @@
+//! Plain text for terminals and pipes, streamed: the messages first, then what they amount to.
+
+use std::io::{self, Write};
+
+use super::sentences::Sentences;
+use super::words::{self, printable};
+use super::{PROGRAM, Report, Streamed};
+use crate::disk::{Filesystem, Level};
+use crate::queue::Message;
+
+/// Writes text.
+pub struct Text<W: Write> {
+    out: W,
+    now: i64,
+}
+
+impl<W: Write> Text<W> {
+    /// Begins. Ages are counted back from `now`, in seconds since 1970.
+    pub fn begin(out: W, now: i64) -> Self {
+        Text { out, now }
+    }
+
+    /// The writer, to end the answer with.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+}
+
+impl<W: Write> Streamed for Text<W> {
+    fn message(&mut self, message: &Message<'_>) -> io::Result<()> {
+        let age = message.arrival.map_or("?".into(), |arrival| words::short_duration(self.now.saturating_sub(arrival)));
+        let size = message.size.map_or("?".into(), words::bytes);
+        writeln!(
+            self.out,
+            "{:<14} {:<8} {:>7} {:>9}  {}",
+            printable(&message.id),
+            message.state.as_str(),
+            age,
+            size,
+            match message.sender.as_deref() {
+                None => "(sender not told)".into(),
+                Some("") => "<>".into(),
+                Some(sender) => printable(sender),
+            }
+        )?;
+        let mut reason = None;
+        for recipient in &message.recipients {
+            if recipient.reason != reason {
+                reason.clone_from(&recipient.reason);
+                if let Some(reason) = &reason {
+                    writeln!(self.out, "    ({})", printable(reason))?;
+                }
+            }
+            let delivered = if recipient.delivered { " (delivered)" } else { "" };
+            writeln!(self.out, "      {}{delivered}", printable(&recipient.address))?;
+        }
+        writeln!(self.out)
+    }
+
+    fn end(&mut self, report: &Report) -> io::Result<()> {
+        let listing = &report.listing;
+        if let Some(label) = &report.label {
+            writeln!(self.out, "[{}]", printable(label))?;
+        }
+        if let Some(trouble) = &listing.trouble {
+            writeln!(self.out, "ERROR: {}\nREMEDY: {}", printable(&trouble.to_string()), trouble.remedy())?;
+        }
+        let sentences = Sentences::of(report);
+        writeln!(self.out, "{}", printable(&sentences.headline))?;
+        for detail in &sentences.details {
+            writeln!(self.out, "  {}", printable(detail))?;
+        }
+        if listing.summary.messages > 0 {
+            writeln!(
+                self.out,
+                "{}, {}, {}",
+                words::count(listing.summary.messages, "message", "messages"),
+                words::count(listing.summary.recipients, "recipient", "recipients"),
+                words::bytes(listing.summary.bytes)
+            )?;
+        }
+        if let Some((window, matched)) = report.selection {
+            writeln!(
+                self.out,
+                "Shown: page {} of {}; {} match.",
+                window.page,
+                window.pages(matched),
+                words::count(matched, "message", "messages")
+            )?;
+        }
+        writeln!(self.out, "\nDisk:")?;
+        for filesystem in &report.filesystems {
+            self.filesystem(filesystem)?;
+        }
+        writeln!(
+            self.out,
+            "\n{}{}, {} of {} in {:.2} s, on {}; {PROGRAM}",
+            listing.kind.map_or("no mail server", |kind| kind.name()),
+            listing.facts.version.as_ref().map(|version| format!(" {version}")).unwrap_or_default(),
+            if listing.command.is_empty() { "nothing listed".into() } else { format!("“{}”", listing.command) },
+            report.local_time(listing.sampled),
+            listing.took.as_secs_f64(),
+            report.host,
+        )
+    }
+}
+
+impl<W: Write> Text<W> {
+    fn filesystem(&mut self, filesystem: &Filesystem) -> io::Result<()> {
+        let level = match filesystem.level {
+            Level::Ok => "",
+            Level::Warning => "  WARNING",
+            Level::Critical => "  CRITICAL",
+            Level::Unknown => "  not answering",
+        };
+        let free = |free: Option<u64>, all: Option<u64>, show: fn(u64) -> String| match (free, all) {
+            (Some(free), Some(all)) => format!("{} of {}", show(free), show(all)),
+            _ => "-".into(),
+        };
+        let usage = &filesystem.usage;
+        writeln!(
+            self.out,
+            "  {:<24} {:>22} free, inodes {:>26}{}{level}",
+            printable(&filesystem.mount),
+            free(usage.bytes_available, usage.bytes, words::bytes),
+            free(usage.inodes_available, usage.inodes, words::thousands),
+            if filesystem.queue { "  mail queue" } else { "" },
+        )
+    }
+}

@@ -1,0 +1,156 @@
+//! Numbers, times and foreign text as people read them.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use jiff::tz::TimeZone;
+
+/// `1 message`, `41,233 messages`.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", thousands(number), if number == 1 { one } else { many })
+}
+
+/// `41,233`
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `538 B`, `1.4 MiB`: bytes in units of 1024, never more than four digits.
+pub fn bytes(number: u64) -> String {
+    let mut value = number as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] {
+        if value < 1000.0 || unit == "PiB" {
+            return if unit == "B" || value >= 99.95 {
+                format!("{value:.0} {unit}")
+            } else {
+                format!("{value:.1} {unit}")
+            };
+        }
+        value /= 1024.0;
+    }
+    String::new()
+}
+
+/// `3 hours`: a length of time in its largest whole unit.
+pub fn duration(seconds: i64) -> String {
+    let (number, unit) = in_largest_unit(seconds);
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `3 h`, for where there is little room.
+pub fn short_duration(seconds: i64) -> String {
+    let (number, unit) = in_largest_unit(seconds);
+    let short = match unit {
+        "second" => "s",
+        "minute" => "min",
+        "hour" => "h",
+        _ => "d",
+    };
+    format!("{number} {short}")
+}
+
+fn in_largest_unit(seconds: i64) -> (i64, &'static str) {
+    match seconds.max(0) {
+        seconds @ ..60 => (seconds, "second"),
+        seconds @ 60..3600 => (seconds / 60, "minute"),
+        seconds @ 3600..172_800 => (seconds / 3600, "hour"),
+        seconds => (seconds / 86_400, "day"),
+    }
+}
+
+/// `2026-11-23 12:18:08+01:00`
+pub fn local_time(seconds: i64, zone: &TimeZone) -> String {
+    let Ok(instant) = jiff::Timestamp::from_second(seconds) else { return "?".into() };
+    instant.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
+}
+
+/// Foreign text with every character made visible that would act instead of show: controls, and
+/// those that turn the direction of text or have no width. Markup is not its business.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut visible = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            // The control pictures of Unicode.
+            '\0'..='\x1f' => visible.push(char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}')),
+            '\x7f' => visible.push('\u{2421}'),
+            _ if acts(c) => {
+                let _ = write!(visible, "⟨U+{:04X}⟩", u32::from(c));
+            }
+            _ => visible.push(c),
+        }
+    }
+    Cow::Owned(visible)
+}
+
+/// Controls (general category Cc), and the format characters (Cf) that hide or reorder text.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(count(1, "message", "messages"), "1 message");
+        assert_eq!(count(0, "message", "messages"), "0 messages");
+        assert_eq!(
+            ["1", "12", "123", "1,234", "41,233", "1,000,000"],
+            [1, 12, 123, 1234, 41233, 1_000_000].map(thousands)[..]
+        );
+        let sizes = [0, 538, 999, 1000, 1434, 300_356, 1023 * 1024, 5 << 30, u64::MAX].map(bytes);
+        assert_eq!(
+            sizes,
+            ["0 B", "538 B", "999 B", "1.0 KiB", "1.4 KiB", "293 KiB", "1.0 MiB", "5.0 GiB", "16384 PiB"]
+        );
+    }
+
+    #[test]
+    fn durations() {
+        let all = [-5, 0, 1, 59, 60, 119, 3600, 10_800, 86_400, 172_800, 900_000].map(duration);
+        let expected = [
+            "0 seconds",
+            "0 seconds",
+            "1 second",
+            "59 seconds",
+            "1 minute",
+            "1 minute",
+            "1 hour",
+            "3 hours",
+            "24 hours",
+            "2 days",
+            "10 days",
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(short_duration(10_800), "3 h");
+    }
+
+    #[test]
+    fn text_that_acts_is_made_visible() {
+        assert_eq!(printable("plain 用户 é"), "plain 用户 é");
+        assert_eq!(printable("a\x07b\x1b[31m\n\x7f\u{85}"), "a␇b␛[31m␊␡⟨U+0085⟩");
+        assert_eq!(printable("evil\u{202e}moc.elpmaxe"), "evil⟨U+202E⟩moc.elpmaxe");
+        assert_eq!(printable("zero\u{200b}width"), "zero⟨U+200B⟩width");
+    }
+
+    #[test]
+    fn times_carry_their_offset() {
+        let zone = TimeZone::posix("CET-1").unwrap();
+        assert_eq!(local_time(1_795_432_688, &zone), "2026-11-23 12:18:08+01:00");
+    }
+}
