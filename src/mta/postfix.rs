@@ -200,11 +200,17 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         state: state(&entry.queue_name),
         size: Some(entry.message_size),
         arrival: Some(entry.arrival_time),
-        sender: Some(entry.sender),
+        sender: Some(sender(entry.sender)),
         recipients: recipients.collect(),
         mta_state: entry.queue_name,
     });
     true
+}
+
+/// The envelope sender: showq(8) prints the null sender as `MAILER-DAEMON`, in JSON too; a real
+/// address always has a domain.
+fn sender(printed: Cow<'_, str>) -> Cow<'_, str> {
+    if printed == "MAILER-DAEMON" { Cow::Borrowed("") } else { printed }
 }
 
 /// The state of a message in one of Postfix's queues (qmgr(8), pickup(8)).
@@ -302,14 +308,13 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         Some(b'!') => ("hold", State::Held),
         _ => ("deferred", State::Deferred),
     };
-    let sender = sender.trim_start();
     Some(Message {
         id: id.to_owned().into(),
         state,
         mta_state: queue.into(),
         size: Some(size.parse().ok()?),
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
-        sender: Some(if sender == "MAILER-DAEMON" { "".into() } else { sender.to_owned().into() }),
+        sender: Some(self::sender(sender.trim_start().to_owned().into())),
         recipients: Vec::new(),
     })
 }

@@ -34,7 +34,7 @@ impl Sentences {
             match destinations.as_slice() {
                 [only] => name(only),
                 [] => "recipients that the mail server does not tell".into(),
-                _ => "several domains".into(),
+                [first, ..] => format!("{} and others", name(first)),
             }
         )];
         parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", duration(report.age(oldest)))));

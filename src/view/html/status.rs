@@ -83,7 +83,7 @@ fn flush(report: &Report) -> Markup {
                     (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
                 } @else {
                     a.action href="?flush" rel="nofollow" { "Run the queue now" }
-                    " tries to deliver everything at once; do it when the primary is back."
+                    " Tries to deliver everything at once. Do it when the primary is back."
                 }
             },
             _ => {}
