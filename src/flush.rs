@@ -115,7 +115,7 @@ pub fn start(
         return Err(Refusal::CoolDown(wait));
     }
     let Waiting { messages, recipients } = waiting();
-    let number = last.map_or(0, |last| last.number) + 1;
+    let number = last.as_ref().map_or(0, |last| last.number) + 1;
     let flush = Flush { number, started: context.clock.now, target: target.to_string(), by, messages, recipients };
     if let (Ok(store), Some(turn)) = (&context.store, &turn)
         && let Err(error) = store.record(turn, &flush)
@@ -123,16 +123,22 @@ pub fn start(
         // Without the record there is no cool-down, which is no reason not to deliver mail.
         system::log(&format!("the flush could not be put on record: {error}"));
     }
-    if let Some(exit) = run(&command, turn)? {
-        source.mta.flush_verdict(&command, &exit, &context.account)?;
+    let outcome = run(&command, turn.as_ref()).and_then(|exit| match exit {
+        Some(exit) => source.mta.flush_verdict(&command, &exit, &context.account),
+        None => Ok(()),
+    });
+    if let (Err(_), Ok(store), Some(turn)) = (&outcome, &context.store, &turn) {
+        store.withdraw(turn, last.as_ref());
     }
+    outcome?;
     Ok(flush)
 }
 
-/// Hands the command to a worker. Returns how it ended, if it ended soon.
-fn run(command: &Argv, turn: Option<Turn>) -> Result<Option<Exit>, Trouble> {
+/// Hands the command, and a copy of the lock, to a worker. Returns how it ended, if it ended soon.
+fn run(command: &Argv, turn: Option<&Turn>) -> Result<Option<Exit>, Trouble> {
     let worker = Argv::new("/proc/self/exe", &[WORKER]).and(command);
-    let report = command::hand_over(&worker, turn.map(|turn| turn.0), PATIENCE)?;
+    let held = turn.and_then(|turn| turn.0.try_clone().ok());
+    let report = command::hand_over(&worker, held, PATIENCE)?;
     report.map(|report| serde_json::from_slice(&report)).transpose().map_err(|_| Trouble::Ended {
         command: command.to_string(),
         how: "could not be run in the background".into(),

@@ -127,6 +127,7 @@ impl Answer<'_> {
         }
         let by = [self.request.remote_user.clone(), self.request.remote_addr.map(|address| address.to_string())];
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
+        let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
         match flush_now(context, target, by) {
             Ok(number) => {
                 let place = format!("?flushed={number}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::system::Account;
+use crate::system::{self, Account};
 
 /// The folder that `make install` makes for the web server's user.
 const DEFAULT_DIRECTORY: &str = "/var/lib/bartleby";
@@ -150,6 +150,17 @@ impl Store {
             fs::rename(&new, self.record_path())
         };
         write().map_err(|error| format!("{}: {error}", self.record_path().display()))
+    }
+
+    /// Takes a flush off the record that did not run after all: it starts no cool-down.
+    pub fn withdraw(&self, turn: &Turn, previous: Option<&Flush>) {
+        let outcome = match previous {
+            Some(previous) => self.record(turn, previous),
+            None => fs::remove_file(self.record_path()).map_err(|error| error.to_string()),
+        };
+        if let Err(error) = outcome {
+            system::log(&format!("the flush could not be taken off the record: {error}"));
+        }
     }
 
     fn lock_file(&self) -> std::io::Result<File> {

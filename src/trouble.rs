@@ -72,7 +72,7 @@ pub enum Trouble {
         words: String,
     },
     /// The command did not finish in time.
-    #[error("{command} did not finish within {} s and was stopped.", .after.as_secs_f32())]
+    #[error("{command} did not finish within {} s and was stopped.", (.after.as_secs_f32() * 10.0).round() / 10.0)]
     TooSlow {
         /// The command line.
         command: String,

@@ -209,7 +209,8 @@ fn byte_soup_fails_with_its_line_and_never_panics() {
         // One bad line in the middle hides none of the others.
         let Fixture { stdout, exit, .. } = fixture("postfix", "mixed-json");
         let soup = [&b"what?\n"[..], &stdout].concat();
-        let (messages, trouble) = list(&*mta::find(Some(Kind::Postfix), &Search::default()).unwrap(), &soup, &exit, &account("x"));
+        let (messages, trouble) =
+            list(&*mta::find(Some(Kind::Postfix), &Search::default()).unwrap(), &soup, &exit, &account("x"));
         assert_eq!((messages.len(), trouble.unwrap().status()), (21, Status::Failed));
     }
 }

@@ -11,6 +11,9 @@ use crate::request::Asked;
 /// Recipients of one message that are shown without asking.
 const RECIPIENTS_SHOWN: usize = 5;
 
+/// The longest word, in characters, that is not to be broken.
+const LONGEST_WORD: usize = 40;
+
 /// The messages of one page, with the way to the others.
 pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup {
     let Some((window, matched)) = report.selection else { return html! {} };
@@ -57,15 +60,15 @@ fn row(report: &Report, message: &Message<'_>) -> Markup {
         tr {
             td.age {
                 @if let Some(arrival) = message.arrival {
-                    time datetime=[rfc3339(arrival)] { (short_duration(report.age(arrival))) }
+                    time datetime=[rfc3339(arrival)] { (unbroken(&short_duration(report.age(arrival)))) }
                     " " span.exact { (report.local_time(arrival).get(..16).unwrap_or_default()) }
                 } @else { "not told" }
             }
             td.mail {
-                p.sender { (sender(message)) }
+                div { span.soft { "from " } (sender(message)) }
                 (recipients(&message.recipients))
             }
-            td.size { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } }
+            td.size { @if let Some(size) = message.size { (unbroken(&bytes(size))) } @else { "?" } }
             td.state {
                 (message.state.as_str())
                 @if message.mta_state != message.state.as_str() { " (" (printable(&message.mta_state)) ")" }
@@ -80,7 +83,7 @@ fn sender(message: &Message<'_>) -> Markup {
         @match message.sender.as_deref() {
             None => i { "sender not told" },
             Some("") => { "<> " i { "null sender, a bounce or notice" } }
-            Some(sender) => bdi { (printable(sender)) },
+            Some(sender) => bdi { (breakable(sender)) },
         }
     }
 }
@@ -102,19 +105,39 @@ fn recipients(all: &[Recipient<'_>]) -> Markup {
 fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
     html! {
         @for group in recipients.chunk_by(|a, b| a.reason == b.reason) {
-            ul {
-                @for recipient in group {
-                    li {
-                        bdi { (printable(&recipient.address)) }
-                        @if recipient.delivered { " (delivered)" }
-                    }
+            @for recipient in group {
+                div {
+                    span.soft { "to " }
+                    bdi { (breakable(&recipient.address)) }
+                    @if recipient.delivered { " (delivered)" }
                 }
             }
             @if let Some(reason) = group.first().and_then(|recipient| recipient.reason.as_deref()) {
-                p.reason { bdi { (printable(reason)) } }
+                div.reason { bdi { (breakable(reason)) } }
             }
         }
     }
+}
+
+/// Foreign text in which long words may be broken, so that none widens the table; browsers without
+/// style sheets have no other way.
+fn breakable(text: &str) -> Markup {
+    let text = printable(text);
+    let mut pieces = Vec::new();
+    let (mut start, mut length) = (0, 0);
+    for (index, c) in text.char_indices() {
+        length = if c.is_whitespace() { 0 } else { length + 1 };
+        if length > LONGEST_WORD {
+            pieces.push(&text[start..index]);
+            (start, length) = (index, 1);
+        }
+    }
+    html! { @for piece in pieces { (piece) wbr; } (text[start..]) }
+}
+
+/// A number with its unit, kept on one line.
+fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
 }
 
 fn paging(window: Window, matched: u64, asked: &Asked) -> Markup {
@@ -134,5 +157,19 @@ fn paging(window: Window, matched: u64, asked: &Asked) -> Markup {
                 " " a href=(links::page(asked, pages)) { "Last" }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_words_may_be_broken_and_stay_the_same_text() {
+        let long = "é".repeat(100);
+        let broken = breakable(&format!("short words {long}<")).into_string();
+        assert_eq!(broken.matches("<wbr>").count(), 2);
+        assert_eq!(broken.replace("<wbr>", ""), format!("short words {long}&lt;"));
+        assert_eq!(breakable("larry@example.com").into_string(), "larry@example.com");
     }
 }

@@ -1,0 +1,613 @@
+//! The built program as a web server runs it: an environment, a body, an answer. The mail server is
+//! played by recorded output; the real ones are asked in the lab.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A machine of its own: a configuration, a state directory, a lister and a flusher.
+struct Machine {
+    folder: TempDir,
+}
+
+impl Machine {
+    /// A machine whose lister prints a recorded listing.
+    fn with_fixture(case: &str) -> Machine {
+        let fixture = |ending: &str| {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/fixtures")
+                .join(format!("{case}.{ending}"))
+                .display()
+                .to_string()
+        };
+        let (stdout, stderr, rc) = (fixture("stdout"), fixture("stderr"), fs::read_to_string(fixture("rc")).unwrap());
+        let kind = case.split('/').next().unwrap();
+        Machine::with_lister(kind, &format!("cat {stdout}; cat {stderr} >&2; exit {rc}"))
+    }
+
+    /// A machine whose lister is a shell script.
+    fn with_lister(kind: &str, script: &str) -> Machine {
+        let machine = Machine { folder: tempfile::tempdir().unwrap() };
+        fs::write(machine.path("list"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        // Counts its runs.
+        fs::write(machine.path("flush"), format!("#!/bin/sh\necho run >> {}\n", machine.path("flushed").display()))
+            .unwrap();
+        for program in ["list", "flush"] {
+            fs::set_permissions(machine.path(program), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        machine.configure(kind, "");
+        machine
+    }
+
+    fn configure(&self, kind: &str, more: &str) {
+        let text = format!(
+            "[mta]\nkind = \"{kind}\"\nlist_command = [\"{}\"]\nflush_command = [\"{}\"]\n{more}\n[state]\ndirectory = \"{}\"\n",
+            self.path("list").display(),
+            self.path("flush").display(),
+            self.path("state").display()
+        );
+        fs::write(self.path("bartleby.toml"), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn flushes(&self) -> usize {
+        fs::read_to_string(self.path("flushed")).unwrap_or_default().lines().count()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bartleby"));
+        command.env_clear().env("BARTLEBY_CONFIG", self.path("bartleby.toml"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn cgi(&self, variables: &[(&str, &[u8])]) -> Command {
+        let mut command = self.command();
+        for (name, value) in [
+            ("GATEWAY_INTERFACE", &b"CGI/1.1"[..]),
+            ("REQUEST_METHOD", b"GET"),
+            ("SERVER_PROTOCOL", b"HTTP/1.1"),
+            ("HTTP_HOST", b"mx2.example.com"),
+            ("REMOTE_ADDR", b"192.0.2.7"),
+            ("BARTLEBY_ACCESS", b"granted"),
+        ]
+        .iter()
+        .chain(variables)
+        {
+            command.env(name, std::ffi::OsStr::from_bytes(value));
+        }
+        command
+    }
+
+    fn ask(&self, variables: &[(&str, &[u8])]) -> Answer {
+        Answer::of(self.cgi(variables).output().unwrap())
+    }
+
+    fn get(&self, query: &str) -> Answer {
+        self.ask(&[("QUERY_STRING", query.as_bytes())])
+    }
+
+    fn json(&self) -> (u16, Value) {
+        let answer = self.get("format=json");
+        (answer.status, serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.body)))
+    }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+    log: String,
+}
+
+impl Answer {
+    fn of(output: Output) -> Answer {
+        let text = String::from_utf8(output.stdout).unwrap();
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!log.contains("panicked"), "{log}");
+        assert_eq!(output.status.code(), Some(0), "{log}{text}");
+        let text = text.replacen("\r\n\r\n", "\n\n", 1);
+        let (head, body) = text.split_once("\n\n").unwrap_or_else(|| panic!("no head: {text}{log}"));
+        let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap()[..3].parse().unwrap();
+        Answer { status, head: head.to_lowercase().replace('\r', ""), body: body.to_owned(), log }
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    fn assert_safe_headers(&self) {
+        let policy = self.field("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(self.field("x-content-type-options"), Some("nosniff"));
+        assert_eq!(self.field("referrer-policy"), Some("same-origin"));
+        assert_eq!(self.field("cache-control"), Some("no-store"));
+    }
+}
+
+const FORM: (&str, &[u8]) = ("CONTENT_TYPE", b"application/x-www-form-urlencoded");
+
+fn post(machine: &Machine, length: &str, body: &[u8], more: &[(&str, &[u8])]) -> Answer {
+    let variables =
+        [&[("REQUEST_METHOD", &b"POST"[..]), ("CONTENT_LENGTH", length.as_bytes()), FORM][..], more].concat();
+    let mut child = machine.cgi(&variables).stdin(Stdio::piped()).spawn().unwrap();
+    // The program may have answered already.
+    let _ = child.stdin.take().unwrap().write_all(body);
+    Answer::of(child.wait_with_output().unwrap())
+}
+
+// What the cgi crate panics on, see its `parse_request` and `serialize_response`.
+
+#[test]
+fn bytes_that_are_no_text_and_raw_characters_get_the_page() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for variables in [
+        [("HTTP_X_ODD", &b"\x80\xff"[..]), ("HTTP_USER_AGENT", b"\xe4"), ("HTTP_ACCEPT", b"text/html;\xff")],
+        [("PATH_INFO", b"/\xff"), ("REQUEST_URI", b"/index.cgi/%ff"), ("HTTP_ACCEPT", b"text/html")],
+        [("QUERY_STRING", b"<{ }|\"^"), ("REQUEST_URI", b"/?<{ }"), ("HTTP_ACCEPT", b"text/html")],
+        [("SERVER_PROTOCOL", b"HTTP/3.0"), ("SCRIPT_URI", b"http://[/"), ("HTTP_ACCEPT", b"text/html")],
+        [("SERVER_PROTOCOL", b"INCLUDED"), ("HTTP_", b"x"), ("HTTP_ACCEPT", b"text/html")],
+        [("CONTENT_LENGTH", b"99999999999999"), ("HTTP_A B", b"x"), ("HTTP_ACCEPT", b"text/html")],
+    ] {
+        let answer = machine.ask(&variables);
+        assert_eq!(answer.status, 200, "{variables:?}: {}", answer.body);
+        assert!(answer.body.contains("951BB98C3CD"), "{variables:?}");
+    }
+}
+
+#[test]
+fn other_methods_are_answered_with_405_and_what_is_allowed() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for method in [&b"PUT"[..], b"OPTIONS", b"get", b"\xff\xfe", b"A B", b""] {
+        let answer = machine.ask(&[("REQUEST_METHOD", method), ("QUERY_STRING", b"flush")]);
+        assert_eq!((answer.status, answer.field("allow")), (405, Some("get, head, post")), "{method:?}");
+        answer.assert_safe_headers();
+    }
+    assert_eq!(machine.flushes(), 0);
+}
+
+#[test]
+fn a_body_too_long_too_short_or_no_form_is_refused() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert_eq!(post(&machine, "99999999999999", b"flush", &[]).status, 413);
+    assert_eq!(post(&machine, "20000", &[b'x'; 20000], &[]).status, 413);
+    assert_eq!(post(&machine, "6", b"flush", &[]).status, 400);
+    assert_eq!(post(&machine, "five", b"flush", &[]).status, 400);
+    assert_eq!(post(&machine, "5", b"flush", &[("CONTENT_TYPE", b"text/plain")]).status, 400);
+    assert_eq!(machine.flushes(), 0);
+    let long = "q=".to_owned() + &"x".repeat(20_000);
+    assert_eq!(machine.get(&long).status, 413);
+}
+
+#[test]
+fn a_reader_that_hangs_up_is_no_error() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for query in ["", "format=html", "format=json", "flush"] {
+        let mut child: Child = machine.cgi(&[("QUERY_STRING", query.as_bytes())]).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(!log.contains("panicked"), "{query}: {log}");
+        assert!(output.status.code().is_some(), "{query}: {:?}", output.status);
+    }
+}
+
+#[test]
+fn arguments_are_never_looked_at_under_a_web_server() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let output = machine.cgi(&[]).args(["--version", "flush"]).output().unwrap();
+    assert!(Answer::of(output).body.contains("951BB98C3CD"));
+    assert_eq!(machine.flushes(), 0);
+}
+
+// Access.
+
+#[test]
+fn without_the_web_servers_word_only_listed_addresses_are_served() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let denied: &[(&str, &[u8])] = &[("BARTLEBY_ACCESS", b""), ("HTTP_ACCEPT", b"text/html")];
+    for more in [
+        &[][..],
+        &[("HTTP_X_CGI_REMOTE_ADDR", &b"127.0.0.1"[..])],
+        &[("HTTP_X_FORWARDED_FOR", b"127.0.0.1")],
+        &[("HTTP_BARTLEBY_ACCESS", b"granted")],
+        &[("REMOTE_ADDR", b"")],
+        &[("QUERY_STRING", b"flush")],
+    ] {
+        let answer = machine.ask(&[denied, more].concat());
+        assert_eq!(answer.status, 403, "{more:?}");
+        assert!(answer.body.contains("Require ip") && answer.body.contains("[access] allow"), "{}", answer.body);
+        assert!(!answer.body.contains("example.com"), "nothing of the queue is told");
+        answer.assert_safe_headers();
+    }
+    assert_eq!(machine.flushes(), 0);
+    assert_eq!(machine.ask(&[denied, &[("REMOTE_ADDR", b"127.0.0.1")]].concat()).status, 200);
+    assert_eq!(machine.ask(&[denied, &[("REMOTE_ADDR", b"::1")]].concat()).status, 200);
+    fs::write(
+        machine.path("bartleby.toml"),
+        "[access]\nallow = [\"192.0.2.0/24\"]\n[mta]\nkind = \"postfix\"\nlist_command = [\"/bin/true\"]\n",
+    )
+    .unwrap();
+    assert_eq!(machine.ask(denied).status, 200);
+    assert_eq!(machine.ask(&[denied, &[("REMOTE_ADDR", b"127.0.0.1")]].concat()).status, 403);
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_told_with_its_line() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    machine.configure("postfix", "colour = \"red\"");
+    let answer = machine.get("format=html");
+    assert_eq!(answer.status, 500);
+    assert!(answer.body.contains("bartleby.toml, line 5, [mta] colour: unknown field"), "{}", answer.body);
+    let stranger = machine.ask(&[("BARTLEBY_ACCESS", b"")]);
+    assert_eq!(stranger.status, 403);
+    assert!(!stranger.body.contains("colour"));
+    let output = machine.command().arg("list").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 5, [mta] colour"));
+}
+
+// The listing.
+
+#[test]
+fn the_form_follows_accept_and_format() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for (accept, query, media_type) in [
+        ("text/html,*/*;q=0.8", "", "text/html; charset=utf-8"),
+        ("*/*", "", "text/plain; charset=utf-8"),
+        ("application/json", "", "application/json"),
+        ("text/html", "format=json", "application/json"),
+        ("text/html", "format=text", "text/plain; charset=utf-8"),
+        ("*/*", "format=html", "text/html; charset=utf-8"),
+    ] {
+        let answer = machine.ask(&[("HTTP_ACCEPT", accept.as_bytes()), ("QUERY_STRING", query.as_bytes())]);
+        assert_eq!(answer.field("content-type"), Some(media_type), "{accept} {query}");
+        answer.assert_safe_headers();
+        for id in ["951BB98C3CD", "93BAB98C209", "167A598CA53"] {
+            assert!(answer.body.contains(id), "{accept} {query}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_value_is_named() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for (query, value) in
+        [("state=<b>", "&lt;b&gt;"), ("page=0", "“0”"), ("format=pdf", "“pdf”"), ("flush=everything", "“everything”")]
+    {
+        let answer = machine.ask(&[("QUERY_STRING", query.as_bytes()), ("HTTP_ACCEPT", b"text/html")]);
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.body.contains(value) && !answer.body.contains("<b>"), "{}", answer.body);
+    }
+    assert_eq!(machine.flushes(), 0);
+}
+
+#[test]
+fn json_is_what_the_contract_says() {
+    let (status, json) = Machine::with_fixture("postfix/mixed-json").json();
+    assert_eq!(status, 200);
+    assert_eq!(json["version"], 1);
+    assert_eq!(json["program"], concat!("bartleby ", env!("CARGO_PKG_VERSION")));
+    assert_eq!(json["mta"]["kind"], "postfix");
+    let queue = &json["queue"];
+    assert_eq!((&queue["status"], &queue["complete"], &queue["error"]), (&"ok".into(), &true.into(), &Value::Null));
+    assert_eq!((&queue["messages"], &queue["recipients"]), (&21.into(), &28.into()));
+    assert_eq!(queue["states"], serde_json::json!({"incoming": 0, "active": 0, "deferred": 20, "held": 1}));
+    assert_eq!(queue["oldest"], "2026-11-23T11:17:42Z");
+    assert_eq!(json["messages"].as_array().unwrap().len(), 21);
+    assert_eq!(json["destinations"][0]["domain"], "example.com");
+    assert_eq!(json["destinations"][0]["ages"].as_array().unwrap().len(), 10);
+    assert_eq!(json["flush"]["allowed"], true);
+    assert_eq!(json["flush"]["last"], Value::Null);
+    assert_eq!(json["primary"], serde_json::json!([]));
+    assert!(json["filesystems"][0]["bytes"].as_u64().unwrap() > 0);
+    assert!(json.get("selection").is_none());
+}
+
+#[test]
+fn filters_sorting_and_pages_select_messages_and_leave_the_totals() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let ask =
+        |query: &str| -> Value { serde_json::from_str(&machine.get(&format!("format=json&{query}")).body).unwrap() };
+    let ids = |json: &Value| -> Vec<String> {
+        json["messages"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let filtered = ask("domain=other.example");
+    assert_eq!(ids(&filtered), ["9875298C673", "C4D6F98C7A2", "1737F98CA54"]);
+    assert_eq!(filtered["queue"]["messages"], 21);
+    assert_eq!(ids(&ask("state=held")), ["93BAB98C209"]);
+    assert_eq!(ids(&ask("sender=%3C%3E")), ["BE12E98C6B3"]);
+    assert_eq!(ids(&ask("reason=greylist")), ["167A598CA53"]);
+    assert_eq!(ids(&ask("q=D%C3%9CRER")), ["951BB98C3CD", "C1AE098C702"]);
+    let page = ask("sort=-size&per_page=2");
+    assert_eq!(page["selection"], serde_json::json!({"matched": 21, "page": 1, "pages": 11}));
+    assert_eq!(ids(&page), ["95C7C98C654", "C25CC98C760"]);
+    let all: Vec<String> = (1..=11).flat_map(|page| ids(&ask(&format!("sort=id&per_page=2&page={page}")))).collect();
+    assert_eq!(all.len(), 21);
+    assert!(all.is_sorted());
+    let html = machine.get("format=html&per_page=2&page=11").body;
+    assert!(html.contains("Messages 21-21 of 21") && html.contains("Page 11 of 11"), "{html}");
+    assert!(machine.get("format=html&per_page=2&page=12").body.contains("There is no page 12"));
+}
+
+#[test]
+fn the_page_tells_what_goes_on_and_isolates_what_strangers_wrote() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let page = machine.get("format=html").body;
+    assert!(page.contains("21 messages wait for example.com and others; the oldest for "), "{page}");
+    assert!(page.contains("example.com: 23 recipients; the server there refuses connections"));
+    assert!(page.contains("<bdi>&quot;&lt;img src=x onerror=alert(2)&gt;&quot;@example.com</bdi>"));
+    assert!(
+        !page.contains("<script")
+            && !page.contains("<img")
+            && !page.contains("javascript:")
+            && !page.contains(" style=")
+    );
+    assert!(page.contains("href=\"?flush\""));
+    assert!(page.contains("The listing is complete."));
+    let evil = "{\"queue_name\":\"deferred\",\"queue_id\":\"A1\",\"arrival_time\":1795432688,\"message_size\":1,\"sender\":\"a\\u202emoc@x.example\",\"recipients\":[{\"address\":\"b\\u0007\\u001b[31m@x.example\",\"delay_reason\":\"r\\u200b\"}]}";
+    let machine = Machine::with_lister("postfix", &format!("cat <<'E'\n{evil}\nE"));
+    for format in ["html", "text"] {
+        let shown = machine.get(&format!("format={format}")).body;
+        assert!(shown.contains("a⟨U+202E⟩moc@x.example") && shown.contains("b␇␛[31m@x.example"), "{shown}");
+        assert!(!shown.contains(['\u{202e}', '\u{7}', '\u{1b}', '\u{200b}']));
+    }
+    let (_, json) = machine.json();
+    assert_eq!(json["messages"][0]["sender"], "a\u{202e}moc@x.example", "machines get the text itself");
+}
+
+#[test]
+fn an_empty_queue_is_called_so_and_offers_no_flush() {
+    for case in ["postfix/empty-json", "sendmail/empty-bp", "sendmail/empty-mailq"] {
+        let machine = Machine::with_fixture(case);
+        let page = machine.get("format=html");
+        assert_eq!(page.status, 200);
+        assert!(page.body.contains("The queue is empty.") && !page.body.contains("?flush\""), "{case}: {}", page.body);
+        let (status, json) = machine.json();
+        assert_eq!(
+            (status, &json["queue"]["status"], &json["queue"]["messages"]),
+            (200, &"ok".into(), &0.into()),
+            "{case}"
+        );
+        assert!(machine.get("format=text").body.starts_with("The queue is empty."), "{case}");
+    }
+}
+
+#[test]
+fn a_listing_that_failed_is_never_an_empty_queue() {
+    let bodies: Vec<(Machine, &str)> = vec![
+        (Machine::with_fixture("postfix/denied-list"), "denied"),
+        (Machine::with_fixture("postfix/as-www-data-nnp-json"), "denied"),
+        (Machine::with_fixture("postfix/down-list-www-data"), "down"),
+        (Machine::with_fixture("sendmail/denied-list"), "denied"),
+        (Machine::with_fixture("sendmail/as-www-data-mailq-nnp"), "denied"),
+        (Machine::with_lister("postfix", "exit 1"), "failed"),
+        (Machine::with_lister("postfix", "kill -9 $$"), "failed"),
+        (Machine::with_lister("postfix", "printf '{\"queue_name\"'"), "failed"),
+        (Machine::with_lister("postfix", "echo soup"), "failed"),
+        (Machine::with_lister("sendmail", ":"), "failed"),
+        (Machine::with_lister("postfix", "echo 'postqueue: fatal: software error' >&2; exit 70"), "failed"),
+    ];
+    for (machine, word) in bodies {
+        let (status, json) = machine.json();
+        assert_eq!((status, &json["queue"]["status"]), (503, &word.into()));
+        assert_eq!(json["queue"]["complete"], false);
+        assert!(!json["queue"]["error"]["message"].as_str().unwrap().is_empty());
+        assert!(!json["queue"]["error"]["remedy"].as_str().unwrap().is_empty());
+        for format in ["html", "text"] {
+            let answer = machine.get(&format!("format={format}"));
+            assert_eq!(answer.status, if format == "html" { 200 } else { 503 });
+            assert!(!answer.body.contains("queue is empty") && !answer.body.contains("Queue empty"), "{}", answer.body);
+            assert!(answer.body.contains("is not known"), "{}", answer.body);
+            assert!(answer.log.contains("bartleby: "), "the error log is told, too");
+        }
+        let output = machine.command().arg("list").output().unwrap();
+        assert_eq!(output.status.code(), Some(69));
+    }
+}
+
+#[test]
+fn a_lister_that_hangs_is_stopped_and_what_it_printed_is_kept() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/postfix/mixed-json.stdout");
+    let machine = Machine::with_lister("postfix", &format!("head -5 {}; sleep 977", fixture.display()));
+    machine.configure("postfix", "deadline = \"300ms\"");
+    let (status, json) = machine.json();
+    assert_eq!((status, &json["queue"]["status"], &json["queue"]["messages"]), (503, &"timeout".into(), &5.into()));
+    assert_eq!(json["messages"].as_array().unwrap().len(), 5);
+    let page = machine.get("format=html").body;
+    assert!(page.contains("At least 5 messages wait") && page.contains("did not finish within 0.3 s"), "{page}");
+}
+
+#[test]
+fn the_lister_gets_a_clean_environment_and_no_descriptors() {
+    let machine = Machine::with_lister("postfix", ":");
+    let seen = machine.path("seen");
+    fs::write(machine.path("list"), format!("#!/bin/sh\n(env; ls -l /proc/$$/fd; cat) > {} 2>&1\n", seen.display()))
+        .unwrap();
+    fs::set_permissions(machine.path("list"), fs::Permissions::from_mode(0o755)).unwrap();
+    // The shell passes on a descriptor that no one closed.
+    let status = Command::new("/bin/sh")
+        .args(["-c", "exec 9</etc/hostname; exec \"$0\"", env!("CARGO_BIN_EXE_bartleby")])
+        .env_clear()
+        .envs([
+            ("GATEWAY_INTERFACE", "CGI/1.1"),
+            ("BARTLEBY_ACCESS", "granted"),
+            ("LD_PRELOAD", ""),
+            ("HTTP_PROXY", "evil"),
+        ])
+        .env("BARTLEBY_CONFIG", machine.path("bartleby.toml"))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(!seen.contains("HTTP_PROXY") && !seen.contains("GATEWAY") && seen.contains("LC_ALL=C"), "{seen}");
+    assert!(!seen.contains("/etc/hostname"), "{seen}");
+}
+
+// The flush.
+
+#[test]
+fn a_flush_runs_once_and_then_cools_down() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let answer = machine.get("flush");
+    assert_eq!((answer.status, answer.field("location")), (303, Some("?flushed=1")));
+    answer.assert_safe_headers();
+    assert_eq!(machine.flushes(), 1);
+    let again = machine.get("flush");
+    assert_eq!(again.status, 429);
+    let wait: u64 = again.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    assert_eq!(machine.flushes(), 1);
+    let (_, json) = machine.json();
+    assert_eq!(json["flush"]["last"]["number"], 1);
+    assert_eq!((&json["flush"]["last"]["messages"], &json["flush"]["last"]["by"]), (&21.into(), &"192.0.2.7".into()));
+    assert!(json["flush"]["wait_seconds"].as_u64().unwrap() > 0);
+    let page = machine.get("flushed=1&format=html");
+    assert!(page.body.contains("21 messages waited then, 21 wait now"), "{}", page.body);
+    assert!(page.body.contains("it can be run again in"));
+    assert_eq!(page.field("refresh"), Some("3"));
+    assert!(machine.get("flushed=7&format=html").body.contains("Of queue run 7 there is no record"));
+    // The command line is under the same cool-down.
+    let output = machine.command().arg("flush").output().unwrap();
+    assert_eq!((output.status.code(), machine.flushes()), (Some(75), 1));
+}
+
+#[test]
+fn post_flushes_too() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert_eq!(post(&machine, "6", b"flush=", &[("HTTP_ORIGIN", b"http://mx2.example.com")]).status, 303);
+    assert_eq!(machine.flushes(), 1);
+}
+
+#[test]
+fn head_foreign_pages_and_prefetching_run_nothing() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let flush: (&str, &[u8]) = ("QUERY_STRING", b"flush");
+    let head = machine.ask(&[flush, ("REQUEST_METHOD", b"HEAD")]);
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    for guard in [
+        ("HTTP_SEC_FETCH_SITE", &b"cross-site"[..]),
+        ("HTTP_SEC_FETCH_SITE", b"same-site"),
+        ("HTTP_SEC_PURPOSE", b"prefetch"),
+        ("HTTP_SEC_PURPOSE", b"prefetch;prerender"),
+        ("HTTP_PURPOSE", b"prefetch"),
+        ("HTTP_ORIGIN", b"http://evil.example"),
+        ("HTTP_ORIGIN", b"null"),
+    ] {
+        let answer = machine.ask(&[flush, guard]);
+        assert_eq!(answer.status, 403, "{guard:?}");
+        answer.assert_safe_headers();
+    }
+    assert_eq!(machine.flushes(), 0);
+    assert_eq!(machine.ask(&[flush, ("HTTP_SEC_FETCH_SITE", b"same-origin")]).status, 303);
+    assert_eq!(machine.flushes(), 1);
+}
+
+#[test]
+fn of_twenty_clicks_at_once_one_runs_the_queue() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let children: Vec<Child> = (0..20).map(|_| machine.cgi(&[("QUERY_STRING", b"flush")]).spawn().unwrap()).collect();
+    let mut statuses: Vec<u16> =
+        children.into_iter().map(|child| Answer::of(child.wait_with_output().unwrap()).status).collect();
+    statuses.sort_unstable();
+    assert_eq!((statuses[0], &statuses[1..]), (303, &[429; 19][..]));
+    assert_eq!(machine.flushes(), 1);
+}
+
+#[test]
+fn a_flush_command_that_blocks_does_not_block_the_page_and_holds_the_turn() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    machine.configure("postfix", "[flush]\ncooldown = \"0s\"");
+    let (go, done) = (machine.path("go"), machine.path("done"));
+    let script = format!(
+        "#!/bin/sh\necho run >> {}\nwhile [ ! -e {} ]; do sleep 0.05; done\necho > {}\n",
+        machine.path("flushed").display(),
+        go.display(),
+        done.display()
+    );
+    fs::write(machine.path("flush"), script).unwrap();
+    let started = Instant::now();
+    assert_eq!(machine.get("flush").status, 303);
+    assert!(started.elapsed() < Duration::from_secs(15));
+    assert_eq!(machine.get("flush").status, 429, "it is under way");
+    assert!(machine.get("format=html").body.contains("The queue is being run now."));
+    assert_eq!(machine.json().1["flush"]["under_way"], true);
+    fs::write(go, "").unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while machine.json().1["flush"]["under_way"] == true {
+        assert!(Instant::now() < until, "the turn is never given back");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(done.exists(), "it was left to end by itself");
+    assert_eq!(machine.get("flush").status, 303);
+    assert_eq!(machine.flushes(), 2);
+}
+
+#[test]
+fn a_flush_that_the_mail_server_refuses_is_told_so() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    fs::write(
+        machine.path("flush"),
+        "#!/bin/sh\necho 'postqueue: fatal: User www-data(33) is not allowed to flush the mail queue' >&2\nexit 69\n",
+    )
+    .unwrap();
+    let answer = machine.ask(&[("QUERY_STRING", b"flush"), ("HTTP_ACCEPT", b"text/html")]);
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("authorized_flush_users"), "{}", answer.body);
+    fs::write(machine.path("flush"), "#!/bin/sh\nexit 3\n").unwrap();
+    let answer = machine.get("flush");
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("ended with status 3"), "{}", answer.body);
+    assert_eq!(machine.json().1["flush"]["last"], Value::Null, "what did not run is not on record");
+}
+
+#[test]
+fn without_a_state_directory_it_lists_and_flushes_all_the_same_and_says_so() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    fs::write(machine.path("state"), "a file in the way").unwrap();
+    assert_eq!(machine.get("flush").status, 303);
+    assert_eq!(machine.get("flush").status, 303);
+    assert_eq!(machine.flushes(), 2);
+    let page = machine.get("format=html").body;
+    assert!(page.contains("The cool-down between queue runs is off") && page.contains("is not a folder"), "{page}");
+}
+
+// The command line.
+
+#[test]
+fn the_command_line_lists_and_says_what_it_does_not_know() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let run = |arguments: &[&str]| {
+        let output = machine.command().args(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, text, _) = run(&["list"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("93BAB98C209") && text.contains("21 messages, 28 recipients"), "{text}");
+    let (code, json, _) = run(&["list", "--format", "json"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["queue"]["messages"], 21);
+    assert_eq!(run(&["--version"]).1, concat!("bartleby ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert!(run(&["--help"]).1.contains("Usage: bartleby list"));
+    for wrong in [&["frobnicate"][..], &[], &["list", "--format", "pdf"], &["list", "x"], &["--bogus"], &["flush", "x"]]
+    {
+        let (code, _, error) = run(wrong);
+        assert_eq!(code, Some(64), "{wrong:?}");
+        assert!(error.contains("see bartleby --help"), "{error}");
+    }
+    assert_eq!(run(&["flush"]), (Some(0), "Queue run 1 was started.\n".into(), String::new()));
+    assert_eq!(machine.flushes(), 1);
+}
