@@ -19,7 +19,7 @@ use sysinfo::{DiskRefreshKind, Disks};
 
 use crate::config::{DiskConfig, Threshold};
 
-/// How long filesystems have to answer, all together.
+/// How long filesystems have to answer, all together: once to be found, once to be measured.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Filesystems on other machines (mount(8), and df's own list of remote ones).
@@ -83,7 +83,7 @@ pub enum Level {
     Unknown,
 }
 
-/// Lists the filesystems. Takes hardly more than a second, whatever is mounted.
+/// Lists the filesystems. Takes hardly more than two seconds, whatever is mounted.
 pub fn filesystems(queue_directory: Option<&Path>, config: &DiskConfig) -> Vec<Filesystem> {
     let deadline = Instant::now() + PATIENCE;
     let queue = queue_directory.map(|path| {
@@ -97,7 +97,8 @@ pub fn filesystems(queue_directory: Option<&Path>, config: &DiskConfig) -> Vec<F
     })
     .flatten();
     let chosen = choose(&all, real.as_deref(), queue.as_deref());
-    let usages = usages(&chosen, deadline);
+    // A mount that hangs may have used the first second up: the others shall not seem dead for that.
+    let usages = usages(&chosen, Instant::now() + PATIENCE);
     let mut list: Vec<Filesystem> = chosen
         .into_iter()
         .zip(usages)

@@ -38,13 +38,8 @@ pub fn answer(request: Result<Request, Unacceptable>, config: Result<Config, Con
     };
     // Without a configuration nobody but the default's own is told what is wrong with it.
     let allow = config.as_ref().map_or_else(|_| AccessConfig::default().allow, |config| config.access.allow.clone());
-    let asked = Asked::read(request.parameters(), request.accept.as_deref());
-    let answer = Answer {
-        format: asked
-            .as_ref()
-            .map_or(Format::accepted(request.accept.as_deref().unwrap_or_default()), |asked| asked.format),
-        request: &request,
-    };
+    let accept = request.accept.as_deref();
+    let answer = Answer { format: Format::of(request.parameters(), accept), request: &request };
     if !access::is_granted(&request, &allow) {
         return answer.refuse(
             StatusCode::FORBIDDEN,
@@ -67,7 +62,7 @@ pub fn answer(request: Result<Request, Unacceptable>, config: Result<Config, Con
             );
         }
     };
-    let asked = match asked {
+    let asked = match Asked::read(request.parameters(), accept) {
         Ok(asked) => asked,
         Err(bad) => return answer.refuse(StatusCode::BAD_REQUEST, "Not understood", &bad.to_string(), ""),
     };

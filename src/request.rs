@@ -34,6 +34,13 @@ impl Format {
         }
     }
 
+    /// The format to tell a mistake in: the one that is named, if that is one, else by `Accept`.
+    pub fn of(parameters: impl Iterator<Item = (String, String)>, accept: Option<&str>) -> Format {
+        let named =
+            |(name, value): (String, String)| Format::ALL.into_iter().find(|f| name == "format" && f.as_str() == value);
+        parameters.filter_map(named).last().unwrap_or_else(|| Format::accepted(accept.unwrap_or_default()))
+    }
+
     /// The format's media type.
     pub fn media_type(self) -> &'static str {
         match self {
@@ -136,7 +143,7 @@ impl Asked {
     /// The first value that makes no sense.
     pub fn read(parameters: impl Iterator<Item = (String, String)>, accept: Option<&str>) -> Result<Asked, BadValue> {
         let mut asked = Asked {
-            format: Format::accepted(accept.unwrap_or_default()),
+            format: Format::of(std::iter::empty(), accept),
             filter: Filter::default(),
             order: None,
             window: None,

@@ -93,12 +93,16 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
-/// Controls (general category Cc), and the format characters (Cf) that hide or reorder text.
+/// Controls (general category Cc), the format characters (Cf) that hide or reorder text, and
+/// Unicode's noncharacters.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+            | '\u{fdd0}'..='\u{fdef}')
+        // The last two of each plane are no characters, which HTML forbids.
+        || u32::from(c) & 0xfffe == 0xfffe
 }
 
 #[cfg(test)]
