@@ -87,8 +87,7 @@ mod tests {
         assert_eq!(ask(|r| r.fetch_site = Some("same-origin".into())), Ok(()), "our own link");
         assert_eq!(ask(|r| r.fetch_site = Some("none".into())), Ok(()), "typed or a bookmark");
         for site in ["cross-site", "same-site", "bogus", ""] {
-            let mut request = Request::default();
-            request.fetch_site = Some(site.into());
+            let request = Request { fetch_site: Some(site.into()), ..Request::default() };
             assert_eq!(is_meant(&request), Err(NotMeant::CrossSite), "{site}");
         }
         assert_eq!(ask(|r| r.origin = Some("http://mx2.example.com".into())), Ok(()));

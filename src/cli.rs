@@ -10,7 +10,6 @@ use cgi::http::StatusCode;
 use crate::config::Config;
 use crate::context::Context;
 use crate::flush;
-use crate::mta::command::Argv;
 use crate::page;
 use crate::request::{Asked, Target};
 use crate::system;
@@ -20,6 +19,7 @@ use crate::view::{PROGRAM, Streamed};
 
 /// Exit statuses of sysexits(3).
 const EX_USAGE: u8 = 64;
+const EX_DATAERR: u8 = 65;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
@@ -28,14 +28,15 @@ const HELP: &str = "\
 Shows what waits in this machine's mail queue, and runs it.
 
 Usage: bartleby list [--format text|json]
-       bartleby flush [all]
+       bartleby flush [all|domain:NAME|id:ID]
        bartleby --version | --help
 
   list    Prints every message that waits, with its sender, recipients and
           reasons, then the totals and the room left on disk.
           Exit status: 0 when all was listed, 69 when it could not be.
   flush   Runs the queue now, under the same cool-down as the page's link.
-          Exit status: 0 started, 75 too soon after the last run, 69 not possible.
+          Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
+          kind waits, 69 not possible.
 
 The configuration is /etc/bartleby.toml or the file that BARTLEBY_CONFIG names;
 none is needed. A mistake in it ends with exit status 78.
@@ -63,9 +64,7 @@ fn command(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Some(Value(name)) if name == "flush" => flush(arguments),
         Some(Value(name)) if name == flush::WORKER => {
             let words: Vec<OsString> = arguments.raw_args()?.collect();
-            if let Some(command) = Argv::from_os_words(words) {
-                flush::work(&command);
-            }
+            flush::work(&words);
             Ok(ExitCode::SUCCESS)
         }
         Some(Value(name)) => Err(format!("there is no command “{}”", name.to_string_lossy()).into()),
@@ -121,13 +120,13 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     }
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
     let by = format!("{} on the command line", context.account.name);
-    match page::flush_now(&context, &target, by) {
-        Ok(number) => print(&format!("Queue run {number} was started.\n")),
+    match flush::start(&context, &target, by) {
+        Ok(flush) => print(&format!("Queue run {} was started.\n", flush.number)),
         Err(refusal) => {
             system::log(&refusal.to_string());
             Ok(ExitCode::from(match refusal {
                 flush::Refusal::CoolDown(_) | flush::Refusal::UnderWay => EX_TEMPFAIL,
-                flush::Refusal::Part(_) => EX_USAGE,
+                flush::Refusal::NotQueued(_) | flush::Refusal::Part(_) => EX_DATAERR,
                 flush::Refusal::Impossible(trouble) => {
                     system::log(&trouble.remedy());
                     EX_UNAVAILABLE

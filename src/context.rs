@@ -1,7 +1,5 @@
 //! What every request and every command starts from.
 
-use jiff::tz::TimeZone;
-
 use crate::config::Config;
 use crate::mta::command::Argv;
 use crate::mta::{self, Clock, Mta, Search};
@@ -29,8 +27,8 @@ pub struct Context {
 pub struct Source {
     /// The mail server.
     pub mta: Box<dyn Mta>,
-    /// The configured command, or the mail server's own.
-    pub command: Argv,
+    /// The configured command, or the mail server's own ones.
+    pub commands: Vec<Argv>,
 }
 
 impl Context {
@@ -40,7 +38,7 @@ impl Context {
         Context {
             source: Source::find(&config),
             store: Store::open(config.state.directory.as_deref(), &account),
-            clock: Clock { now: jiff::Timestamp::now().as_second(), zone: TimeZone::system() },
+            clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,
             config,
@@ -55,7 +53,8 @@ impl Source {
     /// [`Trouble::NoMta`] or [`Trouble::Unsupported`].
     pub fn find(config: &Config) -> Result<Source, Trouble> {
         let mta = mta::find(config.mta.kind, &Search::default())?;
-        let command = Argv::from_words(&config.mta.list_command).unwrap_or_else(|| mta.list_command());
-        Ok(Source { mta, command })
+        let configured = Argv::from_words(&config.mta.list_command);
+        let commands = configured.map_or_else(|| mta.list_commands(), |command| vec![command]);
+        Ok(Source { mta, commands })
     }
 }

@@ -4,14 +4,14 @@
 //! this program once more, in a process group of its own. The worker holds the lock as its standard
 //! input; the kernel frees it when the worker ends, however it ends.
 
-use std::fs;
+use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::context::Context;
-use crate::mta::Facts;
+use crate::listing;
 use crate::mta::command::{self, Argv, Exit};
+use crate::mta::{Facts, Part, privilege};
 use crate::request::Target;
 use crate::store::{Flush, NoTurn, Store, Turn};
 use crate::system;
@@ -26,17 +26,15 @@ const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// The command-line word that makes this program the worker.
 pub const WORKER: &str = "run-flush";
 
-/// The sudo rule's file, see `examples/`. sudo is asked only where it is there, or can't be looked
-/// for: it reports who asks without any rule to the administrator, by mail.
-const SUDO_RULE: &str = "/etc/sudoers.d/bartleby";
-
-/// How long sudo may think about a rule.
-const SUDO_PATIENCE: Duration = Duration::from_secs(2);
+/// The most messages that are run one by one; more are a matter for running the whole queue.
+const MOST_MESSAGES: usize = 1000;
 
 /// Whether and when the queue can be run.
 pub struct Readiness {
-    /// The command, or what is in the way.
-    pub command: Result<Argv, Trouble>,
+    /// Whether this user can run the queue, or what is in the way.
+    pub possible: Result<(), Trouble>,
+    /// Whether a part of it can be run: not by a configured command, which is for the whole.
+    pub parts: bool,
     /// Seconds until the cool-down is over.
     pub wait_seconds: u64,
     /// Whether a flush is under way.
@@ -53,7 +51,8 @@ impl Readiness {
         let store = context.store.as_ref();
         let last = store.ok().and_then(Store::last_flush);
         Readiness {
-            command: command(context, facts),
+            possible: commands(context, facts, &Part::All).map(|_| ()),
+            parts: context.config.mta.flush_command.is_empty(),
             wait_seconds: wait_seconds(context, last.as_ref()),
             under_way: store.is_ok_and(Store::is_taken),
             last,
@@ -73,58 +72,79 @@ pub enum Refusal {
     /// A run is under way.
     #[error("The queue is being run already.")]
     UnderWay,
-    /// A part of the queue was asked for.
-    #[error("Only the whole queue can be run, not {0} alone.")]
+    /// What was asked for does not wait: it was delivered meanwhile, or never was there.
+    #[error("Nothing in the queue is {0} (any more).")]
+    NotQueued(Target),
+    /// A part of the queue was asked for that can't be run alone.
+    #[error("Only the whole queue can be run here, not {0} alone.")]
     Part(Target),
     /// The mail server won't or can't.
     #[error(transparent)]
     Impossible(#[from] Trouble),
 }
 
-/// How much waits in the queue before it is run, where that could be listed.
-#[derive(Clone, Copy, Debug, Default)]
+/// What waits before the queue is run.
+#[derive(Debug, Default)]
 pub struct Waiting {
-    /// Messages.
-    pub messages: Option<u64>,
-    /// Recipients.
-    pub recipients: Option<u64>,
+    /// Messages and recipients in all; `None` where the queue could not be listed.
+    pub totals: Option<(u64, u64)>,
+    /// The queue ids of the target's messages, at most one more than are run one by one.
+    pub ids: Vec<String>,
+    /// Why the listing is not complete.
+    pub trouble: Option<Trouble>,
+}
+
+impl Waiting {
+    /// Lists the queue for what `target` names.
+    pub fn find(context: &Context, target: &Target) -> Waiting {
+        let mut ids = Vec::new();
+        let listing = listing::list(context, None, &mut |message| {
+            let is_meant = match target {
+                Target::All => false,
+                Target::Id(id) => *id == message.id,
+                Target::Domain(name) => message.recipients.iter().any(|r| r.domain().eq_ignore_ascii_case(name)),
+            };
+            if is_meant && ids.len() <= MOST_MESSAGES {
+                ids.push(message.id.clone().into_owned());
+            }
+        });
+        let totals = (listing.summary.messages, listing.summary.recipients);
+        Waiting { totals: listing.trouble.is_none().then_some(totals), ids, trouble: listing.trouble }
+    }
 }
 
 /// Starts a queue run for `by` (an address, a login name) and puts it on record.
 ///
-/// `waiting` lists the queue; it is called only when nothing is in the way of the run.
-///
 /// # Errors
 /// [`Refusal`]; the queue was not run then.
-pub fn start(
-    context: &Context,
-    facts: &Facts,
-    target: &Target,
-    by: String,
-    waiting: impl FnOnce() -> Waiting,
-) -> Result<Flush, Refusal> {
-    if *target != Target::All {
-        return Err(Refusal::Part(target.clone()));
-    }
+pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
-    let command = command(context, facts)?;
+    let facts = listing::facts(context);
+    commands(context, &facts, &Part::All)?;
     let turn = take_turn(context)?;
     let last = context.store.as_ref().ok().and_then(Store::last_flush);
     let wait = wait_seconds(context, last.as_ref());
     if wait > 0 {
         return Err(Refusal::CoolDown(wait));
     }
-    let Waiting { messages, recipients } = waiting();
-    let number = last.as_ref().map_or(0, |last| last.number) + 1;
-    let flush = Flush { number, started: context.clock.now, target: target.to_string(), by, messages, recipients };
+    let waiting = Waiting::find(context, target);
+    let commands = commands(context, &facts, &part(context, target, &waiting)?)?;
+    let flush = Flush {
+        number: last.as_ref().map_or(0, |last| last.number) + 1,
+        started: context.clock.now,
+        target: target.to_string(),
+        by,
+        messages: waiting.totals.map(|(messages, _)| messages),
+        recipients: waiting.totals.map(|(_, recipients)| recipients),
+    };
     if let (Ok(store), Some(turn)) = (&context.store, &turn)
         && let Err(error) = store.record(turn, &flush)
     {
         // Without the record there is no cool-down, which is no reason not to deliver mail.
         system::log(&format!("the flush could not be put on record: {error}"));
     }
-    let outcome = run(&command, turn.as_ref()).and_then(|exit| match exit {
-        Some(exit) => source.mta.flush_verdict(&command, &exit, &context.account),
+    let outcome = run(&commands, turn.as_ref()).and_then(|exit| match exit {
+        Some(exit) => source.mta.flush_verdict(&commands[0], &exit, &context.account),
         None => Ok(()),
     });
     if let (Err(_), Ok(store), Some(turn)) = (&outcome, &context.store, &turn) {
@@ -134,31 +154,72 @@ pub fn start(
     Ok(flush)
 }
 
-/// Hands the command, and a copy of the lock, to a worker. Returns how it ended, if it ended soon.
-fn run(command: &Argv, turn: Option<&Turn>) -> Result<Option<Exit>, Trouble> {
-    let worker = Argv::new("/proc/self/exe", &[WORKER]).and(command);
+/// The part of the queue that is meant. What a request names is taken only as the listing holds it.
+fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Waiting) -> Result<Part<'a>, Refusal> {
+    let part = match (target, waiting.ids.first()) {
+        (Target::All, _) => return Ok(Part::All),
+        (_, None) => {
+            return Err(waiting
+                .trouble
+                .clone()
+                .map_or_else(|| Refusal::NotQueued(target.clone()), Refusal::Impossible));
+        }
+        (Target::Id(_), Some(id)) => Part::Message(id),
+        (Target::Domain(name), Some(_)) => Part::Domain { name, ids: &waiting.ids },
+    };
+    let is_word = |text: &str| {
+        !text.starts_with('-') && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
+    };
+    let is_safe = match &part {
+        Part::Domain { name, ids } => ids.len() <= MOST_MESSAGES && is_word(name) && ids.iter().all(|id| is_word(id)),
+        Part::Message(id) => is_word(id),
+        Part::All => true,
+    };
+    let configured = !context.config.mta.flush_command.is_empty();
+    if is_safe && !configured { Ok(part) } else { Err(Refusal::Part(target.clone())) }
+}
+
+/// What stands between the commands of one run.
+const AND_THEN: &str = ";";
+
+/// Hands the commands, and a copy of the lock, to a worker. Returns how the first that failed ended,
+/// or else the last, if all ended soon.
+fn run(commands: &[Argv], turn: Option<&Turn>) -> Result<Option<Exit>, Trouble> {
+    let worker =
+        commands.iter().enumerate().fold(Argv::new("/proc/self/exe", &[WORKER]), |worker, (index, command)| {
+            let worker = if index > 0 { worker.and(&Argv::new(AND_THEN, &[])) } else { worker };
+            worker.and(command)
+        });
     let held = turn.and_then(|turn| turn.0.try_clone().ok());
     let report = command::hand_over(&worker, held, PATIENCE)?;
     report.map(|report| serde_json::from_slice(&report)).transpose().map_err(|_| Trouble::Ended {
-        command: command.to_string(),
+        command: commands.iter().map(Argv::to_string).take(1).collect(),
         how: "could not be run in the background".into(),
         words: String::new(),
     })
 }
 
-/// The worker: runs the command to its end and reports it on standard output.
-pub fn work(command: &Argv) {
-    let exit = command::start(command).map(|running| {
-        let (exit, output) = running.collect(Instant::now() + RUN_LIMIT);
+/// The worker: runs the commands one after the other, and reports on standard output how the first
+/// that failed ended, or else the last.
+pub fn work(words: &[OsString]) {
+    let deadline = Instant::now() + RUN_LIMIT;
+    let mut last = None;
+    for command in words.split(|word| word == AND_THEN) {
+        let Some(command) = Argv::from_os_words(command.to_vec()) else { continue };
+        let Ok(running) = command::start(&command) else {
+            last = None;
+            break;
+        };
+        let (exit, output) = running.collect(deadline);
         let said = format!("{}\n{}", String::from_utf8_lossy(&output), exit.said);
-        Exit { said, ..exit }
-    });
-    let report = match &exit {
-        Ok(exit) => serde_json::to_vec(exit),
-        Err(_) => Ok(Vec::new()),
-    };
-    // Whoever asked may have left long ago.
-    let _ = io::stdout().write_all(&report.unwrap_or_default());
+        let exit = last.insert(Exit { said, ..exit });
+        if !exit.success() {
+            break;
+        }
+    }
+    // No report tells that it could not be started. Whoever asked may have left long ago.
+    let report = last.and_then(|exit| serde_json::to_vec(&exit).ok()).unwrap_or_default();
+    let _ = io::stdout().write_all(&report);
 }
 
 fn take_turn(context: &Context) -> Result<Option<Turn>, Refusal> {
@@ -181,28 +242,19 @@ fn remaining(cooldown: Duration, since: Option<i64>) -> u64 {
     since.map_or(0, |since| cooldown.as_secs().saturating_sub(since))
 }
 
-/// The command by which this user can run the queue: the configured one, the mail server's own, or
-/// that under sudo where a rule allows it.
-fn command(context: &Context, facts: &Facts) -> Result<Argv, Trouble> {
+/// The commands by which this user can run a part of the queue: the configured one, the mail server's
+/// own, or those under sudo or doas where a rule allows it.
+fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Result<Vec<Argv>, Trouble> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     if let Some(configured) = Argv::from_words(&context.config.mta.flush_command) {
-        return Ok(configured);
+        return Ok(vec![configured]);
     }
-    let own = source.mta.flush_command();
-    match source.mta.flush_obstacle(facts, &context.account) {
-        None => Ok(own),
-        Some(_) if sudo_allows(&own) => Ok(Argv::new("sudo", &["-n"]).and(&own)),
-        Some(obstacle) => Err(obstacle),
+    let own = source.mta.flush_commands(part);
+    let Some(obstacle) = source.mta.flush_obstacle(facts, &context.account) else { return Ok(own) };
+    match own.first().and_then(privilege::prefix) {
+        Some(prefix) => Ok(own.iter().map(|command| prefix.clone().and(command)).collect()),
+        None => Err(obstacle),
     }
-}
-
-fn sudo_allows(command: &Argv) -> bool {
-    let rule_is_missing = fs::symlink_metadata(SUDO_RULE).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    if rule_is_missing && Path::new("/etc/sudoers.d").is_dir() {
-        return false;
-    }
-    let question = Argv::new("sudo", &["-n", "-l"]).and(command);
-    command::start(&question).is_ok_and(|running| running.collect(Instant::now() + SUDO_PATIENCE).0.success())
 }
 
 #[cfg(test)]

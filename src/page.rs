@@ -8,7 +8,7 @@ use cgi::http::{StatusCode, header};
 use crate::access;
 use crate::config::{AccessConfig, Config, ConfigError};
 use crate::context::Context;
-use crate::flush::{self, Refusal, Waiting};
+use crate::flush::{self, Refusal};
 use crate::gateway::{self, Head, Method, Request, Stream, Unacceptable};
 use crate::listing::{self, Listing};
 use crate::queue::{Order, Selection, SortKey, Window};
@@ -87,6 +87,8 @@ impl Answer<'_> {
         let mut selection = Selection::new(asked.filter.clone(), Some(asked.order.unwrap_or(oldest_first)), window);
         let listing = list(context, &mut |message| selection.offer(message));
         let matched = selection.matched();
+        let mut rows = selection.into_rows();
+        listing::explain(context, &mut rows);
         let report = Report::gather(context, listing, Some((window, matched)));
         let mut head = Head::new(StatusCode::OK, Format::Html.media_type());
         if let (Some(number), Some(last)) = (asked.flushed, &report.flush.last)
@@ -96,7 +98,7 @@ impl Answer<'_> {
         {
             head = head.with(header::REFRESH, RENEWED.to_string());
         }
-        self.send(&head, html::page(&report, &selection.into_rows(), asked).into_string().into_bytes());
+        self.send(&head, html::page(&report, &rows, asked).into_string().into_bytes());
     }
 
     fn stream(&self, context: &Context, asked: &Asked) {
@@ -123,9 +125,9 @@ impl Answer<'_> {
         let by = [self.request.remote_user.clone(), self.request.remote_addr.map(|address| address.to_string())];
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
-        match flush_now(context, target, by) {
-            Ok(number) => {
-                let place = format!("?flushed={number}");
+        match flush::start(context, target, by) {
+            Ok(flush) => {
+                let place = format!("?flushed={}", flush.number);
                 let head = Head::new(StatusCode::SEE_OTHER, Format::Text.media_type()).with(header::LOCATION, &*place);
                 self.send(&head, format!("The queue run was started: {place}\n").into_bytes());
             }
@@ -139,7 +141,8 @@ impl Answer<'_> {
                         let seconds = context.config.flush.cooldown.as_secs().max(1);
                         (StatusCode::TOO_MANY_REQUESTS, "Being run already", String::new(), Some(seconds))
                     }
-                    Refusal::Part(_) => (StatusCode::NOT_IMPLEMENTED, "Not run", String::new(), None),
+                    Refusal::NotQueued(_) => (StatusCode::NOT_FOUND, "Nothing to run", String::new(), None),
+                    Refusal::Part(_) => (StatusCode::BAD_REQUEST, "Not run", String::new(), None),
                     Refusal::Impossible(trouble) => {
                         system::log(&message);
                         (StatusCode::SERVICE_UNAVAILABLE, "The queue was not run", trouble.remedy(), None)
@@ -178,20 +181,6 @@ impl Answer<'_> {
     }
 }
 
-/// Starts a queue run; returns its number.
-///
-/// # Errors
-/// Why it was not run.
-pub fn flush_now(context: &Context, target: &Target, by: String) -> Result<u64, Refusal> {
-    let facts = listing::facts(context);
-    let waiting = || {
-        let listing = list(context, &mut |_| ());
-        let summary = Some(listing.summary).filter(|_| listing.trouble.is_none());
-        Waiting { messages: summary.as_ref().map(|s| s.messages), recipients: summary.as_ref().map(|s| s.recipients) }
-    };
-    flush::start(context, &facts, target, by, waiting).map(|flush| flush.number)
-}
-
 /// Lists for a streamed form. Returns the HTTP status that tells how it went.
 ///
 /// # Errors
@@ -206,8 +195,10 @@ pub fn write_listing(context: &Context, asked: &Asked, form: &mut impl Streamed)
     });
     written?;
     let matched = selection.as_ref().map_or(0, Selection::matched);
-    for message in selection.map(Selection::into_rows).unwrap_or_default() {
-        form.message(&message)?;
+    let mut rows = selection.map(Selection::into_rows).unwrap_or_default();
+    listing::explain(context, &mut rows);
+    for message in &rows {
+        form.message(message)?;
     }
     let report = Report::gather(context, listing, asked.window.map(|window| (window, matched)));
     form.end(&report)?;

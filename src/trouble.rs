@@ -3,6 +3,7 @@
 //! The variant is the cause, `Display` the sentence for the reader, [`Trouble::remedy`] the exact
 //! fix. Whatever goes wrong ends here: nothing else stands between a refusal and an "empty" queue.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -32,13 +33,15 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// No mail server that this program knows is installed.
-    #[error("No mail server was found on this machine (looked for Postfix and sendmail in {searched}).")]
+    #[error(
+        "No mail server was found on this machine (looked for Postfix, sendmail, Exim and OpenSMTPD in {searched})."
+    )]
     NoMta {
         /// The folders that were searched.
         searched: String,
     },
-    /// A mail server was found that this program can't ask.
-    #[error("{} was found here, which this version of Bartleby can't read yet.", .0.name())]
+    /// A mail server was found that this program does not support.
+    #[error("{} was found here. It keeps its queue in a way that Bartleby does not read.", .0.name())]
     Unsupported(Kind),
     /// The mail server's own rules refuse this user.
     #[error("{} does not let the user {} {}: “{words}”.", .mta.name(), .account.name, .act.verb())]
@@ -49,6 +52,8 @@ pub enum Trouble {
         act: Act,
         /// The user this program runs as.
         account: Account,
+        /// The program that was asked.
+        program: PathBuf,
         /// What the mail server said.
         words: String,
     },
@@ -134,6 +139,17 @@ pub enum Trouble {
     },
 }
 
+/// A sudo rule, to be pasted. `examples/` holds the same as files, and the form for doas.
+fn rule(account: &Account, arguments: &[&str], program: &Path) -> String {
+    let commands: Vec<_> = arguments.iter().map(|arguments| format!("{} {arguments}", program.display())).collect();
+    format!(
+        "As root (needs the package sudo; nothing else to configure): \
+         echo '{} ALL=(root) NOPASSWD: {}' > /etc/sudoers.d/bartleby && chmod 440 /etc/sudoers.d/bartleby",
+        account.name,
+        commands.join(", ")
+    )
+}
+
 /// What was asked of the mail server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -174,7 +190,7 @@ impl Trouble {
             Trouble::NoMta { .. } => "Install a mail server, or name its command in /etc/bartleby.toml: \
                  [mta] kind = \"postfix\", list_command = [\"/path/to/postqueue\", \"-j\"]"
                 .into(),
-            Trouble::Unsupported(_) => "Name a command that prints a queue in Postfix's or sendmail's format \
+            Trouble::Unsupported(_) => "Bartleby reads the queues of Postfix, sendmail, Exim and OpenSMTPD. Or name a command that prints in the format of one of them \
                  in /etc/bartleby.toml: [mta] kind = \"postfix\", list_command = [...]"
                 .into(),
             Trouble::NotPermitted { mta: Kind::Postfix, act, account, .. } => {
@@ -184,25 +200,22 @@ impl Trouble {
                 };
                 format!("As root: postconf -e '{parameter} = root, {}' && postfix reload", account.name)
             }
-            Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::List, .. } => {
-                "In /etc/mail/sendmail.cf, take restrictmailq (and goaway) out of PrivacyOptions (in sendmail.mc: \
-                 confPRIVACY_FLAGS), then restart sendmail; or let this user run the listing with sudo and name \
-                 that in /etc/bartleby.toml: [mta] list_command = [\"sudo\", \"-n\", \"/usr/sbin/sendmail\", \
-                 \"-bp\", \"-v\"]"
-                    .into()
-            }
-            Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::Flush, account, .. } => format!(
-                "Only root may run sendmail's queue. As root: \
-                 echo '{} ALL=(root) NOPASSWD: /usr/sbin/sendmail -q' > /etc/sudoers.d/bartleby \
-                 && chmod 440 /etc/sudoers.d/bartleby (needs the package sudo; nothing else to configure)",
-                account.name
+            Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::List, account, program, .. } => format!(
+                "In /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS (PrivacyOptions in \
+                 sendmail.cf), then restart sendmail. Or {}",
+                rule(account, &["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q"], program)
             ),
-            Trouble::NotPermitted { account, act, .. } => {
-                format!(
-                    "Let the user {} {} with sudo, and name that command in /etc/bartleby.toml",
-                    account.name,
-                    act.verb()
-                )
+            Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::Flush, account, program, .. } => {
+                format!("Only root may run sendmail's queue. {}", rule(account, &["-q"], program))
+            }
+            Trouble::NotPermitted { mta: Kind::Exim, account, program, .. } => format!(
+                "In Exim's main configuration (Debian: /etc/exim4/exim4.conf.template or a file in \
+                 /etc/exim4/conf.d/main, then update-exim4.conf), set queue_list_requires_admin = false and \
+                 prod_requires_admin = false, then restart Exim. Or {}",
+                rule(account, &["-bp", "-qf"], program)
+            ),
+            Trouble::NotPermitted { account, program, .. } => {
+                format!("Only root may ask OpenSMTPD. {}", rule(account, &["show queue", "schedule all"], program))
             }
             Trouble::NoNewPrivileges { .. } => "Give the web server's unit back what its children need. As root: \
                  systemctl edit apache2 (Red Hat: httpd), add the two lines [Service] and NoNewPrivileges=no, \

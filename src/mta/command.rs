@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,6 +62,11 @@ impl Argv {
     /// An argument vector of words from the command line; `None` if there are none.
     pub fn from_os_words(words: Vec<OsString>) -> Option<Argv> {
         (!words.is_empty()).then_some(Argv(words))
+    }
+
+    /// The program's path.
+    pub fn program(&self) -> PathBuf {
+        self.0.first().map(PathBuf::from).unwrap_or_default()
     }
 
     /// This vector with another's words behind its own.

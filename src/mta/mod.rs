@@ -5,9 +5,13 @@
 
 pub mod command;
 mod date;
+mod exim;
+mod opensmtpd;
 mod postfix;
+pub mod privilege;
 mod sendmail;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -18,6 +22,8 @@ use crate::queue::Message;
 use crate::system::Account;
 use crate::trouble::Trouble;
 use command::{Argv, Exit};
+pub use exim::Exim;
+pub use opensmtpd::OpenSmtpd;
 pub use postfix::Postfix;
 pub use sendmail::Sendmail;
 
@@ -33,6 +39,15 @@ pub enum Kind {
     Exim,
     /// OpenSMTPD.
     OpenSmtpd,
+    /// The DragonFly Mail Agent, which has no queue listing worth the name: found, not read.
+    #[serde(skip_deserializing)]
+    Dma,
+    /// nullmailer: found, not read.
+    #[serde(skip_deserializing)]
+    Nullmailer,
+    /// Courier: found, not read.
+    #[serde(skip_deserializing)]
+    Courier,
 }
 
 impl Kind {
@@ -43,6 +58,9 @@ impl Kind {
             Kind::Sendmail => "sendmail",
             Kind::Exim => "Exim",
             Kind::OpenSmtpd => "OpenSMTPD",
+            Kind::Dma => "the DragonFly Mail Agent",
+            Kind::Nullmailer => "nullmailer",
+            Kind::Courier => "Courier",
         }
     }
 
@@ -53,6 +71,9 @@ impl Kind {
             Kind::Sendmail => "sendmail",
             Kind::Exim => "exim4",
             Kind::OpenSmtpd => "opensmtpd",
+            Kind::Dma => "dma",
+            Kind::Nullmailer => "nullmailer",
+            Kind::Courier => "courier-mta",
         }
     }
 }
@@ -62,8 +83,13 @@ pub trait Mta {
     /// Which one.
     fn kind(&self) -> Kind;
 
-    /// The command that lists the queue.
-    fn list_command(&self) -> Argv;
+    /// The commands that list the queue, to be run one after the other: each lists a part of it.
+    fn list_commands(&self) -> Vec<Argv>;
+
+    /// The command for a mail server too old for the first one, as which it ended tells.
+    fn older_list_command(&self, _exit: &Exit) -> Option<Argv> {
+        None
+    }
 
     /// A reader for that command's output.
     fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
@@ -71,8 +97,8 @@ pub trait Mta {
     /// Starts to ask for version and settings. What takes a process runs beside the listing.
     fn inquire(&self) -> Inquiry;
 
-    /// The command that makes the whole queue be delivered now.
-    fn flush_command(&self) -> Argv;
+    /// The commands that make a part of the queue be delivered now.
+    fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;
 
     /// What the mail server's settings have against this user running the queue; `None` where
     /// nothing is known to be in the way.
@@ -83,6 +109,32 @@ pub trait Mta {
     /// # Errors
     /// The cause, told from the exit status and what was printed on either stream.
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble>;
+
+    /// The command that tells why a message waits, where the listing does not.
+    fn reason_command(&self, _id: &str) -> Option<Argv> {
+        None
+    }
+
+    /// Recipients and their reasons in that command's output, later ones overriding earlier ones.
+    fn read_reasons(&self, _output: &str) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+/// What is to be delivered. Ids and domains are those of a listing, never of a request alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// The whole queue.
+    All,
+    /// The messages for one domain.
+    Domain {
+        /// The domain.
+        name: &'a str,
+        /// Their queue ids.
+        ids: &'a [String],
+    },
+    /// One message, by its queue id.
+    Message(&'a str),
 }
 
 /// Reads a listing, line by line.
@@ -121,14 +173,32 @@ pub struct Facts {
     pub queue_directory: Option<PathBuf>,
     /// Postfix: who may run the queue (`authorized_flush_users`).
     pub flush_users: Option<String>,
+    /// Exim: whether it takes an admin user to run the queue (`prod_requires_admin`).
+    pub flush_needs_admin: Option<bool>,
 }
 
-/// An inquiry under way.
-pub enum Inquiry {
-    /// All is known.
-    Known(Facts),
-    /// A command was started; its output is read by the function.
-    Started(command::Running, fn(&str) -> Facts),
+/// An inquiry under way: commands whose output tells version and settings.
+pub struct Inquiry {
+    running: Vec<command::Running>,
+    read: Box<dyn Fn(&str) -> Facts>,
+}
+
+impl Inquiry {
+    /// Starts the commands, all at once. What they print, on either stream, is for `read`; one that
+    /// can't be started prints nothing.
+    fn start(commands: &[Argv], read: impl Fn(&str) -> Facts + 'static) -> Inquiry {
+        let running = commands.iter().filter_map(|argv| command::start(argv).ok()).collect();
+        Inquiry { running, read: Box::new(read) }
+    }
+
+    /// The answer, or what is known without it at the deadline.
+    pub fn answer(self, deadline: Instant) -> Facts {
+        let outputs = self.running.into_iter().map(|running| {
+            let (exit, output) = running.collect(deadline);
+            format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
+        });
+        (self.read)(&outputs.collect::<String>())
+    }
 }
 
 impl Facts {
@@ -140,17 +210,9 @@ impl Facts {
     }
 }
 
-impl Inquiry {
-    /// The answer, or what is known without it at the deadline.
-    pub fn answer(self, deadline: Instant) -> Facts {
-        match self {
-            Inquiry::Known(facts) => facts,
-            Inquiry::Started(running, read) => {
-                let (_, output) = running.collect(deadline);
-                read(&String::from_utf8_lossy(&output))
-            }
-        }
-    }
+/// A line as text. Nearly all are, and to see that is quicker than what replaces bytes that are none.
+fn text(line: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)
 }
 
 /// Counts the lines that a parser could not read.
@@ -189,6 +251,8 @@ pub fn find(kind: Option<Kind>, search: &Search) -> Result<Box<dyn Mta>, Trouble
     match kind.or_else(|| search.installed()) {
         Some(Kind::Postfix) => Ok(Box::new(Postfix::at(search))),
         Some(Kind::Sendmail) => Ok(Box::new(Sendmail::at(search))),
+        Some(Kind::Exim) => Ok(Box::new(Exim::at(search))),
+        Some(Kind::OpenSmtpd) => Ok(Box::new(OpenSmtpd::at(search))),
         Some(other) => Err(Trouble::Unsupported(other)),
         None => Err(Trouble::NoMta { searched: search.folders.join(", ") }),
     }
@@ -229,9 +293,12 @@ impl Search {
     fn installed(&self) -> Option<Kind> {
         let installed: Vec<Kind> = [
             (Kind::Postfix, self.program("postqueue").is_some()),
-            (Kind::Exim, self.program("exim4").or_else(|| self.program("exim")).is_some()),
+            (Kind::Exim, exim::installed(self).is_some()),
             (Kind::OpenSmtpd, self.program("smtpctl").is_some()),
             (Kind::Sendmail, sendmail::installed(self).is_some()),
+            (Kind::Courier, self.program("courier").is_some()),
+            (Kind::Nullmailer, self.program("nullmailer-send").is_some()),
+            (Kind::Dma, self.program("dma").is_some()),
         ]
         .into_iter()
         .filter_map(|(kind, there)| there.then_some(kind))
@@ -281,6 +348,9 @@ mod tests {
             (&["/usr/sbin/sendmail.sendmail"], Some("/usr/sbin/sendmail.sendmail"), Some(Kind::Sendmail)),
             (&["/usr/sbin/exim4"], Some("/usr/sbin/exim4"), Some(Kind::Exim)),
             (&["/usr/sbin/smtpctl"], Some("/usr/sbin/smtpctl"), Some(Kind::OpenSmtpd)),
+            (&["/usr/sbin/dma"], Some("/usr/sbin/dma"), Some(Kind::Dma)),
+            (&["/usr/sbin/nullmailer-send", "/usr/sbin/sendmail"], None, Some(Kind::Nullmailer)),
+            (&["/usr/sbin/courier", "/usr/sbin/sendmail"], None, Some(Kind::Courier)),
             (&["/usr/sbin/sendmail"], None, None),
             (&[], None, None),
         ] {

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::command::{self, Argv, Exit};
-use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Search, date};
+use super::command::{Argv, Exit};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search, date};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
 use crate::trouble::{Act, Trouble};
@@ -45,8 +45,14 @@ impl Mta for Postfix {
         Kind::Postfix
     }
 
-    fn list_command(&self) -> Argv {
-        Argv::new(&self.postqueue, &["-j"])
+    fn list_commands(&self) -> Vec<Argv> {
+        vec![Argv::new(&self.postqueue, &["-j"])]
+    }
+
+    /// Before 3.1 there is no `-j`: postqueue then tells its usage.
+    fn older_list_command(&self, exit: &Exit) -> Option<Argv> {
+        let unknown = exit.said.contains("usage: ") || exit.said.contains("invalid option");
+        (unknown && !exit.success()).then(|| Argv::new(&self.postqueue, &["-p"]))
     }
 
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
@@ -54,14 +60,20 @@ impl Mta for Postfix {
     }
 
     fn inquire(&self) -> Inquiry {
-        let unknown = || Inquiry::Known(facts(""));
-        let Some(postconf) = &self.postconf else { return unknown() };
-        let command = Argv::new(postconf, &["mail_version", "queue_directory", "authorized_flush_users"]);
-        command::start(&command).map_or_else(|_| unknown(), |running| Inquiry::Started(running, facts))
+        let names = ["mail_version", "queue_directory", "authorized_flush_users"];
+        let command = self.postconf.iter().map(|postconf| Argv::new(postconf, &names)).collect::<Vec<_>>();
+        Inquiry::start(&command, facts)
     }
 
-    fn flush_command(&self) -> Argv {
-        Argv::new(&self.postqueue, &["-f"])
+    /// A domain goes message by message: `-s` would silently do nothing for one that is not among
+    /// `fast_flush_domains`, and knows only what it has seen deferred.
+    fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
+        let message = |id: &str| Argv::new(&self.postqueue, &["-i", id]);
+        match part {
+            Part::All => vec![Argv::new(&self.postqueue, &["-f"])],
+            Part::Domain { ids, .. } => ids.iter().map(|id| message(id)).collect(),
+            Part::Message(id) => vec![message(id)],
+        }
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -74,6 +86,7 @@ impl Mta for Postfix {
             mta: Kind::Postfix,
             act: Act::Flush,
             account: account.clone(),
+            program: self.postqueue.clone(),
             words: format!("authorized_flush_users = {users}"),
         })
     }
@@ -95,6 +108,7 @@ fn facts(output: &str) -> Facts {
         version: value("mail_version"),
         queue_directory: value("queue_directory").map(PathBuf::from),
         flush_users: value("authorized_flush_users"),
+        ..Facts::default()
     }
     .or_usual("/var/spool/postfix")
 }
@@ -110,7 +124,8 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
             return Err(trouble);
         }
         if says(&["is not allowed to"]) || exit.code == Some(EX_NOPERM) {
-            return Err(Trouble::NotPermitted { mta, act, account: account.clone(), words: exit.words() });
+            let (account, program, words) = (account.clone(), command.program(), exit.words());
+            return Err(Trouble::NotPermitted { mta, act, account, program, words });
         }
         if says(DOWN) {
             return Err(Trouble::NotRunning { mta, words: exit.words() });
@@ -137,7 +152,7 @@ impl PostfixParser {
 impl Parser for PostfixParser {
     fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
         self.lines += 1;
-        let text = String::from_utf8_lossy(line);
+        let text = super::text(line);
         if self.lines == 1 && is_table(&text) {
             self.table = Some(Table::default());
         }

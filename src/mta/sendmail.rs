@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{Argv, Exit};
-use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Search, date};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search, date};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
 use crate::trouble::{Act, Trouble};
@@ -26,6 +26,9 @@ const COMMON_NAME: &str = "/usr/sbin/sendmail";
 
 const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
 
+/// The configuration of the mail submission program, which keeps a queue of its own.
+const SUBMISSION: &str = "/etc/mail/submit.cf";
+
 /// What sendmail says, on standard output, when its set-group-id bit did not take effect.
 const PRIVILEGES_MISSING: &[&str] = &["can not chdir(", "RunAsUser for MSP ignored"];
 
@@ -33,6 +36,8 @@ const PRIVILEGES_MISSING: &[&str] = &["can not chdir(", "RunAsUser for MSP ignor
 pub struct Sendmail {
     program: PathBuf,
     configuration: PathBuf,
+    /// Whether messages are submitted through a queue of its own (`submit.cf`).
+    submission: bool,
 }
 
 impl Sendmail {
@@ -41,6 +46,7 @@ impl Sendmail {
         Sendmail {
             program: installed(search).unwrap_or_else(|| COMMON_NAME.into()),
             configuration: search.below_root(Path::new(CONFIGURATION)),
+            submission: search.below_root(Path::new(SUBMISSION)).is_file(),
         }
     }
 }
@@ -63,8 +69,14 @@ impl Mta for Sendmail {
         Kind::Sendmail
     }
 
-    fn list_command(&self) -> Argv {
-        Argv::new(&self.program, &["-bp", "-v"])
+    /// Quarantined messages are in a listing of their own (`-qQ`), and so is the submission queue (`-Ac`).
+    fn list_commands(&self) -> Vec<Argv> {
+        let list = |more: &[&str]| Argv::new(&self.program, &[&["-bp", "-v"], more].concat());
+        let mut commands = vec![list(&[]), list(&["-qQ"])];
+        if self.submission {
+            commands.push(list(&["-Ac"]));
+        }
+        commands
     }
 
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
@@ -72,11 +84,18 @@ impl Mta for Sendmail {
     }
 
     fn inquire(&self) -> Inquiry {
-        Inquiry::Known(facts(&fs::read_to_string(&self.configuration).unwrap_or_default()))
+        let configuration = fs::read_to_string(&self.configuration).unwrap_or_default();
+        Inquiry::start(&[], move |_| facts(&configuration))
     }
 
-    fn flush_command(&self) -> Argv {
-        Argv::new(&self.program, &["-q"])
+    /// The domain is looked for as a part of the recipient, from its `@` on.
+    fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
+        let option = match part {
+            Part::All => "-q".to_owned(),
+            Part::Domain { name, .. } => format!("-qR@{name}"),
+            Part::Message(id) => format!("-qI{id}"),
+        };
+        vec![Argv::new(&self.program, &[&option])]
     }
 
     /// Only root can run the queue. Where `restrictqrun` is cleared, another user's `-q` even ends
@@ -86,6 +105,7 @@ impl Mta for Sendmail {
             mta: Kind::Sendmail,
             act: Act::Flush,
             account: account.clone(),
+            program: self.program.clone(),
             words: "You do not have permission to process the queue".into(),
         })
     }
@@ -93,11 +113,14 @@ impl Mta for Sendmail {
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
         // The refusal is told on standard output; its status is EX_NOPERM of sysexits(3).
         if exit.code == Some(77) {
-            let words = exit.words();
-            return Err(match exit.denied_privileges(Kind::Sendmail, PRIVILEGES_MISSING) {
-                Some(trouble) => trouble,
-                None => Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::Flush, account: account.clone(), words },
-            });
+            let denied = exit.denied_privileges(Kind::Sendmail, PRIVILEGES_MISSING);
+            return Err(denied.unwrap_or_else(|| Trouble::NotPermitted {
+                mta: Kind::Sendmail,
+                act: Act::Flush,
+                account: account.clone(),
+                program: command.program(),
+                words: exit.words(),
+            }));
         }
         exit.verdict(command)
     }
@@ -114,7 +137,7 @@ fn facts(configuration: &str) -> Facts {
     Facts {
         version: value("DZ").and_then(|version| version.split('/').next()).map(str::to_owned),
         queue_directory: directory,
-        flush_users: None,
+        ..Facts::default()
     }
     .or_usual("/var/spool/mqueue")
 }
@@ -326,7 +349,7 @@ impl SendmailParser {
 impl Parser for SendmailParser {
     fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
         self.lines += 1;
-        let text = String::from_utf8_lossy(line);
+        let text = super::text(line);
         let understood = match line.first() {
             None => true,
             Some(b' ' | b'\t') => self.detail(&text, found),
@@ -348,7 +371,8 @@ impl Parser for SendmailParser {
         let mta = Kind::Sendmail;
         match self.refusal.take() {
             Some(Refusal::NotPermitted(words)) => {
-                return Err(Trouble::NotPermitted { mta, act: Act::List, account: account.clone(), words });
+                let (account, program) = (account.clone(), command.program());
+                return Err(Trouble::NotPermitted { mta, act: Act::List, account, program, words });
             }
             Some(Refusal::NoPrivileges(words)) => return Err(Trouble::NoNewPrivileges { mta, words }),
             None => {}
@@ -445,7 +469,7 @@ mod tests {
 
     #[test]
     fn only_root_may_run_the_queue_and_the_remedy_is_a_sudo_rule() {
-        let sendmail = Sendmail { program: COMMON_NAME.into(), configuration: CONFIGURATION.into() };
+        let sendmail = Sendmail { program: COMMON_NAME.into(), configuration: CONFIGURATION.into(), submission: false };
         let www_data = Account { uid: 33, name: "www-data".into() };
         let root = Account { uid: 0, name: "root".into() };
         assert_eq!(sendmail.flush_obstacle(&Facts::default(), &root), None);

@@ -80,11 +80,11 @@ impl<W: Write> Streamed for Json<W> {
         self.field(
             "flush",
             &json!({
-                "allowed": report.flush.command.is_ok(),
+                "allowed": report.flush.possible.is_ok(),
                 "wait_seconds": report.flush.wait_seconds,
                 "under_way": report.flush.under_way,
                 "last": report.flush.last.as_ref().map(last_flush),
-                "error": report.flush.command.as_ref().err().map(error),
+                "error": report.flush.possible.as_ref().err().map(error),
             }),
         )?;
         self.out.write_all(b"}\n")

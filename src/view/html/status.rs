@@ -71,7 +71,7 @@ fn flushed(report: &Report, number: u64) -> Markup {
 fn flush(report: &Report) -> Markup {
     let waits = report.listing.summary.messages > 0 || report.listing.trouble.is_some();
     html! {
-        @match &report.flush.command {
+        @match &report.flush.possible {
             Err(trouble) if waits && report.listing.trouble.as_ref() != Some(trouble) => {
                 h2 { "The queue can't be run from here" }
                 (told(trouble))

@@ -1,0 +1,348 @@
+//! Exim 4: `exim4 -bp`, and the message log (`-Mvl`) for the reasons, which the listing lacks.
+//!
+//! Sources: the Exim specification's chapters "The Exim command line" and "Log files",
+//! `queue_list()` of Exim's `queue.c`, `string_format_size()` of its `string.c`, and the recorded
+//! output under `tests/fixtures/exim`. The listing is read by its columns, which no address can
+//! imitate: a message begins within the first five, a recipient in the eleventh.
+
+use std::path::PathBuf;
+
+use super::command::{Argv, Exit};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search};
+use crate::queue::{Message, Recipient, State};
+use crate::system::Account;
+use crate::trouble::{Act, Trouble};
+
+/// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
+const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
+
+/// An installed Exim.
+pub struct Exim {
+    program: PathBuf,
+}
+
+impl Exim {
+    /// The Exim among the programs of `search`; where there is none, Debian's usual path.
+    pub fn at(search: &Search) -> Exim {
+        Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()) }
+    }
+}
+
+pub(super) fn installed(search: &Search) -> Option<PathBuf> {
+    search.program("exim4").or_else(|| search.program("exim"))
+}
+
+impl Mta for Exim {
+    fn kind(&self) -> Kind {
+        Kind::Exim
+    }
+
+    fn list_commands(&self) -> Vec<Argv> {
+        vec![Argv::new(&self.program, &["-bp"])]
+    }
+
+    fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
+        Box::new(EximParser::new(clock))
+    }
+
+    fn inquire(&self) -> Inquiry {
+        let settings = Argv::new(&self.program, &["-bP", "prod_requires_admin", "spool_directory"]);
+        let version = Argv::new(&self.program, &["-bV"]);
+        Inquiry::start(&[settings, version], facts)
+    }
+
+    /// `-q` alone skips what is not due yet, which after an outage is nearly everything. `-qf` blocks
+    /// until the run ends.
+    fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
+        vec![match part {
+            Part::All => Argv::new(&self.program, &["-qf"]),
+            Part::Domain { name, .. } => Argv::new(&self.program, &["-qf", "-R", &format!("@{name}")]),
+            Part::Message(id) => Argv::new(&self.program, &["-M", id]),
+        }]
+    }
+
+    fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
+        (facts.flush_needs_admin == Some(true) && !account.is_root()).then(|| Trouble::NotPermitted {
+            mta: Kind::Exim,
+            act: Act::Flush,
+            account: account.clone(),
+            program: self.program.clone(),
+            words: "prod_requires_admin".into(),
+        })
+    }
+
+    fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
+        verdict(Act::Flush, command, exit, account)
+    }
+
+    fn reason_command(&self, id: &str) -> Option<Argv> {
+        Some(Argv::new(&self.program, &["-Mvl", id]))
+    }
+
+    fn read_reasons(&self, output: &str) -> Vec<(String, String)> {
+        output.lines().filter_map(deferral).collect()
+    }
+}
+
+/// The answers to `-bP` and `-bV`.
+fn facts(output: &str) -> Facts {
+    let line = |start: &str| output.lines().find_map(|line| line.strip_prefix(start));
+    let is_set = |name: &str| output.lines().any(|line| line.trim() == name);
+    Facts {
+        version: line("Exim version ").and_then(|rest| rest.split(' ').next()).map(str::to_owned),
+        queue_directory: line("spool_directory = ").map(PathBuf::from),
+        flush_needs_admin: match (is_set("prod_requires_admin"), is_set("no_prod_requires_admin")) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
+        ..Facts::default()
+    }
+    .or_usual("/var/spool/exim4")
+}
+
+fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
+    let mta = Kind::Exim;
+    if !exit.success() {
+        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING) {
+            return Err(trouble);
+        }
+        if exit.said.contains("ermission denied") {
+            let (account, program, words) = (account.clone(), command.program(), exit.words());
+            return Err(Trouble::NotPermitted { mta, act, account, program, words });
+        }
+    }
+    exit.verdict(command)
+}
+
+/// A line of the message log about a recipient that was put off: the recipient and why.
+///
+/// `2026-11-23 11:28:02.989 full@example.com R=primary T=remote defer (-44) H=... DT=0.000s: reason`,
+/// with `log_selector` and `-D` deciding what stands between.
+fn deferral(line: &str) -> Option<(String, String)> {
+    let (before, after) = line.split_once(" defer (")?;
+    let mut words = before.splitn(3, ' ');
+    let (_date, _time, rest) = (words.next()?, words.next()?, words.next()?);
+    // A local part in quotes may hold a space; what follows the address are words such as R=router.
+    let address = rest.split(" R=").next()?.split(" <").next()?.trim_start_matches("== ");
+    let reason = after.split_once("): ").or_else(|| after.split_once(") ")).map(|(_, reason)| reason)?;
+    let reason =
+        reason.split_once("s: ").filter(|(fields, _)| fields.starts_with("H=")).map_or(reason, |(_, text)| text);
+    Some((address.to_owned(), reason.to_owned()))
+}
+
+/// Reads `exim -bp`.
+pub struct EximParser {
+    now: i64,
+    lines: u64,
+    malformed: Malformed,
+    message: Option<Message<'static>>,
+    /// Whether the last message's empty line is still to come.
+    open: bool,
+}
+
+impl EximParser {
+    /// A parser at the beginning of a listing.
+    pub fn new(clock: &Clock) -> Self {
+        EximParser { now: clock.now, lines: 0, malformed: Malformed::default(), message: None, open: false }
+    }
+
+    fn read(&mut self, line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+        if line.is_empty() {
+            self.open = false;
+            self.message.take().iter().for_each(found);
+            return true;
+        }
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        match (&mut self.message, indent) {
+            // "          larry@example.com", "        D larry@example.com", "       +D child@example.com".
+            (Some(message), 7..) => recipient(line, message),
+            // "    *** spool format error: size=0 ***", perhaps with " *** frozen ***" behind it.
+            (Some(message), 4) if line.trim_start().starts_with("***") => {
+                message.mta_state = line.trim().trim_matches(['*', ' ']).to_owned().into();
+                if line.ends_with(FROZEN) {
+                    message.state = State::Held;
+                }
+                true
+            }
+            (None, _) => {
+                self.message = header(line, self.now);
+                self.open = true;
+                self.message.is_some()
+            }
+            _ => false,
+        }
+    }
+}
+
+const FROZEN: &str = " *** frozen ***";
+
+/// `25h  2.3K 1xVSDK-0002Gk-2p <carol@example.org> (login) *** frozen ***`; age and size are missing
+/// where the spool file could not be read or is empty.
+fn header(line: &str, now: i64) -> Option<Message<'static>> {
+    let (line, state) = match line.strip_suffix(FROZEN) {
+        Some(line) => (line, State::Held),
+        None => (line, State::Deferred),
+    };
+    let (head, sender) = match line.split_once(" <") {
+        Some((head, rest)) => (head, Some(sender(rest)?)),
+        None => (line, None),
+    };
+    let mut words = head.split_ascii_whitespace().rev();
+    let id = words.next()?;
+    let is_id = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !is_id || id.split('-').count() != 3 {
+        return None;
+    }
+    let mut size = None;
+    let mut age = None;
+    for word in words {
+        match size_in_bytes(word) {
+            Some(bytes) if size.is_none() => size = Some(bytes),
+            _ => age = Some(word),
+        }
+    }
+    if age.is_some_and(|age| !age.ends_with(['m', 'h', 'd'])) {
+        return None;
+    }
+    Some(Message {
+        id: id.to_owned().into(),
+        state,
+        mta_state: if state == State::Held { "frozen" } else { "queued" }.into(),
+        size,
+        arrival: arrival(id).map(|arrival| arrival.min(now)),
+        sender: sender.map(Into::into),
+        recipients: Vec::new(),
+    })
+}
+
+/// `carol@example.org> (login)`: the address up to the bracket that ends it.
+fn sender(rest: &str) -> Option<String> {
+    let rest = match rest.strip_suffix(')').and_then(|rest| rest.rsplit_once("> (")) {
+        Some((address, _login)) => return Some(address.to_owned()),
+        None => rest,
+    };
+    rest.strip_suffix('>').map(str::to_owned)
+}
+
+fn recipient(line: &str, message: &mut Message<'static>) -> bool {
+    let Some((marks, address)) = line.split_at_checked(10) else { return false };
+    let delivered = match marks.trim() {
+        "" => false,
+        "D" | "+D" => true,
+        _ => return false,
+    };
+    // A recipient that came out of another one's alias, and was delivered to: not of the envelope.
+    if !marks.contains('+') {
+        message.recipients.push(Recipient { address: address.to_owned().into(), reason: None, delivered });
+    }
+    !address.is_empty()
+}
+
+/// `433`, `2.3K`, `272K`, `1.5M`; rounded by Exim, so only about right from 1 KiB on.
+fn size_in_bytes(word: &str) -> Option<u64> {
+    let (number, unit) = match word.strip_suffix(['K', 'M']) {
+        Some(number) => (number, if word.ends_with('K') { 1024.0 } else { 1024.0 * 1024.0 }),
+        None => (word, 1.0),
+    };
+    number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        .then(|| number.parse::<f64>().ok())
+        .flatten()
+        .map(|n| (n * unit) as u64)
+}
+
+/// The arrival in a message id: its first six characters are the second in base 62, in ids of 16 and,
+/// since Exim 4.97, of 23 characters (specification, "Message identification").
+fn arrival(id: &str) -> Option<i64> {
+    let digits = id.split('-').next().filter(|digits| digits.len() == 6)?;
+    digits.bytes().try_fold(0_i64, |sum, byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'A'..=b'Z' => byte - b'A' + 10,
+            b'a'..=b'z' => byte - b'a' + 36,
+            _ => return None,
+        };
+        Some(sum * 62 + i64::from(digit))
+    })
+}
+
+impl Parser for EximParser {
+    fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
+        self.lines += 1;
+        let text = super::text(line);
+        if !self.read(&text, found) {
+            self.malformed.note(self.lines, line);
+        }
+    }
+
+    fn end(
+        &mut self,
+        command: &Argv,
+        exit: &Exit,
+        account: &Account,
+        found: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<(), Trouble> {
+        self.message.take().iter().for_each(found);
+        verdict(Act::List, command, exit, account)?;
+        self.malformed.verdict(Kind::Exim)?;
+        if self.open { Err(Trouble::BrokenOff { mta: Kind::Exim, lines: self.lines }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_both_lengths_tell_their_second() {
+        assert_eq!(arrival("1xVSDK-0002Gk-2p"), Some(1_795_433_282));
+        assert_eq!(arrival("1xVSDK-00000002Gk0-2p01"), Some(1_795_433_282));
+        assert_eq!(arrival("x-y-z"), None);
+    }
+
+    #[test]
+    fn headers_in_all_their_forms() {
+        let read = |line: &str| {
+            let message = header(line, i64::MAX)?;
+            Some((message.size, message.sender.map(|sender| sender.into_owned()), message.state))
+        };
+        let id = "1xVSDK-0002Gk-2p";
+        let queued = |size, sender: &str| Some((size, Some(sender.to_owned()), State::Deferred));
+        assert_eq!(read(&format!(" 0m   433 {id} <a@example.org>")), queued(Some(433), "a@example.org"));
+        assert_eq!(read(&format!("25h  2.3K {id} <>")), queued(Some(2355), ""));
+        assert_eq!(read(&format!(" 3d       {id} <a@example.org>")), queued(None, "a@example.org"));
+        assert_eq!(read(&format!("12m  272K {id} <a@example.org> (root)")), queued(Some(278_528), "a@example.org"));
+        assert_eq!(read(&format!(" 0m    1M {id} <a@b> *** frozen ***")).unwrap().2, State::Held);
+        assert_eq!(read(&format!("      {id}")), Some((None, None, State::Deferred)));
+        let hostile = r#""x> *** frozen ***"@example.org"#;
+        assert_eq!(read(&format!(" 0m     1 {id} <{hostile}>")), queued(Some(1), hostile));
+        for soup in ["", "hello", " 0m", " 0m 1 <a@b>", &format!("7x 1 {id} <a@b>"), &format!(" 0m 1 {id} <a@b")] {
+            assert_eq!(read(soup), None, "{soup}");
+        }
+    }
+
+    #[test]
+    fn reasons_come_from_the_message_log() {
+        let log = include_str!("../../tests/fixtures/exim/mixed-mvl.stdout");
+        let reasons: Vec<_> = log.lines().filter_map(deferral).collect();
+        assert_eq!(reasons.len(), 2, "{reasons:?}");
+        assert_eq!(reasons[0].0, "slow@example.com");
+        assert!(
+            reasons[0].1.starts_with("SMTP error from remote mail server after RCPT TO:<slow@example.com>: 450"),
+            "{}",
+            reasons[0].1
+        );
+        assert!(reasons[1].1.contains("452 4.2.2 The email account"));
+    }
+
+    #[test]
+    fn settings_are_read_from_bp_and_bv() {
+        let read =
+            facts("prod_requires_admin\nspool_directory = /var/spool/exim4\nExim version 4.96 #2 built 27-May\n");
+        assert_eq!((read.version.as_deref(), read.flush_needs_admin), (Some("4.96"), Some(true)));
+        assert_eq!(facts("no_prod_requires_admin\n").flush_needs_admin, Some(false));
+        assert_eq!(facts("").flush_needs_admin, None);
+    }
+}

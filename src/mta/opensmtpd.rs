@@ -1,0 +1,333 @@
+//! OpenSMTPD: `smtpctl show queue`.
+//!
+//! Sources: smtpctl(8), `show_queue_envelope()` of OpenSMTPD's `smtpctl.c`, and the recorded output
+//! under `tests/fixtures/opensmtpd`. A line is an envelope: one recipient of a message. The first eight
+//! hexadecimal digits of its id are the message's.
+
+use std::path::PathBuf;
+
+use super::command::{Argv, Exit};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search};
+use crate::queue::{Message, Recipient, State};
+use crate::system::Account;
+use crate::trouble::{Act, Trouble};
+
+/// What smtpctl says when its set-group-id bit did not take effect (fixture `as-www-data-nnp-show-queue`).
+const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];
+
+/// An installed OpenSMTPD.
+pub struct OpenSmtpd {
+    program: PathBuf,
+    daemon: Option<PathBuf>,
+}
+
+impl OpenSmtpd {
+    /// The OpenSMTPD among the programs of `search`; where there is none, the usual path.
+    pub fn at(search: &Search) -> OpenSmtpd {
+        OpenSmtpd {
+            program: search.program("smtpctl").unwrap_or_else(|| "/usr/sbin/smtpctl".into()),
+            daemon: search.program("smtpd"),
+        }
+    }
+}
+
+impl Mta for OpenSmtpd {
+    fn kind(&self) -> Kind {
+        Kind::OpenSmtpd
+    }
+
+    fn list_commands(&self) -> Vec<Argv> {
+        vec![Argv::new(&self.program, &["show", "queue"])]
+    }
+
+    fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
+        Box::new(OpenSmtpdParser::new(clock))
+    }
+
+    fn inquire(&self) -> Inquiry {
+        let version = self.daemon.iter().map(|daemon| Argv::new(daemon, &["-h"])).collect::<Vec<_>>();
+        Inquiry::start(&version, facts)
+    }
+
+    fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
+        let schedule = |what: &str| Argv::new(&self.program, &["schedule", what]);
+        match part {
+            Part::All => vec![schedule("all")],
+            Part::Domain { ids, .. } => ids.iter().map(|id| schedule(id)).collect(),
+            Part::Message(id) => vec![schedule(id)],
+        }
+    }
+
+    /// Only root may ask the daemon anything.
+    fn flush_obstacle(&self, _facts: &Facts, account: &Account) -> Option<Trouble> {
+        (!account.is_root()).then(|| Trouble::NotPermitted {
+            mta: Kind::OpenSmtpd,
+            act: Act::Flush,
+            account: account.clone(),
+            program: self.program.clone(),
+            words: "need root privileges".into(),
+        })
+    }
+
+    fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
+        verdict(Act::Flush, command, exit, account)
+    }
+}
+
+/// `version: OpenSMTPD 6.8.0p2`, on standard error.
+fn facts(output: &str) -> Facts {
+    let version = output.lines().find_map(|line| line.strip_prefix("version: OpenSMTPD "));
+    Facts { version: version.map(str::to_owned), ..Facts::default() }.or_usual("/var/spool/smtpd")
+}
+
+fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
+    let mta = Kind::OpenSmtpd;
+    if !exit.success() {
+        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING) {
+            return Err(trouble);
+        }
+        if exit.said.contains("need root privileges") {
+            let (account, program, words) = (account.clone(), command.program(), exit.words());
+            return Err(Trouble::NotPermitted { mta, act, account, program, words });
+        }
+        if exit.said.contains("smtpd doesn't seem to be running") {
+            return Err(Trouble::NotRunning { mta, words: exit.words() });
+        }
+    }
+    exit.verdict(command)
+}
+
+/// Reads `smtpctl show queue`, grouping envelopes that follow each other into messages.
+pub struct OpenSmtpdParser {
+    now: i64,
+    lines: u64,
+    malformed: Malformed,
+    message: Option<Message<'static>>,
+    offline: bool,
+}
+
+impl OpenSmtpdParser {
+    /// A parser at the beginning of a listing.
+    pub fn new(clock: &Clock) -> Self {
+        OpenSmtpdParser { now: clock.now, lines: 0, malformed: Malformed::default(), message: None, offline: false }
+    }
+
+    fn add(&mut self, envelope: Envelope<'_>, found: &mut dyn FnMut(&Message<'_>)) {
+        self.offline |= envelope.run_state == "offline";
+        let state = envelope.state();
+        let recipient = Recipient {
+            address: envelope.recipient.to_owned().into(),
+            reason: Some(envelope.error).filter(|error| !error.is_empty()).map(|error| error.to_owned().into()),
+            delivered: false,
+        };
+        match &mut self.message {
+            Some(message) if message.id == envelope.message_id => {
+                message.recipients.push(recipient);
+                // A message counts as held only while all of it is, and as active while any of it is.
+                if message.state == State::Held || state == State::Active {
+                    (message.state, message.mta_state) = (state, envelope.word().into());
+                }
+            }
+            other => {
+                let before = other.replace(Message {
+                    id: envelope.message_id.to_owned().into(),
+                    state,
+                    mta_state: envelope.word().into(),
+                    size: None,
+                    arrival: Some(envelope.creation.min(self.now)),
+                    sender: envelope.sender.map(|sender| sender.to_owned().into()),
+                    recipients: vec![recipient],
+                });
+                before.iter().for_each(found);
+            }
+        }
+    }
+}
+
+/// One line, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Envelope<'a> {
+    message_id: &'a str,
+    flags: &'a str,
+    /// `None` where the line can be read in more than one way.
+    sender: Option<&'a str>,
+    recipient: &'a str,
+    creation: i64,
+    run_state: &'a str,
+    error: &'a str,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads `id|source|agent|flags|sender|recipient|resolved recipient|creation|expiry|last try|
+    /// tries|state|seconds|last error`.
+    ///
+    /// Local parts may hold a `|`, and the last error anything, none of it escaped. The fields of fixed
+    /// form in the middle are looked for; where they, or the bounds of the addresses, can be found in
+    /// more than one way, somebody plays with us: then the addresses are kept as one text, unread.
+    fn read(line: &'a str) -> Option<Envelope<'a>> {
+        let mut parts = line.splitn(5, '|');
+        let (id, _source, _agent, flags, rest) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if id.len() != 16 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let bars: Vec<usize> = rest.match_indices('|').map(|(at, _)| at).collect();
+        let mut anchors = bars.iter().filter_map(|bar| Some((&rest[..*bar], Anchor::read(&rest[bar + 1..])?)));
+        let (addresses, anchor) = anchors.next()?;
+        let clear = anchors.next().is_none();
+        let split = clear.then(|| split_addresses(addresses)).flatten();
+        Some(Envelope {
+            message_id: &id[..8],
+            flags,
+            sender: split.map(|[sender, ..]| if sender == "@" { "" } else { sender }),
+            recipient: split.map_or(addresses, |[_, _, resolved]| resolved),
+            creation: anchor.creation,
+            run_state: anchor.run_state,
+            error: anchor.error,
+        })
+    }
+
+    fn state(&self) -> State {
+        if self.flags.split(',').any(|flag| matches!(flag, "suspend" | "hold")) {
+            State::Held
+        } else if self.run_state == "inflight" {
+            State::Active
+        } else {
+            State::Deferred
+        }
+    }
+
+    fn word(&self) -> String {
+        let ambiguous = if self.sender.is_none() { " (addresses not clear)" } else { "" };
+        let flags = if self.flags.is_empty() { String::new() } else { format!(", {}", self.flags) };
+        format!("{}{flags}{ambiguous}", self.run_state)
+    }
+}
+
+/// The fields of fixed form.
+struct Anchor<'a> {
+    creation: i64,
+    run_state: &'a str,
+    error: &'a str,
+}
+
+impl<'a> Anchor<'a> {
+    fn read(text: &'a str) -> Option<Anchor<'a>> {
+        let mut fields = text.splitn(7, '|');
+        let creation = fields.next()?;
+        let numbers = [creation, fields.next()?, fields.next()?, fields.next()?];
+        let (run_state, seconds, error) = (fields.next()?, fields.next()?, fields.next()?);
+        let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+        let known = matches!(run_state, "pending" | "inflight" | "invalid" | "offline");
+        let is_wait = seconds.is_empty() || is_number(seconds.strip_prefix('-').unwrap_or(seconds));
+        (numbers.into_iter().all(is_number) && known && is_wait)
+            .then(|| Some(Anchor { creation: creation.parse().ok()?, run_state, error }))
+            .flatten()
+    }
+}
+
+/// Sender, recipient and resolved recipient, if there is exactly one way to tell them apart.
+fn split_addresses(text: &str) -> Option<[&str; 3]> {
+    let bars: Vec<usize> = text.match_indices('|').map(|(at, _)| at).collect();
+    // More bars than this are no accident; all pairs of them would be too many to try.
+    if bars.len() > 8 {
+        return None;
+    }
+    let mut ways = bars
+        .iter()
+        .enumerate()
+        .flat_map(|(index, first)| bars[index + 1..].iter().map(|second| (*first, *second)))
+        .filter_map(|(first, second)| {
+            let parts = [&text[..first], &text[first + 1..second], &text[second + 1..]];
+            parts.iter().all(|part| is_address(part)).then_some(parts)
+        });
+    let way = ways.next()?;
+    ways.next().is_none().then_some(way)
+}
+
+/// `local@domain` with no second `@` outside of quotes; `@` alone is the null sender.
+fn is_address(text: &str) -> bool {
+    let Some((local, domain)) = text.rsplit_once('@') else { return false };
+    let quoted = local.starts_with('"') && local.ends_with('"') && local.len() > 1;
+    let domain_is_clear = domain.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']'));
+    domain_is_clear && (quoted || !local.contains('@'))
+}
+
+impl Parser for OpenSmtpdParser {
+    fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
+        self.lines += 1;
+        let text = super::text(line);
+        match Envelope::read(&text) {
+            Some(envelope) => self.add(envelope, found),
+            None => self.malformed.note(self.lines, line),
+        }
+    }
+
+    fn end(
+        &mut self,
+        command: &Argv,
+        exit: &Exit,
+        account: &Account,
+        found: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<(), Trouble> {
+        self.message.take().iter().for_each(found);
+        verdict(Act::List, command, exit, account)?;
+        self.malformed.verdict(Kind::OpenSmtpd)?;
+        if self.offline {
+            // As root, smtpctl reads the queue's files itself where there is no daemon to ask.
+            return Err(Trouble::NotRunning { mta: Kind::OpenSmtpd, words: "offline".into() });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(addresses: &str, error: &str) -> String {
+        format!("c44e9b80594dd7b5|inet4|mta||{addresses}|1795433446|1795433446|0|1|pending|-4|{error}")
+    }
+
+    #[test]
+    fn a_bar_in_an_address_or_an_error_is_no_field() {
+        let read = |addresses: &str, error: &str| {
+            let line = line(addresses, error);
+            let envelope = Envelope::read(&line).unwrap();
+            (envelope.sender.map(str::to_owned), envelope.recipient.to_owned(), envelope.error.to_owned())
+        };
+        let plain = |sender: &str, recipient: &str, error: &str| {
+            (Some(sender.to_owned()), recipient.to_owned(), error.to_owned())
+        };
+        assert_eq!(read("a@x.example|b@y.example|b@y.example", ""), plain("a@x.example", "b@y.example", ""));
+        assert_eq!(read("@|b@y.example|c@z.example", "450 no|w"), plain("", "c@z.example", "450 no|w"));
+        assert_eq!(read("a|b@x.example|c@y.example|c@y.example", ""), plain("a|b@x.example", "c@y.example", ""));
+        let quoted = r#""a@b|c"@x.example"#;
+        assert_eq!(read(&format!("{quoted}|d@y.example|d@y.example"), ""), plain(quoted, "d@y.example", ""));
+    }
+
+    #[test]
+    fn a_line_with_two_readings_is_not_guessed_at() {
+        let forged = line(r"x@a|y@b|z@c|1|1|1|1|pending|1|@evil.example|r@example.com|r@example.com", "");
+        let envelope = Envelope::read(&forged).unwrap();
+        assert_eq!(envelope.sender, None);
+        assert!(envelope.word().contains("not clear"));
+        let forged = line("a@x.example|b@y.example|b@y.example", "x|1|1|1|1|pending|1|y");
+        assert_eq!(Envelope::read(&forged).unwrap().sender, None);
+        assert_eq!(Envelope::read(&line(&"|".repeat(500), "")).unwrap().sender, None);
+    }
+
+    #[test]
+    fn states_follow_flags_first() {
+        for (flags, run_state, state) in [
+            ("", "pending", State::Deferred),
+            ("", "inflight", State::Active),
+            ("suspend", "inflight", State::Held),
+            ("auth,hold", "pending", State::Held),
+            ("bounce", "pending", State::Deferred),
+        ] {
+            let line = format!("c44e9b80594dd7b5|inet6|mta|{flags}|a@x|b@y|b@y|1|1|0|1|{run_state}|4|");
+            assert_eq!(Envelope::read(&line).unwrap().state(), state, "{flags} {run_state}");
+        }
+    }
+}

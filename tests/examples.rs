@@ -1,0 +1,44 @@
+//! The example files say what the program does.
+
+#![allow(clippy::expect_used, reason = "a test says so when its own steps fail")]
+
+use std::fs;
+use std::path::Path;
+
+use bartleby::config::Config;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bartleby.toml");
+
+#[test]
+fn the_example_configuration_changes_nothing() {
+    assert_eq!(Config::read(Path::new(EXAMPLE)), Ok(Config::default()));
+}
+
+#[test]
+fn every_setting_of_the_example_configuration_can_be_used() {
+    let text = fs::read_to_string(EXAMPLE).expect(EXAMPLE);
+    let mut settings = 0;
+    let used: Vec<&str> = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            // A setting stands right behind the "#", a remark after a space.
+            Some(setting) if setting.starts_with(|first: char| first.is_ascii_lowercase()) => {
+                settings += 1;
+                setting
+            }
+            _ => line,
+        })
+        .collect();
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("bartleby.toml");
+    fs::write(&file, used.join("\n")).expect("write");
+    let config = Config::read(&file).expect("every setting of the example");
+    assert_ne!(config, Config::default());
+    assert_eq!(settings, 12, "the example has every setting");
+    // Those that show their default show the right one.
+    let default = Config::default();
+    assert_eq!(config.mta.deadline, default.mta.deadline);
+    assert_eq!(config.flush, default.flush);
+    assert_eq!(config.access, default.access);
+    assert_eq!(config.disk, default.disk);
+}

@@ -1,0 +1,257 @@
+//! `make install` and `make uninstall`, into a folder (DESTDIR) that plays the machine.
+//!
+//! They run a copy of the Makefile and what it installs, so that a test can play a later version by
+//! editing the copy. The program is a placeholder: that the real one works is other tests' business.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says so when its own steps fail")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const DEBIAN: &str = "etc/apache2/conf-available/bartleby.conf";
+const REDHAT: &str = "etc/httpd/conf.d/bartleby.conf";
+const PROGRAM: &str = "var/www/bartleby/index.cgi";
+const LINK: &str = "usr/local/sbin/bartleby";
+
+/// A machine to install on, and the source to install from.
+struct Machine {
+    folder: TempDir,
+}
+
+impl Machine {
+    /// A machine with these folders.
+    fn with(folders: &[&str]) -> Self {
+        let machine = Self { folder: TempDir::new().expect("a temporary folder") };
+        let source = machine.folder.path().join("source");
+        fs::create_dir_all(source.join("target")).expect("source/target");
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for part in ["Makefile", "apache", "examples"] {
+            let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
+            assert!(copied.success(), "cp {part}");
+        }
+        fs::write(source.join("target/index.cgi"), "#!/bin/sh\n").expect("placeholder");
+        for folder in folders {
+            fs::create_dir_all(machine.path(folder)).expect(folder);
+        }
+        machine
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join("root").join(file)
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.path(file), text).expect(file);
+    }
+
+    /// Plays a later version of the project, whose snippet says something else.
+    fn upgrade(&self, remark: &str) {
+        let snippet = self.folder.path().join("source/apache/bartleby.conf");
+        let text = fs::read_to_string(&snippet).expect("snippet");
+        fs::write(&snippet, text + remark).expect("snippet");
+    }
+
+    /// `make ARGUMENTS...`, without cargo and without what the caller's environment says.
+    fn make(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("make");
+        for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PREFIX", "WWWDIR", "STATEDIR", "APACHE", "PROGRAM"] {
+            command.env_remove(name);
+        }
+        command.arg("-C").arg(self.folder.path().join("source")).arg("CARGO=/bin/false");
+        command.arg(format!("DESTDIR={}", self.path("").display())).args(arguments);
+        command.output().expect("make")
+    }
+
+    /// The same, and what it printed; it must succeed.
+    fn made(&self, arguments: &[&str]) -> String {
+        let output = self.make(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "make {arguments:?}: {out}{err}");
+        assert!(err.is_empty(), "make {arguments:?} complains: {err}");
+        out.into_owned()
+    }
+
+    /// Every file and link there is, from the machine's root.
+    fn files(&self) -> BTreeSet<String> {
+        let output =
+            Command::new("find").args([".", "!", "-type", "d"]).current_dir(self.path("")).output().expect("find");
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim_start_matches("./").to_owned()).collect()
+    }
+}
+
+fn one_of(layout: &str) -> Machine {
+    Machine::with(&[if layout == DEBIAN { "etc/apache2/conf-enabled" } else { "etc/httpd" }])
+}
+
+#[test]
+fn a_fresh_install_follows_the_machine_s_layout() {
+    for (layout, other, next) in [(DEBIAN, REDHAT, "a2enconf bartleby"), (REDHAT, DEBIAN, "httpd_sys_script_exec_t")] {
+        let machine = one_of(layout);
+        let said = machine.made(&["install"]);
+        assert!(said.contains(next), "what to do next: {said}");
+        assert!(said.contains("bartleby doctor"), "{said}");
+        let mode = fs::metadata(machine.path(PROGRAM)).expect(PROGRAM).permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        // The link is right on the machine itself, not under DESTDIR.
+        assert_eq!(fs::read_link(machine.path(LINK)).expect(LINK), Path::new("/var/www/bartleby/index.cgi"));
+        assert!(machine.read(layout).contains("Alias \"/bartleby/\""));
+        assert!(!machine.path(other).exists());
+        let files = machine.files();
+        assert!(files.contains("usr/local/share/doc/bartleby/bartleby.conf"), "{files:?}");
+        assert!(files.contains("usr/local/share/doc/bartleby/htaccess"), "{files:?}");
+        assert!(!files.iter().any(|file| file.ends_with("serve.rs") || file.ends_with("site.sh")), "{files:?}");
+        // The state directory is made on a real machine only, where its owner is known.
+        assert!(!machine.path("var/lib/bartleby").exists());
+    }
+}
+
+#[test]
+fn the_layout_can_be_told() {
+    let machine = Machine::with(&["etc/apache2"]);
+    machine.made(&["install", "APACHE=redhat"]);
+    assert!(machine.path(REDHAT).exists() && !machine.path(DEBIAN).exists());
+
+    let machine = Machine::with(&[]);
+    let said = machine.made(&["install"]);
+    assert!(said.contains("no Apache found"), "{said}");
+    assert!(machine.path(PROGRAM).exists() && !machine.path("etc").exists());
+
+    let output = machine.make(&["install", "APACHE=nginx"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("debian, redhat or none"));
+}
+
+#[test]
+fn other_places_are_kept_to() {
+    let machine = one_of(DEBIAN);
+    let places = ["PREFIX=/usr", "WWWDIR=/srv/www/queue"];
+    machine.made(&["install", places[0], places[1]]);
+    assert_eq!(fs::read_link(machine.path("usr/sbin/bartleby")).expect("link"), Path::new("/srv/www/queue/index.cgi"));
+    let snippet = machine.read(DEBIAN);
+    assert!(snippet.contains("<Directory \"/srv/www/queue\">") && !snippet.contains("/var/www"), "{snippet}");
+    assert!(!machine.path("usr/local").exists() && !machine.path("var").exists());
+    machine.made(&["uninstall", places[0], places[1]]);
+    assert_eq!(machine.files(), BTreeSet::new());
+}
+
+#[test]
+fn installing_needs_the_program_and_says_so() {
+    let machine = one_of(DEBIAN);
+    fs::remove_file(machine.folder.path().join("source/target/index.cgi")).expect("placeholder");
+    let output = machine.make(&["install"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("run make first"));
+    assert_eq!(machine.files(), BTreeSet::new());
+}
+
+#[test]
+fn a_second_install_changes_nothing() {
+    for layout in [DEBIAN, REDHAT] {
+        let machine = one_of(layout);
+        machine.made(&["install"]);
+        let (files, snippet) = (machine.files(), machine.read(layout));
+        machine.made(&["install"]);
+        assert_eq!(machine.files(), files);
+        assert_eq!(machine.read(layout), snippet);
+    }
+}
+
+#[test]
+fn an_upgrade_replaces_a_snippet_that_nobody_edited() {
+    for layout in [DEBIAN, REDHAT] {
+        let machine = one_of(layout);
+        machine.made(&["install"]);
+        let files = machine.files();
+        machine.upgrade("# version 2\n");
+        machine.made(&["install"]);
+        assert!(machine.read(layout).ends_with("# version 2\n"));
+        assert_eq!(machine.files(), files);
+    }
+}
+
+#[test]
+fn an_edited_snippet_is_kept_and_the_new_one_put_beside_it() {
+    for layout in [DEBIAN, REDHAT] {
+        let machine = one_of(layout);
+        let new = format!("{layout}.new");
+        machine.made(&["install"]);
+        machine.write(layout, "# mine\n");
+
+        // The same version once more: there is nothing new to look at.
+        let said = machine.made(&["install"]);
+        assert!(said.contains("as you edited it"), "{said}");
+        assert!(!machine.path(&new).exists());
+
+        for version in ["# version 2\n", "# version 3\n"] {
+            machine.upgrade(version);
+            let said = machine.made(&["install"]);
+            assert!(said.contains("bartleby.conf.new"), "{said}");
+            assert_eq!(machine.read(layout), "# mine\n");
+            assert!(machine.read(&new).ends_with(version));
+        }
+
+        // Taken over, it counts as unedited again.
+        fs::rename(machine.path(&new), machine.path(layout)).expect("rename");
+        machine.upgrade("# version 4\n");
+        machine.made(&["install"]);
+        assert!(machine.read(layout).ends_with("# version 4\n"));
+        assert!(!machine.path(&new).exists());
+    }
+}
+
+#[test]
+fn a_snippet_of_unknown_origin_is_an_edited_one() {
+    let machine = Machine::with(&["etc/httpd/conf.d"]);
+    machine.write(REDHAT, "# somebody's\n");
+    machine.made(&["install"]);
+    assert_eq!(machine.read(REDHAT), "# somebody's\n");
+    assert!(machine.path(&format!("{REDHAT}.new")).exists());
+}
+
+#[test]
+fn uninstalling_leaves_nothing() {
+    for layout in [DEBIAN, REDHAT] {
+        let machine = one_of(layout);
+        machine.made(&["install"]);
+        machine.made(&["uninstall"]);
+        assert_eq!(machine.files(), BTreeSet::new());
+        assert!(!machine.path("var/www/bartleby").exists() && !machine.path("usr/local/share/bartleby").exists());
+        // And once more: there is nothing to do, and no error.
+        machine.made(&["uninstall"]);
+    }
+}
+
+#[test]
+fn uninstalling_also_disables_the_snippet() {
+    let machine = one_of(DEBIAN);
+    machine.made(&["install"]);
+    let enabled = machine.path("etc/apache2/conf-enabled/bartleby.conf");
+    std::os::unix::fs::symlink("../conf-available/bartleby.conf", &enabled).expect("link");
+    machine.made(&["uninstall"]);
+    assert_eq!(machine.files(), BTreeSet::new());
+}
+
+#[test]
+fn uninstalling_leaves_what_was_edited() {
+    for layout in [DEBIAN, REDHAT] {
+        let machine = one_of(layout);
+        machine.made(&["install"]);
+        machine.write(layout, "# mine\n");
+        machine.upgrade("# version 2\n");
+        machine.made(&["install"]);
+        machine.write("var/www/bartleby/.htaccess", "# mine, too\n");
+        let said = machine.made(&["uninstall"]);
+        assert!(said.contains("because you edited it"), "{said}");
+        assert_eq!(machine.files(), BTreeSet::from([layout.to_owned(), "var/www/bartleby/.htaccess".to_owned()]));
+        assert_eq!(machine.read(layout), "# mine\n");
+    }
+}
