@@ -9,12 +9,14 @@ use cgi::http::StatusCode;
 
 use crate::config::Config;
 use crate::context::Context;
+use crate::doctor;
 use crate::flush;
 use crate::page;
 use crate::request::{Asked, Target};
 use crate::system;
 use crate::view::json::Json;
 use crate::view::text::Text;
+use crate::view::words::printable;
 use crate::view::{PROGRAM, Streamed};
 
 /// Exit statuses of sysexits(3).
@@ -29,6 +31,7 @@ Shows what waits in this machine's mail queue, and runs it.
 
 Usage: bartleby list [--format text|json]
        bartleby flush [all|domain:NAME|id:ID]
+       bartleby doctor
        bartleby --version | --help
 
   list    Prints every message that waits, with its sender, recipients and
@@ -37,6 +40,9 @@ Usage: bartleby list [--format text|json]
   flush   Runs the queue now, under the same cool-down as the page's link.
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
           kind waits, 69 not possible.
+  doctor  Looks whether everything is in place for the user that asks, and tells
+          the exact fix for what is not; best asked as the web server's user:
+          sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
 
 The configuration is /etc/bartleby.toml or the file that BARTLEBY_CONFIG names;
 none is needed. A mistake in it ends with exit status 78.
@@ -62,6 +68,7 @@ fn command(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Some(Short('V') | Long("version")) => print(&format!("{PROGRAM}\n")),
         Some(Value(name)) if name == "list" => list(arguments),
         Some(Value(name)) if name == "flush" => flush(arguments),
+        Some(Value(name)) if name == "doctor" => doctor(arguments),
         Some(Value(name)) if name == flush::WORKER => {
             let words: Vec<OsString> = arguments.raw_args()?.collect();
             flush::work(&words);
@@ -134,6 +141,22 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
             }))
         }
     }
+}
+
+fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    if let Some(argument) = arguments.next()? {
+        return Err(argument.unexpected());
+    }
+    let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
+    let checks = doctor::examine(&context);
+    let lines = checks.iter().map(|check| match &check.found {
+        Ok(found) => format!("ok    {}: {found}\n", check.subject),
+        Err(fault) => {
+            format!("WRONG {}: {}\n      To do: {}\n", check.subject, printable(&fault.message), fault.remedy)
+        }
+    });
+    print(&lines.collect::<String>())?;
+    Ok(ExitCode::from(u8::from(checks.iter().any(|check| check.found.is_err()))))
 }
 
 fn gather() -> Option<Context> {

@@ -253,6 +253,14 @@ impl Config {
     }
 }
 
+/// The file that [`Config::load`] reads; `None` where there is none.
+pub fn used_path() -> Option<String> {
+    match env::var("BARTLEBY_CONFIG") {
+        Ok(path) if !path.is_empty() => Some(path),
+        _ => Path::new(DEFAULT_PATH).exists().then(|| DEFAULT_PATH.to_owned()),
+    }
+}
+
 /// The number of the line that holds byte `at`, from 1.
 fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1

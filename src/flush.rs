@@ -46,6 +46,11 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// Whether the queue can be run right now.
+    pub fn is_offered(&self) -> bool {
+        self.possible.is_ok() && !self.under_way && self.wait_seconds == 0
+    }
+
     /// Finds out, without changing anything.
     pub fn find(context: &Context, facts: &Facts) -> Readiness {
         let store = context.store.as_ref();

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod context;
 pub mod disk;
+pub mod doctor;
 pub mod flush;
 pub mod gateway;
 pub mod listing;

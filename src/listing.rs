@@ -1,10 +1,12 @@
 //! One listing of the queue: starts the mail server's lister and passes its messages on while it runs.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::context::{Context, Source};
-use crate::mta::command::{self, Argv, Exit};
+use crate::mta::command::{self, Argv, Ending, Exit};
 use crate::mta::{Clock, Facts, Kind, privilege};
 use crate::queue::{Message, Summary};
 use crate::system::Account;
@@ -63,13 +65,18 @@ pub fn list(context: &Context, reader: Option<BorrowedFd<'_>>, found: &mut dyn F
     let deadline = started + config.mta.deadline;
     let inquiry = source.mta.inquire();
     let summary = &mut listing.summary;
+    let mut seen = Seen::default();
+    let several = source.commands.len() > 1;
     let mut count_and_pass_on = |message: &Message<'_>| {
-        summary.add(message);
-        found(message);
+        if !several || seen.is_new(&message.id) {
+            summary.add(message);
+            found(message);
+        }
     };
     let mut commands = source.commands.clone();
     for command in &mut commands {
-        let ways = Ways { source, clock, account, deadline, reader };
+        let own = config.mta.list_command.is_empty();
+        let ways = Ways { own, source, clock, account, deadline, reader };
         let trouble = ways.list(command, &mut count_and_pass_on);
         // The first trouble is told; what the other parts hold is shown all the same.
         listing.trouble = listing.trouble.or(trouble);
@@ -80,9 +87,30 @@ pub fn list(context: &Context, reader: Option<BorrowedFd<'_>>, found: &mut dyn F
     listing
 }
 
+/// The messages of a listing in several parts: one that moves from part to part meanwhile (sendmail's
+/// submission queue, its quarantine) is listed twice. Of very long queues only the first are remembered.
+#[derive(Default)]
+struct Seen {
+    ids: HashSet<u64>,
+}
+
+impl Seen {
+    /// Messages that are remembered, in at most about one MiB.
+    const LIMIT: usize = 50_000;
+
+    fn is_new(&mut self, id: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let hash = hasher.finish();
+        if self.ids.len() >= Self::LIMIT { !self.ids.contains(&hash) } else { self.ids.insert(hash) }
+    }
+}
+
 /// The ways to run one listing command: plainly, in the form for an older mail server, and by a sudo
 /// or doas rule where the plain command is refused.
 struct Ways<'a> {
+    /// Whether the commands are the mail server's own; a configured one is run as it stands.
+    own: bool,
     source: &'a Source,
     clock: &'a Clock,
     account: &'a Account,
@@ -94,6 +122,9 @@ impl Ways<'_> {
     /// Lists, and leaves in `command` the form that was used in the end.
     fn list(&self, command: &mut Argv, found: &mut dyn FnMut(&Message<'_>)) -> Option<Trouble> {
         let (mut trouble, mut exit) = self.once(command, found)?;
+        if !self.own {
+            return Some(trouble);
+        }
         if let Some(older) = exit.as_ref().and_then(|exit| self.source.mta.older_list_command(exit)) {
             *command = older;
             (trouble, exit) = self.once(command, found)?;
@@ -121,32 +152,50 @@ impl Ways<'_> {
 /// How long the mail server may take to tell the reasons of all messages on a page.
 const REASONS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks for the reasons of a page's messages where the listing has none (Exim), as far as the mail
-/// server lets this user and time allows.
-pub fn explain(context: &Context, rows: &mut [Message<'static>]) {
-    let Ok(source) = &context.source else { return };
+/// Asks for the reasons of a page's messages where the listing has none (Exim), as far as time allows.
+///
+/// # Errors
+/// Why the mail server does not tell this user; the rows stay as they are then.
+pub fn explain(context: &Context, rows: &mut [Message<'static>]) -> Result<(), Trouble> {
+    let Ok(source) = &context.source else { return Ok(()) };
     let deadline = Instant::now() + REASONS_PATIENCE;
     let mut prefix = None;
     for message in rows {
-        let Some(command) = source.mta.reason_command(&message.id) else { return };
+        let Some(command) = source.mta.reason_command(&message.id) else { return Ok(()) };
         let prefix =
             prefix.get_or_insert_with(|| if context.account.is_root() { None } else { privilege::prefix(&command) });
         let command = prefix.clone().map_or(command.clone(), |prefix| prefix.and(&command));
-        let Ok(running) = command::start(&command) else { return };
-        let (exit, output) = running.collect(deadline);
-        if !exit.success() {
-            return;
+        let (exit, output) = command::start(&command)?.collect(deadline);
+        if exit.ending == Ending::Deadline {
+            return Ok(());
         }
+        // The message may have gone meanwhile; a refusal is one for all.
+        source.mta.reason_verdict(&command, &exit, &context.account)?;
         for (address, reason) in source.mta.read_reasons(&String::from_utf8_lossy(&output)) {
             for recipient in message.recipients.iter_mut().filter(|recipient| recipient.address == address) {
                 recipient.reason = Some(reason.clone().into());
             }
         }
     }
+    Ok(())
 }
 
 /// Version and settings of the mail server, without a listing.
 pub fn facts(context: &Context) -> Facts {
     let deadline = Instant::now() + INQUIRY_PATIENCE;
     context.source.as_ref().map_or_else(|_| Facts::default(), |source| source.mta.inquire().answer(deadline))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_counts_once_however_often_it_is_listed() {
+        let mut seen = Seen::default();
+        assert_eq!(["A1", "B2", "A1", "A1"].map(|id| seen.is_new(id)), [true, true, false, false]);
+        let all = (0..Seen::LIMIT + 10).filter(|number| seen.is_new(&number.to_string())).count();
+        assert_eq!(all, Seen::LIMIT + 10, "none is lost");
+        assert!(seen.ids.len() <= Seen::LIMIT);
+    }
 }

@@ -88,8 +88,8 @@ impl Answer<'_> {
         let listing = list(context, &mut |message| selection.offer(message));
         let matched = selection.matched();
         let mut rows = selection.into_rows();
-        listing::explain(context, &mut rows);
-        let report = Report::gather(context, listing, Some((window, matched)));
+        let unexplained = listing::explain(context, &mut rows).err();
+        let report = Report { unexplained, ..Report::gather(context, listing, Some((window, matched))) };
         let mut head = Head::new(StatusCode::OK, Format::Html.media_type());
         if let (Some(number), Some(last)) = (asked.flushed, &report.flush.last)
             && last.number == number
@@ -196,11 +196,12 @@ pub fn write_listing(context: &Context, asked: &Asked, form: &mut impl Streamed)
     written?;
     let matched = selection.as_ref().map_or(0, Selection::matched);
     let mut rows = selection.map(Selection::into_rows).unwrap_or_default();
-    listing::explain(context, &mut rows);
+    let unexplained = listing::explain(context, &mut rows).err();
     for message in &rows {
         form.message(message)?;
     }
-    let report = Report::gather(context, listing, asked.window.map(|window| (window, matched)));
+    let selection = asked.window.map(|window| (window, matched));
+    let report = Report { unexplained, ..Report::gather(context, listing, selection) };
     form.end(&report)?;
     Ok(match report.listing.status() {
         Status::Ok => StatusCode::OK,

@@ -98,6 +98,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The folder.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Takes the turn to flush. It waits for no flush, only for the moment in which
     /// [`Store::is_taken`] looks.
     ///

@@ -157,6 +157,8 @@ pub enum Act {
     List,
     /// To run the queue.
     Flush,
+    /// To tell why messages wait, where the listing does not.
+    Explain,
 }
 
 impl Act {
@@ -164,6 +166,7 @@ impl Act {
         match self {
             Act::List => "list the queue",
             Act::Flush => "run the queue",
+            Act::Explain => "read why messages wait (its listing does not tell)",
         }
     }
 }
@@ -196,7 +199,7 @@ impl Trouble {
             Trouble::NotPermitted { mta: Kind::Postfix, act, account, .. } => {
                 let parameter = match act {
                     Act::List => "authorized_mailq_users",
-                    Act::Flush => "authorized_flush_users",
+                    Act::Flush | Act::Explain => "authorized_flush_users",
                 };
                 format!("As root: postconf -e '{parameter} = root, {}' && postfix reload", account.name)
             }
@@ -205,8 +208,11 @@ impl Trouble {
                  sendmail.cf), then restart sendmail. Or {}",
                 rule(account, &["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q"], program)
             ),
-            Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::Flush, account, program, .. } => {
+            Trouble::NotPermitted { mta: Kind::Sendmail, account, program, .. } => {
                 format!("Only root may run sendmail's queue. {}", rule(account, &["-q"], program))
+            }
+            Trouble::NotPermitted { mta: Kind::Exim, act: Act::Explain, account, program, .. } => {
+                rule(account, &["-bp", "-qf", "^-Mvl [0-9A-Za-z-]+$"], program)
             }
             Trouble::NotPermitted { mta: Kind::Exim, account, program, .. } => format!(
                 "In Exim's main configuration (Debian: /etc/exim4/exim4.conf.template or a file in \

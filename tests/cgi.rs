@@ -463,7 +463,76 @@ fn without_a_state_directory_it_lists_and_flushes_all_the_same_and_says_so() {
     assert!(page.contains("The cool-down between queue runs is off") && page.contains("is not a folder"), "{page}");
 }
 
+#[test]
+fn only_what_waits_can_be_run_and_a_configured_command_runs_the_whole() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for query in ["flush=id:NOSUCH", "flush=domain:nowhere.example", "flush=id:-f", "flush=domain:example.co"] {
+        let answer = machine.get(query);
+        assert_eq!(answer.status, 404, "{query}");
+        assert!(answer.body.contains("Nothing in the queue is "), "{}", answer.body);
+    }
+    let answer = machine.get("flush=id:951BB98C3CD");
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("Only the whole queue"), "{}", answer.body);
+    assert_eq!(machine.flushes(), 0);
+    assert!(!machine.get("format=html").body.contains("flush=id"), "not offered, either");
+}
+
+#[test]
+fn what_the_mail_server_cut_is_marked_and_counted() {
+    let page = Machine::with_fixture("sendmail/mixed-bp-verbose").get("format=html").body;
+    assert!(page.contains("The mail server cut 3 addresses or reasons short"), "{page}");
+    assert!(page.contains("@example.c…</bdi>"), "{page}");
+}
+
+#[test]
+fn where_the_mail_server_does_not_tell_reasons_the_page_says_so() {
+    // Its -Mvl is not there on a machine without Exim: then there is nothing to say but that.
+    let page = Machine::with_fixture("exim/mixed-bp").get("format=html").body;
+    assert!(page.contains("1xVSDK-0002Gk-2p") && page.contains("larry@example.com</bdi> (delivered)"), "{page}");
+    assert!(page.contains("exim4 -Mvl 1xVSD") && page.contains("could not be started"), "{page}");
+}
+
+#[test]
+fn all_four_mail_servers_make_a_page() {
+    for (fixture, messages, held) in [
+        ("postfix/mixed-json", 21, 1),
+        ("sendmail/mixed-bp-verbose", 12, 0),
+        ("exim/mixed-bp", 14, 2),
+        ("opensmtpd/mixed-show-queue", 11, 0),
+    ] {
+        let machine = Machine::with_fixture(fixture);
+        let (status, json) = machine.json();
+        assert_eq!((status, &json["queue"]["messages"]), (200, &messages.into()), "{fixture}");
+        assert_eq!(json["queue"]["states"]["held"], held, "{fixture}");
+        let page = machine.get("format=html&per_page=5&page=2").body;
+        assert!(page.contains(&format!("Messages 6-10 of {messages}")), "{fixture}: {page}");
+    }
+}
+
 // The command line.
+
+#[test]
+fn doctor_names_what_is_wrong_and_the_fix() {
+    let run = |machine: &Machine| {
+        let output = machine.command().arg("doctor").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let machine = Machine::with_fixture("postfix/denied-list");
+    let (code, text) = run(&machine);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("WRONG may list: Postfix does not let the user") && text.contains("authorized_mailq_users"),
+        "{text}"
+    );
+    assert!(text.contains("ok    may flush: the whole queue, with the configured flush_command"), "{text}");
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let (_, text) = run(&machine);
+    assert!(text.contains("ok    may list: 21 messages in 0.0"), "{text}");
+    fs::remove_dir_all(machine.path("state")).unwrap();
+    fs::write(machine.path("state"), "").unwrap();
+    assert!(run(&machine).1.contains("WRONG state directory: no folder is usable"));
+}
 
 #[test]
 fn the_command_line_lists_and_says_what_it_does_not_know() {

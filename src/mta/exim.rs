@@ -79,6 +79,10 @@ impl Mta for Exim {
         Some(Argv::new(&self.program, &["-Mvl", id]))
     }
 
+    fn reason_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
+        if exit.said.contains("ermission denied") { verdict(Act::Explain, command, exit, account) } else { Ok(()) }
+    }
+
     fn read_reasons(&self, output: &str) -> Vec<(String, String)> {
         output.lines().filter_map(deferral).collect()
     }

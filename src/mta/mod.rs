@@ -115,6 +115,14 @@ pub trait Mta {
         None
     }
 
+    /// Whether that command was refused.
+    ///
+    /// # Errors
+    /// The refusal; a message that has gone meanwhile is none.
+    fn reason_verdict(&self, _command: &Argv, _exit: &Exit, _account: &Account) -> Result<(), Trouble> {
+        Ok(())
+    }
+
     /// Recipients and their reasons in that command's output, later ones overriding earlier ones.
     fn read_reasons(&self, _output: &str) -> Vec<(String, String)> {
         Vec::new()
@@ -367,6 +375,34 @@ mod tests {
         let programs = ["/usr/sbin/postqueue", "/usr/sbin/sendmail.postfix", "/usr/sbin/sendmail.sendmail"];
         let (_root, search) = machine(&programs, Some("/usr/sbin/sendmail.postfix"));
         assert_eq!(search.installed(), Some(Kind::Postfix));
+    }
+
+    #[test]
+    fn each_mail_server_is_told_its_own_way_what_to_deliver() {
+        let search = Search::below(Path::new("/nonexistent"));
+        let ids = ["A1".to_owned(), "B2".to_owned()];
+        let domain = Part::Domain { name: "example.com", ids: &ids };
+        for (kind, all, one_domain, message) in [
+            (
+                Kind::Postfix,
+                "/usr/sbin/postqueue -f",
+                "/usr/sbin/postqueue -i A1; /usr/sbin/postqueue -i B2",
+                "/usr/sbin/postqueue -i A1",
+            ),
+            (Kind::Sendmail, "/usr/sbin/sendmail -q", "/usr/sbin/sendmail -qR@example.com", "/usr/sbin/sendmail -qIA1"),
+            (Kind::Exim, "/usr/sbin/exim4 -qf", "/usr/sbin/exim4 -qf -R @example.com", "/usr/sbin/exim4 -M A1"),
+            (
+                Kind::OpenSmtpd,
+                "/usr/sbin/smtpctl schedule all",
+                "/usr/sbin/smtpctl schedule A1; /usr/sbin/smtpctl schedule B2",
+                "/usr/sbin/smtpctl schedule A1",
+            ),
+        ] {
+            let mta = find(Some(kind), &search).unwrap();
+            let told =
+                |part: &Part<'_>| mta.flush_commands(part).iter().map(Argv::to_string).collect::<Vec<_>>().join("; ");
+            assert_eq!([told(&Part::All), told(&domain), told(&Part::Message("A1"))], [all, one_domain, message]);
+        }
     }
 
     #[test]

@@ -359,6 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn a_postfix_before_3_1_is_asked_in_its_own_way() {
+        let postfix = Postfix::at(&Search::below(std::path::Path::new("/nonexistent")));
+        let exit = |said: &str, code| Exit {
+            ending: super::super::command::Ending::Exited,
+            code: Some(code),
+            signal: None,
+            said: said.into(),
+            allowed: std::time::Duration::ZERO,
+            unfinished: false,
+        };
+        let usage = "postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -p | postqueue -s site";
+        let older = postfix.older_list_command(&exit(usage, 69)).unwrap();
+        assert_eq!(older.to_string(), "/usr/sbin/postqueue -p");
+        assert_eq!(postfix.older_list_command(&exit("postqueue: fatal: Queue report unavailable", 69)), None);
+        assert_eq!(postfix.older_list_command(&exit("", 0)), None);
+    }
+
+    #[test]
     fn settings_are_read_from_postconf() {
         let read = facts("mail_version = 3.7.11\nqueue_directory = /var/spool/postfix\nauthorized_flush_users =\n");
         assert_eq!(read.version.as_deref(), Some("3.7.11"));

@@ -23,6 +23,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Arrival of the oldest message, in seconds since 1970.
     pub oldest: Option<i64>,
+    /// Senders, recipients and reasons that the mail server cut short.
+    pub cut: u64,
     states: [u64; State::ALL.len()],
     destinations: HashMap<String, Counts>,
     other_destinations: Counts,
@@ -118,6 +120,11 @@ impl Summary {
             (Some(oldest), Some(arrival)) => Some(oldest.min(arrival)),
             (oldest, arrival) => oldest.or(arrival),
         };
+        let is_cut = |text: Option<&str>| u64::from(text.is_some_and(|text| text.ends_with('…')));
+        self.cut += is_cut(message.sender.as_deref());
+        for recipient in &message.recipients {
+            self.cut += is_cut(Some(&recipient.address)) + is_cut(recipient.reason.as_deref());
+        }
         let bucket = self.bucket(message.arrival);
         for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
             self.recipients += 1;

@@ -13,6 +13,7 @@ use crate::disk::{self, Filesystem};
 use crate::flush::Readiness;
 use crate::listing::Listing;
 use crate::queue::{Message, Window};
+use crate::trouble::Trouble;
 
 /// The program's name and version.
 pub const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
@@ -31,6 +32,8 @@ pub struct Report {
     pub listing: Listing,
     /// The page that was asked for, and how many messages there are to choose from.
     pub selection: Option<(Window, u64)>,
+    /// Why the messages' reasons are not told, where the mail server has them but keeps them.
+    pub unexplained: Option<Trouble>,
     /// The filesystems, the queue's first.
     pub filesystems: Vec<Filesystem>,
     /// Whether and when the queue can be run.
@@ -47,6 +50,7 @@ impl Report {
             user: context.account.name.clone(),
             filesystems: disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk),
             flush: Readiness::find(context, &listing.facts),
+            unexplained: None,
             selection,
             listing,
         }

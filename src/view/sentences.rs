@@ -12,7 +12,15 @@ pub struct Sentences {
     /// The sentence to read first.
     pub headline: String,
     /// One a destination, when there are several.
-    pub details: Vec<String>,
+    pub details: Vec<Detail>,
+}
+
+/// What waits for one destination.
+pub struct Detail {
+    /// The sentence.
+    pub text: String,
+    /// The domain, where it is one whose mail can be run alone.
+    pub domain: Option<String>,
 }
 
 impl Sentences {
@@ -50,9 +58,12 @@ fn waiting(messages: u64) -> String {
     format!("{} {}", count(messages, "message", "messages"), if messages == 1 { "waits" } else { "wait" })
 }
 
-fn detail(destination: &Destination) -> String {
+fn detail(destination: &Destination) -> Detail {
     let cause = destination.cause.map(|cause| format!("; {}", cause.phrase())).unwrap_or_default();
-    format!("{}: {}{cause}", name(destination), count(destination.recipients, "recipient", "recipients"))
+    Detail {
+        text: format!("{}: {}{cause}", name(destination), count(destination.recipients, "recipient", "recipients")),
+        domain: destination.domain.clone().filter(|domain| !domain.is_empty() && !domain.ends_with('…')),
+    }
 }
 
 fn name(destination: &Destination) -> String {

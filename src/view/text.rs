@@ -68,7 +68,7 @@ impl<W: Write> Streamed for Text<W> {
         let sentences = Sentences::of(report);
         writeln!(self.out, "{}", printable(&sentences.headline))?;
         for detail in &sentences.details {
-            writeln!(self.out, "  {}", printable(detail))?;
+            writeln!(self.out, "  {}", printable(&detail.text))?;
         }
         if listing.summary.messages > 0 {
             writeln!(
@@ -78,6 +78,9 @@ impl<W: Write> Streamed for Text<W> {
                 words::count(listing.summary.recipients, "recipient", "recipients"),
                 words::bytes(listing.summary.bytes)
             )?;
+        }
+        if let Some(trouble) = &report.unexplained {
+            writeln!(self.out, "{}", printable(&trouble.to_string()))?;
         }
         if let Some((window, matched)) = report.selection {
             writeln!(

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::Report;
-use super::super::words::printable;
+use super::super::words::{count, printable};
 use super::flush_line;
 
 /// Which mail server and version, which command, when, how long, and whether anything is missing.
@@ -24,6 +24,10 @@ pub fn foot(report: &Report) -> Markup {
                 " in " (format!("{:.2}", listing.took.as_secs_f64())) " s. "
                 @if listing.trouble.is_some() { "The listing is not complete." }
                 @else { "The listing is complete." }
+                @if listing.summary.cut > 0 {
+                    " The mail server cut " (count(listing.summary.cut, "address or reason", "addresses or reasons"))
+                    " short; they end in “…”."
+                }
             }
             @if let Some(last) = &report.flush.last { p { (printable(&flush_line(report, last))) "." } }
             p {

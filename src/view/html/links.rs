@@ -3,7 +3,7 @@
 use form_urlencoded::Serializer;
 
 use crate::queue::State;
-use crate::request::{Asked, DEFAULT_PER_PAGE};
+use crate::request::{Asked, DEFAULT_PER_PAGE, Target};
 
 /// Another page of the same selection.
 pub fn page(asked: &Asked, page: u64) -> String {
@@ -21,6 +21,11 @@ pub fn page(asked: &Asked, page: u64) -> String {
     }
     query.append_pair("page", &page.to_string());
     query.finish()
+}
+
+/// The link that runs a part of the queue.
+pub fn flush(target: &Target) -> String {
+    Serializer::for_suffix(String::from("?"), 1).append_pair("flush", &target.to_string()).finish()
 }
 
 #[cfg(test)]

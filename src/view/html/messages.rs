@@ -4,9 +4,9 @@ use maud::{Markup, html};
 
 use super::super::Report;
 use super::super::words::{bytes, count, printable, short_duration, thousands};
-use super::links;
+use super::{links, status};
 use crate::queue::{Message, Recipient, Window, rfc3339};
-use crate::request::Asked;
+use crate::request::{Asked, Target};
 
 /// Recipients of one message that are shown without asking.
 const RECIPIENTS_SHOWN: usize = 5;
@@ -28,6 +28,9 @@ pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup 
             }
             @if rows.is_empty() && matched > 0 {
                 p { "There is no page " (window.page) ". " a href=(links::page(asked, window.pages(matched))) { "To the last page" } }
+            }
+            @if let Some(trouble) = report.unexplained.as_ref().filter(|_| !rows.is_empty()) {
+                (status::told(trouble))
             }
             @if !rows.is_empty() {
                 table {
@@ -73,6 +76,9 @@ fn row(report: &Report, message: &Message<'_>) -> Markup {
                 (message.state.as_str())
                 @if message.mta_state != message.state.as_str() { " (" (printable(&message.mta_state)) ")" }
                 " " code { (printable(&message.id)) }
+                @if report.flush.parts && report.flush.is_offered() {
+                    " " a href=(links::flush(&Target::Id(message.id.clone().into_owned()))) rel="nofollow" { "run" }
+                }
             }
         }
     }

@@ -5,8 +5,8 @@ use maud::{Markup, html};
 use super::super::Report;
 use super::super::sentences::Sentences;
 use super::super::words::{bytes, duration, printable, short_duration, thousands};
-use super::{Tone, flush_line};
-use crate::request::Asked;
+use super::{Tone, flush_line, links};
+use crate::request::{Asked, Target};
 use crate::trouble::Trouble;
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
@@ -23,7 +23,16 @@ pub fn status(report: &Report, tone: Tone, asked: &Asked) -> Markup {
         section class={"status " (tone.class())} aria-label="State of the queue" {
             p.headline { (printable(&sentences.headline)) }
             @if !sentences.details.is_empty() {
-                ul { @for detail in &sentences.details { li { (printable(detail)) } } }
+                ul {
+                    @for detail in &sentences.details {
+                        li {
+                            (printable(&detail.text))
+                            @if let Some(domain) = detail.domain.as_ref().filter(|_| report.flush.parts && report.flush.is_offered()) {
+                                " " a href=(links::flush(&Target::Domain(domain.clone()))) rel="nofollow" { "run" }
+                            }
+                        }
+                    }
+                }
             }
             @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
             @if report.listing.summary.messages > 0 { (figures(report)) }
@@ -94,7 +103,8 @@ fn flush(report: &Report) -> Markup {
     }
 }
 
-fn told(trouble: &Trouble) -> Markup {
+/// What is wrong, and what to do about it.
+pub fn told(trouble: &Trouble) -> Markup {
     html! {
         p { (printable(&trouble.to_string())) }
         (remedy(&trouble.remedy()))

@@ -1,0 +1,98 @@
+//! `bartleby doctor`: is everything in place, for the user that asks, and if not, the exact fix.
+
+use crate::config;
+use crate::context::Context;
+use crate::disk::{self, Level};
+use crate::flush::Readiness;
+use crate::listing;
+use crate::view::words::{bytes, count, printable};
+
+/// One thing that was looked at.
+pub struct Check {
+    /// What it is.
+    pub subject: &'static str,
+    /// What was found, and, where that is wrong, the fix.
+    pub found: Result<String, Fault>,
+}
+
+/// Something that is wrong.
+pub struct Fault {
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Looks at everything. Changes nothing but, perhaps, to make the state directory.
+pub fn examine(context: &Context) -> Vec<Check> {
+    let listing = listing::list(context, None, &mut |_| ());
+    let flush = Readiness::find(context, &listing.facts);
+    let fault = |message: String, remedy: String| Err(Fault { message, remedy });
+    let told =
+        |trouble: &crate::trouble::Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy() });
+    let mail_server = match (&context.source, listing.kind) {
+        (Err(trouble), _) => told(trouble),
+        (Ok(_), kind) => Ok(format!(
+            "{} {}",
+            kind.map_or("unknown", |kind| kind.name()),
+            listing.facts.version.as_deref().unwrap_or("(its version is not told)")
+        )),
+    };
+    let may_list = match &listing.trouble {
+        Some(trouble) => told(trouble),
+        None => Ok(format!(
+            "{} in {:.2} s, with {}",
+            count(listing.summary.messages, "message", "messages"),
+            listing.took.as_secs_f64(),
+            listing.command
+        )),
+    };
+    let directory = match &listing.facts.queue_directory {
+        Some(directory) => Ok(directory.display().to_string()),
+        None => fault(
+            "it is not known where the mail server keeps its queue, so its filesystem is not marked".into(),
+            "Look whether the mail server's configuration can be read by this user.".into(),
+        ),
+    };
+    let may_flush = match &flush.possible {
+        Err(trouble) => told(trouble),
+        Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
+        Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
+    };
+    let state = match &context.store {
+        Ok(store) => Ok(store.directory().display().to_string()),
+        Err(reason) => fault(
+            format!("no folder is usable, so the cool-down is off: {reason}"),
+            format!("As root: install -d -o {} -m 700 /var/lib/bartleby", context.account.name),
+        ),
+    };
+    let allow: Vec<String> = context.config.access.allow.iter().map(ToString::to_string).collect();
+    let mut checks = vec![
+        Check { subject: "user", found: Ok(format!("{} ({})", context.account.name, context.account.uid)) },
+        Check { subject: "configuration", found: Ok(config::used_path().unwrap_or("none, all defaults".into())) },
+        Check { subject: "mail server", found: mail_server },
+        Check { subject: "queue directory", found: directory },
+        Check { subject: "may list", found: may_list },
+        Check { subject: "may flush", found: may_flush },
+        Check { subject: "state directory", found: state },
+        Check {
+            subject: "access",
+            found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", allow.join(", "))),
+        },
+    ];
+    for filesystem in disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk) {
+        let mount = printable(&filesystem.mount).into_owned();
+        let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {
+            (Level::Unknown, ..) => {
+                fault(format!("{mount} does not answer"), format!("Look after that mount: umount -l {mount}"))
+            }
+            (Level::Ok, Some(free), Some(all)) => Ok(format!("{mount}: {} of {} free", bytes(free), bytes(all))),
+            _ => fault(
+                format!("{mount} is short of space or inodes"),
+                format!("Make room: du -xh {mount} | sort -h | tail; df -i {mount}"),
+            ),
+        };
+        checks.push(Check { subject: if filesystem.queue { "disk (mail queue)" } else { "disk" }, found });
+    }
+    checks
+}
