@@ -2,10 +2,10 @@
 
 use crate::config::Config;
 use crate::mta::command::Argv;
+use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::store::Store;
 use crate::system::{self, Account};
-use crate::trouble::Trouble;
 
 /// The configuration and the machine, gathered once.
 pub struct Context {

@@ -29,7 +29,7 @@ pub fn examine(context: &Context) -> Vec<Check> {
     let flush = Readiness::find(context, &listing.facts);
     let fault = |message: String, remedy: String| Err(Fault { message, remedy });
     let told =
-        |trouble: &crate::trouble::Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy() });
+        |trouble: &crate::mta::trouble::Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy() });
     let mail_server = match (&context.source, listing.kind) {
         (Err(trouble), _) => told(trouble),
         (Ok(_), kind) => Ok(format!(

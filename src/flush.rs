@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use crate::context::Context;
 use crate::listing;
 use crate::mta::command::{self, Argv, Exit};
+use crate::mta::trouble::Trouble;
 use crate::mta::{Facts, Part, privilege};
 use crate::request::Target;
 use crate::store::{Flush, NoTurn, Store, Turn};
 use crate::system;
-use crate::trouble::Trouble;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
 const PATIENCE: Duration = Duration::from_secs(3);

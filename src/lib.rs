@@ -19,5 +19,4 @@ pub mod queue;
 pub mod request;
 pub mod store;
 pub mod system;
-pub mod trouble;
 pub mod view;

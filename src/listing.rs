@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::context::{Context, Source};
 use crate::mta::command::{self, Argv, Ending, Exit};
+use crate::mta::trouble::{Status, Trouble};
 use crate::mta::{Clock, Facts, Kind, privilege};
 use crate::queue::{Message, Summary};
 use crate::system::Account;
-use crate::trouble::{Status, Trouble};
 
 /// How long version and settings may take after the listing.
 const INQUIRY_PATIENCE: Duration = Duration::from_secs(2);

@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::mta::Kind;
-use crate::trouble::Trouble;
+use crate::mta::trouble::Trouble;
 
 /// The `PATH` of every command, and where a bare program name is looked for.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";

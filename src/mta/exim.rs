@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use super::command::{Argv, Exit};
 use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search};
+use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
-use crate::trouble::{Act, Trouble};
 
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];

@@ -10,6 +10,7 @@ mod opensmtpd;
 mod postfix;
 pub mod privilege;
 mod sendmail;
+pub mod trouble;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,9 @@ use std::time::Instant;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use crate::mta::trouble::Trouble;
 use crate::queue::Message;
 use crate::system::Account;
-use crate::trouble::Trouble;
 use command::{Argv, Exit};
 pub use exim::Exim;
 pub use opensmtpd::OpenSmtpd;

@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use super::command::{Argv, Exit};
 use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search, date};
+use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
-use crate::trouble::{Act, Trouble};
 
 /// `EX_NOPERM` of sysexits(3): postqueue(1) may end so when the user is not authorized.
 const EX_NOPERM: i32 = 77;

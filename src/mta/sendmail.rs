@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::command::{Argv, Exit};
 use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search, date};
+use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
-use crate::trouble::{Act, Trouble};
 
 /// Where sendmail itself is installed: Debian (new and old), Red Hat, FreeBSD and others.
 const PROGRAMS: [&str; 4] = [

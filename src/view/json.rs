@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{PROGRAM, Report, Streamed};
+use crate::mta::trouble::{Status, Trouble};
 use crate::queue::{Message, State, rfc3339};
 use crate::store::Flush;
-use crate::trouble::{Status, Trouble};
 
 /// The version of this form; a change that old readers can't follow raises it.
 const VERSION: u32 = 1;

@@ -12,8 +12,8 @@ use crate::context::Context;
 use crate::disk::{self, Filesystem};
 use crate::flush::Readiness;
 use crate::listing::Listing;
+use crate::mta::trouble::Trouble;
 use crate::queue::{Message, Window};
-use crate::trouble::Trouble;
 
 /// The program's name and version.
 pub const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));

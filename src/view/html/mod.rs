@@ -10,10 +10,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::words::{printable, thousands};
 use super::{PROGRAM, Report};
+use crate::mta::trouble::Status;
 use crate::queue::Message;
 use crate::request::Asked;
 use crate::store::Flush;
-use crate::trouble::Status;
 
 const STYLE: &str = include_str!("style.css");
 

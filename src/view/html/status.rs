@@ -6,8 +6,8 @@ use super::super::Report;
 use super::super::sentences::Sentences;
 use super::super::words::{bytes, duration, printable, short_duration, thousands};
 use super::{Tone, flush_line, links};
+use crate::mta::trouble::Trouble;
 use crate::request::{Asked, Target};
-use crate::trouble::Trouble;
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
 pub fn label(report: &Report) -> Markup {
