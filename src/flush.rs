@@ -33,7 +33,8 @@ const MOST_MESSAGES: usize = 1000;
 pub struct Readiness {
     /// Whether this user can run the queue, or what is in the way.
     pub possible: Result<(), Trouble>,
-    /// Whether a part of it can be run: not by a configured command, which is for the whole.
+    /// Whether a part of it can be run: not by a configured command, which is for the whole, nor where a
+    /// rule allows no more than that.
     pub parts: bool,
     /// Seconds until the cool-down is over.
     pub wait_seconds: u64,
@@ -57,7 +58,8 @@ impl Readiness {
         let last = store.ok().and_then(Store::last_flush);
         Readiness {
             possible: commands(context, facts, &Part::All).map(|_| ()),
-            parts: context.config.mta.flush_command.is_empty(),
+            parts: context.config.mta.flush_command.is_empty()
+                && commands(context, facts, &Part::Message("A1")).is_ok(),
             wait_seconds: wait_seconds(context, last.as_ref()),
             under_way: store.is_ok_and(Store::is_taken),
             last,

@@ -1,14 +1,12 @@
 //! Commands that a sudo or doas rule lets this user run as root: found and used without configuration.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::command::{self, Argv};
 
-/// The file for the rule, see `examples/sudoers.*`. sudo is asked only where it is there, or can't be
-/// looked for: who asks sudo without any rule is reported to the administrator, by mail.
+/// The file for the rule, see `examples/sudoers.*`. sudo is asked only where it is seen: who asks sudo
+/// without any rule is reported to the administrator, by mail, which would then wait in the queue.
 const SUDO_RULE: &str = "/etc/sudoers.d/bartleby";
 
 /// doas(1)'s rules.
@@ -20,20 +18,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What to put before the command so that it runs as root, if a rule allows exactly this command
 /// without a password.
 pub fn prefix(command: &Argv) -> Option<Argv> {
-    if may_be_there(SUDO_RULE) && says(&Argv::new("sudo", &["-n", "-l", "--"]).and(command), "") {
+    if is_seen(SUDO_RULE) && says(&Argv::new("sudo", &["-n", "-l", "--"]).and(command), "") {
         return Some(Argv::new("sudo", &["-n", "--"]));
     }
-    if may_be_there(DOAS_RULES) && says(&Argv::new("doas", &["-C", DOAS_RULES]).and(command), "permit nopass") {
+    if is_seen(DOAS_RULES) && says(&Argv::new("doas", &["-C", DOAS_RULES]).and(command), "permit nopass") {
         return Some(Argv::new("doas", &["-n"]));
     }
     None
 }
 
-fn may_be_there(file: &str) -> bool {
-    match fs::symlink_metadata(file) {
-        Ok(_) => true,
-        Err(error) => error.kind() == ErrorKind::PermissionDenied && Path::new(file).parent().is_some_and(Path::exists),
-    }
+fn is_seen(file: &str) -> bool {
+    fs::symlink_metadata(file).is_ok()
 }
 
 /// Whether a question is answered with status 0 and these words.

@@ -139,12 +139,13 @@ pub enum Trouble {
     },
 }
 
-/// A sudo rule, to be pasted. `examples/` holds the same as files, and the form for doas.
+/// A sudo rule, to be pasted. `examples/` holds the same as files, and the form for doas. The folder is
+/// made searchable (Debian's is) so that the rule can be seen without asking sudo, see [`super::privilege`].
 fn rule(account: &Account, arguments: &[&str], program: &Path) -> String {
     let commands: Vec<_> = arguments.iter().map(|arguments| format!("{} {arguments}", program.display())).collect();
     format!(
         "As root (needs the package sudo; nothing else to configure): \
-         echo '{} ALL=(root) NOPASSWD: {}' > /etc/sudoers.d/bartleby && chmod 440 /etc/sudoers.d/bartleby",
+         echo '{} ALL=(root) NOPASSWD: {}' > /etc/sudoers.d/bartleby && chmod 440 /etc/sudoers.d/bartleby && chmod a+x /etc/sudoers.d",
         account.name,
         commands.join(", ")
     )

@@ -1,0 +1,49 @@
+//! Debian's Apache with the shipped snippet, installed as the snippet's own comment says.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::http::ALLOWED;
+use crate::machine::{BROUGHT, PROGRAM};
+use crate::mta::run;
+use crate::{http, wait};
+
+/// The shipped snippet's file name.
+pub const SNIPPET: &str = "bartleby.conf";
+
+/// Where Apache logs errors, and what the program writes to standard error.
+pub const ERROR_LOG: &str = "/var/log/apache2/error.log";
+
+/// The folder that the snippet serves.
+pub const FOLDER: &str = "/var/www/bartleby";
+
+/// Starts Apache with the program at `/bartleby/`, for [`ALLOWED`] alone.
+pub fn start(snippet: &str) {
+    // The administrator's one decision: who is let in. "local" would let in all of 127.0.0.0/8.
+    let ours = snippet.replacen("Require local", &format!("Require ip {ALLOWED}"), 1);
+    assert_ne!(ours, snippet, "the snippet has no \"Require local\" any more");
+    fs::write(Path::new("/etc/apache2/conf-available").join(SNIPPET), ours).unwrap();
+
+    fs::create_dir_all(FOLDER).unwrap();
+    install(FOLDER);
+    run("a2enmod", &["--quiet", "cgid"]);
+    run("a2enconf", &["--quiet", "bartleby"]);
+    let modules = run("apache2ctl", &["-M"]).stdout;
+    let modules = String::from_utf8_lossy(&modules);
+    assert!(modules.contains("mpm_event_module") && modules.contains("cgid_module"), "{modules}");
+    run("apache2ctl", &["start"]);
+    wait::until("Apache answers", 10, || http::get(ALLOWED, "/").map_err(|error| error.to_string()));
+}
+
+/// Puts a copy of the program into a folder.
+pub fn install(folder: &str) {
+    let program = Path::new(folder).join(PROGRAM);
+    fs::copy(Path::new(BROUGHT).join(PROGRAM), &program).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What was logged.
+pub fn error_log() -> String {
+    fs::read(ERROR_LOG).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,41 @@
+#!/bin/sh
+# layer.sh MOUNTPOINT ARCHIVE HOSTNAME PACKAGE...
+#
+# Installs Debian packages over this machine's root without touching it, and writes what they
+# added or changed to ARCHIVE. Run in mount, uts and pid namespaces of its own: what is mounted here,
+# and any process that a package started, ends with them. The network is the machine's.
+set -eu
+mountpoint=$1 archive=$2 hostname=$3
+shift 3
+
+hostname "$hostname"
+mount -t tmpfs -o mode=755 lab "$mountpoint"
+cd "$mountpoint"
+mkdir upper work root
+mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work,redirect_dir=off,metacopy=off lab root
+mount -t proc proc root/proc
+mount --rbind /dev root/dev
+mount -t tmpfs -o mode=755 lab root/run
+mount -t tmpfs -o mode=1777 lab root/tmp
+
+# resolv.conf is a link into /run on many machines. Without its own name in the other file, sendmail's
+# installation asks DNS for a minute.
+rm -f root/etc/resolv.conf root/etc/hosts
+cat /etc/resolv.conf > root/etc/resolv.conf 2>/dev/null || true
+{ cat /etc/hosts; echo "127.0.0.1 $hostname ${hostname%%.*}"; } > root/etc/hosts
+
+# No package starts its daemon (invoke-rc.d(8)).
+printf '#!/bin/sh\nexit 101\n' > root/usr/sbin/policy-rc.d
+chmod 755 root/usr/sbin/policy-rc.d
+
+apt() { chroot root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@"; }
+install() { apt install --no-install-recommends "$@"; }
+
+# The second try is for package lists that are missing or out of date.
+install "$@" || { apt update && install "$@"; }
+
+# An overlay's marks for "this folder hides the one below" are extended attributes.
+tar --create --file "$archive.new" --directory upper --xattrs \
+    --xattrs-include=trusted.overlay.opaque --xattrs-include=security.capability \
+    --exclude=./var/cache/apt --exclude=./var/lib/apt/lists --exclude=./usr/sbin/policy-rc.d .
+mv "$archive.new" "$archive"

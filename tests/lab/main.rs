@@ -1,0 +1,79 @@
+//! The lab: the program behind the real Apache, over real mail servers, each set up as the backup MX of
+//! `example.com`, `sub.example.com` and `other.example`.
+//!
+//! It needs root on Debian; elsewhere each test says that it was skipped, or fails where
+//! `BARTLEBY_LAB=required` is set. Each test has a machine of its own (see [`machine`]): this one's
+//! packages, files, network and mail are not touched. `make` builds the program; `BARTLEBY_CGI`
+//! names another. A mail server joins with a file that implements [`mta::Mta`],
+//! its tests below, and its spool's name in `enter.sh`.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod apache;
+mod client;
+mod evidence;
+mod hostile;
+mod http;
+mod layer;
+mod machine;
+mod mails;
+mod mta;
+mod open_copy;
+mod page;
+mod postfix;
+mod primary;
+mod response_headers;
+mod sendmail;
+mod session;
+mod story;
+mod syslog;
+mod wait;
+
+use machine::in_lab;
+use postfix::Postfix;
+use sendmail::Sendmail;
+
+#[test]
+fn postfix_as_backup_mx() {
+    in_lab("postfix_as_backup_mx", &Postfix, postfix::backup_mx);
+}
+
+#[test]
+fn postfix_refusing_or_down_is_never_an_empty_queue() {
+    in_lab("postfix_refusing_or_down_is_never_an_empty_queue", &Postfix, postfix::refusing_or_down);
+}
+
+#[test]
+fn postfix_with_a_primary_that_is_ill() {
+    in_lab("postfix_with_a_primary_that_is_ill", &Postfix, postfix::ill_primary);
+}
+
+#[test]
+fn postfix_running_a_part_of_the_queue() {
+    in_lab("postfix_running_a_part_of_the_queue", &Postfix, postfix::part_of_the_queue);
+}
+
+#[test]
+fn sendmail_as_backup_mx() {
+    in_lab("sendmail_as_backup_mx", &Sendmail, sendmail::backup_mx);
+}
+
+#[test]
+fn sendmail_refusing_is_never_an_empty_queue() {
+    in_lab("sendmail_refusing_is_never_an_empty_queue", &Sendmail, sendmail::refusing);
+}
+
+#[test]
+fn apache_with_hostile_requests() {
+    in_lab("apache_with_hostile_requests", &Postfix, hostile::requests);
+}
+
+#[test]
+fn apache_sends_our_headers_with_every_status() {
+    in_lab("apache_sends_our_headers_with_every_status", &Postfix, response_headers::with_every_status);
+}
+
+#[test]
+fn apache_serving_an_open_copy() {
+    in_lab("apache_serving_an_open_copy", &Postfix, open_copy::shows_nothing);
+}

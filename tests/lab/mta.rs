@@ -1,0 +1,49 @@
+//! What the lab must know of a mail server. One file a mail server implements it.
+
+use std::process::{Command, Output};
+
+/// A mail server of the lab. What acts on it is called on the lab's own machine, as root.
+pub trait Mta: Sync {
+    /// Its name in the program's JSON, and the name of its layer.
+    fn kind(&self) -> &'static str;
+
+    /// The Debian packages to install besides Apache.
+    fn packages(&self) -> &'static [&'static str];
+
+    /// Files of this project, besides program and snippet, that its tests bring along.
+    fn brings(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Configures it as the backup MX and starts it. It relays from this machine to the next hops of
+    /// [`crate::primary`], listens on 127.0.0.1:25 and logs to syslog.
+    fn start(&self);
+
+    /// The command that lists its queue to root.
+    fn queue_command(&self) -> Command;
+
+    /// The queue id in its reply to the end of a message.
+    fn queue_id(&self, reply: &str) -> String;
+
+    /// Whether what the program shows is this address or reason, as far as the mail server itself
+    /// tells it.
+    fn shows(&self, shown: &str, whole: &str) -> bool {
+        shown == whole
+    }
+}
+
+/// Runs a command that must succeed.
+pub fn run(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} could not be started: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
