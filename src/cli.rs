@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use cgi::http::StatusCode;
@@ -11,8 +11,10 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::doctor;
 use crate::flush;
+use crate::outcome;
 use crate::page;
 use crate::request::{Asked, Target};
+use crate::store::{Flush, Outcome};
 use crate::system;
 use crate::view::json::Json;
 use crate::view::text::Text;
@@ -30,7 +32,7 @@ const HELP: &str = "\
 Shows what waits in this machine's mail queue, and runs it.
 
 Usage: bartleby list [--format text|json]
-       bartleby flush [all|domain:NAME|id:ID]
+       bartleby flush [--wait] [all|domain:NAME|id:ID]
        bartleby doctor
        bartleby --version | --help
 
@@ -39,7 +41,9 @@ Usage: bartleby list [--format text|json]
           Exit status: 0 when all was listed, 69 when it could not be.
   flush   Runs the queue now, under the same cool-down as the page's link.
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
-          kind waits, 69 not possible.
+          kind waits, 69 not possible. With --wait it tells what comes of the run,
+          until the queue stops changing, and ends with 0 when all messages left
+          the queue, 1 when some did, 2 when none did.
   doctor  Looks whether everything is in place for the user that asks, and tells
           the exact fix for what is not; best asked as the web server's user:
           sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
@@ -115,8 +119,10 @@ fn write(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::Resu
 fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     use lexopt::prelude::*;
     let mut target = Target::All;
+    let mut wait = false;
     while let Some(argument) = arguments.next()? {
         match argument {
+            Long("wait") => wait = true,
             Value(text) => {
                 let text = text.string()?;
                 target =
@@ -128,6 +134,7 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
     let by = format!("{} on the command line", context.account.name);
     match flush::start(&context, &target, by) {
+        Ok(flush) if wait => Ok(follow(&context, &flush)),
         Ok(flush) => print(&format!("Queue run {} was started.\n", flush.number)),
         Err(refusal) => {
             system::log(&refusal.to_string());
@@ -141,6 +148,36 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
             }))
         }
     }
+}
+
+/// Tells what comes of a flush until it is over.
+fn follow(context: &Context, flush: &Flush) -> ExitCode {
+    let terminal = io::stdout().is_terminal();
+    let outcome = flush::watch(context, flush, |outcome| {
+        if terminal {
+            let _ =
+                print(&format!("\r\x1b[K{} {}", bar(flush, outcome), printable(&outcome::sentence(flush, outcome))));
+        }
+    });
+    let Some(outcome) = outcome else {
+        system::log("what came of the run is not known, as the queue can't be listed");
+        return ExitCode::from(EX_UNAVAILABLE);
+    };
+    let line = format!("Queue run {}: {}.\n", flush.number, printable(&outcome::sentence(flush, &outcome)));
+    let _ = print(&if terminal { format!("\r\x1b[K{line}") } else { line });
+    ExitCode::from(match flush.messages {
+        _ if outcome.messages_left == 0 => 0,
+        Some(all) if outcome.messages_left >= all => 2,
+        _ => 1,
+    })
+}
+
+/// How much of a flush is done, twenty characters wide.
+fn bar(flush: &Flush, outcome: &Outcome) -> String {
+    const WIDTH: u64 = 20;
+    let all = flush.messages.unwrap_or(0).max(outcome.messages_left).max(1);
+    let done = usize::try_from((all - outcome.messages_left) * WIDTH / all).unwrap_or(0);
+    format!("[{:<20}]", "#".repeat(done))
 }
 
 fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {

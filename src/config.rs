@@ -33,6 +33,9 @@ pub struct Config {
     pub primary: PrimaryConfig,
     /// `[state]`
     pub state: StateConfig,
+    /// The file that this was read from; `None` where there is none.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// `[mta]`: the mail server.
@@ -236,11 +239,11 @@ impl Config {
             key: None,
             message: format!("it can't be read: {error}"),
         })?;
-        Config::parse(&text, file)
+        Ok(Config { file: Some(file.into()), ..Config::parse(&text, file)? })
     }
 
     fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
-        let config: Config = toml::from_str(text).map_err(|error| {
+        toml::from_str(text).map_err(|error| {
             let at = error.span().map(|span| span.start.min(text.len()));
             ConfigError {
                 file: file.into(),
@@ -248,16 +251,7 @@ impl Config {
                 key: at.and_then(|at| key_at(text, line_of(text, at))),
                 message: error.message().lines().collect::<Vec<_>>().join(" "),
             }
-        })?;
-        Ok(config)
-    }
-}
-
-/// The file that [`Config::load`] reads; `None` where there is none.
-pub fn used_path() -> Option<String> {
-    match env::var("BARTLEBY_CONFIG") {
-        Ok(path) if !path.is_empty() => Some(path),
-        _ => Path::new(DEFAULT_PATH).exists().then(|| DEFAULT_PATH.to_owned()),
+        })
     }
 }
 

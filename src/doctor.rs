@@ -1,6 +1,5 @@
 //! `bartleby doctor`: is everything in place, for the user that asks, and if not, the exact fix.
 
-use crate::config;
 use crate::context::Context;
 use crate::disk::{self, Level};
 use crate::flush::Readiness;
@@ -67,9 +66,11 @@ pub fn examine(context: &Context) -> Vec<Check> {
         ),
     };
     let allow: Vec<String> = context.config.access.allow.iter().map(ToString::to_string).collect();
+    let config_file =
+        context.config.file.as_ref().map_or("none, all defaults".into(), |file| file.display().to_string());
     let mut checks = vec![
         Check { subject: "user", found: Ok(format!("{} ({})", context.account.name, context.account.uid)) },
-        Check { subject: "configuration", found: Ok(config::used_path().unwrap_or("none, all defaults".into())) },
+        Check { subject: "configuration", found: Ok(config_file) },
         Check { subject: "mail server", found: mail_server },
         Check { subject: "queue directory", found: directory },
         Check { subject: "may list", found: may_list },

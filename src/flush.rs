@@ -6,15 +6,19 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::Config;
 use crate::context::Context;
 use crate::listing;
 use crate::mta::command::{self, Argv, Exit};
 use crate::mta::trouble::Trouble;
 use crate::mta::{Facts, Part, privilege};
+use crate::outcome::Remainder;
 use crate::request::Target;
-use crate::store::{Flush, NoTurn, Store, Turn};
+use crate::store::{Flush, NoTurn, Outcome, Store, Turn};
 use crate::system;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
@@ -40,13 +44,21 @@ pub struct Readiness {
     pub wait_seconds: u64,
     /// Whether a flush is under way.
     pub under_way: bool,
-    /// The last flush on record.
-    pub last: Option<Flush>,
-    /// Why there is no cool-down, where there is none.
+    /// The last flushes on record, the latest first.
+    pub log: Vec<Flush>,
+    /// Why there is neither cool-down nor log, where they are off.
     pub unguarded: Option<String>,
 }
 
+/// How many flushes are told on the page and in JSON.
+const LOG_SHOWN: u32 = 10;
+
 impl Readiness {
+    /// The last flush.
+    pub fn last(&self) -> Option<&Flush> {
+        self.log.first()
+    }
+
     /// Whether the queue can be run right now.
     pub fn is_offered(&self) -> bool {
         self.possible.is_ok() && !self.under_way && self.wait_seconds == 0
@@ -55,15 +67,16 @@ impl Readiness {
     /// Finds out, without changing anything.
     pub fn find(context: &Context, facts: &Facts) -> Readiness {
         let store = context.store.as_ref();
-        let last = store.ok().and_then(Store::last_flush);
+        let log = store.map_or_else(|reason| Err(reason.clone()), |store| store.flushes(LOG_SHOWN));
+        let last = log.as_ref().ok().and_then(|log| log.first());
         Readiness {
             possible: commands(context, facts, &Part::All).map(|_| ()),
             parts: context.config.mta.flush_command.is_empty()
                 && commands(context, facts, &Part::Message("A1")).is_ok(),
-            wait_seconds: wait_seconds(context, last.as_ref()),
+            wait_seconds: wait_seconds(context, last),
             under_way: store.is_ok_and(Store::is_taken),
-            last,
-            unguarded: store.err().cloned(),
+            unguarded: log.as_ref().err().cloned(),
+            log: log.unwrap_or_default(),
         }
     }
 }
@@ -92,31 +105,28 @@ pub enum Refusal {
 
 /// What waits before the queue is run.
 #[derive(Debug, Default)]
-pub struct Waiting {
-    /// Messages and recipients in all; `None` where the queue could not be listed.
-    pub totals: Option<(u64, u64)>,
+struct Waiting {
+    /// Messages and recipients of the target; `None` where the queue could not be listed.
+    totals: Option<(u64, u64)>,
     /// The queue ids of the target's messages, at most one more than are run one by one.
-    pub ids: Vec<String>,
+    ids: Vec<String>,
     /// Why the listing is not complete.
-    pub trouble: Option<Trouble>,
+    trouble: Option<Trouble>,
 }
 
 impl Waiting {
     /// Lists the queue for what `target` names.
-    pub fn find(context: &Context, target: &Target) -> Waiting {
+    fn find(context: &Context, target: &Target) -> Waiting {
         let mut ids = Vec::new();
+        let mut waiting = Remainder::of(&target.to_string(), i64::MAX);
         let listing = listing::list(context, None, &mut |message| {
-            let is_meant = match target {
-                Target::All => false,
-                Target::Id(id) => *id == message.id,
-                Target::Domain(name) => message.recipients.iter().any(|r| r.domain().eq_ignore_ascii_case(name)),
-            };
-            if is_meant && ids.len() <= MOST_MESSAGES {
+            waiting.add(message);
+            if ids.len() <= MOST_MESSAGES && *target != Target::All && target.holds(message) {
                 ids.push(message.id.clone().into_owned());
             }
         });
-        let totals = (listing.summary.messages, listing.summary.recipients);
-        Waiting { totals: listing.trouble.is_none().then_some(totals), ids, trouble: listing.trouble }
+        let totals = listing.trouble.is_none().then_some((waiting.messages, waiting.recipients));
+        Waiting { totals, ids, trouble: listing.trouble }
     }
 }
 
@@ -129,36 +139,43 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
     let facts = listing::facts(context);
     commands(context, &facts, &Part::All)?;
     let turn = take_turn(context)?;
-    let last = context.store.as_ref().ok().and_then(Store::last_flush);
-    let wait = wait_seconds(context, last.as_ref());
+    let store = context.store.as_ref().ok();
+    let wait = wait_seconds(context, last_flush(context).as_ref());
     if wait > 0 {
         return Err(Refusal::CoolDown(wait));
     }
     let waiting = Waiting::find(context, target);
     let commands = commands(context, &facts, &part(context, target, &waiting)?)?;
-    let flush = Flush {
-        number: last.as_ref().map_or(0, |last| last.number) + 1,
+    let mut flush = Flush {
+        number: 0,
         started: context.clock.now,
         target: target.to_string(),
         by,
         messages: waiting.totals.map(|(messages, _)| messages),
         recipients: waiting.totals.map(|(_, recipients)| recipients),
+        exit: None,
+        outcome: None,
     };
-    if let (Ok(store), Some(turn)) = (&context.store, &turn)
-        && let Err(error) = store.record(turn, &flush)
-    {
-        // Without the record there is no cool-down, which is no reason not to deliver mail.
-        system::log(&format!("the flush could not be put on record: {error}"));
+    if let (Some(store), Some(turn)) = (store, &turn) {
+        match store.record(turn, &flush) {
+            Ok(number) => flush.number = number,
+            // Without the record there is no cool-down, which is no reason not to deliver mail.
+            Err(error) => system::log(&format!("the flush could not be put on record: {error}")),
+        }
     }
-    let outcome = run(&commands, turn.as_ref()).and_then(|exit| match exit {
+    let outcome = run(context, &flush, &commands, turn.as_ref()).and_then(|exit| match exit {
         Some(exit) => source.mta.flush_verdict(&commands[0], &exit, &context.account),
         None => Ok(()),
     });
-    if let (Err(_), Ok(store), Some(turn)) = (&outcome, &context.store, &turn) {
-        store.withdraw(turn, last.as_ref());
+    if let (Err(_), Some(store), Some(turn)) = (&outcome, store, &turn) {
+        store.withdraw(turn, flush.number);
     }
     outcome?;
     Ok(flush)
+}
+
+fn last_flush(context: &Context) -> Option<Flush> {
+    context.store.as_ref().ok()?.flushes(1).ok()?.pop()
 }
 
 /// The part of the queue that is meant. What a request names is taken only as the listing holds it.
@@ -191,12 +208,12 @@ const AND_THEN: &str = ";";
 
 /// Hands the commands, and a copy of the lock, to a worker. Returns how the first that failed ended,
 /// or else the last, if all ended soon.
-fn run(commands: &[Argv], turn: Option<&Turn>) -> Result<Option<Exit>, Trouble> {
-    let worker =
-        commands.iter().enumerate().fold(Argv::new("/proc/self/exe", &[WORKER]), |worker, (index, command)| {
-            let worker = if index > 0 { worker.and(&Argv::new(AND_THEN, &[])) } else { worker };
-            worker.and(command)
-        });
+fn run(context: &Context, flush: &Flush, commands: &[Argv], turn: Option<&Turn>) -> Result<Option<Exit>, Trouble> {
+    let config = context.config.file.clone().unwrap_or_default();
+    let mut worker = Argv::new("/proc/self/exe", &[WORKER, &flush.number.to_string()]).and(&Argv::new(config, &[]));
+    for command in commands {
+        worker = worker.and(&Argv::new(AND_THEN, &[])).and(command);
+    }
     let held = turn.and_then(|turn| turn.0.try_clone().ok());
     let report = command::hand_over(&worker, held, PATIENCE)?;
     report.map(|report| serde_json::from_slice(&report)).transpose().map_err(|_| Trouble::Ended {
@@ -206,27 +223,91 @@ fn run(commands: &[Argv], turn: Option<&Turn>) -> Result<Option<Exit>, Trouble> 
     })
 }
 
-/// The worker: runs the commands one after the other, and reports on standard output how the first
-/// that failed ended, or else the last.
+/// The worker: runs the commands one after the other, reports on standard output how the first that
+/// failed ended, or else the last, and puts that on record; then it watches what comes of it.
+///
+/// Its words are the flush's number, the configuration's file, and each command behind an [`AND_THEN`].
 pub fn work(words: &[OsString]) {
+    let mut parts = words.split(|word| word == AND_THEN);
+    let Some([number, file]) = parts.next() else { return };
+    let Some(number) = number.to_str().and_then(|number| number.parse().ok()) else { return };
+    let exit = run_all(parts.filter_map(|words| Argv::from_os_words(words.to_vec())));
+    // No report tells that it could not be started. Whoever asked may have left long ago.
+    let report = exit.as_ref().and_then(|exit| serde_json::to_vec(exit).ok()).unwrap_or_default();
+    let mut out = io::stdout();
+    let _ = out.write_all(&report).and_then(|()| out.flush());
+    // Ends the wait of whoever asked, and the turn.
+    system::close_standard_streams();
+    let Some(exit) = exit.filter(|_| number > 0) else { return };
+    let config = if file.is_empty() { Ok(Config::default()) } else { Config::read(Path::new(file)) };
+    let Ok(context) = config.map(Context::gather) else { return };
+    let Ok(store) = &context.store else { return };
+    if let Err(error) = store.add_exit(number, &exit.describe()) {
+        system::log(&error);
+    }
+    if let Ok(Some(flush)) = store.flush(number) {
+        watch(&context, &flush, |_| ());
+    }
+}
+
+fn run_all(commands: impl Iterator<Item = Argv>) -> Option<Exit> {
     let deadline = Instant::now() + RUN_LIMIT;
     let mut last = None;
-    for command in words.split(|word| word == AND_THEN) {
-        let Some(command) = Argv::from_os_words(command.to_vec()) else { continue };
-        let Ok(running) = command::start(&command) else {
-            last = None;
-            break;
-        };
-        let (exit, output) = running.collect(deadline);
+    for command in commands {
+        let (exit, output) = command::start(&command).ok()?.collect(deadline);
         let said = format!("{}\n{}", String::from_utf8_lossy(&output), exit.said);
         let exit = last.insert(Exit { said, ..exit });
         if !exit.success() {
             break;
         }
     }
-    // No report tells that it could not be started. Whoever asked may have left long ago.
-    let report = last.and_then(|exit| serde_json::to_vec(&exit).ok()).unwrap_or_default();
-    let _ = io::stdout().write_all(&report);
+    last
+}
+
+/// The queue has settled when nothing has left it for this long.
+const SETTLED_AFTER: Duration = Duration::from_secs(15);
+
+/// A flush is not watched any longer than this by the worker.
+pub const WATCHED: Duration = Duration::from_secs(10 * 60);
+
+/// Nor is it, when the queue can't be listed for this long.
+const BLIND: Duration = Duration::from_secs(60);
+
+/// Watches what comes of a flush until its messages are gone or the queue has settled, and puts it on
+/// record. `seen` is told each time the queue was looked at.
+pub fn watch(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -> Option<Outcome> {
+    let started = Instant::now();
+    let mut left = None;
+    let mut moved = started;
+    let mut seen_well = started;
+    loop {
+        let looked = Instant::now();
+        let now = jiff::Timestamp::now().as_second();
+        let mut remainder = Remainder::of(&flush.target, flush.started);
+        let listing = listing::list(context, None, &mut |message| remainder.add(message));
+        let took = looked.elapsed();
+        if listing.trouble.is_none() {
+            seen_well = Instant::now();
+            if left.replace(remainder.recipients) != Some(remainder.recipients) {
+                moved = Instant::now();
+            }
+            let under_way = context.store.as_ref().is_ok_and(Store::is_taken);
+            let settled = remainder.messages == 0 || (!under_way && moved.elapsed() >= SETTLED_AFTER);
+            let outcome = remainder.outcome(now, settled);
+            if let Ok(store) = &context.store {
+                // It may be full meanwhile; then the page shows what it sees itself.
+                let _ = store.add_outcome(flush.number, &outcome);
+            }
+            seen(&outcome);
+            if settled || started.elapsed() >= WATCHED {
+                return Some(outcome);
+            }
+        } else if started.elapsed() >= WATCHED || seen_well.elapsed() >= BLIND {
+            return None;
+        }
+        // A listing that takes long shall not be all that the mail server does.
+        thread::sleep((took * 4).max(Duration::from_secs(1)));
+    }
 }
 
 fn take_turn(context: &Context) -> Result<Option<Turn>, Refusal> {

@@ -14,6 +14,7 @@ pub mod flush;
 pub mod gateway;
 pub mod listing;
 pub mod mta;
+pub mod outcome;
 pub mod page;
 pub mod queue;
 pub mod request;

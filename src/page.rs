@@ -12,6 +12,7 @@ use crate::flush::{self, Refusal};
 use crate::gateway::{self, Head, Method, Request, Stream, Unacceptable};
 use crate::listing::{self, Listing};
 use crate::mta::trouble::Status;
+use crate::outcome::Remainder;
 use crate::queue::{Order, Selection, SortKey, Window};
 use crate::request::{Asked, DEFAULT_PER_PAGE, Format, Target};
 use crate::system;
@@ -19,8 +20,8 @@ use crate::view::json::{self, Json};
 use crate::view::text::Text;
 use crate::view::{Report, Streamed, html};
 
-/// How long after a queue run its page renews itself, and how often, in seconds.
-const FOLLOWED: i64 = 120;
+/// How long after a queue run its page renews itself at the most, and how often, in seconds.
+const FOLLOWED: i64 = flush::WATCHED.as_secs() as i64;
 const RENEWED: u32 = 3;
 
 /// Answers a request. The environment must have been emptied.
@@ -85,16 +86,25 @@ impl Answer<'_> {
         let window = asked.window.unwrap_or(Window { page: 1, per_page: DEFAULT_PER_PAGE });
         let oldest_first = Order { key: SortKey::Age, reversed: true };
         let mut selection = Selection::new(asked.filter.clone(), Some(asked.order.unwrap_or(oldest_first)), window);
-        let listing = list(context, &mut |message| selection.offer(message));
+        let followed = asked.flushed.and_then(|number| context.store.as_ref().ok()?.flush(number).ok()?);
+        let mut remainder = followed.as_ref().map(|flush| Remainder::of(&flush.target, flush.started));
+        let listing = list(context, &mut |message| {
+            selection.offer(message);
+            remainder.iter_mut().for_each(|remainder| remainder.add(message));
+        });
         let matched = selection.matched();
         let mut rows = selection.into_rows();
         let unexplained = listing::explain(context, &mut rows).err();
-        let report = Report { unexplained, ..Report::gather(context, listing, Some((window, matched))) };
+        let followed = followed.zip(remainder).map(|(flush, remainder)| {
+            let settled = flush.outcome.clone().filter(|outcome| outcome.settled);
+            let outcome = settled.unwrap_or_else(|| remainder.outcome(context.clock.now, remainder.messages == 0));
+            (flush, outcome)
+        });
+        let report = Report { unexplained, followed, ..Report::gather(context, listing, Some((window, matched))) };
         let mut head = Head::new(StatusCode::OK, Format::Html.media_type());
-        if let (Some(number), Some(last)) = (asked.flushed, &report.flush.last)
-            && last.number == number
-            && (0..FOLLOWED).contains(&(context.clock.now - last.started))
-            && report.listing.summary.messages > 0
+        if let Some((flush, outcome)) = &report.followed
+            && !outcome.settled
+            && (0..FOLLOWED).contains(&(context.clock.now - flush.started))
         {
             head = head.with(header::REFRESH, RENEWED.to_string());
         }

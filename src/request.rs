@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::queue::{Filter, Order, SortKey, State, Window};
+use crate::queue::{Filter, Message, Order, SortKey, State, Window};
 
 /// Rows a page where the request does not say.
 pub const DEFAULT_PER_PAGE: usize = 100;
@@ -80,6 +80,17 @@ pub enum Target {
     Domain(String),
     /// One message, by its queue id.
     Id(String),
+}
+
+impl Target {
+    /// Whether the message is of this part of the queue.
+    pub fn holds(&self, message: &Message<'_>) -> bool {
+        match self {
+            Target::All => true,
+            Target::Id(id) => *id == message.id,
+            Target::Domain(name) => message.recipients.iter().any(|r| r.domain().eq_ignore_ascii_case(name)),
+        }
+    }
 }
 
 impl FromStr for Target {

@@ -1,23 +1,31 @@
-//! What is remembered between requests: the lock under which one flush runs at a time, and the last
-//! flush. Nothing here is needed to list or to flush; where no folder is usable, the cool-down is off
-//! and that is said.
+//! What is remembered between requests: the lock under which one flush runs at a time, and the log of
+//! flushes with what came of them.
+//!
+//! Nothing here is needed to list or to flush. Where no folder is usable, or the disk is full, the
+//! cool-down and the log are off, and that is said. The log is an SQLite database, so that any number of
+//! processes may use it, and may be killed at any time, without it ever telling half a truth.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use crate::system::{self, Account};
 
 /// The folder that `make install` makes for the web server's user.
 const DEFAULT_DIRECTORY: &str = "/var/lib/bartleby";
 
+/// How many flushes are kept.
+const KEPT: u64 = 1000;
+
+/// How long a process waits for another one to finish its entry.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A flush on record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flush {
     /// Its number, counted from 1; the `N` of `?flushed=N`.
     pub number: u64,
@@ -27,10 +35,29 @@ pub struct Flush {
     pub target: String,
     /// Who asked: an address, a login name, or both.
     pub by: String,
-    /// Messages that waited then; `None` where the queue could not be listed.
+    /// Messages of the target that waited then; `None` where the queue could not be listed.
     pub messages: Option<u64>,
     /// Recipients that waited then.
     pub recipients: Option<u64>,
+    /// How the flush command ended; `None` while it runs.
+    pub exit: Option<String>,
+    /// What came of it, as far as it was watched.
+    pub outcome: Option<Outcome>,
+}
+
+/// What came of a flush. Messages that came in after it was started don't count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// When the queue was last looked at, in seconds since 1970.
+    pub sampled: i64,
+    /// Messages of the flush that still wait.
+    pub messages_left: u64,
+    /// Recipients of the flush that still wait.
+    pub recipients_left: u64,
+    /// Why they wait, in words.
+    pub why: String,
+    /// Whether the queue has stopped changing: this is the end of it.
+    pub settled: bool,
 }
 
 /// A folder of our own.
@@ -77,7 +104,7 @@ impl Store {
     }
 
     /// One folder, made if need be. It must be ours (or, for root, anybody's) and closed to others,
-    /// as a stranger could otherwise hold the lock or write the record.
+    /// as a stranger could otherwise hold the lock or write the log.
     fn at(directory: &Path, account: &Account) -> Result<Store, String> {
         let shown = directory.display();
         let made = DirBuilder::new().mode(0o700).create(directory);
@@ -94,7 +121,7 @@ impl Store {
             return Err(format!("{shown} can be written to by others"));
         }
         let store = Store { directory: directory.to_owned() };
-        store.lock_file().map_err(|error| format!("{}: {error}", store.lock_path().display()))?;
+        store.private_file("flush.lock").map_err(|error| format!("{shown}/flush.lock: {error}"))?;
         Ok(store)
     }
 
@@ -126,7 +153,7 @@ impl Store {
     }
 
     fn try_turn(&self) -> Result<Turn, NoTurn> {
-        let file = self.lock_file().map_err(|error| NoTurn::Unusable(error.to_string()))?;
+        let file = self.private_file("flush.lock").map_err(|error| NoTurn::Unusable(error.to_string()))?;
         match file.try_lock() {
             Ok(()) => Ok(Turn(file)),
             Err(TryLockError::WouldBlock) => Err(NoTurn::Taken),
@@ -134,69 +161,215 @@ impl Store {
         }
     }
 
-    /// The last flush, if one is on record.
-    pub fn last_flush(&self) -> Option<Flush> {
-        serde_json::from_slice(&fs::read(self.record_path()).ok()?).ok()
-    }
-
-    /// Puts a flush on record. To be called by the holder of the turn alone. The record is replaced as
-    /// a whole, so that a reader sees the old or the new one.
+    /// The last flushes, the latest first.
     ///
     /// # Errors
-    /// Why it could not be written.
-    pub fn record(&self, _turn: &Turn, flush: &Flush) -> Result<(), String> {
-        let new = self.directory.join("last-flush.json.new");
-        let write = || {
-            // A leftover of a process that was killed.
-            let _ = fs::remove_file(&new);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            self.give_to_owner(&file);
-            file.write_all(&serde_json::to_vec(flush)?)?;
-            fs::rename(&new, self.record_path())
-        };
-        write().map_err(|error| format!("{}: {error}", self.record_path().display()))
+    /// Why the log can't be read. One that was never written is empty.
+    pub fn flushes(&self, limit: u32) -> Result<Vec<Flush>, String> {
+        if !self.log_path().exists() {
+            return Ok(Vec::new());
+        }
+        self.with_log(|log| {
+            let mut query = log.prepare(&format!("SELECT {COLUMNS} FROM flush ORDER BY number DESC LIMIT ?1"))?;
+            query.query_map([limit], flush)?.collect()
+        })
+    }
+
+    /// One flush, if it is (still) on record.
+    ///
+    /// # Errors
+    /// As [`Store::flushes`].
+    pub fn flush(&self, number: u64) -> Result<Option<Flush>, String> {
+        if !self.log_path().exists() {
+            return Ok(None);
+        }
+        self.with_log(|log| {
+            let query = format!("SELECT {COLUMNS} FROM flush WHERE number = ?1");
+            log.query_row(&query, [as_signed(number)], flush).optional()
+        })
+    }
+
+    /// Puts a flush on record under the next number, which is returned, and drops the oldest. To be
+    /// called by the holder of the turn alone.
+    ///
+    /// # Errors
+    /// Why it could not be written: a full disk, say.
+    pub fn record(&self, _turn: &Turn, flush: &Flush) -> Result<u64, String> {
+        self.with_log(|log| {
+            // AUTOINCREMENT: a number is never given twice, even when its flush was withdrawn.
+            log.execute(
+                "INSERT INTO flush (started, target, by, messages, recipients) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    flush.started,
+                    flush.target,
+                    flush.by,
+                    flush.messages.map(as_signed),
+                    flush.recipients.map(as_signed)
+                ],
+            )?;
+            let number = log.last_insert_rowid();
+            log.execute("DELETE FROM flush WHERE number <= ?1", [number - as_signed(KEPT)])?;
+            Ok(as_unsigned(number))
+        })
     }
 
     /// Takes a flush off the record that did not run after all: it starts no cool-down.
-    pub fn withdraw(&self, turn: &Turn, previous: Option<&Flush>) {
-        let outcome = match previous {
-            Some(previous) => self.record(turn, previous),
-            None => fs::remove_file(self.record_path()).map_err(|error| error.to_string()),
-        };
+    pub fn withdraw(&self, _turn: &Turn, number: u64) {
+        let outcome = self.with_log(|log| log.execute("DELETE FROM flush WHERE number = ?1", [as_signed(number)]));
         if let Err(error) = outcome {
             system::log(&format!("the flush could not be taken off the record: {error}"));
         }
     }
 
-    fn lock_file(&self) -> std::io::Result<File> {
+    /// Adds how the flush command ended.
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    pub fn add_exit(&self, number: u64, exit: &str) -> Result<(), String> {
+        self.with_log(|log| {
+            log.execute("UPDATE flush SET exit = ?2 WHERE number = ?1", params![as_signed(number), exit]).map(|_| ())
+        })
+    }
+
+    /// Adds what came of the flush. What is settled stays so.
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    pub fn add_outcome(&self, number: u64, outcome: &Outcome) -> Result<(), String> {
+        self.with_log(|log| {
+            log.execute(
+                "UPDATE flush SET sampled = ?2, messages_left = ?3, recipients_left = ?4, why = ?5, settled = ?6 \
+                 WHERE number = ?1 AND settled = 0",
+                params![
+                    as_signed(number),
+                    outcome.sampled,
+                    as_signed(outcome.messages_left),
+                    as_signed(outcome.recipients_left),
+                    outcome.why,
+                    outcome.settled
+                ],
+            )
+            .map(|_| ())
+        })
+    }
+
+    /// Does something with the log. A log that is damaged is set aside, and said so in the error log;
+    /// then it is done with a new one.
+    fn with_log<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
+        let done = self.open_log().and_then(|log| work(&log));
+        let done = match done {
+            Err(error) if is_damaged(&error) => {
+                let aside = self.directory.join(format!("bartleby.db.damaged-{}", jiff::Timestamp::now().as_second()));
+                system::log(&format!(
+                    "{} is damaged ({error}) and was set aside as {}",
+                    self.log_path().display(),
+                    aside.display()
+                ));
+                // Another process may have done so already.
+                let _ = fs::rename(self.log_path(), aside);
+                self.open_log().and_then(|log| work(&log))
+            }
+            done => done,
+        };
+        done.map_err(|error| format!("{}: {error}", self.log_path().display()))
+    }
+
+    fn open_log(&self) -> rusqlite::Result<Connection> {
+        // Made by us, so that it is private from the beginning and belongs to the folder's owner.
+        self.private_file("bartleby.db").map_err(|error| {
+            rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+                Some(error.to_string()),
+            )
+        })?;
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let log = Connection::open_with_flags(self.log_path(), flags)?;
+        log.busy_timeout(PATIENCE)?;
+        log.execute_batch(SCHEMA)?;
+        Ok(log)
+    }
+
+    /// Opens a file of ours, made with mode 0600 if need be. What root makes in another user's folder
+    /// must stay usable for that user.
+    fn private_file(&self, name: &str) -> std::io::Result<File> {
+        let path = self.directory.join(name);
         let options = |create| {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(create).truncate(false).mode(0o600);
             options.custom_flags(nix::libc::O_NOFOLLOW);
             options
         };
-        let file = options(false).open(self.lock_path()).or_else(|_| options(true).open(self.lock_path()))?;
-        self.give_to_owner(&file);
-        Ok(file)
-    }
-
-    /// What root makes in another user's folder must stay usable for that user.
-    fn give_to_owner(&self, file: &File) {
+        let file = options(false).open(&path).or_else(|_| options(true).open(&path))?;
         if let (Ok(folder), Ok(made)) = (fs::metadata(&self.directory), file.metadata())
             && folder.uid() != made.uid()
         {
             // Only root can, and only root needs to.
-            let _ = fchown(file, Some(folder.uid()), Some(folder.gid()));
+            let _ = fchown(&file, Some(folder.uid()), Some(folder.gid()));
         }
+        Ok(file)
     }
 
-    fn lock_path(&self) -> PathBuf {
-        self.directory.join("flush.lock")
+    fn log_path(&self) -> PathBuf {
+        self.directory.join("bartleby.db")
     }
+}
 
-    fn record_path(&self) -> PathBuf {
-        self.directory.join("last-flush.json")
-    }
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS flush (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    started INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    by TEXT NOT NULL,
+    messages INTEGER,
+    recipients INTEGER,
+    exit TEXT,
+    sampled INTEGER,
+    messages_left INTEGER NOT NULL DEFAULT 0,
+    recipients_left INTEGER NOT NULL DEFAULT 0,
+    why TEXT NOT NULL DEFAULT '',
+    settled INTEGER NOT NULL DEFAULT 0
+)";
+
+const COLUMNS: &str =
+    "number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, settled";
+
+fn flush(row: &Row<'_>) -> rusqlite::Result<Flush> {
+    let unsigned = |index| row.get::<_, Option<i64>>(index).map(|number| number.map(as_unsigned));
+    let outcome = match row.get(7)? {
+        None => None,
+        Some(sampled) => Some(Outcome {
+            sampled,
+            messages_left: as_unsigned(row.get(8)?),
+            recipients_left: as_unsigned(row.get(9)?),
+            why: row.get(10)?,
+            settled: row.get(11)?,
+        }),
+    };
+    Ok(Flush {
+        number: as_unsigned(row.get(0)?),
+        started: row.get(1)?,
+        target: row.get(2)?,
+        by: row.get(3)?,
+        messages: unsigned(4)?,
+        recipients: unsigned(5)?,
+        exit: row.get(6)?,
+        outcome,
+    })
+}
+
+/// SQLite's integers are signed; no count comes near their end.
+fn as_signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn as_unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+        // A table of this name with other columns is none of ours.
+        || matches!(error, rusqlite::Error::SqlInputError { .. })
 }
 
 #[cfg(test)]
@@ -208,8 +381,17 @@ mod tests {
         Store::open(Some(directory), &Account::current())
     }
 
-    fn flush(number: u64) -> Flush {
-        Flush { number, started: 1, target: "all".into(), by: "::1".into(), messages: Some(2), recipients: Some(3) }
+    fn new_flush() -> Flush {
+        Flush {
+            number: 0,
+            started: 1,
+            target: "all".into(),
+            by: "::1".into(),
+            messages: Some(2),
+            recipients: Some(3),
+            exit: None,
+            outcome: None,
+        }
     }
 
     #[test]
@@ -226,16 +408,56 @@ mod tests {
     }
 
     #[test]
-    fn the_last_flush_is_remembered_and_a_broken_record_is_none() {
+    fn flushes_are_remembered_with_what_came_of_them() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path()).unwrap();
-        assert_eq!(store.last_flush(), None);
+        assert_eq!(store.flushes(10), Ok(vec![]));
+        assert_eq!(store.flush(1), Ok(None));
         let turn = store.turn().unwrap();
-        store.record(&turn, &flush(1)).unwrap();
-        store.record(&turn, &flush(2)).unwrap();
-        assert_eq!(store.last_flush(), Some(flush(2)));
-        fs::write(store.record_path(), "{\"number\":").unwrap();
-        assert_eq!(store.last_flush(), None);
+        assert_eq!(store.record(&turn, &new_flush()), Ok(1));
+        assert_eq!(store.record(&turn, &new_flush()), Ok(2));
+        store.add_exit(2, "ended with status 0").unwrap();
+        let outcome =
+            Outcome { sampled: 9, messages_left: 1, recipients_left: 2, why: "full (2)".into(), settled: false };
+        store.add_outcome(2, &outcome).unwrap();
+        let settled = Outcome { settled: true, ..outcome.clone() };
+        store.add_outcome(2, &settled).unwrap();
+        store.add_outcome(2, &Outcome::default()).unwrap();
+        let second =
+            Flush { number: 2, exit: Some("ended with status 0".into()), outcome: Some(settled), ..new_flush() };
+        assert_eq!(store.flushes(10), Ok(vec![second, Flush { number: 1, ..new_flush() }]));
+        store.withdraw(&turn, 2);
+        assert_eq!(store.flush(2), Ok(None));
+        assert_eq!(store.record(&turn, &new_flush()), Ok(3), "a number is given once");
+    }
+
+    #[test]
+    fn the_log_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path()).unwrap();
+        let turn = store.turn().unwrap();
+        store.record(&turn, &new_flush()).unwrap();
+        let last = KEPT + 5;
+        store.with_log(|log| log.execute("UPDATE flush SET number = ?1", [as_signed(last)])).unwrap();
+        assert_eq!(store.flushes(10_000).unwrap()[0].number, last);
+        store.with_log(|log| log.execute("UPDATE sqlite_sequence SET seq = ?1", [as_signed(last + KEPT)])).unwrap();
+        store.record(&turn, &new_flush()).unwrap();
+        assert_eq!(store.flushes(10_000).unwrap().len(), 1, "the one that is {KEPT} numbers older is gone");
+    }
+
+    #[test]
+    fn a_damaged_log_is_set_aside() {
+        for damage in [&b"this is no database, however long it is"[..], &[0x53; 5000]] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = store(folder.path()).unwrap();
+            fs::write(store.log_path(), damage).unwrap();
+            assert_eq!(store.flushes(10), Ok(vec![]));
+            let turn = store.turn().unwrap();
+            assert_eq!(store.record(&turn, &new_flush()), Ok(1));
+            let names =
+                fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            assert_eq!(names.filter(|name| name.starts_with("bartleby.db.damaged-")).count(), 1);
+        }
     }
 
     #[test]
@@ -250,9 +472,15 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_file_that_is_a_link_is_not_followed() {
+    fn a_file_that_is_a_link_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         symlink("/etc/passwd", folder.path().join("flush.lock")).unwrap();
         assert!(store(folder.path()).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path()).unwrap();
+        let target = folder.path().join("target");
+        symlink(&target, store.log_path()).unwrap();
+        assert!(store.record(&store.turn().unwrap(), &new_flush()).is_err());
+        assert!(!target.exists());
     }
 }

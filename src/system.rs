@@ -67,6 +67,17 @@ pub fn close_inherited_descriptors() {
     }
 }
 
+/// Closes the standard streams, so that whoever waits for their end waits no longer. They lead to
+/// nowhere from then on, as what is opened next would otherwise take their place.
+pub fn close_standard_streams() {
+    if let Ok(nowhere) = fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        // An error leaves them open, which only keeps somebody waiting.
+        let _ = nix::unistd::dup2_stdin(&nowhere);
+        let _ = nix::unistd::dup2_stdout(&nowhere);
+        let _ = nix::unistd::dup2_stderr(&nowhere);
+    }
+}
+
 /// Writes a line to standard error: the web server's error log, or the terminal.
 pub fn log(line: &str) {
     // Where that can't be written to, there is nobody to tell.

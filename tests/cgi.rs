@@ -354,13 +354,74 @@ fn a_flush_runs_once_and_then_cools_down() {
     assert_eq!((&json["flush"]["last"]["messages"], &json["flush"]["last"]["by"]), (&21.into(), &"192.0.2.7".into()));
     assert!(json["flush"]["wait_seconds"].as_u64().unwrap() > 0);
     let page = machine.get("flushed=1&format=html");
-    assert!(page.body.contains("21 messages waited then, 21 wait now"), "{}", page.body);
+    assert!(page.body.contains("0 of 21 have left the queue, 21 still wait: connection refused (18)"), "{}", page.body);
+    assert!(page.body.contains("so far") && page.body.contains("<progress max=\"21\" value=\"0\""), "{}", page.body);
     assert!(page.body.contains("it can be run again in"));
     assert_eq!(page.field("refresh"), Some("3"));
-    assert!(machine.get("flushed=7&format=html").body.contains("Of queue run 7 there is no record"));
+    assert!(machine.get("flushed=7&format=html").body.contains("Of queue run 7 there is no record."));
     // The command line is under the same cool-down.
     let output = machine.command().arg("flush").output().unwrap();
     assert_eq!((output.status.code(), machine.flushes()), (Some(75), 1));
+}
+
+#[test]
+fn what_comes_of_a_flush_is_put_on_record_without_anybody_looking() {
+    let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/postfix").join(name);
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    // The run delivers all but the last five.
+    let script = format!(
+        "#!/bin/sh\necho '#!/bin/sh\ntail -5 {}' > {}\n",
+        fixture("mixed-json.stdout").display(),
+        machine.path("list").display()
+    );
+    fs::write(machine.path("flush"), script).unwrap();
+    assert_eq!(machine.get("flush").status, 303);
+    let until = Instant::now() + Duration::from_secs(60);
+    let log = loop {
+        let log = machine.json().1["flush"]["log"].clone();
+        if log[0]["outcome"]["settled"] == true {
+            break log;
+        }
+        assert!(Instant::now() < until, "{log:#}");
+        thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!((&log[0]["exit"], &log[0]["outcome"]["messages_left"]), (&"ended with status 0".into(), &5.into()));
+    let page = machine.get("flushed=1&format=html");
+    assert!(page.body.contains("16 of 21 have left the queue, 5 still wait: "), "{}", page.body);
+    assert!(page.body.contains("Done."), "{}", page.body);
+    assert_eq!(page.field("refresh"), None, "it is over");
+}
+
+#[test]
+fn the_command_line_waits_and_its_status_tells_what_left() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/postfix/mixed-json.stdout");
+    for (rest, code, words) in [
+        ("true".to_owned(), 0, "all 21 have left the queue"),
+        (format!("head -20 {}", fixture.display()), 1, "1 of 21 have left the queue, 20 still wait: "),
+    ] {
+        let machine = Machine::with_fixture("postfix/mixed-json");
+        let script = format!("#!/bin/sh\necho '#!/bin/sh\n{rest}' > {}\n", machine.path("list").display());
+        fs::write(machine.path("flush"), script).unwrap();
+        let output = machine.command().args(["flush", "--wait"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.starts_with(&format!("Queue run 1: {words}")), "{text}");
+    }
+}
+
+#[test]
+fn a_run_that_moves_nothing_is_called_so() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert_eq!(machine.get("flush=all").status, 303);
+    let until = Instant::now() + Duration::from_secs(60);
+    while !machine
+        .get("flushed=1&format=html")
+        .body
+        .contains("nothing moved, all 21 still wait: connection refused (18)")
+    {
+        assert!(Instant::now() < until, "{}", machine.get("flushed=1&format=html").body);
+        thread::sleep(Duration::from_millis(500));
+    }
 }
 
 #[test]
@@ -460,7 +521,10 @@ fn without_a_state_directory_it_lists_and_flushes_all_the_same_and_says_so() {
     assert_eq!(machine.get("flush").status, 303);
     assert_eq!(machine.flushes(), 2);
     let page = machine.get("format=html").body;
-    assert!(page.contains("The cool-down between queue runs is off") && page.contains("is not a folder"), "{page}");
+    assert!(
+        page.contains("The cool-down between queue runs and their log are off") && page.contains("is not a folder"),
+        "{page}"
+    );
 }
 
 #[test]

@@ -122,6 +122,17 @@ impl Exit {
         self.ending == Ending::Exited && self.code == Some(0)
     }
 
+    /// How it ended and what it said, on one line.
+    pub fn describe(&self) -> String {
+        let how = match (self.code, self.signal) {
+            (Some(code), _) => format!("ended with status {code}"),
+            (None, Some(signal)) => format!("was killed by signal {signal}"),
+            (None, None) => "did not end".into(),
+        };
+        let words: String = self.words().chars().take(500).collect();
+        if words.is_empty() { how } else { format!("{how}: “{words}”") }
+    }
+
     /// What was said, on one line.
     pub fn words(&self) -> String {
         self.said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")

@@ -70,6 +70,21 @@ impl Cause {
         SIGNS.into_iter().find(|(_, signs)| signs.iter().any(|sign| reason.contains(sign))).map(|(cause, _)| cause)
     }
 
+    /// The cause in a word or two, for a list.
+    pub fn short(self) -> &'static str {
+        match self {
+            Cause::Refused => "connection refused",
+            Cause::TimedOut => "connection timed out",
+            Cause::Unreachable => "unreachable",
+            Cause::NoName => "name not found",
+            Cause::BrokenOff => "connection broken off",
+            Cause::Greylisted => "greylisted",
+            Cause::MailboxFull => "mailbox full",
+            Cause::Tls => "encryption failed",
+            Cause::Busy => "server busy",
+        }
+    }
+
     /// The cause as the second half of a sentence about the destination.
     pub fn phrase(self) -> &'static str {
         match self {

@@ -83,7 +83,8 @@ impl<W: Write> Streamed for Json<W> {
                 "allowed": report.flush.possible.is_ok(),
                 "wait_seconds": report.flush.wait_seconds,
                 "under_way": report.flush.under_way,
-                "last": report.flush.last.as_ref().map(last_flush),
+                "last": report.flush.last().map(flush),
+                "log": report.flush.log.iter().map(flush).collect::<Vec<_>>(),
                 "error": report.flush.possible.as_ref().err().map(error),
             }),
         )?;
@@ -102,7 +103,7 @@ fn error(trouble: &Trouble) -> Value {
     json!({"message": trouble.to_string(), "remedy": trouble.remedy()})
 }
 
-fn last_flush(flush: &Flush) -> Value {
+fn flush(flush: &Flush) -> Value {
     json!({
         "number": flush.number,
         "started": rfc3339(flush.started),
@@ -110,6 +111,14 @@ fn last_flush(flush: &Flush) -> Value {
         "by": flush.by,
         "messages": flush.messages,
         "recipients": flush.recipients,
+        "exit": flush.exit,
+        "outcome": flush.outcome.as_ref().map(|outcome| json!({
+            "sampled": rfc3339(outcome.sampled),
+            "settled": outcome.settled,
+            "messages_left": outcome.messages_left,
+            "recipients_left": outcome.recipients_left,
+            "why": outcome.why,
+        })),
     })
 }
 

@@ -14,6 +14,7 @@ use crate::flush::Readiness;
 use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
 use crate::queue::{Message, Window};
+use crate::store::{Flush, Outcome};
 
 /// The program's name and version.
 pub const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
@@ -38,6 +39,8 @@ pub struct Report {
     pub filesystems: Vec<Filesystem>,
     /// Whether and when the queue can be run.
     pub flush: Readiness,
+    /// The flush that was asked for, and what the listing tells of it.
+    pub followed: Option<(Flush, Outcome)>,
 }
 
 impl Report {
@@ -51,6 +54,7 @@ impl Report {
             filesystems: disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk),
             flush: Readiness::find(context, &listing.facts),
             unexplained: None,
+            followed: None,
             selection,
             listing,
         }

@@ -4,7 +4,6 @@ use maud::{Markup, html};
 
 use super::super::Report;
 use super::super::words::{count, printable};
-use super::flush_line;
 
 /// Which mail server and version, which command, when, how long, and whether anything is missing.
 pub fn foot(report: &Report) -> Markup {
@@ -29,7 +28,6 @@ pub fn foot(report: &Report) -> Markup {
                     " short; they end in “…”."
                 }
             }
-            @if let Some(last) = &report.flush.last { p { (printable(&flush_line(report, last))) "." } }
             p {
                 "Also as " a href="?format=text" { "text" } " and as " a href="?format=json" { "JSON" } "."
             }

@@ -4,6 +4,7 @@ mod disk;
 mod foot;
 mod links;
 mod messages;
+mod runs;
 mod status;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -69,6 +70,7 @@ pub fn page(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup {
             (status::status(report, tone, asked))
             (messages::messages(report, rows, asked))
             (disk::disk(report))
+            (runs::runs(report))
             (foot::foot(report))
         },
     )
@@ -91,14 +93,10 @@ pub fn notice(host: &str, title: &str, message: &str, remedy: &str) -> Markup {
     )
 }
 
-/// What is told of a flush that just was started, or that its number asks for.
+/// Which flush it was, when and by whom.
 fn flush_line(report: &Report, flush: &Flush) -> String {
-    let waited = match flush.messages {
-        Some(1) => "1 message waited then".into(),
-        Some(messages) => format!("{} messages waited then", thousands(messages)),
-        None => "how many messages waited then is not known".to_owned(),
-    };
-    format!("Queue run {}, started at {} by {}: {waited}", flush.number, report.local_time(flush.started), flush.by)
+    let what = if flush.target == "all" { String::new() } else { format!(" of {}", flush.target) };
+    format!("Queue run {}{what}, {} by {}", flush.number, report.local_time(flush.started), flush.by)
 }
 
 fn frame(title: &str, tone: Tone, host: &str, body: Markup) -> Markup {

@@ -7,6 +7,7 @@ use super::super::sentences::Sentences;
 use super::super::words::{bytes, duration, printable, short_duration, thousands};
 use super::{Tone, flush_line, links};
 use crate::mta::trouble::Trouble;
+use crate::outcome;
 use crate::request::{Asked, Target};
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
@@ -36,7 +37,7 @@ pub fn status(report: &Report, tone: Tone, asked: &Asked) -> Markup {
             }
             @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
             @if report.listing.summary.messages > 0 { (figures(report)) }
-            @if let Some(number) = asked.flushed { (flushed(report, number)) }
+            @if let Some(number) = asked.flushed { (followed(report, number)) }
             (flush(report))
         }
     }
@@ -56,22 +57,25 @@ fn figures(report: &Report) -> Markup {
     }
 }
 
-/// What became of a flush since it was started, as far as the queue tells.
-fn flushed(report: &Report, number: u64) -> Markup {
-    let on_record = report.flush.last.as_ref().filter(|last| last.number == number);
-    let now = match (&report.listing.trouble, report.listing.summary.messages) {
-        (Some(_), _) => "how many wait now is not known".to_owned(),
-        (None, 0) => "none waits now".to_owned(),
-        (None, 1) => "1 waits now".to_owned(),
-        (None, messages) => format!("{} wait now", thousands(messages)),
+/// What comes of the flush that was asked for.
+fn followed(report: &Report, number: u64) -> Markup {
+    let Some((flush, outcome)) = &report.followed else {
+        return html! { p.outcome { "Of queue run " (number) " there is no record." } };
     };
     html! {
-        p.outcome role="status" {
-            @match on_record {
-                Some(flush) => { (printable(&flush_line(report, flush))) ", " (now) "." }
-                None => { "Of queue run " (number) " there is no record (only the last one is kept); " (now) "." }
+        div.outcome role="status" {
+            p {
+                (printable(&flush_line(report, flush))) ": "
+                @if report.listing.trouble.is_some() && !outcome.settled { "what came of it is not known." }
+                @else {
+                    (printable(&outcome::sentence(flush, outcome)))
+                    @if outcome.settled { ". Done." } @else { " so far." }
+                }
             }
-            @if report.flush.under_way { " It still goes on." }
+            @if let Some(all) = flush.messages.filter(|all| *all > 0 && report.listing.trouble.is_none()) {
+                progress max=(all) value=(all.saturating_sub(outcome.messages_left)) { (outcome.messages_left) " left" }
+            }
+            @if report.flush.under_way { p { "The mail server is still at it." } }
         }
     }
 }
@@ -98,7 +102,10 @@ fn flush(report: &Report) -> Markup {
             _ => {}
         }
         @if let Some(reason) = report.flush.unguarded.as_ref().filter(|_| waits) {
-            p.aside { "The cool-down between queue runs is off, as no folder is usable for it: " (printable(reason)) "." }
+            p.aside {
+                "The cool-down between queue runs and their log are off, as there is nowhere to keep them: "
+                (printable(reason)) "."
+            }
         }
     }
 }

@@ -1,0 +1,40 @@
+//! The log of queue runs.
+
+use maud::{Markup, html};
+
+use super::super::Report;
+use super::super::words::printable;
+use super::flush_line;
+use crate::outcome;
+use crate::store::Flush;
+
+/// The last runs, each with what came of it.
+pub fn runs(report: &Report) -> Markup {
+    if report.flush.log.is_empty() {
+        return html! {};
+    }
+    html! {
+        section aria-labelledby="runs" {
+            h2 #runs { "Queue runs" }
+            ul.runs { @for flush in &report.flush.log { li { (run(report, flush)) } } }
+        }
+    }
+}
+
+fn run(report: &Report, flush: &Flush) -> Markup {
+    let waited = flush.messages.map_or("it is not known how many waited".into(), |all| format!("{all} waited"));
+    html! {
+        a href={ "?flushed=" (flush.number) } { (printable(&flush_line(report, flush))) } ": "
+        @match &flush.outcome {
+            Some(outcome) => {
+                (printable(&outcome::sentence(flush, outcome)))
+                @if !outcome.settled { " (when last seen)" }
+            }
+            None => { (waited) "; what came of it was not watched" }
+        }
+        "."
+        @if let Some(exit) = flush.exit.as_ref().filter(|exit| *exit != "ended with status 0") {
+            " The command " (printable(exit)) "."
+        }
+    }
+}
