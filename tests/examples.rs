@@ -11,7 +11,8 @@ const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bartleby.to
 
 #[test]
 fn the_example_configuration_changes_nothing() {
-    assert_eq!(Config::read(Path::new(EXAMPLE)), Ok(Config::default()));
+    let read = Config::read(Path::new(EXAMPLE)).expect(EXAMPLE);
+    assert_eq!(read, Config { file: Some(EXAMPLE.into()), ..Config::default() });
 }
 
 #[test]
