@@ -169,9 +169,14 @@ pub fn explain(context: &Context, rows: &mut [Message<'static>]) -> Result<(), T
         if exit.ending == Ending::Deadline {
             return Ok(());
         }
-        // The message may have gone meanwhile; a refusal is one for all.
-        source.mta.reason_verdict(&command, &exit, &context.account)?;
-        for (address, reason) in source.mta.read_reasons(&String::from_utf8_lossy(&output)) {
+        let output = String::from_utf8_lossy(&output);
+        if !exit.success() {
+            // The message may have gone meanwhile; a refusal is one for all.
+            let exit = Exit { said: format!("{output}\n{}", exit.said), ..exit };
+            source.mta.reason_verdict(&command, &exit, &context.account)?;
+            continue;
+        }
+        for (address, reason) in source.mta.read_reasons(&output) {
             for recipient in message.recipients.iter_mut().filter(|recipient| recipient.address == address) {
                 recipient.reason = Some(reason.clone().into());
             }

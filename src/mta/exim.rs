@@ -121,17 +121,22 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
 
 /// A line of the message log about a recipient that was put off: the recipient and why.
 ///
-/// `2026-11-23 11:28:02.989 full@example.com R=primary T=remote defer (-44) H=... DT=0.000s: reason`,
-/// with `log_selector` and `-D` deciding what stands between.
+/// `2026-11-23 11:28:02.989 full@example.com R=primary T=remote defer (-44) H=... DT=0.000s: reason`, with
+/// `log_selector` deciding what stands between. Where the envelope's recipient is another address (an
+/// alias) or is only written otherwise (a local part in quotes), it stands in angle brackets behind.
 fn deferral(line: &str) -> Option<(String, String)> {
     let (before, after) = line.split_once(" defer (")?;
     let mut words = before.splitn(3, ' ');
     let (_date, _time, rest) = (words.next()?, words.next()?, words.next()?);
-    // A local part in quotes may hold a space; what follows the address are words such as R=router.
-    let address = rest.split(" R=").next()?.split(" <").next()?.trim_start_matches("== ");
+    let addresses = rest.rsplit_once(" R=").map_or(rest, |(addresses, _)| addresses);
+    let address = match addresses.strip_suffix('>').and_then(|addresses| addresses.rsplit_once(" <")) {
+        Some((_, envelope)) => envelope,
+        None => addresses,
+    };
     let reason = after.split_once("): ").or_else(|| after.split_once(") ")).map(|(_, reason)| reason)?;
+    // The connection's fields end with the first colon that a space follows.
     let reason =
-        reason.split_once("s: ").filter(|(fields, _)| fields.starts_with("H=")).map_or(reason, |(_, text)| text);
+        reason.split_once(": ").filter(|(fields, _)| fields.starts_with("H=")).map_or(reason, |(_, text)| text);
     Some((address.to_owned(), reason.to_owned()))
 }
 
@@ -339,6 +344,15 @@ mod tests {
             reasons[0].1
         );
         assert!(reasons[1].1.contains("452 4.2.2 The email account"));
+        let read = |line| deferral(line).unwrap();
+        let quoted = r#"2026-11-23 15:20:02 john "jb" doe@example.com <"john \"jb\" doe"@example.com> R=primary T=to_primary defer (-54): retry time not reached"#;
+        assert_eq!(read(quoted), (r#""john \"jb\" doe"@example.com"#.into(), "retry time not reached".into()));
+        let plain = "2026-11-23 15:20:02 user@other.example R=primary T=to_primary defer (111): Connection refused";
+        assert_eq!(read(plain), ("user@other.example".into(), "Connection refused".into()));
+        let refused =
+            "2026-11-23 15:20:02 a@x.example R=primary T=to_primary defer (-44) H=mx [2001:db8::1]: SMTP error: 450 no";
+        assert_eq!(read(refused).1, "SMTP error: 450 no");
+        assert_eq!(deferral("2026-11-23 15:20:02 H=127.0.0.2 [127.0.0.2] Connection refused"), None);
     }
 
     #[test]

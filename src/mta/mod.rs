@@ -116,7 +116,7 @@ pub trait Mta {
         None
     }
 
-    /// Whether that command was refused.
+    /// Whether that command, which failed, was refused.
     ///
     /// # Errors
     /// The refusal; a message that has gone meanwhile is none.

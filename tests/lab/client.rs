@@ -29,6 +29,17 @@ pub fn send(mta: &dyn Mta, mails: impl FnOnce(bool) -> Vec<Mail>) -> Vec<Queued>
     queued
 }
 
+/// The reply to a recipient that should not be taken.
+pub fn recipient_reply(recipient: &str) -> String {
+    let mut session = Session::open().unwrap();
+    session.say("EHLO client.example.org");
+    session.say("MAIL FROM:<alice@example.org>");
+    session.0.get_mut().write_all(format!("RCPT TO:<{recipient}>\r\n").as_bytes()).unwrap();
+    let reply = session.any_reply();
+    session.say("QUIT");
+    reply
+}
+
 struct Session(BufReader<TcpStream>);
 
 impl Session {
@@ -57,8 +68,16 @@ impl Session {
         self.reply(command)
     }
 
-    /// A reply of one or more lines, which must be a good one.
+    /// A reply, which must be a good one.
     fn reply(&mut self, command: &str) -> String {
+        let reply = self.any_reply();
+        let command = &command[..command.len().min(100)];
+        assert!(reply.starts_with(['2', '3']), "{command:?} was answered: {reply:?}");
+        reply
+    }
+
+    /// A reply of one or more lines.
+    fn any_reply(&mut self) -> String {
         let mut reply = String::new();
         loop {
             let start = reply.len();
@@ -67,8 +86,6 @@ impl Session {
                 break;
             }
         }
-        let command = &command[..command.len().min(100)];
-        assert!(reply.starts_with(['2', '3']), "{command:?} was answered: {reply:?}");
         reply
     }
 }

@@ -15,7 +15,7 @@ use crate::apache::{self, SNIPPET};
 use crate::evidence::Evidence;
 use crate::mta::Mta;
 use crate::primary::Primary;
-use crate::{layer, syslog, wait};
+use crate::{layer, page, syslog, wait};
 
 /// The name of the backup MX.
 pub const HOSTNAME: &str = "bartleby.example.net";
@@ -114,6 +114,7 @@ fn end_of(mut child: Child) -> Option<ExitStatus> {
 /// Starts everything, then the test itself.
 fn inside(mta: &'static dyn Mta, test: fn(&mut Lab)) {
     let _evidence = Evidence { mta };
+    page::ask_for_json_with(mta.json_query());
     syslog::start();
     mta.start();
     let snippet = fs::read_to_string(Path::new(BROUGHT).join(SNIPPET)).unwrap();

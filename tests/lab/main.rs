@@ -12,6 +12,7 @@
 mod apache;
 mod client;
 mod evidence;
+mod exim;
 mod hostile;
 mod http;
 mod layer;
@@ -23,12 +24,14 @@ mod page;
 mod postfix;
 mod primary;
 mod response_headers;
+mod rule;
 mod sendmail;
 mod session;
 mod story;
 mod syslog;
 mod wait;
 
+use exim::Exim;
 use machine::in_lab;
 use postfix::Postfix;
 use sendmail::Sendmail;
@@ -61,6 +64,21 @@ fn sendmail_as_backup_mx() {
 #[test]
 fn sendmail_refusing_is_never_an_empty_queue() {
     in_lab("sendmail_refusing_is_never_an_empty_queue", &Sendmail, sendmail::refusing);
+}
+
+#[test]
+fn exim_as_backup_mx() {
+    in_lab("exim_as_backup_mx", &Exim, exim::backup_mx);
+}
+
+#[test]
+fn exim_by_its_own_options() {
+    in_lab("exim_by_its_own_options", &Exim, exim::by_its_own_options);
+}
+
+#[test]
+fn exim_running_a_part_of_the_queue() {
+    in_lab("exim_running_a_part_of_the_queue", &Exim, exim::part_of_the_queue);
 }
 
 #[test]

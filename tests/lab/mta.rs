@@ -25,6 +25,16 @@ pub trait Mta: Sync {
     /// The queue id in its reply to the end of a message.
     fn queue_id(&self, reply: &str) -> String;
 
+    /// How the tests ask the program for JSON.
+    fn json_query(&self) -> &'static str {
+        "?format=json"
+    }
+
+    /// Whether a reason is this mail server's way to say that nobody listened.
+    fn is_refusal(&self, reason: &str) -> bool {
+        reason.contains("Connection refused")
+    }
+
     /// Whether what the program shows is this address or reason, as far as the mail server itself
     /// tells it.
     fn shows(&self, shown: &str, whole: &str) -> bool {

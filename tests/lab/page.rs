@@ -2,6 +2,7 @@
 //! allowed address.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
@@ -69,7 +70,7 @@ pub struct Message {
     pub state: String,
     /// The envelope sender.
     pub sender: String,
-    /// The recipients that still wait.
+    /// Its recipients.
     pub recipients: Vec<Recipient>,
 }
 
@@ -80,6 +81,8 @@ pub struct Recipient {
     pub address: String,
     /// Why it waits.
     pub reason: Option<String>,
+    /// Whether it has its copy already.
+    pub delivered: bool,
 }
 
 /// One disk.
@@ -110,9 +113,17 @@ impl Listing {
 
     /// Every recipient that waits, with the reason.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, &str)> {
-        let recipients = self.messages.iter().flat_map(|message| &message.recipients);
+        let recipients =
+            self.messages.iter().flat_map(|message| &message.recipients).filter(|recipient| !recipient.delivered);
         recipients.map(|recipient| (recipient.address.as_str(), recipient.reason.as_deref().unwrap_or_default()))
     }
+}
+
+static JSON: OnceLock<&str> = OnceLock::new();
+
+/// Sets the query by which this lab asks for JSON.
+pub fn ask_for_json_with(query: &'static str) {
+    JSON.set(query).unwrap();
 }
 
 /// The path of the program with this query.
@@ -141,7 +152,7 @@ pub fn json(status: u16) -> Listing {
 
 /// The JSON with this status, or what came instead.
 pub fn try_json(status: u16) -> Result<Listing, String> {
-    let answer = http::get(ALLOWED, &target("?format=json")).map_err(|error| error.to_string())?;
+    let answer = http::get(ALLOWED, &target(JSON.get().unwrap())).map_err(|error| error.to_string())?;
     if answer.status != status {
         return Err(format!("status {}: {}", answer.status, answer.body));
     }

@@ -3,16 +3,15 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 use crate::client::{self, Queued};
-use crate::machine::{BROUGHT, Lab};
+use crate::machine::Lab;
 use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{page, story};
+use crate::{page, rule, story};
 
 const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
 
@@ -128,14 +127,8 @@ fn refused_with_the_remedy(messages: usize) {
     assert_eq!(listing.flush.wait_seconds, 0, "{:?}", listing.flush);
 }
 
-/// Installs the shipped rule, and nothing else.
 fn allow_flush() {
-    let installed = "/etc/sudoers.d/bartleby";
-    fs::copy(Path::new(BROUGHT).join("sudoers.sendmail"), installed).unwrap();
-    fs::set_permissions(installed, Permissions::from_mode(0o440)).unwrap();
-    // As the rule's own comment says: nothing may be listed in there, but the rule be looked for.
-    fs::set_permissions("/etc/sudoers.d", Permissions::from_mode(0o751)).unwrap();
-    run("visudo", &["--check"]);
+    rule::install("sudoers.sendmail");
     let listing = page::json(200);
     assert!(listing.flush.allowed, "{:?}", listing.flush);
 }

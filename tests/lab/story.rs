@@ -18,7 +18,7 @@ pub fn outage(lab: &mut Lab) -> Vec<Queued> {
     let queued = client::send(lab.mta, mails::varied);
     let listing = wait::until("every mail is deferred", 30, || {
         let listing = page::try_json(200)?;
-        let refused = listing.waiting().filter(|(_, reason)| reason.contains("Connection refused")).count();
+        let refused = listing.waiting().filter(|(_, reason)| lab.mta.is_refusal(reason)).count();
         let settled =
             refused == recipients(&queued) && listing.messages.iter().all(|message| message.state == "deferred");
         settled.then_some(()).ok_or(format!("{listing:?}"))?;
@@ -189,4 +189,14 @@ pub fn not_listed(status: &str, remedy: &str) {
     assert!([200, 503].contains(&page.status), "{page:?}");
     assert!(page.body.contains("</html>") && page.body.contains(remedy), "{}", page.body);
     assert!(!page.body.contains("is empty"), "a failure is shown as an empty queue: {}", page.body);
+}
+
+/// The mail server refuses each of these recipients, whoever asks; nothing is queued.
+pub fn relay_is_closed(lab: &Lab, recipients: &[&str]) {
+    let before = page::json(200).queue.messages;
+    for recipient in recipients {
+        let reply = client::recipient_reply(recipient);
+        assert!(reply.starts_with('5'), "{} takes mail for {recipient}: {reply}", lab.mta.kind());
+    }
+    assert_eq!(page::json(200).queue.messages, before);
 }
