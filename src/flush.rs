@@ -146,6 +146,7 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
     }
     let waiting = Waiting::find(context, target);
     let commands = commands(context, &facts, &part(context, target, &waiting)?)?;
+    let commands = [preparation(context, &facts), commands].concat();
     let mut flush = Flush {
         number: 0,
         started: context.clock.now,
@@ -164,7 +165,7 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
         }
     }
     let outcome = run(context, &flush, &commands, turn.as_ref()).and_then(|exit| match exit {
-        Some(exit) => source.mta.flush_verdict(&commands[0], &exit, &context.account),
+        Some(exit) => source.mta.flush_verdict(&commands[commands.len() - 1], &exit, &context.account),
         None => Ok(()),
     });
     if let (Err(_), Some(store), Some(turn)) = (&outcome, store, &turn) {
@@ -343,6 +344,24 @@ fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Result<Vec<Arg
         Some(prefix) => Ok(own.iter().map(|command| prefix.clone().and(command)).collect()),
         None => Err(obstacle),
     }
+}
+
+/// How long the question before a flush may take.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What has to be run before the flush, as far as this user may.
+fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
+    let Ok(source) = &context.source else { return Vec::new() };
+    let Some(question) = source.mta.flush_question().filter(|_| context.config.mta.flush_command.is_empty()) else {
+        return Vec::new();
+    };
+    let is_free = source.mta.flush_obstacle(facts, &context.account).is_none();
+    let allowed = |command: &Argv| {
+        if is_free { Some(command.clone()) } else { privilege::prefix(command).map(|prefix| prefix.and(command)) }
+    };
+    let running = allowed(&question).and_then(|question| command::start(&question).ok());
+    let answer = running.map(|running| running.collect(Instant::now() + QUESTION_PATIENCE).1).unwrap_or_default();
+    source.mta.flush_preparation(&String::from_utf8_lossy(&answer)).iter().filter_map(allowed).collect()
 }
 
 #[cfg(test)]

@@ -101,6 +101,16 @@ pub trait Mta {
     /// The commands that make a part of the queue be delivered now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;
 
+    /// A question to be asked before a flush, with the same rights.
+    fn flush_question(&self) -> Option<Argv> {
+        None
+    }
+
+    /// What has to be run before the flush, as the answer to that question tells.
+    fn flush_preparation(&self, _answer: &str) -> Vec<Argv> {
+        Vec::new()
+    }
+
     /// What the mail server's settings have against this user running the queue; `None` where
     /// nothing is known to be in the way.
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble>;

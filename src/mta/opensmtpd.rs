@@ -58,6 +58,16 @@ impl Mta for OpenSmtpd {
         }
     }
 
+    /// After errors a route to the primary is disabled, for up to an hour; what is scheduled meanwhile fails
+    /// at once, untried.
+    fn flush_question(&self) -> Option<Argv> {
+        Some(Argv::new(&self.program, &["show", "routes"]))
+    }
+
+    fn flush_preparation(&self, answer: &str) -> Vec<Argv> {
+        answer.lines().filter_map(disabled_route).map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
+    }
+
     /// Only root may ask the daemon anything.
     fn flush_obstacle(&self, _facts: &Facts, account: &Account) -> Option<Trouble> {
         (!account.is_root()).then(|| Trouble::NotPermitted {
@@ -78,6 +88,14 @@ impl Mta for OpenSmtpd {
 fn facts(output: &str) -> Facts {
     let version = output.lines().find_map(|line| line.strip_prefix("version: OpenSMTPD "));
     Facts { version: version.map(str::to_owned), ..Facts::default() }.or_usual("/var/spool/smtpd")
+}
+
+/// The id of a disabled route in `2. [] <-> 192.0.2.1 (mx.example.com) -D-- nconn=0 nerror=3 penalty=2 timeout=1m`
+/// (`IMSG_CTL_MTA_SHOW_ROUTES` of OpenSMTPD's `mta.c`).
+fn disabled_route(line: &str) -> Option<&str> {
+    let (id, rest) = line.split_once(". ")?;
+    let flags = rest.split(' ').find(|word| word.len() == 4 && word.bytes().all(|byte| b"-NDQK".contains(&byte)))?;
+    (flags.as_bytes()[1] == b'D' && id.bytes().all(|byte| byte.is_ascii_digit())).then_some(id)
 }
 
 fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
@@ -315,6 +333,16 @@ mod tests {
         let forged = line("a@x.example|b@y.example|b@y.example", "x|1|1|1|1|pending|1|y");
         assert_eq!(Envelope::read(&forged).unwrap().sender, None);
         assert_eq!(Envelope::read(&line(&"|".repeat(500), "")).unwrap().sender, None);
+    }
+
+    #[test]
+    fn disabled_routes_are_resumed() {
+        let line = |flags| format!("12. [] <-> 127.0.0.2 {flags} nconn=0 nerror=3 penalty=1 timeout=12s");
+        assert_eq!(disabled_route(&line("-D--")), Some("12"));
+        assert_eq!(disabled_route(&line("NDQ-")), Some("12"));
+        assert_eq!(disabled_route(&line("----")), None);
+        assert_eq!(disabled_route("soup"), None);
+        assert_eq!(disabled_route("-x. a -D--"), None);
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub enum Trouble {
 fn rule(account: &Account, arguments: &[&str], program: &Path) -> String {
     let commands: Vec<_> = arguments.iter().map(|arguments| format!("{} {arguments}", program.display())).collect();
     format!(
-        "As root (needs the package sudo; nothing else to configure): \
+        "As root (needs the package sudo, or, with examples/doas.conf, doas; nothing else to configure): \
          echo '{} ALL=(root) NOPASSWD: {}' > /etc/sudoers.d/bartleby && chmod 440 /etc/sudoers.d/bartleby && chmod a+x /etc/sudoers.d",
         account.name,
         commands.join(", ")
@@ -222,7 +222,7 @@ impl Trouble {
                 rule(account, &["-bp", "-qf"], program)
             ),
             Trouble::NotPermitted { account, program, .. } => {
-                format!("Only root may ask OpenSMTPD. {}", rule(account, &["show queue", "schedule all"], program))
+                format!("Only root may ask OpenSMTPD. {}", rule(account, &["show queue", "schedule all", "show routes", "^resume route [0-9]+$"], program))
             }
             Trouble::NoNewPrivileges { .. } => "Give the web server's unit back what its children need. As root: \
                  systemctl edit apache2 (Red Hat: httpd), add the two lines [Service] and NoNewPrivileges=no, \

@@ -24,7 +24,8 @@ pub fn send(mta: &dyn Mta, mails: impl FnOnce(bool) -> Vec<Mail>) -> Vec<Queued>
     let mut session =
         wait::until("the backup MX takes mail", 20, || Session::open().map_err(|error| error.to_string()));
     let utf8 = session.say("EHLO client.example.org").contains("SMTPUTF8");
-    let queued = mails(utf8).into_iter().map(|mail| Queued { id: mta.queue_id(&session.send(&mail)), mail }).collect();
+    let taken = mails(utf8).into_iter().filter(|mail| mta.takes(mail));
+    let queued = taken.map(|mail| Queued { id: mta.queue_id(&session.send(&mail)), mail }).collect();
     session.say("QUIT");
     queued
 }

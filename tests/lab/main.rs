@@ -20,6 +20,7 @@ mod machine;
 mod mails;
 mod mta;
 mod open_copy;
+mod opensmtpd;
 mod page;
 mod postfix;
 mod primary;
@@ -33,6 +34,7 @@ mod wait;
 
 use exim::Exim;
 use machine::in_lab;
+use opensmtpd::OpenSmtpd;
 use postfix::Postfix;
 use sendmail::Sendmail;
 
@@ -79,6 +81,16 @@ fn exim_by_its_own_options() {
 #[test]
 fn exim_running_a_part_of_the_queue() {
     in_lab("exim_running_a_part_of_the_queue", &Exim, exim::part_of_the_queue);
+}
+
+#[test]
+fn opensmtpd_as_backup_mx() {
+    in_lab("opensmtpd_as_backup_mx", &OpenSmtpd, opensmtpd::backup_mx);
+}
+
+#[test]
+fn opensmtpd_with_doas() {
+    in_lab("opensmtpd_with_doas", &OpenSmtpd, opensmtpd::with_doas);
 }
 
 #[test]

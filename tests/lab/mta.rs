@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use crate::mails::Mail;
+
 /// A mail server of the lab. What acts on it is called on the lab's own machine, as root.
 pub trait Mta: Sync {
     /// Its name in the program's JSON, and the name of its layer.
@@ -28,6 +30,11 @@ pub trait Mta: Sync {
     /// How the tests ask the program for JSON.
     fn json_query(&self) -> &'static str {
         "?format=json"
+    }
+
+    /// Whether it takes such a mail at all.
+    fn takes(&self, _mail: &Mail) -> bool {
+        true
     }
 
     /// Whether a reason is this mail server's way to say that nobody listened.
