@@ -1,8 +1,10 @@
 //! The rest of the Internet: hands mails to the backup MX by SMTP.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use crate::mails::{LINE, Mail};
 use crate::mta::Mta;
@@ -30,9 +32,9 @@ pub fn send(mta: &dyn Mta, mails: impl FnOnce(bool) -> Vec<Mail>) -> Vec<Queued>
     queued
 }
 
-/// The reply to a recipient that should not be taken.
+/// The reply to a recipient, from an address that is not this machine's own.
 pub fn recipient_reply(recipient: &str) -> String {
-    let mut session = Session::open().unwrap();
+    let mut session = wait::until("the backup MX answers", 20, || Session::from_elsewhere().map_err(|e| e.to_string()));
     session.say("EHLO client.example.org");
     session.say("MAIL FROM:<alice@example.org>");
     session.0.get_mut().write_all(format!("RCPT TO:<{recipient}>\r\n").as_bytes()).unwrap();
@@ -45,7 +47,18 @@ struct Session(BufReader<TcpStream>);
 
 impl Session {
     fn open() -> std::io::Result<Session> {
-        let stream = TcpStream::connect(BACKUP_MX)?;
+        Session::over(TcpStream::connect(BACKUP_MX)?)
+    }
+
+    fn from_elsewhere() -> std::io::Result<Session> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 99), 0).into())?;
+        let backup_mx: SocketAddrV4 = BACKUP_MX.parse().map_err(std::io::Error::other)?;
+        socket.connect(&backup_mx.into())?;
+        Session::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> std::io::Result<Session> {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut session = Session(BufReader::new(stream));
         session.reply("the greeting");

@@ -59,6 +59,11 @@ fn postfix_running_a_part_of_the_queue() {
 }
 
 #[test]
+fn postfix_refusing_an_unknown_recipient() {
+    in_lab("postfix_refusing_an_unknown_recipient", &Postfix, postfix::unknown_recipient);
+}
+
+#[test]
 fn sendmail_as_backup_mx() {
     in_lab("sendmail_as_backup_mx", &Sendmail, sendmail::backup_mx);
 }

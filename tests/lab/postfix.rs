@@ -1,17 +1,20 @@
 //! Postfix as the backup MX, and what only Postfix does.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::client::{self, Queued};
-use crate::machine::Lab;
+use crate::machine::{BROUGHT, Lab};
 use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::page;
 use crate::primary::{self, Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW, TURNED_AWAY};
 use crate::{apache, story, wait};
+
+const RECIPIENTS: &str = "/etc/postfix/relay_recipients";
 
 /// Debian's Postfix.
 pub struct Postfix;
@@ -25,21 +28,33 @@ impl Mta for Postfix {
         &["postfix"]
     }
 
+    fn brings(&self) -> &'static [&'static str] {
+        &["examples/postfix/main.cf"]
+    }
+
+    /// The example as it is. Only what is the lab's own differs: the one address that is listened on, a third
+    /// domain, and that not all of 127.0.0.0/8 is this machine, so that there are strangers.
     fn start(&self) {
+        let example = fs::read_to_string(Path::new(BROUGHT).join("main.cf")).unwrap();
+        let ours = [
+            ("inet_interfaces = all", "inet_interfaces = 127.0.0.1"),
+            ("inet_protocols = all", "inet_protocols = ipv4"),
+            (
+                "relay_domains = example.com, sub.example.com",
+                "relay_domains = example.com, sub.example.com, other.example",
+            ),
+            ("mynetworks = 127.0.0.0/8 ", "mynetworks = 127.0.0.1/32 "),
+        ];
+        let configuration = ours.iter().fold(example, |text, (old, new)| {
+            assert!(text.contains(old), "no {old:?} in the example");
+            text.replace(old, new)
+        });
+        fs::write("/etc/postfix/main.cf", configuration).unwrap();
         let next_hop = |at: std::net::SocketAddrV4| format!("smtp:[{}]:{}", at.ip(), at.port());
         let (primary, other) = (next_hop(TUCCSTER), next_hop(OTHER));
-        let main = format!(
-            "compatibility_level = 3.6\n\
-             myhostname = bartleby.example.net\n\
-             mydestination = $myhostname, localhost\n\
-             inet_interfaces = 127.0.0.1\n\
-             inet_protocols = ipv4\n\
-             mynetworks = 127.0.0.0/8\n\
-             relay_domains = example.com, sub.example.com, other.example\n\
-             transport_maps = inline:{{ example.com={primary}, sub.example.com={primary}, other.example={other} }}\n\
-             smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination\n"
-        );
-        fs::write("/etc/postfix/main.cf", main).unwrap();
+        let transport = format!("example.com {primary}\nsub.example.com {primary}\nother.example {other}\n");
+        fs::write("/etc/postfix/transport", transport).unwrap();
+        fs::write(RECIPIENTS, "@example.com x\n@sub.example.com x\n@other.example x\n").unwrap();
         // Debian's master.cf puts many of them into a chroot that lacks /dev/log.
         run("postconf", &["-F", "*/*/chroot=n"]);
         run("newaliases", &[]);
@@ -61,9 +76,22 @@ impl Mta for Postfix {
 /// The story, with a primary that defers some recipients in the middle of it.
 pub fn backup_mx(lab: &mut Lab) {
     let queued = story::outage(lab);
+    story::relay_is_closed(lab, &["user@elsewhere.example", "user%elsewhere.example@elsewhere.example"]);
     story::strangers(lab, &queued);
     some_recipients_deferred(lab, &queued);
     story::recovery(lab, &queued);
+}
+
+/// Nobody is taken in that the primary does not know.
+pub fn unknown_recipient(lab: &mut Lab) {
+    fs::write(RECIPIENTS, "larry@example.com x\n").unwrap();
+    run("postfix", &["reload"]);
+    wait::until("the new list is read", 30, || {
+        let reply = client::recipient_reply("nobody@example.com");
+        reply.starts_with("550").then_some(()).ok_or(reply)
+    });
+    assert!(client::recipient_reply("larry@example.com").starts_with("250"));
+    story::relay_is_closed(lab, &["nobody@sub.example.com", "root@elsewhere.example"]);
 }
 
 /// What only the primary says about a recipient is shown word for word, and nothing else is left.

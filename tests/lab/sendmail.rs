@@ -92,11 +92,12 @@ pub fn backup_mx(lab: &mut Lab) {
             assert!(reason.contains("Connection refused by [127.0.0."), "{reason}");
         }
     }
+    story::relay_is_closed(lab, &["user@elsewhere.example", "user%elsewhere.example@elsewhere.example"]);
     story::strangers(lab, &queued);
     lab.primary.up(Mode::Accepts);
     no_flush_without_a_rule(queued.len());
-    allow_flush();
     no_part_without_a_rule(&queued);
+    allow_flush();
     // Of a reply, sendmail keeps the first line.
     let (slow, full) = (format!("Deferred: {}", SLOW[0]), format!("Deferred: {}", session::full()));
     story::partial_recovery(lab, &queued, &slow, &full);
@@ -133,7 +134,7 @@ fn allow_flush() {
     assert!(listing.flush.allowed, "{:?}", listing.flush);
 }
 
-/// The shipped rule is for the whole queue alone.
+/// Nor can a part be run.
 fn no_part_without_a_rule(queued: &[Queued]) {
     for part in [format!("id:{}", queued[0].id), "domain:other.example".to_owned()] {
         let refused = page::get(&format!("?flush={part}"));
