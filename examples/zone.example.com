@@ -1,35 +1,25 @@
-; The zone of example.com, as far as mail is concerned (RFC 1035; the MX records: RFC 5321, section 5.1).
-;
-; Senders try the mail exchanger with the lowest number first: the primary. Only when that one does not answer
-; do they try the other: the backup, which hands its mail on to any server with a lower number than its own.
+; The DNS zone of a domain with a backup MX. Senders try the smallest number first; they come to the backup MX
+; only when no server of a smaller number answers (RFC 5321, section 5.1). Both names have addresses of their
+; own, never CNAMEs (RFC 2181, section 10.3), and each address needs a PTR record that leads back to its name.
 
 $ORIGIN example.com.
 $TTL 3600
 
-@           IN  SOA   ns1.example.net. hostmaster.example.com. (
-                      2026112301   ; serial
-                      7200         ; refresh
-                      1800         ; retry
-                      1209600      ; expire
-                      3600 )       ; negative answers
+@           IN SOA   ns1 hostmaster ( 2026112301 7200 3600 1209600 3600 )
+            IN NS    ns1
+            IN NS    ns2
+            IN MX 10 tuccster       ; the primary
+            IN MX 20 bartleby       ; the backup MX
 
-            IN  NS    ns1.example.net.
-            IN  NS    ns2.example.net.
+sub         IN MX 10 tuccster
+            IN MX 20 bartleby
 
-; A mail exchanger is a name with addresses, never an alias (RFC 2181, section 10.3).
-            IN  MX    10 tuccster.example.com.
-            IN  MX    20 bartleby.example.net.
+tuccster    IN A     192.0.2.25
+            IN AAAA  2001:db8::25
 
-sub         IN  MX    10 tuccster.example.com.
-            IN  MX    20 bartleby.example.net.
+; Elsewhere, the second name server, too: one line that is down would take both down otherwise.
+bartleby    IN A     198.51.100.25
+            IN AAAA  2001:db8:1::25
 
-tuccster    IN  A     192.0.2.10
-            IN  AAAA  2001:db8:1::10
-
-; The backup's addresses are in its own zone, best with another provider, and name servers likewise: it is to be
-; found while everything here is down. In the zone of example.net:
-;
-;   bartleby    IN  A     198.51.100.20
-;               IN  AAAA  2001:db8:2::20
-;
-; Both addresses need a PTR record that leads back to the name: the backup sends, too.
+ns1         IN A     192.0.2.53
+ns2         IN A     198.51.100.53

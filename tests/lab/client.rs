@@ -4,13 +4,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
-
+use crate::http::{self, FORBIDDEN};
 use crate::mails::{LINE, Mail};
 use crate::mta::Mta;
 use crate::wait;
 
-const BACKUP_MX: &str = "127.0.0.1:25";
+const BACKUP_MX: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 25);
 
 /// A mail that the backup MX has taken over.
 #[derive(Debug)]
@@ -23,8 +22,9 @@ pub struct Queued {
 
 /// Sends what `mails` gives (it is told whether there is SMTPUTF8), all in one session.
 pub fn send(mta: &dyn Mta, mails: impl FnOnce(bool) -> Vec<Mail>) -> Vec<Queued> {
-    let mut session =
-        wait::until("the backup MX takes mail", 20, || Session::open().map_err(|error| error.to_string()));
+    let mut session = wait::until("the backup MX takes mail", 20, || {
+        Session::open(Ipv4Addr::LOCALHOST).map_err(|error| error.to_string())
+    });
     let utf8 = session.say("EHLO client.example.org").contains("SMTPUTF8");
     let taken = mails(utf8).into_iter().filter(|mail| mta.takes(mail));
     let queued = taken.map(|mail| Queued { id: mta.queue_id(&session.send(&mail)), mail }).collect();
@@ -32,9 +32,10 @@ pub fn send(mta: &dyn Mta, mails: impl FnOnce(bool) -> Vec<Mail>) -> Vec<Queued>
     queued
 }
 
-/// The reply to a recipient, from an address that is not this machine's own.
+/// The reply to a recipient, offered by a stranger.
 pub fn recipient_reply(recipient: &str) -> String {
-    let mut session = wait::until("the backup MX answers", 20, || Session::from_elsewhere().map_err(|e| e.to_string()));
+    let mut session =
+        wait::until("the backup MX answers", 20, || Session::open(FORBIDDEN).map_err(|error| error.to_string()));
     session.say("EHLO client.example.org");
     session.say("MAIL FROM:<alice@example.org>");
     session.0.get_mut().write_all(format!("RCPT TO:<{recipient}>\r\n").as_bytes()).unwrap();
@@ -46,19 +47,8 @@ pub fn recipient_reply(recipient: &str) -> String {
 struct Session(BufReader<TcpStream>);
 
 impl Session {
-    fn open() -> std::io::Result<Session> {
-        Session::over(TcpStream::connect(BACKUP_MX)?)
-    }
-
-    fn from_elsewhere() -> std::io::Result<Session> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 99), 0).into())?;
-        let backup_mx: SocketAddrV4 = BACKUP_MX.parse().map_err(std::io::Error::other)?;
-        socket.connect(&backup_mx.into())?;
-        Session::over(socket.into())
-    }
-
-    fn over(stream: TcpStream) -> std::io::Result<Session> {
+    fn open(from: Ipv4Addr) -> std::io::Result<Session> {
+        let stream = http::connect(from, BACKUP_MX)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut session = Session(BufReader::new(stream));
         session.reply("the greeting");

@@ -1,19 +1,18 @@
 //! Exim as the backup MX, with the configuration that is shipped as an example, and what only Exim does:
 //! it lets nobody but its administrators list or run the queue, and keeps the reasons elsewhere.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::fs;
 use std::process::Command;
 
 use crate::client::Queued;
-use crate::machine::{BROUGHT, Lab};
+use crate::machine::Lab;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{page, rule, story, wait};
+use crate::{example, page, relay, rule, shape, story, wait};
 
 const CONFIGURATION: &str = "/etc/exim4/exim4.conf";
+const RECIPIENTS: &str = "/etc/exim4/relay_recipients";
 
 /// The options that let any user list and run the queue.
 const OPTIONS: [&str; 2] = ["queue_list_requires_admin = false", "prod_requires_admin = false"];
@@ -31,30 +30,43 @@ impl Mta for Exim {
     }
 
     fn brings(&self) -> &'static [&'static str] {
-        &["examples/exim/exim4.conf", "examples/sudoers.exim"]
+        &[
+            "examples/exim/exim4.conf",
+            "examples/exim/relay_domains",
+            "examples/exim/relay_recipients",
+            "examples/sudoers.exim",
+            "tests/fixtures/exim/mixed-bp.stdout",
+            "tests/fixtures/exim/as-www-data-bp.stdout",
+            "tests/fixtures/exim/as-www-data-bp.stderr",
+            "tests/fixtures/exim/as-www-data-bp.rc",
+            "tests/fixtures/exim/as-www-data-flush.stdout",
+            "tests/fixtures/exim/as-www-data-flush.stderr",
+            "tests/fixtures/exim/as-www-data-flush.rc",
+        ]
     }
 
-    /// The example as it is, without its two options at first. Only what is the lab's own differs: the
-    /// primary's port, and that it is an address of this very machine, which Exim would not send to.
+    /// As its example says, without its two options at first. The primary is an address of this very machine,
+    /// which Exim would not send to, and of one connection's mails it would only try the first ten at once.
     fn start(&self) {
-        let example = fs::read_to_string(Path::new(BROUGHT).join("exim4.conf")).unwrap();
-        let ours = [
-            ("PRIMARY_PORT = 25".to_owned(), format!("PRIMARY_PORT = {}", TUCCSTER.port())),
-            ("  transport = to_primary".to_owned(), "  transport = to_primary\n  self = send".to_owned()),
-            ("<; 0.0.0.0 ; ::0".to_owned(), "127.0.0.1".to_owned()),
-            // Of one connection's mails only the first ten would be tried at once, by default.
-            ("never_users = root".to_owned(), "never_users = root\nsmtp_accept_queue_per_connection = 0".to_owned()),
-        ];
-        let without = OPTIONS.map(|option| (option.to_owned(), format!("# {option}")));
-        let configuration = ours.iter().chain(&without).fold(example, |text, (old, new)| {
-            assert!(text.contains(old), "no {old:?} in the example");
-            text.replace(old, new)
-        });
-        fs::write(CONFIGURATION, configuration).unwrap();
+        let port = format!("PRIMARY_PORT = {}", TUCCSTER.port());
+        let [list, run_queue] = OPTIONS.map(|option| format!("# {option}"));
+        example::install(
+            "exim4.conf",
+            CONFIGURATION,
+            &[
+                ("PRIMARY_PORT = 25", &port),
+                ("  transport = to_primary", "  transport = to_primary\n  self = send"),
+                ("never_users = root", "never_users = root\nsmtp_accept_queue_per_connection = 0"),
+                (OPTIONS[0], &list),
+                (OPTIONS[1], &run_queue),
+            ],
+            "",
+        );
         run("chown", &["root:Debian-exim", CONFIGURATION]);
-        let (primary, other) = (TUCCSTER.ip(), OTHER.ip());
-        let domains = format!("example.com: {primary}\nsub.example.com: {primary}\nother.example: {other}\n");
-        fs::write("/etc/exim4/relay_domains", domains).unwrap();
+        let primary = TUCCSTER.ip().to_string();
+        let other = format!("other.example: {}\n", OTHER.ip());
+        example::install("relay_domains", "/etc/exim4/relay_domains", &[("tuccster.example.com", &primary)], &other);
+        example::install("relay_recipients", RECIPIENTS, &[], "*@example.com\n*@other.example\n");
         run("mkdir", &["-p", "/run/exim4"]);
         run("chown", &["Debian-exim:Debian-exim", "/run/exim4"]);
         run("/usr/sbin/exim4", &["-bd", "-q30m"]);
@@ -92,10 +104,13 @@ pub fn backup_mx(lab: &mut Lab) {
     refused();
     rule::install("sudoers.exim");
     let queued = story::outage(lab);
-    only_our_domains(lab);
     story::strangers(lab, &queued);
     story::partial_recovery(lab, &queued, SLOW[0], &session::full());
+    shape::is_as_recorded(&["/usr/sbin/exim4", "-bp"], "mixed-bp.stdout");
     story::recovery(lab, &queued);
+    rule_is_exact();
+    example::install("relay_recipients", RECIPIENTS, &[], "");
+    relay::is_closed(lab);
 }
 
 fn refused() {
@@ -105,6 +120,29 @@ fn refused() {
     assert!(!listing.flush.allowed, "{:?}", listing.flush);
     let answer = page::get("?flush").expect(503);
     assert!(answer.body.contains(OPTIONS[1]), "{}", answer.body);
+    shape::is_refused_as_recorded(&["/usr/sbin/exim4", "-bp"], "as-www-data-bp");
+    shape::is_refused_as_recorded(&["/usr/sbin/exim4", "-qf"], "as-www-data-flush");
+}
+
+fn rule_is_exact() {
+    rule::sudo_allows_only(
+        &[
+            "/usr/sbin/exim4 -bp",
+            "/usr/sbin/exim4 -qf",
+            "/usr/sbin/exim4 -qf -R @example.com",
+            "/usr/sbin/exim4 -M 1xVSDK-0002Gk-2p",
+            "/usr/sbin/exim4 -Mvl 1xVSDK-0002Gk-2p",
+            "/usr/sbin/exim4 -Mvl 1xVSDK-00000002Gk0-2p01",
+        ],
+        &[
+            "/usr/sbin/exim4 -qff",
+            "/usr/sbin/exim4 -qf -R example.com",
+            "/usr/sbin/exim4 -Mvb 1xVSDK-0002Gk-2p",
+            "/usr/sbin/exim4 -Mvh 1xVSDK-0002Gk-2p",
+            "/usr/sbin/exim4 -Mrm 1xVSDK-0002Gk-2p",
+            "/usr/sbin/exim4 -be",
+        ],
+    );
 }
 
 /// With Exim's own two options and without a rule the queue is listed and run, but the reasons are kept.
@@ -147,13 +185,4 @@ pub fn part_of_the_queue(lab: &mut Lab) {
     story::cooled_down();
     page::flush("?flush=domain:other.example");
     gone(&other.id);
-}
-
-/// No open relay, and nobody is taken in that the primary does not know.
-fn only_our_domains(lab: &Lab) {
-    story::relay_is_closed(lab, &["user@elsewhere.example", "\"user@elsewhere.example\"@elsewhere.example"]);
-    fs::write("/etc/exim4/relay_recipients", "larry@example.com\n").unwrap();
-    fs::set_permissions("/etc/exim4/relay_recipients", Permissions::from_mode(0o644)).unwrap();
-    story::relay_is_closed(lab, &["nobody@example.com"]);
-    fs::remove_file("/etc/exim4/relay_recipients").unwrap();
 }

@@ -62,7 +62,7 @@ pub fn post(from: Ipv4Addr, target: &str, body: &str) -> io::Result<Response> {
 
 /// Sends bytes as they are, then nothing more, and reads the answer.
 pub fn raw(from: Ipv4Addr, bytes: &[u8]) -> io::Result<Response> {
-    let mut stream = connect(from)?;
+    let mut stream = connect(from, SERVER)?;
     stream.write_all(bytes)?;
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut answer = Vec::new();
@@ -72,15 +72,16 @@ pub fn raw(from: Ipv4Addr, bytes: &[u8]) -> io::Result<Response> {
 
 /// Sends bytes and hangs up without reading, as a browser that was closed.
 pub fn hang_up(from: Ipv4Addr, bytes: &[u8]) -> io::Result<()> {
-    let mut stream = connect(from)?;
+    let mut stream = connect(from, SERVER)?;
     stream.write_all(bytes)?;
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))
 }
 
-fn connect(from: Ipv4Addr) -> io::Result<TcpStream> {
+/// A connection from one address to another.
+pub fn connect(from: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddrV4::new(from, 0).into())?;
-    socket.connect(&SERVER.into())?;
+    socket.connect(&to.into())?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(LONGEST))?;
     Ok(stream)

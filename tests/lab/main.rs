@@ -12,6 +12,7 @@
 mod apache;
 mod client;
 mod evidence;
+mod example;
 mod exim;
 mod hostile;
 mod http;
@@ -22,12 +23,15 @@ mod mta;
 mod open_copy;
 mod opensmtpd;
 mod page;
+mod parts;
 mod postfix;
 mod primary;
+mod relay;
 mod response_headers;
 mod rule;
 mod sendmail;
 mod session;
+mod shape;
 mod story;
 mod syslog;
 mod wait;
@@ -55,12 +59,7 @@ fn postfix_with_a_primary_that_is_ill() {
 
 #[test]
 fn postfix_running_a_part_of_the_queue() {
-    in_lab("postfix_running_a_part_of_the_queue", &Postfix, postfix::part_of_the_queue);
-}
-
-#[test]
-fn postfix_refusing_an_unknown_recipient() {
-    in_lab("postfix_refusing_an_unknown_recipient", &Postfix, postfix::unknown_recipient);
+    in_lab("postfix_running_a_part_of_the_queue", &Postfix, parts::of_the_queue);
 }
 
 #[test]
@@ -71,6 +70,11 @@ fn sendmail_as_backup_mx() {
 #[test]
 fn sendmail_refusing_is_never_an_empty_queue() {
     in_lab("sendmail_refusing_is_never_an_empty_queue", &Sendmail, sendmail::refusing);
+}
+
+#[test]
+fn sendmail_running_a_part_of_the_queue() {
+    in_lab("sendmail_running_a_part_of_the_queue", &Sendmail, sendmail::part_of_the_queue);
 }
 
 #[test]
@@ -96,6 +100,11 @@ fn opensmtpd_as_backup_mx() {
 #[test]
 fn opensmtpd_with_doas() {
     in_lab("opensmtpd_with_doas", &OpenSmtpd, opensmtpd::with_doas);
+}
+
+#[test]
+fn opensmtpd_running_a_part_of_the_queue() {
+    in_lab("opensmtpd_running_a_part_of_the_queue", &OpenSmtpd, opensmtpd::part_of_the_queue);
 }
 
 #[test]

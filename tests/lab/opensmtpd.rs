@@ -2,15 +2,28 @@
 //! OpenSMTPD does: it answers nobody but root.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::machine::{BROUGHT, Lab};
+use crate::machine::Lab;
 use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{page, rule, story, wait};
+use crate::{example, page, parts, relay, rule, shape, story, wait};
+
+const SMTPCTL: &str = "/usr/sbin/smtpctl";
+
+/// What smtpctl can do besides and a web server shall not.
+const OTHERS: [&str; 6] = [
+    "/usr/sbin/smtpctl show message 0e78358b",
+    "/usr/sbin/smtpctl show envelope 0e78358b75d706e3",
+    "/usr/sbin/smtpctl remove all",
+    "/usr/sbin/smtpctl remove 0e78358b",
+    "/usr/sbin/smtpctl pause mta",
+    "/usr/sbin/smtpctl log verbose",
+];
+
+const RECIPIENTS: &str = "/etc/smtpd.relay_recipients";
 
 /// Debian's OpenSMTPD.
 pub struct OpenSmtpd;
@@ -25,27 +38,32 @@ impl Mta for OpenSmtpd {
     }
 
     fn brings(&self) -> &'static [&'static str] {
-        &["examples/opensmtpd/smtpd.conf", "examples/sudoers.opensmtpd", "examples/doas.conf"]
+        &[
+            "examples/opensmtpd/smtpd.conf",
+            "examples/opensmtpd/relay_domains",
+            "examples/opensmtpd/relay_recipients",
+            "examples/sudoers.opensmtpd",
+            "examples/doas.conf",
+            "tests/fixtures/opensmtpd/mixed-show-queue.stdout",
+            "tests/fixtures/opensmtpd/as-www-data-show-queue.stdout",
+            "tests/fixtures/opensmtpd/as-www-data-show-queue.stderr",
+            "tests/fixtures/opensmtpd/as-www-data-show-queue.rc",
+            "tests/fixtures/opensmtpd/as-www-data-schedule.stdout",
+            "tests/fixtures/opensmtpd/as-www-data-schedule.stderr",
+            "tests/fixtures/opensmtpd/as-www-data-schedule.rc",
+        ]
     }
 
-    /// The example as it is. Only what is the lab's own differs: the primary's address, a second next hop
-    /// and the one address that is listened on.
+    /// As its example says.
     fn start(&self) {
-        let example = fs::read_to_string(Path::new(BROUGHT).join("smtpd.conf")).unwrap();
-        let ours = [
-            ("tuccster.example.com:25".to_owned(), TUCCSTER.to_string()),
-            ("listen on 0.0.0.0 port 25\nlisten on :: port 25".to_owned(), "listen on 127.0.0.1 port 25".to_owned()),
-        ];
-        let configuration = ours.iter().fold(example, |text, (old, new)| {
-            assert!(text.contains(old), "no {old:?} in the example");
-            text.replace(old, new)
-        });
+        let primary = TUCCSTER.to_string();
         let other = format!(
             "action \"other\" relay host \"smtp://{OTHER}\"\nmatch from any for domain \"other.example\" action \"other\"\n"
         );
-        fs::write("/etc/smtpd.conf", configuration + &other).unwrap();
-        fs::write("/etc/smtpd.relay_domains", "example.com\nsub.example.com\n").unwrap();
-        fs::write("/etc/smtpd.relay_recipients", "@example.com\n@sub.example.com\n").unwrap();
+        example::install("smtpd.conf", "/etc/smtpd.conf", &[("tuccster.example.com:25", &primary)], &other);
+        example::install("relay_domains", "/etc/smtpd.relay_domains", &[], "");
+        example::install("relay_recipients", RECIPIENTS, &[], "@example.com\n");
+        run("/usr/sbin/smtpd", &["-n"]);
         run("mkdir", &["-p", "-m", "711", "/var/spool/smtpd"]);
         let mut daemon = Command::new("/usr/sbin/smtpd");
         daemon
@@ -91,22 +109,39 @@ pub fn backup_mx(lab: &mut Lab) {
     );
     let answer = page::get("?flush").expect(503);
     assert!(answer.body.contains("/usr/sbin/smtpctl schedule all"), "{}", answer.body);
+    shape::is_refused_as_recorded(&[SMTPCTL, "show", "queue"], "as-www-data-show-queue");
+    shape::is_refused_as_recorded(&[SMTPCTL, "schedule", "all"], "as-www-data-schedule");
     rule::install("sudoers.opensmtpd");
     let queued = story::outage(lab);
-    only_our_domains(lab);
     story::strangers(lab, &queued);
     // Of a reply of several lines, it keeps the code once.
     let slow = format!("{} {}", SLOW[0], SLOW[1].trim_start_matches("450 4.2.0 "));
     story::partial_recovery(lab, &queued, &slow, &session::full());
+    shape::is_as_recorded(&[SMTPCTL, "show", "queue"], "mixed-show-queue.stdout");
     story::recovery(lab, &queued);
+    rule_is_exact();
+    example::install("relay_recipients", RECIPIENTS, &[], "");
+    run("/usr/sbin/smtpctl", &["update", "table", "relay_recipients"]);
+    relay::is_closed(lab);
 }
 
-/// No open relay, and nobody is taken in that the primary does not know.
-fn only_our_domains(lab: &Lab) {
-    story::relay_is_closed(lab, &["user@elsewhere.example", "user%elsewhere.example@elsewhere.example"]);
-    fs::write("/etc/smtpd.relay_recipients", "larry@example.com\n").unwrap();
-    run("/usr/sbin/smtpctl", &["update", "table", "relay_recipients"]);
-    story::relay_is_closed(lab, &["nobody@example.com"]);
+fn rule_is_exact() {
+    rule::sudo_allows_only(
+        &[
+            "/usr/sbin/smtpctl show queue",
+            "/usr/sbin/smtpctl schedule all",
+            "/usr/sbin/smtpctl schedule 0e78358b",
+            "/usr/sbin/smtpctl show routes",
+            "/usr/sbin/smtpctl resume route 12",
+        ],
+        &OTHERS,
+    );
+}
+
+/// Parts, each by the shipped rule.
+pub fn part_of_the_queue(lab: &mut Lab) {
+    rule::install("sudoers.opensmtpd");
+    parts::of_the_queue(lab);
 }
 
 /// doas instead of sudo: the rule is found as well.
@@ -115,8 +150,8 @@ pub fn with_doas(lab: &mut Lab) {
     lab.primary.up(Mode::Mixed);
     let queued = crate::client::send(lab.mta, |_| vec![mail]);
     story::not_listed("denied", "doas");
-    fs::copy(Path::new(BROUGHT).join("doas.conf"), "/etc/doas.conf").unwrap();
-    run("doas", &["-C", "/etc/doas.conf"]);
+    rule::install_doas();
+    rule::doas_allows_only(&["/usr/sbin/smtpctl show queue", "/usr/sbin/smtpctl schedule all"], &OTHERS);
     wait::until("the mail is deferred", 30, || {
         let listing = page::try_json(200)?;
         (listing.queue.states["deferred"] == 1).then_some(()).ok_or(format!("{listing:?}"))

@@ -6,12 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::client::{self, Queued};
-use crate::machine::Lab;
+use crate::machine::{HOSTNAME, Lab};
 use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{page, rule, story};
+use crate::{example, page, parts, relay, rule, shape, story};
 
 const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
 
@@ -31,38 +31,40 @@ impl Mta for Sendmail {
     }
 
     fn brings(&self) -> &'static [&'static str] {
-        &["examples/sudoers.sendmail"]
+        &[
+            "examples/sendmail/sendmail.mc",
+            "examples/sendmail/access",
+            "examples/sendmail/mailertable",
+            "examples/sendmail/relay-domains",
+            "examples/sudoers.sendmail",
+            "tests/fixtures/sendmail/mixed-bp-verbose.stdout",
+            "tests/fixtures/sendmail/as-www-data-flush.stdout",
+            "tests/fixtures/sendmail/as-www-data-flush.stderr",
+            "tests/fixtures/sendmail/as-www-data-flush.rc",
+        ]
     }
 
+    /// As its example says, but without DNS.
     fn start(&self) {
-        let port = TUCCSTER.port();
-        let source = format!(
-            "include(`/usr/share/sendmail/cf/m4/cf.m4')dnl\n\
-             VERSIONID(`backup MX')\n\
-             OSTYPE(`debian')dnl\n\
-             DOMAIN(`debian-mta')dnl\n\
-             undefine(`confHOST_STATUS_DIRECTORY')dnl\n\
-             define(`confDOMAIN_NAME', `bartleby.example.net')dnl\n\
+        let name = "dnl define(`confDOMAIN_NAME', `bartleby.example.com')dnl\n";
+        let ours = format!(
+            "define(`confDOMAIN_NAME', `{HOSTNAME}')dnl\n\
              define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch-nodns')dnl\n\
-             define(`confPRIVACY_FLAGS', `needmailhelo,restrictqrun,restrictexpand,nobodyreturn,authwarnings')dnl\n\
-             define(`SMTP_MAILER_ARGS', `TCP $h {port}')dnl\n\
-             FEATURE(`no_default_msa')dnl\n\
-             DAEMON_OPTIONS(`Family=inet, Name=MTA-v4, Port=smtp, Addr=127.0.0.1')dnl\n\
-             FEATURE(`accept_unresolvable_domains')dnl\n\
-             FEATURE(`mailertable', `hash -o /etc/mail/mailertable')dnl\n\
-             RELAY_DOMAIN(`example.com other.example')dnl\n\
-             MAILER_DEFINITIONS\n\
-             MAILER(`local')dnl\n\
-             MAILER(`smtp')dnl\n"
+             define(`ESMTP_MAILER_ARGS', `TCP $h {}')dnl\n\
+             FEATURE(`accept_unresolvable_domains')dnl\n",
+            TUCCSTER.port()
         );
-        fs::write("/etc/mail/sendmail.mc", source).unwrap();
+        example::install("sendmail.mc", "/etc/mail/sendmail.mc", &[(name, &ours)], "");
+        let primary = format!("[{}]", TUCCSTER.ip());
+        let other = format!("other.example\tesmtp:[{}]\n", OTHER.ip());
+        example::install("mailertable", "/etc/mail/mailertable", &[("[tuccster.example.com]", &primary)], &other);
+        example::install("relay-domains", "/etc/mail/relay-domains", &[], "other.example\n");
+        example::install("access", "/etc/mail/access", &[("ERROR:5.1.1:\"550 User unknown\"", "OK")], "");
         fs::write(CONFIGURATION, run("m4", &["/etc/mail/sendmail.mc"]).stdout).unwrap();
-        let (primary, other) = (TUCCSTER.ip(), OTHER.ip());
-        let table = format!(
-            "example.com\tsmtp:[{primary}]\nsub.example.com\tsmtp:[{primary}]\nother.example\tsmtp:[{other}]\n"
-        );
-        fs::write("/etc/mail/mailertable", table).unwrap();
-        run("sh", &["-c", "makemap hash /etc/mail/mailertable < /etc/mail/mailertable"]);
+        make_map("mailertable");
+        make_map("access");
+        let every_30_minutes = "s/^QUEUE_INTERVAL=.*/QUEUE_INTERVAL=\"30m\"/";
+        run("sed", &["-i", every_30_minutes, "/etc/mail/sendmail.conf"]);
         run("/etc/init.d/sendmail", &["start"]);
     }
 
@@ -92,16 +94,42 @@ pub fn backup_mx(lab: &mut Lab) {
             assert!(reason.contains("Connection refused by [127.0.0."), "{reason}");
         }
     }
-    story::relay_is_closed(lab, &["user@elsewhere.example", "user%elsewhere.example@elsewhere.example"]);
     story::strangers(lab, &queued);
     lab.primary.up(Mode::Accepts);
     no_flush_without_a_rule(queued.len());
     no_part_without_a_rule(&queued);
+    shape::is_refused_as_recorded(&["/usr/sbin/sendmail", "-q"], "as-www-data-flush");
     allow_flush();
     // Of a reply, sendmail keeps the first line.
     let (slow, full) = (format!("Deferred: {}", SLOW[0]), format!("Deferred: {}", session::full()));
     story::partial_recovery(lab, &queued, &slow, &full);
+    shape::is_as_recorded(&["/usr/sbin/sendmail", "-bp", "-v"], "mixed-bp-verbose.stdout");
     story::recovery(lab, &queued);
+    rule_is_exact();
+    only_our_recipients(lab);
+}
+
+fn rule_is_exact() {
+    rule::sudo_allows_only(
+        &["/usr/sbin/sendmail -q", "/usr/sbin/sendmail -qR@example.com", "/usr/sbin/sendmail -qI6ANBQvux007847"],
+        &[
+            "/usr/sbin/sendmail -bp -v",
+            "/usr/sbin/sendmail -bd",
+            "/usr/sbin/sendmail -qRexample.com",
+            "/usr/sbin/sendmail -qf",
+        ],
+    );
+}
+
+/// With the shipped list: no open relay, and nobody is taken in that the primary does not know.
+fn only_our_recipients(lab: &Lab) {
+    example::install("access", "/etc/mail/access", &[], "");
+    make_map("access");
+    relay::is_closed(lab);
+}
+
+fn make_map(name: &str) {
+    run("sh", &["-c", &format!("makemap hash /etc/mail/{name} < /etc/mail/{name}")]);
 }
 
 /// Without a sudo rule there is no link but the remedy, and asking all the same changes nothing.
@@ -142,6 +170,12 @@ fn no_part_without_a_rule(queued: &[Queued]) {
     }
     let listing = page::json(200);
     assert_eq!(listing.queue.messages, queued.len() as u64, "{listing:?}");
+}
+
+/// Parts, each by the shipped rule.
+pub fn part_of_the_queue(lab: &mut Lab) {
+    allow_flush();
+    parts::of_the_queue(lab);
 }
 
 /// "You are not permitted to see the queue. Total requests: 0" is no empty queue.

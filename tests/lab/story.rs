@@ -192,13 +192,3 @@ pub fn not_listed(status: &str, remedy: &str) {
     assert!(page.body.contains("</html>") && page.body.contains(remedy), "{}", page.body);
     assert!(!page.body.contains("is empty"), "a failure is shown as an empty queue: {}", page.body);
 }
-
-/// The mail server refuses each of these recipients, whoever asks; nothing is queued.
-pub fn relay_is_closed(lab: &Lab, recipients: &[&str]) {
-    let before = page::json(200).queue.messages;
-    for recipient in recipients {
-        let reply = client::recipient_reply(recipient);
-        assert!(reply.starts_with('5'), "{} takes mail for {recipient}: {reply}", lab.mta.kind());
-    }
-    assert_eq!(page::json(200).queue.messages, before);
-}

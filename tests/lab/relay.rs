@@ -1,0 +1,32 @@
+//! No open relay: what a stranger gets who offers mail for others than those the primary knows.
+
+use crate::machine::Lab;
+use crate::{client, page};
+
+/// A recipient of every shipped list.
+const KNOWN: &str = "larry@example.com";
+
+/// Other domains, in all the ways that relays were once tricked with, a subdomain that is not listed,
+/// and a user that the primary does not know.
+const REFUSED: [&str; 8] = [
+    "user@elsewhere.example",
+    "user@[127.0.0.2]",
+    "user@elsewhere.sub.example.com",
+    "user%elsewhere.example@example.com",
+    "elsewhere.example!user@example.com",
+    "@example.com:user@elsewhere.example",
+    "user@elsewhere.example@example.com",
+    "nobody@example.com",
+];
+
+/// With the shipped list of recipients, each of these is refused for good and nothing is queued.
+pub fn is_closed(lab: &Lab) {
+    let before = page::json(200).queue.messages;
+    let reply = client::recipient_reply(KNOWN);
+    assert!(reply.starts_with("25"), "{} does not take mail for {KNOWN}: {reply}", lab.mta.kind());
+    for recipient in REFUSED {
+        let reply = client::recipient_reply(recipient);
+        assert!(reply.starts_with('5'), "{} takes mail for {recipient}: {reply}", lab.mta.kind());
+    }
+    assert_eq!(page::json(200).queue.messages, before);
+}
