@@ -30,9 +30,9 @@ STATIC = -C target-feature=+crt-static \
 SQLITE = -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_JSON -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS \
 	-USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_DBSTAT_VTAB -USQLITE_ENABLE_STAT4 -USQLITE_SOUNDEX
 
-# What is installed as documentation: the Apache snippets and the examples, but for those of `make run`.
-DOCS = $(filter-out apache/site.sh examples/serve.rs examples/sample-queue, \
-	$(wildcard README.md CHANGELOG.md LICENSE apache/* examples/*))
+# What is installed as documentation, in the folders that README.md's links name: all but what is for `make run`
+# and for the installation itself.
+NO_DOCS = apache/site.sh examples/serve.rs examples/sample-queue
 
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	APACHE='$(APACHE)' sh apache/site.sh
@@ -78,7 +78,8 @@ install: ## install what `make` built, and the Apache snippet (as root; PREFIX, 
 	ln -sfn '$(WWWDIR)/index.cgi' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
-	cp -R $(DOCS) '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
+	cp -R README.md LICENSE apache examples '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
+	cd '$(DESTDIR)$(PREFIX)/share/doc/bartleby' && rm -rf $(NO_DOCS)
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	@$(INSTALL_SITE) install
 

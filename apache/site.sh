@@ -94,7 +94,7 @@ next_steps() {
         echo "    semanage fcontext -a -t httpd_sys_rw_content_t '$state(/.*)?'"
         echo "    restorecon -Rv $www $state"
         ;;
-    none) echo "    no Apache found: the snippet for it is $prefix/share/doc/bartleby/bartleby.conf" ;;
+    none) echo "    no Apache found: the snippet for it is $prefix/share/doc/bartleby/apache/bartleby.conf" ;;
     esac
     echo "    who may see the page says ${snippet:-that snippet} (only this machine until you add yours)"
     user=$(web_user)

@@ -92,12 +92,15 @@ impl Answer<'_> {
             selection.offer(message);
             remainder.iter_mut().for_each(|remainder| remainder.add(message));
         });
+        let complete = listing.trouble.is_none();
         let matched = selection.matched();
         let mut rows = selection.into_rows();
         let unexplained = listing::explain(context, &mut rows).err();
         let followed = followed.zip(remainder).map(|(flush, remainder)| {
             let settled = flush.outcome.clone().filter(|outcome| outcome.settled);
-            let outcome = settled.unwrap_or_else(|| remainder.outcome(context.clock.now, remainder.messages == 0));
+            // Where the queue could not be listed, that none of them was seen says nothing.
+            let all_left = remainder.messages == 0 && complete;
+            let outcome = settled.unwrap_or_else(|| remainder.outcome(context.clock.now, all_left));
             (flush, outcome)
         });
         let report = Report { unexplained, followed, ..Report::gather(context, listing, Some((window, matched))) };

@@ -410,6 +410,17 @@ fn the_command_line_waits_and_its_status_tells_what_left() {
 }
 
 #[test]
+fn what_came_of_a_flush_is_not_known_while_the_queue_can_not_be_listed() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert_eq!(machine.get("flush").status, 303);
+    fs::write(machine.path("list"), "#!/bin/sh\necho 'postqueue: fatal: mail system is down' >&2; exit 69\n").unwrap();
+    let page = machine.get("flushed=1&format=html");
+    assert!(page.body.contains("what came of it is not known"), "{}", page.body);
+    assert!(!page.body.contains("have left the queue. Done."), "{}", page.body);
+    assert_eq!(page.field("refresh"), Some("3"), "it is not over");
+}
+
+#[test]
 fn a_run_that_moves_nothing_is_called_so() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(machine.get("flush=all").status, 303);

@@ -30,7 +30,7 @@ impl Machine {
         let source = machine.folder.path().join("source");
         fs::create_dir_all(source.join("target")).expect("source/target");
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for part in ["Makefile", "apache", "examples"] {
+        for part in ["Makefile", "README.md", "LICENSE", "apache", "examples"] {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
         }
@@ -106,8 +106,10 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         assert!(machine.read(layout).contains("Alias \"/bartleby/\""));
         assert!(!machine.path(other).exists());
         let files = machine.files();
-        assert!(files.contains("usr/local/share/doc/bartleby/bartleby.conf"), "{files:?}");
-        assert!(files.contains("usr/local/share/doc/bartleby/htaccess"), "{files:?}");
+        assert!(files.contains("usr/local/share/doc/bartleby/apache/bartleby.conf"), "{files:?}");
+        for file in ["README.md", "LICENSE", "apache/htaccess", "examples/README.md", "examples/sudoers.sendmail"] {
+            assert!(files.contains(&format!("usr/local/share/doc/bartleby/{file}")), "{file}: {files:?}");
+        }
         assert!(!files.iter().any(|file| file.ends_with("serve.rs") || file.ends_with("site.sh")), "{files:?}");
         // The state directory is made on a real machine only, where its owner is known.
         assert!(!machine.path("var/lib/bartleby").exists());
