@@ -1,5 +1,7 @@
 //! No open relay: what a stranger gets who offers mail for others than those the primary knows.
 
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
+
 use crate::machine::Lab;
 use crate::{client, page};
 
@@ -19,7 +21,8 @@ const REFUSED: [&str; 8] = [
     "nobody@example.com",
 ];
 
-/// With the shipped list of recipients, each of these is refused for good and nothing is queued.
+/// With the shipped list of recipients, each of these is refused for good and nothing is queued; and it is
+/// the shipped configuration that listens, on IPv6 too.
 pub fn is_closed(lab: &Lab) {
     let before = page::json(200).queue.messages;
     let reply = client::recipient_reply(KNOWN);
@@ -29,4 +32,7 @@ pub fn is_closed(lab: &Lab) {
         assert!(reply.starts_with('5'), "{} takes mail for {recipient}: {reply}", lab.mta.kind());
     }
     assert_eq!(page::json(200).queue.messages, before);
+    let is_there = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let answers = TcpStream::connect((Ipv6Addr::LOCALHOST, 25)).is_ok();
+    assert!(answers || !is_there, "{} does not listen on IPv6", lab.mta.kind());
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use crate::example;
 use crate::machine::BROUGHT;
 use crate::mta::run;
 
@@ -14,7 +15,16 @@ const DOAS_RULES: &str = "/etc/doas.conf";
 
 /// Installs one for sudo, and nothing else.
 pub fn install(name: &str) {
-    fs::copy(Path::new(BROUGHT).join(name), SUDO_RULE).unwrap();
+    adapt(name, &[]);
+}
+
+/// Installs one for sudo, with the rules in it that are behind a `#`, too.
+pub fn install_all_of(name: &str) {
+    adapt(name, &[("#www-data", "www-data")]);
+}
+
+fn adapt(name: &str, ours: &[(&str, &str)]) {
+    example::install(name, SUDO_RULE, ours, "");
     fs::set_permissions(SUDO_RULE, Permissions::from_mode(0o440)).unwrap();
     // Nothing may be listed in there, but the rule be looked for.
     fs::set_permissions("/etc/sudoers.d", Permissions::from_mode(0o751)).unwrap();

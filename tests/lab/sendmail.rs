@@ -188,6 +188,10 @@ pub fn refusing(lab: &mut Lab) {
         fs::write(CONFIGURATION, permissive.replace(option, &format!("O PrivacyOptions={flags}"))).unwrap();
         story::not_listed("denied", "restrictmailq");
     }
+    // The shipped rule has a part for this.
+    rule::install_all_of("sudoers.sendmail");
+    assert_eq!(page::json(200).queue.messages, 1);
+    fs::remove_file("/etc/sudoers.d/bartleby").unwrap();
     fs::write(CONFIGURATION, &permissive).unwrap();
     assert_eq!(page::json(200).queue.messages, 1);
 }
