@@ -137,7 +137,7 @@ impl Waiting {
 pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     let facts = listing::facts(context);
-    commands(context, &facts, &Part::All)?;
+    let whole = commands(context, &facts, &Part::All)?;
     let turn = take_turn(context)?;
     let store = context.store.as_ref().ok();
     let wait = wait_seconds(context, last_flush(context).as_ref());
@@ -145,7 +145,10 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
         return Err(Refusal::CoolDown(wait));
     }
     let waiting = Waiting::find(context, target);
-    let commands = commands(context, &facts, &part(context, target, &waiting)?)?;
+    let commands = match part(context, target, &waiting)? {
+        Part::All => whole,
+        part => commands(context, &facts, &part)?,
+    };
     let commands = [preparation(context, &facts), commands].concat();
     let mut flush = Flush {
         number: 0,

@@ -22,7 +22,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::mta::Kind;
-use crate::mta::trouble::Trouble;
+use crate::mta::trouble::{Act, Trouble};
+use crate::system::Account;
 
 /// The `PATH` of every command, and where a bare program name is looked for.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
@@ -154,6 +155,11 @@ impl Exit {
             (Ending::Exited, None, Some(signal)) => ended(format!("was killed by signal {signal}")),
             (Ending::Exited, None, None) => ended("closed its output but did not end".into()),
         }
+    }
+
+    /// The trouble of a command that this user was refused.
+    pub fn not_permitted(&self, mta: Kind, act: Act, command: &Argv, account: &Account) -> Trouble {
+        Trouble::NotPermitted { mta, act, account: account.clone(), program: command.program(), words: self.words() }
     }
 
     /// The trouble of a command that its own rights were kept from, if that is what it says.

@@ -112,8 +112,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
             return Err(trouble);
         }
         if exit.said.contains("ermission denied") {
-            let (account, program, words) = (account.clone(), command.program(), exit.words());
-            return Err(Trouble::NotPermitted { mta, act, account, program, words });
+            return Err(exit.not_permitted(mta, act, command, account));
         }
     }
     exit.verdict(command)

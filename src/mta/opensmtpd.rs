@@ -105,8 +105,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
             return Err(trouble);
         }
         if exit.said.contains("need root privileges") {
-            let (account, program, words) = (account.clone(), command.program(), exit.words());
-            return Err(Trouble::NotPermitted { mta, act, account, program, words });
+            return Err(exit.not_permitted(mta, act, command, account));
         }
         if exit.said.contains("smtpd doesn't seem to be running") {
             return Err(Trouble::NotRunning { mta, words: exit.words() });

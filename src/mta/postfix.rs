@@ -124,8 +124,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
             return Err(trouble);
         }
         if says(&["is not allowed to"]) || exit.code == Some(EX_NOPERM) {
-            let (account, program, words) = (account.clone(), command.program(), exit.words());
-            return Err(Trouble::NotPermitted { mta, act, account, program, words });
+            return Err(exit.not_permitted(mta, act, command, account));
         }
         if says(DOWN) {
             return Err(Trouble::NotRunning { mta, words: exit.words() });

@@ -114,13 +114,7 @@ impl Mta for Sendmail {
         // The refusal is told on standard output; its status is EX_NOPERM of sysexits(3).
         if exit.code == Some(77) {
             let denied = exit.denied_privileges(Kind::Sendmail, PRIVILEGES_MISSING);
-            return Err(denied.unwrap_or_else(|| Trouble::NotPermitted {
-                mta: Kind::Sendmail,
-                act: Act::Flush,
-                account: account.clone(),
-                program: command.program(),
-                words: exit.words(),
-            }));
+            return Err(denied.unwrap_or_else(|| exit.not_permitted(Kind::Sendmail, Act::Flush, command, account)));
         }
         exit.verdict(command)
     }
