@@ -34,8 +34,8 @@ pub enum NotMeant {
 }
 
 /// Whether somebody means this request to run the queue: not when the browser itself says that
-/// another site's page is behind it (Fetch Metadata, `Origin` of RFC 6454), or that it fetches ahead.
-/// A program such as curl says neither.
+/// another site's page is behind it (Fetch Metadata, `Origin` of RFC 6454; over plain http, where browsers
+/// send neither with a link, `Referer`), or that it fetches ahead. A program such as curl says none of these.
 ///
 /// # Errors
 /// What speaks against it.
@@ -44,15 +44,19 @@ pub fn is_meant(request: &Request) -> Result<(), NotMeant> {
     if request.purposes.iter().any(|purpose| ahead.iter().any(|word| purpose.to_ascii_lowercase().contains(word))) {
         return Err(NotMeant::Prefetch);
     }
-    if request.fetch_site.as_deref().is_some_and(|site| !matches!(site, "same-origin" | "none")) {
-        return Err(NotMeant::CrossSite);
-    }
-    let Some(origin) = request.origin.as_deref() else { return Ok(()) };
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
-    match (authority, request.host.as_deref()) {
-        (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => Ok(()),
-        _ => Err(NotMeant::CrossSite),
-    }
+    let is_ours = match (request.fetch_site.as_deref(), request.referer.as_deref()) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, Some(referer)) => is_own(referer, request),
+        (None, None) => true,
+    };
+    let is_own_origin = request.origin.as_deref().is_none_or(|origin| is_own(origin, request));
+    if is_ours && is_own_origin { Ok(()) } else { Err(NotMeant::CrossSite) }
+}
+
+/// Whether a URL is one of the host that was asked.
+fn is_own(url: &str, request: &Request) -> bool {
+    let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    authority.zip(request.host.as_deref()).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]

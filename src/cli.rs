@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use cgi::http::StatusCode;
@@ -14,17 +14,18 @@ use crate::flush;
 use crate::outcome;
 use crate::page;
 use crate::request::{Asked, Target};
-use crate::store::{Flush, Outcome};
+use crate::store::{Flush, Outcome, Waited};
 use crate::system;
+use crate::view::PROGRAM;
 use crate::view::json::Json;
 use crate::view::text::Text;
 use crate::view::words::printable;
-use crate::view::{PROGRAM, Streamed};
 
 /// Exit statuses of sysexits(3).
 const EX_USAGE: u8 = 64;
 const EX_DATAERR: u8 = 65;
 const EX_UNAVAILABLE: u8 = 69;
+const EX_IOERR: u8 = 74;
 const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
 
@@ -101,19 +102,27 @@ fn list(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Asked::read([("format".to_owned(), format.clone())].into_iter(), None).map_err(|bad| bad.to_string())?;
     let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
     let status = if format == "json" {
-        Json::begin(out).and_then(|mut json| write(&context, &asked, &mut json))
+        Json::begin(out).and_then(|mut json| {
+            let status = page::write_listing(&context, &asked, &mut json)?;
+            json.into_inner().flush().map(|()| status)
+        })
     } else {
-        write(&context, &asked, &mut Text::begin(out, context.clock.now))
+        let mut text = Text::begin(out, context.clock.now);
+        page::write_listing(&context, &asked, &mut text).and_then(|status| text.into_inner().flush().map(|()| status))
     };
     Ok(match status {
         Ok(StatusCode::OK) => ExitCode::SUCCESS,
-        // Also when the reader went away: nobody is there to be told more.
-        _ => ExitCode::from(EX_UNAVAILABLE),
+        Ok(_) => ExitCode::from(EX_UNAVAILABLE),
+        Err(error) => not_written(&error),
     })
 }
 
-fn write(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::Result<StatusCode> {
-    page::write_listing(context, asked, form)
+/// What can't be written is no success; to somebody who went away there is nothing more to say.
+fn not_written(error: &io::Error) -> ExitCode {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        system::log(&format!("standard output: {error}"));
+    }
+    ExitCode::from(EX_IOERR)
 }
 
 fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
@@ -134,13 +143,20 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
     let by = format!("{} on the command line", context.account.name);
     match flush::start(&context, &target, by) {
-        Ok(flush) if wait => Ok(follow(&context, &flush)),
-        Ok(flush) => print(&format!("Queue run {} was started.\n", flush.number)),
+        Ok((flush, waited)) if wait => Ok(follow(&context, &flush, waited)),
+        Ok((flush, _)) => print(&format!("Queue run {} was started.\n", flush.number)),
         Err(refusal) => {
             system::log(&refusal.to_string());
             Ok(ExitCode::from(match refusal {
                 flush::Refusal::CoolDown(_) | flush::Refusal::UnderWay => EX_TEMPFAIL,
-                flush::Refusal::NotQueued(_) | flush::Refusal::Part(_) => EX_DATAERR,
+                flush::Refusal::NotQueued(_)
+                | flush::Refusal::Part(_)
+                | flush::Refusal::NotPlain(_)
+                | flush::Refusal::TooMany(_) => EX_DATAERR,
+                flush::Refusal::Held { release } => {
+                    system::log(release);
+                    EX_DATAERR
+                }
                 flush::Refusal::Impossible(trouble) => {
                     system::log(&trouble.remedy());
                     EX_UNAVAILABLE
@@ -151,9 +167,9 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
 }
 
 /// Tells what comes of a flush until it is over.
-fn follow(context: &Context, flush: &Flush) -> ExitCode {
+fn follow(context: &Context, flush: &Flush, waited: Waited) -> ExitCode {
     let terminal = io::stdout().is_terminal();
-    let outcome = flush::watch(context, flush, |outcome| {
+    let outcome = flush::watch(context, flush, waited, |outcome| {
         if terminal {
             let _ =
                 print(&format!("\r\x1b[K{} {}", bar(flush, outcome), printable(&outcome::sentence(flush, outcome))));
@@ -192,8 +208,8 @@ fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
             format!("WRONG {}: {}\n      To do: {}\n", check.subject, printable(&fault.message), fault.remedy)
         }
     });
-    print(&lines.collect::<String>())?;
-    Ok(ExitCode::from(u8::from(checks.iter().any(|check| check.found.is_err()))))
+    let printed = print(&lines.collect::<String>())?;
+    Ok(if checks.iter().any(|check| check.found.is_err()) { ExitCode::FAILURE } else { printed })
 }
 
 fn gather() -> Option<Context> {
@@ -207,10 +223,9 @@ fn gather() -> Option<Context> {
 }
 
 fn print(text: &str) -> Result<ExitCode, lexopt::Error> {
-    use std::io::Write;
-    // A reader that went away is no error.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(ExitCode::SUCCESS)
+    let mut out = io::stdout();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Ok(written.map_or_else(|error| not_written(&error), |()| ExitCode::SUCCESS))
 }
 
 /// Whether a web server started this program.

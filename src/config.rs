@@ -48,8 +48,8 @@ pub struct MtaConfig {
     pub list_command: Vec<String>,
     /// The command that runs the queue; empty: the mail server's own.
     pub flush_command: Vec<String>,
-    /// How long a listing may take.
-    #[serde(deserialize_with = "duration")]
+    /// How long a listing may take: more than nothing, at most a day.
+    #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
     /// What the page calls this queue; for a recorded sample that must not be taken for the real one.
     pub label: Option<String>,
@@ -71,7 +71,7 @@ impl Default for MtaConfig {
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlushConfig {
-    /// The least time between two runs.
+    /// The least time between two runs, at most a day.
     #[serde(deserialize_with = "duration")]
     pub cooldown: Duration,
 }
@@ -127,7 +127,8 @@ pub struct PrimaryConfig {
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateConfig {
-    /// The folder; default: the first usable of several.
+    /// The folder, an absolute path; default: the first usable of several.
+    #[serde(deserialize_with = "folder")]
     pub directory: Option<PathBuf>,
 }
 
@@ -178,7 +179,23 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     let wrong = || de::Error::custom(format!("“{text}” is no duration such as \"20s\" or \"2m\""));
     let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(span).map_err(|_| wrong())
+    let span = Duration::try_from(span).map_err(|_| wrong())?;
+    if span > LONGEST { Err(de::Error::custom(format!("“{text}” is longer than a day"))) } else { Ok(span) }
+}
+
+/// Nothing here may last longer.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A duration that is not nothing.
+fn deadline<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let span = duration(from)?;
+    if span.is_zero() { Err(de::Error::custom("a listing takes some time: not 0")) } else { Ok(span) }
+}
+
+fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    let wrong = || de::Error::custom(format!("“{}” is no absolute path", path.display()));
+    if path.is_absolute() { Ok(Some(path)) } else { Err(wrong()) }
 }
 
 fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
@@ -239,7 +256,9 @@ impl Config {
             key: None,
             message: format!("it can't be read: {error}"),
         })?;
-        Ok(Config { file: Some(file.into()), ..Config::parse(&text, file)? })
+        // Absolute, as a queue run works from another folder.
+        let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());
+        Ok(Config { file: Some(absolute), ..Config::parse(&text, file)? })
     }
 
     fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
@@ -330,6 +349,10 @@ mod tests {
             ("[fush]\n", "/etc/bartleby.toml, line 1, [fush]: unknown field `fush`"),
             ("[flush]\ncooldown = \"soon\"\n", "line 2, [flush] cooldown: “soon” is no duration"),
             ("[flush]\ncooldown = \"-5s\"\n", "line 2, [flush] cooldown: “-5s” is no duration"),
+            ("[mta]\ndeadline = \"9223372036854775807s\"\n", "line 2, [mta] deadline: "),
+            ("[mta]\ndeadline = \"25h\"\n", "line 2, [mta] deadline: “25h” is longer than a day"),
+            ("[mta]\ndeadline = \"0s\"\n", "line 2, [mta] deadline: a listing takes some time"),
+            ("[state]\ndirectory = \"x/y\"\n", "line 2, [state] directory: “x/y” is no absolute path"),
             ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: invalid type: integer"),
             ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow: “office” is neither"),
             ("[disk]\nwarn = \"lots\"\n", "line 2, [disk] warn: “lots” is neither"),

@@ -50,9 +50,13 @@ impl Source {
     /// The mail server that the configuration names, or the one that is installed.
     ///
     /// # Errors
-    /// [`Trouble::NoMta`] or [`Trouble::Unsupported`].
+    /// [`Trouble::NoMta`], [`Trouble::NotInstalled`] or [`Trouble::Unsupported`].
     pub fn find(config: &Config) -> Result<Source, Trouble> {
-        let mta = mta::find(config.mta.kind, &Search::default())?;
+        let search = Search::default();
+        if let Some(kind) = config.mta.kind.filter(|kind| config.mta.list_command.is_empty() && !search.has(*kind)) {
+            return Err(Trouble::NotInstalled(kind));
+        }
+        let mta = mta::find(config.mta.kind, &search)?;
         let configured = Argv::from_words(&config.mta.list_command);
         let commands = configured.map_or_else(|| mta.list_commands(), |command| vec![command]);
         Ok(Source { mta, commands })

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 use sysinfo::{DiskRefreshKind, Disks};
@@ -54,6 +55,8 @@ pub struct Filesystem {
     pub queue: bool,
     /// How short of space or inodes it is.
     pub level: Level,
+    /// Why there are no figures, where the system says why; it says nothing where it does not answer.
+    pub error: Option<String>,
 }
 
 /// Space and inodes of a filesystem.
@@ -102,15 +105,24 @@ pub fn filesystems(queue_directory: Option<&Path>, config: &DiskConfig) -> Vec<F
     let mut list: Vec<Filesystem> = chosen
         .into_iter()
         .zip(usages)
-        // As df does: what has no blocks is no place to put anything.
-        .filter(|(_, usage)| usage.is_none_or(|usage| usage.bytes != Some(0)))
-        .map(|((mount, queue), usage)| Filesystem {
-            mount: mount.point.to_string_lossy().into_owned(),
-            device: mount.source,
-            r#type: mount.kind,
-            usage: usage.unwrap_or_default(),
-            queue,
-            level: usage.map_or(Level::Unknown, |usage| level(usage, config)),
+        .filter(|((_, queue), answer)| match answer {
+            // As df does: what has no blocks is no place to put anything.
+            Some(Ok(usage)) => usage.bytes != Some(0),
+            // What this user may not look into is somebody's own, a container's or a session's.
+            Some(Err(Errno::EACCES | Errno::EPERM)) => *queue,
+            _ => true,
+        })
+        .map(|((mount, queue), answer)| {
+            let usage = answer.and_then(Result::ok);
+            Filesystem {
+                mount: mount.point.to_string_lossy().into_owned(),
+                device: mount.source,
+                r#type: mount.kind,
+                usage: usage.unwrap_or_default(),
+                queue,
+                level: usage.map_or(Level::Unknown, |usage| level(usage, config)),
+                error: answer.and_then(Result::err).map(|error| error.desc().to_owned()),
+            }
         })
         .collect();
     list.sort_by(|a, b| b.queue.cmp(&a.queue).then_with(|| a.mount.cmp(&b.mount)));
@@ -216,7 +228,7 @@ fn choose(all: &[Mount], real: Option<&[PathBuf]>, queue: Option<&Path>) -> Vec<
 }
 
 /// Asks all filesystems at once; `None` for one that does not answer by the deadline.
-fn usages(mounts: &[(Mount, bool)], deadline: Instant) -> Vec<Option<Usage>> {
+fn usages(mounts: &[(Mount, bool)], deadline: Instant) -> Vec<Option<Result<Usage, Errno>>> {
     let (answer, answers) = mpsc::channel();
     for (index, (mount, _)) in mounts.iter().enumerate() {
         let (answer, point) = (answer.clone(), mount.point.clone());
@@ -226,16 +238,16 @@ fn usages(mounts: &[(Mount, bool)], deadline: Instant) -> Vec<Option<Usage>> {
     drop(answer);
     let mut usages = vec![None; mounts.len()];
     while let Ok((index, usage)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        usages[index] = usage;
+        usages[index] = Some(usage);
     }
     usages
 }
 
-fn usage(point: &Path) -> Option<Usage> {
-    let stat = statvfs(point).ok()?;
+fn usage(point: &Path) -> Result<Usage, Errno> {
+    let stat = statvfs(point)?;
     let unit = stat.fragment_size();
     let inodes = Some(stat.files()).filter(|inodes| *inodes > 0);
-    Some(Usage {
+    Ok(Usage {
         bytes: Some(stat.blocks().saturating_mul(unit)),
         bytes_available: Some(stat.blocks_available().saturating_mul(unit)),
         inodes,

@@ -83,14 +83,17 @@ pub fn examine(context: &Context) -> Vec<Check> {
     ];
     for filesystem in disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk) {
         let mount = printable(&filesystem.mount).into_owned();
+        // As a shell takes it.
+        let path = format!("'{}'", filesystem.mount.replace('\'', r"'\''"));
         let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {
-            (Level::Unknown, ..) => {
-                fault(format!("{mount} does not answer"), format!("Look after that mount: umount -l {mount}"))
-            }
+            (Level::Unknown, ..) => match &filesystem.error {
+                Some(error) => fault(format!("{mount}: {error}"), format!("Look after that mount: stat -f {path}")),
+                None => fault(format!("{mount} does not answer"), format!("Look after that mount: umount -l {path}")),
+            },
             (Level::Ok, Some(free), Some(all)) => Ok(format!("{mount}: {} of {} free", bytes(free), bytes(all))),
             _ => fault(
                 format!("{mount} is short of space or inodes"),
-                format!("Make room: du -xh {mount} | sort -h | tail; df -i {mount}"),
+                format!("Make room: du -xh {path} | sort -h | tail; df -i {path}"),
             ),
         };
         checks.push(Check { subject: if filesystem.queue { "disk (mail queue)" } else { "disk" }, found });

@@ -17,8 +17,9 @@ use crate::mta::command::{self, Argv, Exit};
 use crate::mta::trouble::Trouble;
 use crate::mta::{Facts, Part, privilege};
 use crate::outcome::Remainder;
+use crate::queue::State;
 use crate::request::Target;
-use crate::store::{Flush, NoTurn, Outcome, Store, Turn};
+use crate::store::{Flush, NoTurn, Outcome, Store, Turn, Waited};
 use crate::system;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
@@ -40,6 +41,10 @@ pub struct Readiness {
     /// Whether a part of it can be run: not by a configured command, which is for the whole, nor where a
     /// rule allows no more than that.
     pub parts: bool,
+    /// Whether a run delivers held messages, too: a run of the whole queue, and of one message.
+    pub held: [bool; 2],
+    /// How an administrator releases held messages.
+    pub release: &'static str,
     /// Seconds until the cool-down is over.
     pub wait_seconds: u64,
     /// Whether a flush is under way.
@@ -69,10 +74,15 @@ impl Readiness {
         let store = context.store.as_ref();
         let log = store.map_or_else(|reason| Err(reason.clone()), |store| store.flushes(LOG_SHOWN));
         let last = log.as_ref().ok().and_then(|log| log.first());
+        let configured = !context.config.mta.flush_command.is_empty();
+        let possible = commands(context, facts, &Part::All).map(|_| ());
+        let flushes_held =
+            |part| configured || context.source.as_ref().is_ok_and(|source| source.mta.flushes_held(&part));
         Readiness {
-            possible: commands(context, facts, &Part::All).map(|_| ()),
-            parts: context.config.mta.flush_command.is_empty()
-                && commands(context, facts, &Part::Message("A1")).is_ok(),
+            release: context.source.as_ref().map_or("", |source| source.mta.release()),
+            parts: possible.is_ok() && !configured && commands(context, facts, &Part::Message("A1")).is_ok(),
+            held: [Part::All, Part::Message("A1")].map(flushes_held),
+            possible,
             wait_seconds: wait_seconds(context, last),
             under_way: store.is_ok_and(Store::is_taken),
             unguarded: log.as_ref().err().cloned(),
@@ -95,9 +105,23 @@ pub enum Refusal {
     /// What was asked for does not wait: it was delivered meanwhile, or never was there.
     #[error("Nothing in the queue is {0} (any more).")]
     NotQueued(Target),
-    /// A part of the queue was asked for that can't be run alone.
+    /// A part of the queue was asked for where the configured command is for the whole.
     #[error("Only the whole queue can be run here, not {0} alone.")]
     Part(Target),
+    /// Its name is not one to be passed on.
+    #[error("{0} holds characters that are not passed on to the mail server's command. Run the whole queue.")]
+    NotPlain(Target),
+    /// There are too many messages to run them one by one.
+    #[error(
+        "More than {MOST_MESSAGES} messages wait for {0}, and this mail server runs them one by one. Run the whole queue."
+    )]
+    TooMany(Target),
+    /// All of it is held, and a run passes held messages over.
+    #[error("What waits is held: a queue run passes it over until an administrator releases it.")]
+    Held {
+        /// How to release it.
+        release: &'static str,
+    },
     /// The mail server won't or can't.
     #[error(transparent)]
     Impossible(#[from] Trouble),
@@ -106,27 +130,51 @@ pub enum Refusal {
 /// What waits before the queue is run.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Messages and recipients of the target; `None` where the queue could not be listed.
-    totals: Option<(u64, u64)>,
-    /// The queue ids of the target's messages, at most one more than are run one by one.
+    /// Messages of the target.
+    messages: u64,
+    /// Recipients of these.
+    recipients: u64,
+    /// Messages of these that are held.
+    held: u64,
+    /// Their queue ids, as many as are remembered.
     ids: Vec<String>,
     /// Why the listing is not complete.
     trouble: Option<Trouble>,
 }
 
 impl Waiting {
+    /// The most ids that are remembered, in some two MiB.
+    const IDS_LIMIT: usize = 50_000;
+
     /// Lists the queue for what `target` names.
     fn find(context: &Context, target: &Target) -> Waiting {
-        let mut ids = Vec::new();
-        let mut waiting = Remainder::of(&target.to_string(), i64::MAX);
+        let mut waiting = Waiting::default();
         let listing = listing::list(context, None, &mut |message| {
-            waiting.add(message);
-            if ids.len() <= MOST_MESSAGES && *target != Target::All && target.holds(message) {
-                ids.push(message.id.clone().into_owned());
+            if !target.holds(message) {
+                return;
+            }
+            waiting.messages += 1;
+            waiting.recipients += message.recipients.iter().filter(|recipient| !recipient.delivered).count() as u64;
+            waiting.held += u64::from(message.state == State::Held);
+            if waiting.ids.len() < Waiting::IDS_LIMIT {
+                waiting.ids.push(message.id.clone().into_owned());
             }
         });
-        let totals = listing.trouble.is_none().then_some((waiting.messages, waiting.recipients));
-        Waiting { totals, ids, trouble: listing.trouble }
+        Waiting { trouble: listing.trouble, ..waiting }
+    }
+
+    /// A total, where it is one.
+    fn total(&self, of: u64) -> Option<u64> {
+        self.trouble.is_none().then_some(of)
+    }
+
+    /// What is remembered of it.
+    fn waited(&self, now: i64) -> Waited {
+        if self.trouble.is_none() && self.ids.len() as u64 == self.messages {
+            Waited::Ids(self.ids.iter().cloned().collect())
+        } else {
+            Waited::By(now)
+        }
     }
 }
 
@@ -134,7 +182,7 @@ impl Waiting {
 ///
 /// # Errors
 /// [`Refusal`]; the queue was not run then.
-pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
+pub fn start(context: &Context, target: &Target, by: String) -> Result<(Flush, Waited), Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     let facts = listing::facts(context);
     let whole = commands(context, &facts, &Part::All)?;
@@ -145,23 +193,30 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
         return Err(Refusal::CoolDown(wait));
     }
     let waiting = Waiting::find(context, target);
-    let commands = match part(context, target, &waiting)? {
-        Part::All => whole,
-        part => commands(context, &facts, &part)?,
-    };
+    let part = part(context, target, &waiting)?;
+    let configured = !context.config.mta.flush_command.is_empty();
+    let all_held = waiting.held > 0 && waiting.total(waiting.messages) == Some(waiting.held);
+    if all_held && !configured && !source.mta.flushes_held(&part) {
+        return Err(Refusal::Held { release: source.mta.release() });
+    }
+    let commands = if part == Part::All { whole } else { commands(context, &facts, &part)? };
+    if commands.len() > MOST_MESSAGES {
+        return Err(Refusal::TooMany(target.clone()));
+    }
     let commands = [preparation(context, &facts), commands].concat();
     let mut flush = Flush {
         number: 0,
         started: context.clock.now,
         target: target.to_string(),
         by,
-        messages: waiting.totals.map(|(messages, _)| messages),
-        recipients: waiting.totals.map(|(_, recipients)| recipients),
+        messages: waiting.total(waiting.messages),
+        recipients: waiting.total(waiting.recipients),
         exit: None,
         outcome: None,
     };
+    let waited = waiting.waited(flush.started);
     if let (Some(store), Some(turn)) = (store, &turn) {
-        match store.record(turn, &flush) {
+        match store.record(turn, &flush, &waited) {
             Ok(number) => flush.number = number,
             // Without the record there is no cool-down, which is no reason not to deliver mail.
             Err(error) => system::log(&format!("the flush could not be put on record: {error}")),
@@ -175,7 +230,7 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
         store.withdraw(turn, flush.number);
     }
     outcome?;
-    Ok(flush)
+    Ok((flush, waited))
 }
 
 fn last_flush(context: &Context) -> Option<Flush> {
@@ -195,47 +250,43 @@ fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Waiting) -> Resu
         (Target::Id(_), Some(id)) => Part::Message(id),
         (Target::Domain(name), Some(_)) => Part::Domain { name, ids: &waiting.ids },
     };
-    let is_word = |text: &str| {
-        !text.starts_with('-') && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
-    };
-    let is_safe = match &part {
-        Part::Domain { name, ids } => ids.len() <= MOST_MESSAGES && is_word(name) && ids.iter().all(|id| is_word(id)),
-        Part::Message(id) => is_word(id),
-        Part::All => true,
-    };
-    let configured = !context.config.mta.flush_command.is_empty();
-    if is_safe && !configured { Ok(part) } else { Err(Refusal::Part(target.clone())) }
+    // A name with a space or a dash in front can't be one; an id is the mail server's own, but is looked at all the same.
+    let ids_are_plain = waiting.ids.iter().all(|id| Target::Id(id.clone()).is_plain());
+    match () {
+        () if !context.config.mta.flush_command.is_empty() => Err(Refusal::Part(target.clone())),
+        () if !target.is_plain() || !ids_are_plain => Err(Refusal::NotPlain(target.clone())),
+        () => Ok(part),
+    }
 }
-
-/// What stands between the commands of one run.
-const AND_THEN: &str = ";";
 
 /// Hands the commands, and a copy of the lock, to a worker. Returns how the first that failed ended,
 /// or else the last, if all ended soon.
 fn run(context: &Context, flush: &Flush, commands: &[Argv], turn: Option<&Turn>) -> Result<Option<Exit>, Trouble> {
+    let not_run = |error: &str| Trouble::NotStarted {
+        command: commands.iter().map(Argv::to_string).take(1).collect(),
+        error: error.to_owned(),
+    };
+    let program = system::own_program().ok_or_else(|| not_run("this program does not find itself (no /proc)"))?;
     let config = context.config.file.clone().unwrap_or_default();
-    let mut worker = Argv::new("/proc/self/exe", &[WORKER, &flush.number.to_string()]).and(&Argv::new(config, &[]));
+    let mut worker = Argv::new(program, &[WORKER, &flush.number.to_string()]).and(&Argv::new(config, &[]));
     for command in commands {
-        worker = worker.and(&Argv::new(AND_THEN, &[])).and(command);
+        worker = worker.and(&Argv::new(command.length().to_string(), &[])).and(command);
     }
     let held = turn.and_then(|turn| turn.0.try_clone().ok());
     let report = command::hand_over(&worker, held, PATIENCE)?;
-    report.map(|report| serde_json::from_slice(&report)).transpose().map_err(|_| Trouble::Ended {
-        command: commands.iter().map(Argv::to_string).take(1).collect(),
-        how: "could not be run in the background".into(),
-        words: String::new(),
-    })
+    let report = report.map(|report| serde_json::from_slice(&report)).transpose();
+    report.map_err(|_| not_run("it could not be run in the background"))
 }
 
 /// The worker: runs the commands one after the other, reports on standard output how the first that
 /// failed ended, or else the last, and puts that on record; then it watches what comes of it.
 ///
-/// Its words are the flush's number, the configuration's file, and each command behind an [`AND_THEN`].
+/// Its words are the flush's number, the configuration's file, and each command behind the number of
+/// its words.
 pub fn work(words: &[OsString]) {
-    let mut parts = words.split(|word| word == AND_THEN);
-    let Some([number, file]) = parts.next() else { return };
+    let Some((number, [file, rest @ ..])) = words.split_first() else { return };
     let Some(number) = number.to_str().and_then(|number| number.parse().ok()) else { return };
-    let exit = run_all(parts.filter_map(|words| Argv::from_os_words(words.to_vec())));
+    let exit = run_all(commands_of(rest));
     // No report tells that it could not be started. Whoever asked may have left long ago.
     let report = exit.as_ref().and_then(|exit| serde_json::to_vec(exit).ok()).unwrap_or_default();
     let mut out = io::stdout();
@@ -250,8 +301,20 @@ pub fn work(words: &[OsString]) {
         system::log(&error);
     }
     if let Ok(Some(flush)) = store.flush(number) {
-        watch(&context, &flush, |_| ());
+        let waited = store.waited(&flush);
+        watch(&context, &flush, waited, |_| ());
     }
+}
+
+/// The commands, each behind the number of its words.
+fn commands_of(words: &[OsString]) -> impl Iterator<Item = Argv> {
+    let mut rest = words;
+    std::iter::from_fn(move || {
+        let (length, behind) = rest.split_first()?;
+        let (command, others) = behind.split_at_checked(length.to_str()?.parse().ok()?)?;
+        rest = others;
+        Argv::from_os_words(command.to_vec())
+    })
 }
 
 fn run_all(commands: impl Iterator<Item = Argv>) -> Option<Exit> {
@@ -268,7 +331,7 @@ fn run_all(commands: impl Iterator<Item = Argv>) -> Option<Exit> {
     last
 }
 
-/// The queue has settled when nothing has left it for this long.
+/// The queue has settled when nothing is being delivered any more, and nothing has left it for this long.
 const SETTLED_AFTER: Duration = Duration::from_secs(15);
 
 /// A flush is not watched any longer than this by the worker.
@@ -279,15 +342,16 @@ const BLIND: Duration = Duration::from_secs(60);
 
 /// Watches what comes of a flush until its messages are gone or the queue has settled, and puts it on
 /// record. `seen` is told each time the queue was looked at.
-pub fn watch(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -> Option<Outcome> {
+pub fn watch(context: &Context, flush: &Flush, waited: Waited, mut seen: impl FnMut(&Outcome)) -> Option<Outcome> {
     let started = Instant::now();
+    let mut remainder = Remainder::of(&flush.target, waited);
     let mut left = None;
     let mut moved = started;
     let mut seen_well = started;
     loop {
         let looked = Instant::now();
         let now = jiff::Timestamp::now().as_second();
-        let mut remainder = Remainder::of(&flush.target, flush.started);
+        remainder.clear();
         let listing = listing::list(context, None, &mut |message| remainder.add(message));
         let took = looked.elapsed();
         if listing.trouble.is_none() {
@@ -296,7 +360,8 @@ pub fn watch(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -
                 moved = Instant::now();
             }
             let under_way = context.store.as_ref().is_ok_and(Store::is_taken);
-            let settled = remainder.messages == 0 || (!under_way && moved.elapsed() >= SETTLED_AFTER);
+            let at_rest = !under_way && remainder.in_delivery == 0 && moved.elapsed() >= SETTLED_AFTER;
+            let settled = remainder.messages == 0 || at_rest;
             let outcome = remainder.outcome(now, settled);
             if let Ok(store) = &context.store {
                 // It may be full meanwhile; then the page shows what it sees itself.
@@ -370,6 +435,14 @@ fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_worker_gets_each_command_whole() {
+        let words = ["2", "sh", ";", "1", "true", "3", "postqueue", "-i", "2"].map(OsString::from);
+        let commands: Vec<String> = commands_of(&words).map(|command| command.to_string()).collect();
+        assert_eq!(commands, ["sh ;", "true", "postqueue -i 2"]);
+        assert_eq!(commands_of(&["9", "x"].map(OsString::from)).count(), 0);
+    }
 
     #[test]
     fn the_cool_down_ends_and_a_clock_that_was_set_back_does_not_prolong_it() {

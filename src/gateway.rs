@@ -51,6 +51,8 @@ pub struct Request {
     pub host: Option<String>,
     /// `Origin`
     pub origin: Option<String>,
+    /// `Referer`
+    pub referer: Option<String>,
     /// `Sec-Fetch-Site`
     pub fetch_site: Option<String>,
     /// `Sec-Purpose`, `Purpose`, `X-Purpose` and `X-Moz`, by which browsers tell that they fetch ahead.
@@ -117,6 +119,7 @@ impl Request {
             accept: text("HTTP_ACCEPT"),
             host: text("HTTP_HOST"),
             origin: text("HTTP_ORIGIN"),
+            referer: text("HTTP_REFERER"),
             fetch_site: text("HTTP_SEC_FETCH_SITE"),
             purposes: ["HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_PURPOSE", "HTTP_X_MOZ"]
                 .into_iter()

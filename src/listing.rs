@@ -1,6 +1,6 @@
 //! One listing of the queue: starts the mail server's lister and passes its messages on while it runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -155,31 +155,36 @@ const REASONS_PATIENCE: Duration = Duration::from_secs(3);
 /// Asks for the reasons of a page's messages where the listing has none (Exim), as far as time allows.
 ///
 /// # Errors
-/// Why the mail server does not tell this user; the rows stay as they are then.
+/// Why the mail server does not tell this user, or that the time was over; what is not told by then stays
+/// without a reason.
 pub fn explain(context: &Context, rows: &mut [Message<'static>]) -> Result<(), Trouble> {
     let Ok(source) = &context.source else { return Ok(()) };
-    let deadline = Instant::now() + REASONS_PATIENCE;
+    let started = Instant::now();
     let mut prefix = None;
     for message in rows {
         let Some(command) = source.mta.reason_command(&message.id) else { return Ok(()) };
         let prefix =
             prefix.get_or_insert_with(|| if context.account.is_root() { None } else { privilege::prefix(&command) });
         let command = prefix.clone().map_or(command.clone(), |prefix| prefix.and(&command));
-        let (exit, output) = command::start(&command)?.collect(deadline);
+        let mut reasons = HashMap::new();
+        // A refusal may be told on either stream.
+        let mut first = None;
+        let exit = command::start(&command)?.lines(started + REASONS_PATIENCE, None, |line| {
+            let line = String::from_utf8_lossy(line);
+            reasons.extend(source.mta.read_reason(&line));
+            first.get_or_insert_with(|| line.into_owned());
+        });
         if exit.ending == Ending::Deadline {
-            return Ok(());
+            return Err(Trouble::TooSlow { command: command.to_string(), after: REASONS_PATIENCE });
         }
-        let output = String::from_utf8_lossy(&output);
         if !exit.success() {
+            let exit = Exit { said: format!("{}\n{}", first.unwrap_or_default(), exit.said), ..exit };
             // The message may have gone meanwhile; a refusal is one for all.
-            let exit = Exit { said: format!("{output}\n{}", exit.said), ..exit };
             source.mta.reason_verdict(&command, &exit, &context.account)?;
             continue;
         }
-        for (address, reason) in source.mta.read_reasons(&output) {
-            for recipient in message.recipients.iter_mut().filter(|recipient| recipient.address == address) {
-                recipient.reason = Some(reason.clone().into());
-            }
+        for recipient in &mut message.recipients {
+            recipient.reason = reasons.get(&*recipient.address).map(|reason| reason.clone().into());
         }
     }
     Ok(())

@@ -10,10 +10,10 @@ use crate::config::{AccessConfig, Config, ConfigError};
 use crate::context::Context;
 use crate::flush::{self, Refusal};
 use crate::gateway::{self, Head, Method, Request, Stream, Unacceptable};
-use crate::listing::{self, Listing};
-use crate::mta::trouble::Status;
-use crate::outcome::Remainder;
-use crate::queue::{Order, Selection, SortKey, Window};
+use crate::listing;
+use crate::mta::trouble::{Status, Trouble};
+use crate::outcome::Followed;
+use crate::queue::{Message, Order, Selection, SortKey, Window};
 use crate::request::{Asked, DEFAULT_PER_PAGE, Format, Target};
 use crate::system;
 use crate::view::json::{self, Json};
@@ -85,25 +85,8 @@ impl Answer<'_> {
     fn page(&self, context: &Context, asked: &Asked) {
         let window = asked.window.unwrap_or(Window { page: 1, per_page: DEFAULT_PER_PAGE });
         let oldest_first = Order { key: SortKey::Age, reversed: true };
-        let mut selection = Selection::new(asked.filter.clone(), Some(asked.order.unwrap_or(oldest_first)), window);
-        let followed = asked.flushed.and_then(|number| context.store.as_ref().ok()?.flush(number).ok()?);
-        let mut remainder = followed.as_ref().map(|flush| Remainder::of(&flush.target, flush.started));
-        let listing = list(context, &mut |message| {
-            selection.offer(message);
-            remainder.iter_mut().for_each(|remainder| remainder.add(message));
-        });
-        let complete = listing.trouble.is_none();
-        let matched = selection.matched();
-        let mut rows = selection.into_rows();
-        let unexplained = listing::explain(context, &mut rows).err();
-        let followed = followed.zip(remainder).map(|(flush, remainder)| {
-            let settled = flush.outcome.clone().filter(|outcome| outcome.settled);
-            // Where the queue could not be listed, that none of them was seen says nothing.
-            let all_left = remainder.messages == 0 && complete;
-            let outcome = settled.unwrap_or_else(|| remainder.outcome(context.clock.now, all_left));
-            (flush, outcome)
-        });
-        let report = Report { unexplained, followed, ..Report::gather(context, listing, Some((window, matched))) };
+        let asked = Asked { window: Some(window), order: Some(asked.order.unwrap_or(oldest_first)), ..asked.clone() };
+        let Ok((report, rows)) = look(context, &asked, &mut |_| Ok(())) else { return };
         let mut head = Head::new(StatusCode::OK, Format::Html.media_type());
         if let Some((flush, outcome)) = &report.followed
             && !outcome.settled
@@ -111,7 +94,7 @@ impl Answer<'_> {
         {
             head = head.with(header::REFRESH, RENEWED.to_string());
         }
-        self.send(&head, html::page(&report, &rows, asked).into_string().into_bytes());
+        self.send(&head, html::page(&report, &rows, &asked).into_string().into_bytes());
     }
 
     fn stream(&self, context: &Context, asked: &Asked) {
@@ -139,7 +122,7 @@ impl Answer<'_> {
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
         match flush::start(context, target, by) {
-            Ok(flush) => {
+            Ok((flush, _)) => {
                 let place = format!("?flushed={}", flush.number);
                 let head = Head::new(StatusCode::SEE_OTHER, Format::Text.media_type()).with(header::LOCATION, &*place);
                 self.send(&head, format!("The queue run was started: {place}\n").into_bytes());
@@ -155,7 +138,10 @@ impl Answer<'_> {
                         (StatusCode::TOO_MANY_REQUESTS, "Being run already", String::new(), Some(seconds))
                     }
                     Refusal::NotQueued(_) => (StatusCode::NOT_FOUND, "Nothing to run", String::new(), None),
-                    Refusal::Part(_) => (StatusCode::BAD_REQUEST, "Not run", String::new(), None),
+                    Refusal::Part(_) | Refusal::NotPlain(_) | Refusal::TooMany(_) => {
+                        (StatusCode::BAD_REQUEST, "Not run", String::new(), None)
+                    }
+                    Refusal::Held { release } => (StatusCode::CONFLICT, "Not run", release.to_owned(), None),
                     Refusal::Impossible(trouble) => {
                         system::log(&message);
                         (StatusCode::SERVICE_UNAVAILABLE, "The queue was not run", trouble.remedy(), None)
@@ -199,22 +185,10 @@ impl Answer<'_> {
 /// # Errors
 /// Those of writing.
 pub fn write_listing(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::Result<StatusCode> {
-    let mut written = Ok(());
-    let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window));
-    let listing = list(context, &mut |message| match &mut selection {
-        Some(selection) => selection.offer(message),
-        None if written.is_ok() && asked.filter.matches(message) => written = form.message(message),
-        None => {}
-    });
-    written?;
-    let matched = selection.as_ref().map_or(0, Selection::matched);
-    let mut rows = selection.map(Selection::into_rows).unwrap_or_default();
-    let unexplained = listing::explain(context, &mut rows).err();
+    let (report, rows) = look(context, asked, &mut |message| form.message(message))?;
     for message in &rows {
         form.message(message)?;
     }
-    let selection = asked.window.map(|window| (window, matched));
-    let report = Report { unexplained, ..Report::gather(context, listing, selection) };
     form.end(&report)?;
     Ok(match report.listing.status() {
         Status::Ok => StatusCode::OK,
@@ -222,11 +196,36 @@ pub fn write_listing(context: &Context, asked: &Asked, form: &mut impl Streamed)
     })
 }
 
-/// Lists as long as somebody reads our standard output.
-fn list(context: &Context, found: &mut dyn FnMut(&crate::queue::Message<'_>)) -> Listing {
-    let listing = listing::list(context, Some(io::stdout().as_fd()), found);
+/// Lists for one answer, as long as somebody reads our standard output. Returns the rows of the page that
+/// was asked for; where none was, each message that matches is passed on to `each`.
+fn look(
+    context: &Context,
+    asked: &Asked,
+    each: &mut dyn FnMut(&Message<'_>) -> io::Result<()>,
+) -> io::Result<(Report, Vec<Message<'static>>)> {
+    let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
+    let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window));
+    let mut written = Ok(());
+    let mut listing = listing::list(context, Some(io::stdout().as_fd()), &mut |message| {
+        followed.iter_mut().for_each(|followed| followed.add(message));
+        match &mut selection {
+            Some(selection) => selection.offer(message),
+            None if written.is_ok() && asked.filter.matches(message) => written = each(message),
+            None => {}
+        }
+    });
+    written?;
+    let matched = selection.as_ref().map_or(0, Selection::matched);
+    let complete = listing.trouble.is_none();
+    let mut rows = selection.map_or(Ok(Vec::new()), Selection::into_rows).unwrap_or_else(|error| {
+        listing.trouble.get_or_insert(Trouble::NoPage { error });
+        Vec::new()
+    });
     if let Some(trouble) = &listing.trouble {
         system::log(&trouble.to_string());
     }
-    listing
+    let unexplained = listing::explain(context, &mut rows).err();
+    let followed = followed.map(|followed| followed.outcome(context.clock.now, complete));
+    let selection = asked.window.map(|window| (window, matched));
+    Ok((Report { unexplained, followed, ..Report::gather(context, listing, selection) }, rows))
 }

@@ -93,6 +93,20 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether the name or id may stand in a command: nothing in it can be taken for an option, a
+    /// pattern, or two words.
+    pub fn is_plain(&self) -> bool {
+        let is_plain = |word: &str| {
+            !word.starts_with('-') && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        };
+        match self {
+            Target::All => true,
+            Target::Domain(word) | Target::Id(word) => is_plain(word),
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = ();
 

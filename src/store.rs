@@ -5,6 +5,7 @@
 //! cool-down and the log are off, and that is said. The log is an SQLite database, so that any number of
 //! processes may use it, and may be killed at any time, without it ever telling half a truth.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ const DEFAULT_DIRECTORY: &str = "/var/lib/bartleby";
 
 /// How many flushes are kept.
 const KEPT: u64 = 1000;
+
+/// For how many of them it is kept which messages waited.
+const IDS_KEPT: u64 = 10;
 
 /// How long a process waits for another one to finish its entry.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,6 +62,16 @@ pub struct Outcome {
     pub why: String,
     /// Whether the queue has stopped changing: this is the end of it.
     pub settled: bool,
+}
+
+/// Which messages were there when a flush was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Those with these queue ids.
+    Ids(HashSet<String>),
+    /// Those that came in by then, in seconds since 1970: where there were too many ids to remember, or
+    /// they are no longer kept. Mail that came in just then may count wrongly.
+    By(i64),
 }
 
 /// A folder of our own.
@@ -189,26 +203,44 @@ impl Store {
         })
     }
 
+    /// Which messages waited when a flush was started, as far as that is still known.
+    pub fn waited(&self, flush: &Flush) -> Waited {
+        let ids = self.with_log(|log| {
+            let query = "SELECT ids FROM flush WHERE number = ?1";
+            log.query_row(query, [as_signed(flush.number)], |row| row.get::<_, Option<String>>(0)).optional()
+        });
+        match ids.ok().flatten().flatten() {
+            Some(ids) => Waited::Ids(ids.lines().map(str::to_owned).collect()),
+            None => Waited::By(flush.started),
+        }
+    }
+
     /// Puts a flush on record under the next number, which is returned, and drops the oldest. To be
     /// called by the holder of the turn alone.
     ///
     /// # Errors
     /// Why it could not be written: a full disk, say.
-    pub fn record(&self, _turn: &Turn, flush: &Flush) -> Result<u64, String> {
+    pub fn record(&self, _turn: &Turn, flush: &Flush, waited: &Waited) -> Result<u64, String> {
+        let ids = match waited {
+            Waited::Ids(ids) => Some(ids.iter().map(String::as_str).collect::<Vec<_>>().join("\n")),
+            Waited::By(_) => None,
+        };
         self.with_log(|log| {
             // AUTOINCREMENT: a number is never given twice, even when its flush was withdrawn.
             log.execute(
-                "INSERT INTO flush (started, target, by, messages, recipients) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO flush (started, target, by, messages, recipients, ids) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     flush.started,
                     flush.target,
                     flush.by,
                     flush.messages.map(as_signed),
-                    flush.recipients.map(as_signed)
+                    flush.recipients.map(as_signed),
+                    ids
                 ],
             )?;
             let number = log.last_insert_rowid();
             log.execute("DELETE FROM flush WHERE number <= ?1", [number - as_signed(KEPT)])?;
+            log.execute("UPDATE flush SET ids = NULL WHERE number <= ?1", [number - as_signed(IDS_KEPT)])?;
             Ok(as_unsigned(number))
         })
     }
@@ -327,7 +359,8 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS flush (
     messages_left INTEGER NOT NULL DEFAULT 0,
     recipients_left INTEGER NOT NULL DEFAULT 0,
     why TEXT NOT NULL DEFAULT '',
-    settled INTEGER NOT NULL DEFAULT 0
+    settled INTEGER NOT NULL DEFAULT 0,
+    ids TEXT
 )";
 
 const COLUMNS: &str =
@@ -368,8 +401,14 @@ fn as_unsigned(number: i64) -> u64 {
 
 fn is_damaged(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
-        // A table of this name with other columns is none of ours.
-        || matches!(error, rusqlite::Error::SqlInputError { .. })
+        // A table of this name with other columns or values is none of ours.
+        || matches!(
+            error,
+            rusqlite::Error::SqlInputError { .. }
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+        )
 }
 
 #[cfg(test)]
@@ -414,8 +453,8 @@ mod tests {
         assert_eq!(store.flushes(10), Ok(vec![]));
         assert_eq!(store.flush(1), Ok(None));
         let turn = store.turn().unwrap();
-        assert_eq!(store.record(&turn, &new_flush()), Ok(1));
-        assert_eq!(store.record(&turn, &new_flush()), Ok(2));
+        assert_eq!(store.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
+        assert_eq!(store.record(&turn, &new_flush(), &Waited::By(1)), Ok(2));
         store.add_exit(2, "ended with status 0").unwrap();
         let outcome =
             Outcome { sampled: 9, messages_left: 1, recipients_left: 2, why: "full (2)".into(), settled: false };
@@ -428,7 +467,32 @@ mod tests {
         assert_eq!(store.flushes(10), Ok(vec![second, Flush { number: 1, ..new_flush() }]));
         store.withdraw(&turn, 2);
         assert_eq!(store.flush(2), Ok(None));
-        assert_eq!(store.record(&turn, &new_flush()), Ok(3), "a number is given once");
+        assert_eq!(store.record(&turn, &new_flush(), &Waited::By(1)), Ok(3), "a number is given once");
+    }
+
+    #[test]
+    fn which_messages_waited_is_kept_for_the_last_flushes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path()).unwrap();
+        let turn = store.turn().unwrap();
+        let waited = Waited::Ids(["A1".to_owned(), "B2".to_owned()].into());
+        let record = || Flush { number: store.record(&turn, &new_flush(), &waited).unwrap(), ..new_flush() };
+        let first = record();
+        assert_eq!(store.waited(&first), waited);
+        (0..IDS_KEPT).for_each(|_| _ = record());
+        assert_eq!(store.waited(&first), Waited::By(first.started));
+        assert_eq!(store.waited(&new_flush()), Waited::By(1), "not on record");
+        let none = store.record(&turn, &new_flush(), &Waited::Ids([].into())).unwrap();
+        assert_eq!(store.waited(&Flush { number: none, ..new_flush() }), Waited::Ids([].into()));
+    }
+
+    #[test]
+    fn a_log_with_values_that_make_no_sense_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path()).unwrap();
+        store.record(&store.turn().unwrap(), &new_flush(), &Waited::By(1)).unwrap();
+        store.with_log(|log| log.execute("UPDATE flush SET started = 'yesterday'", [])).unwrap();
+        assert_eq!(store.flushes(10), Ok(vec![]));
     }
 
     #[test]
@@ -436,12 +500,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path()).unwrap();
         let turn = store.turn().unwrap();
-        store.record(&turn, &new_flush()).unwrap();
+        store.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
         let last = KEPT + 5;
         store.with_log(|log| log.execute("UPDATE flush SET number = ?1", [as_signed(last)])).unwrap();
         assert_eq!(store.flushes(10_000).unwrap()[0].number, last);
         store.with_log(|log| log.execute("UPDATE sqlite_sequence SET seq = ?1", [as_signed(last + KEPT)])).unwrap();
-        store.record(&turn, &new_flush()).unwrap();
+        store.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
         assert_eq!(store.flushes(10_000).unwrap().len(), 1, "the one that is {KEPT} numbers older is gone");
     }
 
@@ -453,7 +517,7 @@ mod tests {
             fs::write(store.log_path(), damage).unwrap();
             assert_eq!(store.flushes(10), Ok(vec![]));
             let turn = store.turn().unwrap();
-            assert_eq!(store.record(&turn, &new_flush()), Ok(1));
+            assert_eq!(store.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
             let names =
                 fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             assert_eq!(names.filter(|name| name.starts_with("bartleby.db.damaged-")).count(), 1);
@@ -480,7 +544,7 @@ mod tests {
         let store = store(folder.path()).unwrap();
         let target = folder.path().join("target");
         symlink(&target, store.log_path()).unwrap();
-        assert!(store.record(&store.turn().unwrap(), &new_flush()).is_err());
+        assert!(store.record(&store.turn().unwrap(), &new_flush(), &Waited::By(1)).is_err());
         assert!(!target.exists());
     }
 }

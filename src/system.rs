@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 use nix::unistd::{geteuid, gethostname};
@@ -51,6 +52,16 @@ pub fn host_name() -> String {
 pub fn time_zone() -> TimeZone {
     let rules = fs::read("/etc/localtime").ok();
     rules.and_then(|rules| TimeZone::tzif("local", &rules).ok()).unwrap_or(TimeZone::UTC)
+}
+
+/// The path of this program, to start it once more; `None` where neither `/proc` nor the name that it was
+/// called by tells. To be asked before the working directory changes.
+pub fn own_program() -> Option<PathBuf> {
+    let itself = PathBuf::from("/proc/self/exe");
+    if itself.exists() {
+        return Some(itself);
+    }
+    fs::canonicalize(std::env::args_os().next()?).ok()
 }
 
 /// Closes every descriptor that the web server left open but the three standard ones, so that no

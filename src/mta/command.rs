@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
 
 /// How much of a command's error output is kept, in bytes.
 const STDERR_LIMIT: usize = 16 * 1024;
+
+/// How much of that is told, in characters.
+const WORDS_LIMIT: usize = 500;
 
 /// How much output [`Running::collect`] keeps, in bytes; the rest is read and dropped.
 const COLLECT_LIMIT: usize = 64 * 1024;
@@ -65,9 +69,15 @@ impl Argv {
         (!words.is_empty()).then_some(Argv(words))
     }
 
-    /// The program's path.
+    /// The path of the mail server's program, also where sudo or doas stands before it.
     pub fn program(&self) -> PathBuf {
-        self.0.first().map(PathBuf::from).unwrap_or_default()
+        let stands_before = |word: &&OsString| ["sudo", "doas", "-n", "--"].iter().any(|known| *word == known);
+        self.0.iter().find(|word| !stands_before(word)).map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// How many words it has, the program's included.
+    pub fn length(&self) -> usize {
+        self.0.len()
     }
 
     /// This vector with another's words behind its own.
@@ -125,18 +135,26 @@ impl Exit {
 
     /// How it ended and what it said, on one line.
     pub fn describe(&self) -> String {
-        let how = match (self.code, self.signal) {
-            (Some(code), _) => format!("ended with status {code}"),
-            (None, Some(signal)) => format!("was killed by signal {signal}"),
-            (None, None) => "did not end".into(),
-        };
-        let words: String = self.words().chars().take(500).collect();
+        let (how, words) = (self.how(), self.words());
         if words.is_empty() { how } else { format!("{how}: “{words}”") }
     }
 
-    /// What was said, on one line.
+    fn how(&self) -> String {
+        match (self.code, self.signal) {
+            (Some(0), _) if self.unfinished => "broke off in the middle of a line".into(),
+            (Some(code), _) => format!("ended with status {code}"),
+            (None, Some(signal)) => format!("was killed by signal {signal}"),
+            (None, None) => "closed its output but did not end".into(),
+        }
+    }
+
+    /// The beginning of what was said, on one line.
     pub fn words(&self) -> String {
-        self.said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+        let line = self.said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        match line.char_indices().nth(WORDS_LIMIT) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => line,
+        }
     }
 
     /// What every mail server has in common: the deadline, signals, statuses other than 0.
@@ -146,14 +164,11 @@ impl Exit {
     pub fn verdict(&self, command: &Argv) -> Result<(), Trouble> {
         let command = command.to_string();
         let ended = |how| Err(Trouble::Ended { command: command.clone(), how, words: self.words() });
-        match (self.ending, self.code, self.signal) {
-            (Ending::Deadline, ..) => Err(Trouble::TooSlow { command, after: self.allowed }),
-            (Ending::ReaderGone, ..) => ended("was stopped, as nobody reads its answer any more".into()),
-            (Ending::Exited, Some(0), _) if self.unfinished => ended("broke off in the middle of a line".into()),
-            (Ending::Exited, Some(0), _) => Ok(()),
-            (Ending::Exited, Some(code), _) => ended(format!("ended with status {code}")),
-            (Ending::Exited, None, Some(signal)) => ended(format!("was killed by signal {signal}")),
-            (Ending::Exited, None, None) => ended("closed its output but did not end".into()),
+        match (self.ending, self.code) {
+            (Ending::Deadline, _) => Err(Trouble::TooSlow { command, after: self.allowed }),
+            (Ending::ReaderGone, _) => ended("was stopped, as nobody reads its answer any more".into()),
+            (Ending::Exited, Some(0)) if !self.unfinished => Ok(()),
+            (Ending::Exited, _) => ended(self.how()),
         }
     }
 
@@ -256,23 +271,37 @@ impl Running {
         (self.exit(deadline, ending), output)
     }
 
+    /// Reads both streams until they end. A signal that ends this process meanwhile ends the command first.
     fn read(&mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, mut chunk: impl FnMut(&[u8])) -> Ending {
         let mut buffer = vec![0; CHUNK];
+        let signals = EndingSignals::catch();
         let (mut out_open, mut err_open) = (true, true);
         while out_open || err_open {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ending::Deadline;
             }
-            let (out_ready, err_ready, hung_up) = match self.wait(left, reader, out_open, err_open) {
+            let watched = Watched {
+                stdout: out_open.then(|| self.stdout.as_fd()),
+                stderr: err_open.then(|| self.stderr.as_fd()),
+                reader,
+                signals: signals.as_ref().map(|signals| signals.fd.as_fd()),
+            };
+            let ready = match watched.wait(left) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => continue,
                 Err(_) => return Ending::Exited,
             };
-            if hung_up {
+            if ready.signals {
+                self.kill();
+                // Lets the signal through, which ends this process.
+                drop(signals);
                 return Ending::ReaderGone;
             }
-            if out_ready {
+            if ready.reader {
+                return Ending::ReaderGone;
+            }
+            if ready.stdout {
                 match self.stdout.read(&mut buffer) {
                     Ok(0) => out_open = false,
                     Ok(length) => chunk(&buffer[..length]),
@@ -280,7 +309,7 @@ impl Running {
                     Err(_) => out_open = false,
                 }
             }
-            if err_ready {
+            if ready.stderr {
                 match self.stderr.read(&mut buffer) {
                     Ok(0) => err_open = false,
                     Ok(length) => {
@@ -293,29 +322,6 @@ impl Running {
             }
         }
         Ending::Exited
-    }
-
-    /// Waits until there is something to read: on standard output, on standard error, or a hang-up.
-    fn wait(
-        &self,
-        timeout: Duration,
-        reader: Option<BorrowedFd<'_>>,
-        out_open: bool,
-        err_open: bool,
-    ) -> Result<(bool, bool, bool), Errno> {
-        let watch = |open| if open { PollFlags::POLLIN } else { PollFlags::empty() };
-        let mut watched =
-            vec![PollFd::new(self.stdout.as_fd(), watch(out_open)), PollFd::new(self.stderr.as_fd(), watch(err_open))];
-        watched.extend(reader.map(|reader| PollFd::new(reader, PollFlags::empty())));
-        // Rounded up, so that the last fraction of a millisecond is not spent in a busy loop.
-        let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        poll(&mut watched, timeout)?;
-        let event = |index: usize, of: PollFlags| {
-            watched.get(index).and_then(PollFd::revents).is_some_and(|events| events.intersects(of))
-        };
-        let readable = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
-        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
-        Ok((out_open && event(0, readable), err_open && event(1, readable), event(2, gone)))
     }
 
     fn exit(mut self, deadline: Instant, ending: Ending) -> Exit {
@@ -357,6 +363,57 @@ impl Running {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(10));
         }
+    }
+}
+
+/// What is waited for; each where it is (still) open.
+struct Watched<T> {
+    stdout: T,
+    stderr: T,
+    /// The far end of our answer: whether it hung up.
+    reader: T,
+    signals: T,
+}
+
+impl Watched<Option<BorrowedFd<'_>>> {
+    /// Waits until there is something to read. What is closed is left out: poll(2) would tell of it at
+    /// once, each time.
+    fn wait(self, timeout: Duration) -> Result<Watched<bool>, Errno> {
+        let input = PollFlags::POLLIN;
+        let watched =
+            [(self.stdout, input), (self.stderr, input), (self.reader, PollFlags::empty()), (self.signals, input)];
+        let mut open: Vec<PollFd<'_>> =
+            watched.iter().filter_map(|(fd, events)| Some(PollFd::new((*fd)?, *events))).collect();
+        // Rounded up, so that the last fraction of a millisecond is not spent in a busy loop.
+        let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        poll(&mut open, timeout)?;
+        let mut ready = open.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        let [stdout, stderr, reader, signals] = watched.map(|(fd, _)| fd.is_some() && ready.next().unwrap_or_default());
+        Ok(Watched { stdout, stderr, reader, signals })
+    }
+}
+
+/// Holds the signals that end this process back, so that a command under way can be ended first.
+struct EndingSignals {
+    held_back: SigSet,
+    fd: SignalFd,
+}
+
+impl EndingSignals {
+    /// `None` where the system has no room for it: then such a signal ends this process alone.
+    fn catch() -> Option<EndingSignals> {
+        let held_back: SigSet =
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
+        let fd = SignalFd::with_flags(&held_back, SfdFlags::SFD_CLOEXEC).ok()?;
+        held_back.thread_block().ok()?;
+        Some(EndingSignals { held_back, fd })
+    }
+}
+
+impl Drop for EndingSignals {
+    fn drop(&mut self) {
+        // It can't fail: the set is one that was blocked.
+        let _ = self.held_back.thread_unblock();
     }
 }
 
@@ -443,6 +500,24 @@ mod tests {
         let (exit, _) = lines("exec >&- 2>&-; sleep 987", deadline);
         assert_eq!((exit.ending, exit.code), (Ending::Exited, None));
         assert!(exit.verdict(&Argv::new("x", &[])).is_err());
+    }
+
+    #[test]
+    fn only_what_is_open_is_waited_for() {
+        let (far, near) = nix::unistd::pipe().unwrap();
+        drop(near);
+        let wait =
+            |stdout| Watched { stdout, stderr: None, reader: None, signals: None }.wait(Duration::from_millis(1));
+        assert!(wait(Some(far.as_fd())).unwrap().stdout, "its end is told at once");
+        assert!(!wait(None).unwrap().stdout);
+    }
+
+    #[test]
+    fn the_program_of_a_rule_is_the_mail_servers_own() {
+        for words in [&["sudo", "-n", "--", "/usr/sbin/postqueue", "-j"][..], &["doas", "-n", "/usr/sbin/postqueue"]] {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            assert_eq!(Argv::from_words(&words).unwrap().program(), PathBuf::from("/usr/sbin/postqueue"));
+        }
     }
 
     #[test]

@@ -61,6 +61,15 @@ impl Mta for Exim {
         }]
     }
 
+    /// `-M` thaws what it delivers, `-qf` passes frozen messages over.
+    fn flushes_held(&self, part: &Part<'_>) -> bool {
+        matches!(part, Part::Message(_))
+    }
+
+    fn release(&self) -> &'static str {
+        "Run each alone, or as root: exim4 -qff, which tries frozen messages, too."
+    }
+
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
         (facts.flush_needs_admin == Some(true) && !account.is_root()).then(|| Trouble::NotPermitted {
             mta: Kind::Exim,
@@ -83,8 +92,8 @@ impl Mta for Exim {
         if exit.said.contains("ermission denied") { verdict(Act::Explain, command, exit, account) } else { Ok(()) }
     }
 
-    fn read_reasons(&self, output: &str) -> Vec<(String, String)> {
-        output.lines().filter_map(deferral).collect()
+    fn read_reason(&self, line: &str) -> Option<(String, String)> {
+        deferral(line)
     }
 }
 
@@ -123,15 +132,29 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
 /// `2026-11-23 11:28:02.989 full@example.com R=primary T=remote defer (-44) H=... DT=0.000s: reason`, with
 /// `log_selector` deciding what stands between. Where the envelope's recipient is another address (an
 /// alias) or is only written otherwise (a local part in quotes), it stands in angle brackets behind.
+///
+/// Other lines tell of the sender's words (`Received from ... T="its subject"`), which may look alike: a
+/// recipient's begins with its address.
 fn deferral(line: &str) -> Option<(String, String)> {
     let (before, after) = line.split_once(" defer (")?;
     let mut words = before.splitn(3, ' ');
-    let (_date, _time, rest) = (words.next()?, words.next()?, words.next()?);
-    let addresses = rest.rsplit_once(" R=").map_or(rest, |(addresses, _)| addresses);
+    let (_date, _time, mut rest) = (words.next()?, words.next()?, words.next()?);
+    // The zone, with `log_timezone`.
+    if let Some((zone, behind)) = rest.split_once(' ')
+        && zone.strip_prefix(['+', '-']).is_some_and(|zone| zone.bytes().all(|byte| byte.is_ascii_digit()))
+    {
+        rest = behind;
+    }
+    let addresses = rest.split_once(" R=").map_or(rest, |(addresses, _)| addresses);
+    let addresses = addresses.strip_suffix(" routing").unwrap_or(addresses);
     let address = match addresses.strip_suffix('>').and_then(|addresses| addresses.rsplit_once(" <")) {
         Some((_, envelope)) => envelope,
         None => addresses,
     };
+    let of_the_sender = ["Received ", "H=", "<= ", "U="].iter().any(|start| rest.starts_with(start));
+    if of_the_sender || !address.contains('@') {
+        return None;
+    }
     let reason = after.split_once("): ").or_else(|| after.split_once(") ")).map(|(_, reason)| reason)?;
     // The connection's fields end with the first colon that a space follows.
     let reason =
@@ -351,7 +374,23 @@ mod tests {
         let refused =
             "2026-11-23 15:20:02 a@x.example R=primary T=to_primary defer (-44) H=mx [2001:db8::1]: SMTP error: 450 no";
         assert_eq!(read(refused).1, "SMTP error: 450 no");
-        assert_eq!(deferral("2026-11-23 15:20:02 H=127.0.0.2 [127.0.0.2] Connection refused"), None);
+        let zone = "2026-11-23 15:20:02.123 +0100 a@x.example R=primary T=remote defer (111): Connection refused";
+        assert_eq!(read(zone).0, "a@x.example");
+        let routing = "2026-11-23 15:20:02 a@x.example routing defer (-51): retry time not reached";
+        assert_eq!(read(routing), ("a@x.example".into(), "retry time not reached".into()));
+    }
+
+    #[test]
+    fn a_subject_or_a_servers_words_are_no_reason() {
+        for line in [
+            "2026-11-23 15:20:02 H=127.0.0.2 [127.0.0.2] Connection refused",
+            r#"2026-11-23 15:20:02 Received from a@x.example S=433 T="a@x.example R=x defer (1): evil""#,
+            r#"2026-11-23 15:20:02 +0100 Received from a@x.example S=433 T="x <b@x.example> defer (1): evil""#,
+            "2026-11-23 15:20:02 H=mx [192.0.2.1] SMTP error: 450 <b@x.example> R=y defer (1): evil",
+            "2026-11-23 15:20:02 cancelled by system filter defer (1): evil",
+        ] {
+            assert_eq!(deferral(line), None, "{line}");
+        }
     }
 
     #[test]

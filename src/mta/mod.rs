@@ -101,6 +101,14 @@ pub trait Mta {
     /// The commands that make a part of the queue be delivered now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;
 
+    /// Whether they deliver held messages, too.
+    fn flushes_held(&self, _part: &Part<'_>) -> bool {
+        false
+    }
+
+    /// How an administrator releases held messages.
+    fn release(&self) -> &'static str;
+
     /// A question to be asked before a flush, with the same rights.
     fn flush_question(&self) -> Option<Argv> {
         None
@@ -134,9 +142,9 @@ pub trait Mta {
         Ok(())
     }
 
-    /// Recipients and their reasons in that command's output, later ones overriding earlier ones.
-    fn read_reasons(&self, _output: &str) -> Vec<(String, String)> {
-        Vec::new()
+    /// The recipient and the reason in a line of that command's output; a later line overrides an earlier.
+    fn read_reason(&self, _line: &str) -> Option<(String, String)> {
+        None
     }
 }
 
@@ -310,7 +318,13 @@ impl Search {
     /// Which mail server is installed, told by the programs that only it brings. `/usr/sbin/sendmail`
     /// is brought by all of them; where several are installed, it tells which one is in use.
     fn installed(&self) -> Option<Kind> {
-        let installed: Vec<Kind> = [
+        let installed = self.all_installed();
+        let in_use = self.in_use();
+        installed.iter().copied().find(|kind| Some(*kind) == in_use).or_else(|| installed.first().copied())
+    }
+
+    fn all_installed(&self) -> Vec<Kind> {
+        [
             (Kind::Postfix, self.program("postqueue").is_some()),
             (Kind::Exim, exim::installed(self).is_some()),
             (Kind::OpenSmtpd, self.program("smtpctl").is_some()),
@@ -321,9 +335,12 @@ impl Search {
         ]
         .into_iter()
         .filter_map(|(kind, there)| there.then_some(kind))
-        .collect();
-        let in_use = self.in_use();
-        installed.iter().copied().find(|kind| Some(*kind) == in_use).or_else(|| installed.first().copied())
+        .collect()
+    }
+
+    /// Whether this mail server is installed.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.all_installed().contains(&kind)
     }
 
     /// The mail server that `/usr/sbin/sendmail` leads to, by the names that distributions give.

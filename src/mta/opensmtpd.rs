@@ -68,6 +68,15 @@ impl Mta for OpenSmtpd {
         answer.lines().filter_map(disabled_route).map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
     }
 
+    /// What smtpd itself holds back while a route is down; what was paused (`suspend`) is passed over.
+    fn flushes_held(&self, _part: &Part<'_>) -> bool {
+        true
+    }
+
+    fn release(&self) -> &'static str {
+        "As root: smtpctl resume envelope ID, then run the queue."
+    }
+
     /// Only root may ask the daemon anything.
     fn flush_obstacle(&self, _facts: &Facts, account: &Account) -> Option<Trouble> {
         (!account.is_root()).then(|| Trouble::NotPermitted {

@@ -76,6 +76,10 @@ impl Mta for Postfix {
         }
     }
 
+    fn release(&self) -> &'static str {
+        "As root: postsuper -H ID (or postsuper -H ALL), then run the queue."
+    }
+
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
         let users = facts.flush_users.as_deref()?;
         let mut names = users.split([',', ' ', '\t']).filter(|name| !name.is_empty());
@@ -352,7 +356,7 @@ mod tests {
         assert_eq!(obstacle("root, www-data"), None);
         assert_eq!(obstacle("!mallory, static:anyone"), None, "left to Postfix");
         let trouble = obstacle("root,postmaster").unwrap();
-        assert!(trouble.remedy().contains("authorized_flush_users = root, www-data"), "{}", trouble.remedy());
+        assert!(trouble.remedy().contains("$(postconf -h authorized_flush_users), www-data"), "{}", trouble.remedy());
         assert!(obstacle("").is_some(), "nobody may");
         assert_eq!(postfix.flush_obstacle(&Facts::default(), &account()), None);
     }

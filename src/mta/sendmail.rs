@@ -98,6 +98,10 @@ impl Mta for Sendmail {
         vec![Argv::new(&self.program, &[&option])]
     }
 
+    fn release(&self) -> &'static str {
+        "As root: sendmail -qQ -Q takes all messages out of quarantine; then run the queue."
+    }
+
     /// Only root can run the queue. Where `restrictqrun` is cleared, another user's `-q` even ends
     /// with status 0 and delivers nothing, so it is not tried.
     fn flush_obstacle(&self, _facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -147,6 +151,18 @@ pub struct SendmailParser {
     partial: Option<Trouble>,
     unfinished: bool,
     sections: u64,
+    section: Section,
+}
+
+/// The messages of one section, up to its "Total requests".
+#[derive(Default)]
+struct Section {
+    /// As its queues announce them.
+    announced: u64,
+    /// Of these, those that sendmail does not print.
+    kept_back: u64,
+    /// Lines that begin with a queue id.
+    printed: u64,
 }
 
 /// A message while its lines come in.
@@ -174,6 +190,7 @@ impl SendmailParser {
             partial: None,
             unfinished: false,
             sections: 0,
+            section: Section::default(),
         }
     }
 
@@ -234,6 +251,7 @@ impl SendmailParser {
             },
             reason: None,
         };
+        self.section.printed += 1;
         if let Some(word) = rest.trim().strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
             match word {
                 // It left the queue while the queue was being listed.
@@ -245,7 +263,10 @@ impl SendmailParser {
             }
             return true;
         }
-        let Some((size, arrival, sender)) = self.job_fields(rest) else { return false };
+        let Some((size, arrival, sender)) = self.job_fields(rest) else {
+            self.section.printed -= 1;
+            return false;
+        };
         self.message = Some(message(size, arrival, Some(sender), mark));
         true
     }
@@ -286,7 +307,8 @@ impl SendmailParser {
                 self.close_message(found);
                 self.unfinished = false;
                 self.sections += 1;
-                return total.parse::<u64>().is_ok();
+                let Section { announced, kept_back, printed } = std::mem::take(&mut self.section);
+                return total.parse() == Ok(announced) && announced == printed + kept_back;
             }
             if let Some(reason) = self.reason(text) {
                 let last = self.message.as_mut().and_then(|draft| draft.message.recipients.last_mut());
@@ -311,7 +333,9 @@ impl SendmailParser {
         };
         let mut numbers = counts.split_ascii_whitespace().filter_map(|word| word.parse::<u64>().ok());
         let (total, printed) = (numbers.next(), numbers.next());
+        self.section.announced += total.unwrap_or_default();
         if let (Some(total), Some(printed)) = (total, printed) {
+            self.section.kept_back += total.saturating_sub(printed);
             let queue = queue.to_owned();
             self.partial.get_or_insert(Trouble::Partial { mta: Kind::Sendmail, queue, printed, total });
         }
@@ -450,6 +474,44 @@ mod tests {
         ] {
             assert_eq!(address(printed, limit), expected, "{printed}");
         }
+    }
+
+    #[test]
+    fn the_totals_must_be_those_of_the_messages_that_were_listed() {
+        let clock = Clock { now: 1_795_433_446, zone: jiff::tz::TimeZone::UTC };
+        let exit = Exit {
+            ending: super::super::command::Ending::Exited,
+            code: Some(0),
+            signal: None,
+            said: String::new(),
+            allowed: std::time::Duration::ZERO,
+            unfinished: false,
+        };
+        let account = Account { uid: 0, name: "root".into() };
+        let verdict = |lines: &[&str]| {
+            let mut parser = SendmailParser::new(&clock);
+            lines.iter().for_each(|line| parser.line(line.as_bytes(), &mut |_| ()));
+            parser.end(&Argv::new("sendmail", &["-bp"]), &exit, &account, &mut |_| ())
+        };
+        let job = "6ANBRNao007963      182      30212 Nov 23 11:27 <a@example.org>";
+        let heading = "-----Q-ID----- --Size-- -Priority- ---Q-Time--- --------Sender/Recipient--------";
+        let queue = |count: &str| format!("\t\t/var/spool/mqueue ({count})");
+        let good = |count, jobs: &[&str], total| verdict(&[&[&*queue(count), heading], jobs, &[total]].concat());
+        assert_eq!(good("1 request", &[job], "\t\tTotal requests: 1"), Ok(()));
+        assert_eq!(good("2 requests", &[job, "6ANBRNao007964 (job completed)"], "\t\tTotal requests: 2"), Ok(()));
+        assert_eq!(verdict(&["/var/spool/mqueue is empty", "\t\tTotal requests: 0"]), Ok(()));
+        let groups = [&*queue("1 request"), heading, job, &*queue("1 request"), heading, job, "\t\tTotal requests: 2"];
+        assert_eq!(verdict(&groups), Ok(()));
+        let partial = good("9 requests, only 1 printed", &[job], "\t\tTotal requests: 9");
+        assert!(matches!(partial, Err(Trouble::Partial { printed: 1, total: 9, .. })), "{partial:?}");
+        for (count, jobs, total) in [
+            ("3 requests", &[][..], "\t\tTotal requests: 3"),
+            ("3 requests", &[job], "\t\tTotal requests: 3"),
+            ("1 request", &[job], "\t\tTotal requests: 2"),
+        ] {
+            assert!(matches!(good(count, jobs, total), Err(Trouble::NotUnderstood { count: 1, .. })), "{count}");
+        }
+        assert!(verdict(&["\t\tTotal requests: 3"]).is_err());
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub enum Trouble {
         /// The folders that were searched.
         searched: String,
     },
+    /// The mail server that the configuration names is not installed.
+    #[error("{}, which the configuration names, was not found on this machine.", .0.name())]
+    NotInstalled(Kind),
     /// A mail server was found that this program does not support.
     #[error("{} was found here. It keeps its queue in a way that Bartleby does not read.", .0.name())]
     Unsupported(Kind),
@@ -122,6 +125,12 @@ pub enum Trouble {
         /// Messages there.
         total: u64,
     },
+    /// The page that was asked for lies deep in the queue, and could not be put together.
+    #[error("The rows of this page could not be put together: {error}.")]
+    NoPage {
+        /// Why not: a full disk, say.
+        error: String,
+    },
     /// Some lines made no sense.
     #[error(
         "{count} {} in the listing of {} not understood; the first is line {line}: “{text}”.",
@@ -176,7 +185,7 @@ impl Trouble {
     /// The status word of a listing that ended so.
     pub fn status(&self) -> Status {
         match self {
-            Trouble::NoMta { .. } | Trouble::Unsupported(_) => Status::Missing,
+            Trouble::NoMta { .. } | Trouble::NotInstalled(_) | Trouble::Unsupported(_) => Status::Missing,
             Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
             Trouble::NotRunning { .. } => Status::Down,
             Trouble::TooSlow { .. } => Status::Timeout,
@@ -184,6 +193,7 @@ impl Trouble {
             | Trouble::Ended { .. }
             | Trouble::BrokenOff { .. }
             | Trouble::Partial { .. }
+            | Trouble::NoPage { .. }
             | Trouble::NotUnderstood { .. } => Status::Failed,
         }
     }
@@ -194,6 +204,9 @@ impl Trouble {
             Trouble::NoMta { .. } => "Install a mail server, or name its command in /etc/bartleby.toml: \
                  [mta] kind = \"postfix\", list_command = [\"/path/to/postqueue\", \"-j\"]"
                 .into(),
+            Trouble::NotInstalled(_) => "Correct or delete [mta] kind in /etc/bartleby.toml, or install it; where its programs \
+                 are in an unusual place, name them: list_command, flush_command."
+                .into(),
             Trouble::Unsupported(_) => "Bartleby reads the queues of Postfix, sendmail, Exim and OpenSMTPD. Or name a command that prints in the format of one of them \
                  in /etc/bartleby.toml: [mta] kind = \"postfix\", list_command = [...]"
                 .into(),
@@ -202,7 +215,10 @@ impl Trouble {
                     Act::List => "authorized_mailq_users",
                     Act::Flush | Act::Explain => "authorized_flush_users",
                 };
-                format!("As root: postconf -e '{parameter} = root, {}' && postfix reload", account.name)
+                format!(
+                    "As root: postconf -e \"{parameter} = $(postconf -h {parameter}), {}\" && postfix reload",
+                    account.name
+                )
             }
             Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::List, account, program, .. } => format!(
                 "In /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS (PrivacyOptions in \
@@ -246,6 +262,9 @@ impl Trouble {
             Trouble::Partial { .. } => {
                 "In /etc/mail/sendmail.cf, raise MaxQueueRunSize (confMAX_QUEUE_RUN_SIZE).".into()
             }
+            Trouble::NoPage { .. } => "Make room in /var/tmp or /tmp; until then turn the order round or set a filter, so \
+                 that the page is nearer to the beginning."
+                .into(),
             Trouble::NotUnderstood { .. } => "Bartleby does not know this form of the listing: please report it with \
                  the line above. What could be read is shown."
                 .into(),

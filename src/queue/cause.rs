@@ -37,14 +37,16 @@ impl Cause {
         Cause::Busy,
     ];
 
-    /// The cause that a reason tells of, by the words that mail servers and system libraries use.
-    /// What the destination said itself (greylisting, a full mailbox) is looked for first.
+    /// The cause that a reason tells of, by the phrases that mail servers and system libraries use.
+    /// What the destination said itself (greylisting, a full mailbox) is looked for first. Addresses and
+    /// host names in the reason say nothing: strangers choose them.
     pub fn of(reason: &str) -> Option<Cause> {
+        /// Each is looked for from the beginning of a word on.
         const SIGNS: [(Cause, &[&str]); 9] = [
             (Cause::Greylisted, &["greylist", "graylist"]),
             (
                 Cause::MailboxFull,
-                &["over quota", "overquota", "mailbox full", "mailbox is full", " 4.2.2 ", "quota exceeded"],
+                &["over quota", "overquota", "mailbox full", "mailbox is full", "4.2.2 ", "quota exceeded"],
             ),
             (Cause::Refused, &["connection refused"]),
             (Cause::TimedOut, &["timed out", "timeout"]),
@@ -63,11 +65,12 @@ impl Cause {
                 ],
             ),
             (Cause::BrokenOff, &["lost connection", "connection reset", "broken pipe", "premature close"]),
-            (Cause::Tls, &["tls", "certificate"]),
-            (Cause::Busy, &[" 421", "421 ", "421-", "try again later", "too many connections", "too busy"]),
+            (Cause::Tls, &["tls ", "starttls ", "certificate "]),
+            (Cause::Busy, &["421 ", "try again later", "too many connections", "too busy"]),
         ];
-        let reason = reason.to_ascii_lowercase();
-        SIGNS.into_iter().find(|(_, signs)| signs.iter().any(|sign| reason.contains(sign))).map(|(cause, _)| cause)
+        let words = plain_words(reason);
+        let says = |sign: &&str| words.match_indices(*sign).any(|(at, _)| words[..at].ends_with(' '));
+        SIGNS.into_iter().find(|(_, signs)| signs.iter().any(says)).map(|(cause, _)| cause)
     }
 
     /// The cause in a word or two, for a list.
@@ -101,6 +104,51 @@ impl Cause {
     }
 }
 
+/// The words of a reason in lower case, a space around each, without punctuation, and without addresses, host
+/// names and settings (`name=x.example`).
+fn plain_words(reason: &str) -> String {
+    let mut words = String::from(" ");
+    for word in without_addresses(reason).split_whitespace() {
+        let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+        let is_name = word.contains(['.', '@', '=', '[', ':', '_']) && word.contains(|c: char| c.is_alphabetic());
+        if !word.is_empty() && !is_name {
+            // "421-4.3.2 busy": a reply code and an enhanced status code (RFC 5321, section 4.2.1).
+            let is_code = word.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte));
+            let word = word.to_ascii_lowercase();
+            words += &if is_code { word.replace('-', " ") } else { word };
+            words.push(' ');
+        }
+    }
+    words
+}
+
+/// A reason without what stands in angle brackets: paths, as RFC 5321 calls them. Their local parts may be quoted.
+/// A single word there (`<greylisted>`) is no path.
+fn without_addresses(reason: &str) -> String {
+    let mut kept = String::with_capacity(reason.len());
+    let mut rest = reason;
+    while let Some(start) = rest.find('<') {
+        let (before, bracket) = rest.split_at(start);
+        kept += before;
+        let mut quoted = false;
+        let mut escaped = false;
+        let end = bracket.char_indices().find(|(_, c)| {
+            let closes = *c == '>' && !quoted;
+            quoted ^= *c == '"' && !escaped;
+            escaped = *c == '\\' && !escaped;
+            closes
+        });
+        // A bracket that nothing closes: the reason was cut off within an address.
+        let Some((end, _)) = end else { return kept };
+        if !bracket[..end].contains('@') {
+            kept += &bracket[1..end];
+        }
+        kept.push(' ');
+        rest = &bracket[end + 1..];
+    }
+    kept + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,10 +176,28 @@ mod tests {
                 "host 127.0.0.2[127.0.0.2] refused to talk to me: 421-4.3.2 primary is down for maintenance",
                 Some(Cause::Busy),
             ),
+            ("TLS is required, but was not offered by host mx.example.com[192.0.2.1]", Some(Cause::Tls)),
+            ("421 4.7.0 Try again later, closing connection.", Some(Cause::Busy)),
             ("mail transport unavailable", None),
             ("", None),
         ] {
             assert_eq!(Cause::of(reason), cause, "{reason}");
+        }
+    }
+
+    #[test]
+    fn strangers_choose_addresses_and_host_names_and_so_these_say_nothing() {
+        for reason in [
+            "host gatls.example[192.0.2.1] said: 450 4.1.1 <greylist@example.com>: no such thing yet",
+            "host tls.example[192.0.2.1] said: 450 no",
+            r#"host mx.example[192.0.2.1] said: 450 <"connection refused> tls <"@example.com>: no"#,
+            "450 greylist@example.com is not known yet",
+            "host mx421.example[192.0.2.1] said: 450 1421 reasons",
+            "host mx.example[192.0.2.42] said: 450 no name=greylisted.example",
+            "450 4.1.1 <connection refused@example.co",
+            "mailscanner: TLSomething gatimeout",
+        ] {
+            assert_eq!(Cause::of(reason), None, "{reason}");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The field's words: a queued message, its recipients, and what is said of a whole queue.
 //!
-//! Everything here is pure: no I/O, no clock. A parser lends each [`Message`] for the length of one
+//! Everything here is pure: no clock, and no I/O but for a page deep in a long queue. A parser lends each [`Message`] for the length of one
 //! call; whoever wants to keep it makes it its own with [`Message::into_owned`].
 
 mod cause;
 mod filter;
 mod selection;
+mod spool;
 mod summary;
 
 pub use cause::Cause;
@@ -15,11 +16,11 @@ pub use summary::{AGE_LIMITS, Destination, Reason, Summary};
 
 use std::borrow::Cow;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Where a message stands, in words that all mail servers share. The server's own word is kept
 /// beside it in [`Message::mta_state`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Just arrived, not yet looked at by the queue manager (Postfix: `maildrop`, `incoming`).
@@ -53,7 +54,7 @@ impl State {
 }
 
 /// One message that waits in the queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message<'a> {
     /// The queue id, unique among the messages that wait at one time.
     pub id: Cow<'a, str>,
@@ -64,7 +65,7 @@ pub struct Message<'a> {
     /// Size in bytes as the server gives it; `None` where it gives none.
     pub size: Option<u64>,
     /// When it came in, in seconds since 1970-01-01T00:00:00Z; `None` where the server does not tell.
-    #[serde(serialize_with = "serialize_arrival")]
+    #[serde(serialize_with = "serialize_arrival", skip_deserializing)]
     pub arrival: Option<i64>,
     /// The envelope sender; empty for the null sender (RFC 5321, section 4.5.5), `None` where the
     /// server does not tell. Text that the server cut short ends in `…`.
@@ -74,7 +75,7 @@ pub struct Message<'a> {
 }
 
 /// One envelope recipient of a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient<'a> {
     /// The address, without angle brackets. Text that the server cut short ends in `…`.
     pub address: Cow<'a, str>,

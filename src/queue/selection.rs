@@ -3,7 +3,14 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
+use rusqlite::types::Value as Sql;
+
+use super::spool::Spool;
 use super::{Filter, Message};
+
+/// The most rows that are held in memory, in some two MiB; where more stand before the end of the page that
+/// is asked for, they go to a [`Spool`].
+const HELD_LIMIT: usize = 5000;
 
 /// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
 /// smallest, the first in the alphabet.
@@ -78,26 +85,38 @@ impl Window {
         matched.div_ceil(self.per_page as u64).max(1)
     }
 
-    fn first(self) -> usize {
+    /// How many rows stand before it.
+    pub fn first(self) -> usize {
         (self.page - 1).saturating_mul(self.per_page)
+    }
+
+    /// How many rows stand before its end.
+    fn end(self) -> usize {
+        self.first().saturating_add(self.per_page)
     }
 }
 
-/// Collects the rows of one page while the messages pass by.
-///
-/// It holds `page * per_page` messages at most, whatever the queue's length.
+/// Collects the rows of one page while the messages pass by, in bounded memory.
 pub struct Selection {
     filter: Filter,
     order: Option<Order>,
     window: Window,
-    kept: BinaryHeap<Candidate>,
+    kept: Kept,
     matched: u64,
+}
+
+/// The rows up to the end of the page.
+enum Kept {
+    InMemory(BinaryHeap<Candidate>),
+    OnDisk(rusqlite::Result<Spool>),
 }
 
 impl Selection {
     /// An empty selection. Without an order, messages stay in the mail server's order.
     pub fn new(filter: Filter, order: Option<Order>, window: Window) -> Self {
-        Selection { filter, order, window, kept: BinaryHeap::new(), matched: 0 }
+        let deep = window.end() > HELD_LIMIT;
+        let kept = if deep { Kept::OnDisk(Spool::new()) } else { Kept::InMemory(BinaryHeap::new()) };
+        Selection { filter, order, window, kept, matched: 0 }
     }
 
     /// Takes note of a message, and keeps it if it may be on the page.
@@ -105,14 +124,22 @@ impl Selection {
         if !self.filter.matches(message) {
             return;
         }
-        let place = Place { value: self.value(message), arrived: self.matched };
+        let value = self.value(message);
+        let number = self.matched;
         self.matched += 1;
-        if self.kept.len() < self.window.first().saturating_add(self.window.per_page) {
-            self.kept.push(Candidate { place, message: message.clone().into_owned() });
-        } else if let Some(mut worst) = self.kept.peek_mut()
-            && place < worst.place
-        {
-            *worst = Candidate { place, message: message.clone().into_owned() };
+        match &mut self.kept {
+            Kept::InMemory(rows) => {
+                let place = Place { value, arrived: number };
+                if rows.len() < self.window.end() {
+                    rows.push(Candidate { place, message: message.clone().into_owned() });
+                } else if let Some(mut worst) = rows.peek_mut()
+                    && place < worst.place
+                {
+                    *worst = Candidate { place, message: message.clone().into_owned() };
+                }
+            }
+            Kept::OnDisk(Ok(spool)) => spool.push(value.into(), message),
+            Kept::OnDisk(Err(_)) => {}
         }
     }
 
@@ -122,9 +149,23 @@ impl Selection {
     }
 
     /// The rows of the page, in order.
-    pub fn into_rows(self) -> Vec<Message<'static>> {
-        let first = self.window.first();
-        self.kept.into_sorted_vec().into_iter().skip(first).map(|candidate| candidate.message).collect()
+    ///
+    /// # Errors
+    /// Why a page deep in the queue could not be put together: a full disk, say.
+    pub fn into_rows(self) -> Result<Vec<Message<'static>>, String> {
+        match self.kept {
+            Kept::InMemory(rows) => {
+                let sorted = rows.into_sorted_vec().into_iter().skip(self.window.first());
+                Ok(sorted.map(|candidate| candidate.message).collect())
+            }
+            Kept::OnDisk(spool) => {
+                // Numbers are turned round when they are read, texts are not.
+                let descending = self
+                    .order
+                    .is_some_and(|order| order.reversed && !matches!(order.key, SortKey::Age | SortKey::Size));
+                spool.and_then(|spool| spool.page(self.window, descending)).map_err(|error| error.to_string())
+            }
+        }
     }
 
     fn value(&self, message: &Message<'_>) -> Value {
@@ -170,6 +211,17 @@ impl Value {
     fn text(text: &str, reversed: bool) -> Value {
         let text = text.to_lowercase();
         if reversed { Value::TextReversed(Reverse(text)) } else { Value::Text(text) }
+    }
+}
+
+impl From<Value> for Sql {
+    fn from(value: Value) -> Sql {
+        match value {
+            Value::Unordered => Sql::Integer(0),
+            Value::Number(number) => Sql::Integer(number),
+            Value::Text(text) | Value::TextReversed(Reverse(text)) => Sql::Text(text),
+            Value::Unknown => Sql::Null,
+        }
     }
 }
 
@@ -227,7 +279,7 @@ mod tests {
             selection.offer(&message);
         }
         assert_eq!(selection.matched(), 4);
-        selection.into_rows().into_iter().map(|m| m.id.into_owned()).collect()
+        selection.into_rows().unwrap().into_iter().map(|m| m.id.into_owned()).collect()
     }
 
     #[test]
@@ -252,6 +304,42 @@ mod tests {
     #[test]
     fn pages_follow_each_other_without_gap_or_overlap() {
         assert_eq!([ids(Some("id"), 1, 3), ids(Some("id"), 2, 3)].concat(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_page_deep_in_the_queue_is_the_same_from_disk() {
+        let all: Vec<_> = (0..HELD_LIMIT + 300)
+            .map(|n| {
+                let number = n as i64 * 7919 % 1009;
+                let size = (n % 5 > 0).then_some(number as u64);
+                let mut message = message(&format!("Q{n}"), size, size.map(|size| size as i64 - 500));
+                message.sender = Some(format!("É{number}@example.org").into());
+                message
+            })
+            .collect();
+        for sort in [None, Some("age"), Some("-age"), Some("size"), Some("-size"), Some("sender"), Some("-sender")] {
+            let order = sort.map(|word| Order::from_word(word).unwrap());
+            let page = |kept: Option<Kept>| {
+                let window = Window { page: HELD_LIMIT / 100 + 1, per_page: 100 };
+                let mut selection = Selection::new(Filter::default(), order, window);
+                assert!(matches!(selection.kept, Kept::OnDisk(Ok(_))));
+                selection.kept = kept.unwrap_or(selection.kept);
+                all.iter().for_each(|message| selection.offer(message));
+                selection.into_rows().unwrap()
+            };
+            let on_disk = page(None);
+            assert_eq!(on_disk.len(), 100);
+            assert!(on_disk == page(Some(Kept::InMemory(BinaryHeap::new()))), "{sort:?}");
+        }
+    }
+
+    #[test]
+    fn where_rows_can_not_be_kept_there_is_no_page() {
+        let mut selection = Selection::new(Filter::default(), None, Window { page: 1000, per_page: 1000 });
+        selection.kept = Kept::OnDisk(Err(rusqlite::Error::InvalidQuery));
+        selection.offer(&message("a", None, None));
+        assert_eq!(selection.matched(), 1);
+        assert!(selection.into_rows().is_err());
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub const AGE_LIMITS: [i64; 9] = [5, 10, 20, 40, 80, 160, 320, 640, 1280];
 /// together.
 const DISTINCT_LIMIT: usize = 2048;
 
+/// The most bytes that the names of these may take: strangers choose them.
+const NAMES_LIMIT: usize = 1024 * 1024;
+
 /// Totals over a queue.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
@@ -19,16 +22,18 @@ pub struct Summary {
     pub messages: u64,
     /// Recipients that wait: those that have their copy already don't count.
     pub recipients: u64,
-    /// Size of all messages in bytes, of those whose size is known.
-    pub bytes: u64,
+    /// Recipients of messages that wait for others still: they have their copy.
+    pub delivered: u64,
+    bytes: u64,
+    sized: u64,
     /// Arrival of the oldest message, in seconds since 1970.
     pub oldest: Option<i64>,
     /// Senders, recipients and reasons that the mail server cut short.
     pub cut: u64,
     states: [u64; State::ALL.len()],
-    destinations: HashMap<String, Counts>,
+    destinations: Counters<Counts>,
     other_destinations: Counts,
-    reasons: HashMap<String, ReasonCount>,
+    reasons: Counters<ReasonCount>,
     other_reasons: u64,
     now: i64,
 }
@@ -42,7 +47,7 @@ pub struct Destination {
     pub recipients: u64,
     /// Messages with such a recipient.
     pub messages: u64,
-    /// Recipients by age, see [`AGE_LIMITS`].
+    /// Recipients by age, see [`AGE_LIMITS`], of those whose age is known.
     pub ages: [u64; AGE_LIMITS.len() + 1],
     /// What keeps more than half of its recipients waiting, where there is one such cause.
     #[serde(skip)]
@@ -76,12 +81,14 @@ struct ReasonCount {
 }
 
 impl Counts {
-    fn add(&mut self, message: u64, bucket: usize, cause: Option<Cause>) {
+    fn add(&mut self, message: u64, bucket: Option<usize>, cause: Option<Cause>) {
         self.recipients += 1;
         if let Some(cause) = cause {
             self.causes[cause as usize] += 1;
         }
-        self.ages[bucket] += 1;
+        if let Some(bucket) = bucket {
+            self.ages[bucket] += 1;
+        }
         if self.last_message != message {
             self.last_message = message;
             self.messages += 1;
@@ -115,6 +122,7 @@ impl Summary {
     pub fn add(&mut self, message: &Message<'_>) {
         self.messages += 1;
         self.bytes = self.bytes.saturating_add(message.size.unwrap_or(0));
+        self.sized += u64::from(message.size.is_some());
         self.states[message.state as usize] += 1;
         self.oldest = match (self.oldest, message.arrival) {
             (Some(oldest), Some(arrival)) => Some(oldest.min(arrival)),
@@ -125,18 +133,23 @@ impl Summary {
         for recipient in &message.recipients {
             self.cut += is_cut(Some(&recipient.address)) + is_cut(recipient.reason.as_deref());
         }
-        let bucket = self.bucket(message.arrival);
-        for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
+        let bucket = message.arrival.map(|arrival| self.bucket(arrival));
+        for recipient in &message.recipients {
+            if recipient.delivered {
+                self.delivered += 1;
+                continue;
+            }
             self.recipients += 1;
             let cause = recipient.reason.as_deref().and_then(|reason| self.add_reason(reason));
-            counter(&mut self.destinations, recipient.domain(), str::to_ascii_lowercase)
+            self.destinations
+                .of(recipient.domain(), str::to_ascii_lowercase)
                 .unwrap_or(&mut self.other_destinations)
                 .add(self.messages, bucket, cause);
         }
     }
 
     fn add_reason(&mut self, reason: &str) -> Option<Cause> {
-        let Some(known) = counter(&mut self.reasons, reason, str::to_owned) else {
+        let Some(known) = self.reasons.of(reason, str::to_owned) else {
             self.other_reasons += 1;
             return Cause::of(reason);
         };
@@ -147,6 +160,11 @@ impl Summary {
         known.cause
     }
 
+    /// Size of all messages in bytes, of those whose size is known; `None` where the mail server tells none.
+    pub fn bytes(&self) -> Option<u64> {
+        (self.sized > 0 || self.messages == 0).then_some(self.bytes)
+    }
+
     /// Messages in one state.
     pub fn state(&self, state: State) -> u64 {
         self.states[state as usize]
@@ -155,7 +173,7 @@ impl Summary {
     /// The `limit` destinations with the most recipients, then all others as one. (A message for
     /// several of the others counts once for each.)
     pub fn destinations(&self, limit: usize) -> Vec<Destination> {
-        let mut all: Vec<_> = self.destinations.iter().collect();
+        let mut all: Vec<_> = self.destinations.named.iter().collect();
         all.sort_by(|(a_name, a), (b_name, b)| b.recipients.cmp(&a.recipients).then_with(|| a_name.cmp(b_name)));
         let mut other = self.other_destinations.clone();
         all.iter().skip(limit).for_each(|(_, counts)| other.merge(counts));
@@ -169,7 +187,7 @@ impl Summary {
 
     /// The `limit` reasons with the most recipients, then all others as one.
     pub fn reasons(&self, limit: usize) -> Vec<Reason> {
-        let mut all: Vec<_> = self.reasons.iter().collect();
+        let mut all: Vec<_> = self.reasons.named.iter().collect();
         all.sort_by(|(a_text, a), (b_text, b)| b.recipients.cmp(&a.recipients).then_with(|| a_text.cmp(b_text)));
         let other = self.other_reasons + all.iter().skip(limit).map(|(_, count)| count.recipients).sum::<u64>();
         let named = all
@@ -179,28 +197,36 @@ impl Summary {
         named.chain((other > 0).then_some(Reason { reason: None, recipients: other })).collect()
     }
 
-    fn bucket(&self, arrival: Option<i64>) -> usize {
-        let minutes = self.now.saturating_sub(arrival.unwrap_or(self.now)) / 60;
+    fn bucket(&self, arrival: i64) -> usize {
+        let minutes = self.now.saturating_sub(arrival) / 60;
         AGE_LIMITS.iter().position(|limit| minutes < *limit).unwrap_or(AGE_LIMITS.len())
     }
 }
 
-/// The counter of `name`, which may be new, or `None` when as many names as may be are counted.
-/// `key` makes the form under which a name is kept; the common case, a name that is kept as it
-/// stands, takes no allocation.
-fn counter<'m, V: Default>(
-    counters: &'m mut HashMap<String, V>,
-    name: &str,
-    key: impl Fn(&str) -> String,
-) -> Option<&'m mut V> {
-    if !counters.contains_key(name) {
-        let key = key(name);
-        if !counters.contains_key(&key) && counters.len() >= DISTINCT_LIMIT {
-            return None;
+/// Counters by name, as many as may be.
+#[derive(Clone, Debug, Default)]
+struct Counters<V> {
+    named: HashMap<String, V>,
+    /// What the names take, in bytes.
+    length: usize,
+}
+
+impl<V: Default> Counters<V> {
+    /// The counter of `name`, which may be new, or `None` when there is no room for it. `key` makes the form
+    /// under which a name is kept; the common case, a name that is kept as it stands, takes no allocation.
+    fn of(&mut self, name: &str, key: impl Fn(&str) -> String) -> Option<&mut V> {
+        if !self.named.contains_key(name) {
+            let key = key(name);
+            if !self.named.contains_key(&key) {
+                if self.named.len() >= DISTINCT_LIMIT || self.length + key.len() > NAMES_LIMIT {
+                    return None;
+                }
+                self.length += key.len();
+            }
+            return Some(self.named.entry(key).or_default());
         }
-        return Some(counters.entry(key).or_default());
+        self.named.get_mut(name)
     }
-    counters.get_mut(name)
 }
 
 #[cfg(test)]
@@ -232,7 +258,7 @@ mod tests {
         let mut summary = Summary::new(10_000);
         summary.add(&message(9_000, &[("a@example.com", "full"), ("b@EXAMPLE.com", "full"), ("c@other.example", "")]));
         summary.add(&message(8_000, &[("a@example.com", "down")]));
-        assert_eq!((summary.messages, summary.recipients, summary.bytes), (2, 4, 200));
+        assert_eq!((summary.messages, summary.recipients, summary.bytes()), (2, 4, Some(200)));
         assert_eq!(summary.oldest, Some(8_000));
         assert_eq!(summary.state(State::Deferred), 2);
         let destinations = summary.destinations(100);
@@ -249,11 +275,31 @@ mod tests {
         for n in 0..DISTINCT_LIMIT + 500 {
             summary.add(&message(0, &[(&format!("a@d{n}.example"), &format!("reason {n}"))]));
         }
-        assert_eq!(summary.destinations.len(), DISTINCT_LIMIT);
+        assert_eq!(summary.destinations.named.len(), DISTINCT_LIMIT);
         let destinations = summary.destinations(100);
         assert_eq!(destinations.len(), 101);
         assert_eq!(destinations.iter().map(|d| d.recipients).sum::<u64>(), summary.recipients);
         assert_eq!(summary.reasons(10).iter().map(|r| r.recipients).sum::<u64>(), summary.recipients);
+    }
+
+    #[test]
+    fn long_reasons_take_no_more_room_than_short_ones() {
+        let mut summary = Summary::new(0);
+        let long = "x".repeat(NAMES_LIMIT / 3);
+        for n in 0..10 {
+            summary.add(&message(0, &[("a@example.com", &format!("{n} {long}"))]));
+        }
+        assert_eq!(summary.reasons.named.len(), 2);
+        assert_eq!(summary.reasons(10).iter().map(|r| r.recipients).sum::<u64>(), 10);
+    }
+
+    #[test]
+    fn what_is_not_told_is_neither_nothing_nor_young() {
+        let mut summary = Summary::new(0);
+        summary.add(&Message { size: None, arrival: None, ..message(0, &[("a@example.com", "")]) });
+        assert_eq!((summary.bytes(), summary.oldest), (None, None));
+        assert_eq!(summary.destinations(1)[0].ages, [0; 10]);
+        assert_eq!(Summary::new(0).bytes(), Some(0), "an empty queue");
     }
 
     #[test]
@@ -262,6 +308,6 @@ mod tests {
         let mut one = message(0, &[("a@example.com", ""), ("b@example.com", "")]);
         one.recipients[0].delivered = true;
         summary.add(&one);
-        assert_eq!((summary.messages, summary.recipients), (1, 1));
+        assert_eq!((summary.messages, summary.recipients, summary.delivered), (1, 1, 1));
     }
 }

@@ -13,7 +13,7 @@ use crate::disk::{self, Filesystem};
 use crate::flush::Readiness;
 use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Message, Window};
+use crate::queue::{Message, State, Window};
 use crate::store::{Flush, Outcome};
 
 /// The program's name and version.
@@ -58,6 +58,11 @@ impl Report {
             selection,
             listing,
         }
+    }
+
+    /// How many messages are held, so that a queue run passes them over.
+    pub fn passed_over(&self) -> u64 {
+        if self.flush.held[0] { 0 } else { self.listing.summary.state(State::Held) }
     }
 
     /// An instant as people here read it, such as `2026-11-23 12:18:08+01:00`.

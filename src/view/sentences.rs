@@ -1,8 +1,10 @@
 //! What is going on, in words: the same for the page and for the terminal.
 
 use super::Report;
-use super::words::{count, duration};
-use crate::queue::Destination;
+use super::words::{count, duration, thousands};
+use crate::queue::{Destination, State};
+use crate::request::Target;
+use crate::store::{Flush, Outcome};
 
 /// Destinations that get a sentence of their own.
 const NAMED: usize = 3;
@@ -19,8 +21,8 @@ pub struct Sentences {
 pub struct Detail {
     /// The sentence.
     pub text: String,
-    /// The domain, where it is one whose mail can be run alone.
-    pub domain: Option<String>,
+    /// Its mail, where that can be run alone.
+    pub run: Option<Target>,
 }
 
 impl Sentences {
@@ -33,6 +35,7 @@ impl Sentences {
             let headline = if complete { "The queue is empty." } else { "Whether mail waits here is not known." };
             return Sentences { headline: headline.into(), details: Vec::new() };
         }
+        let held = summary.state(State::Held);
         let destinations = summary.destinations(NAMED);
         let several = destinations.len() > 1;
         let mut parts = vec![format!(
@@ -41,17 +44,32 @@ impl Sentences {
             waiting(summary.messages),
             match destinations.as_slice() {
                 [only] => name(only),
+                [] if summary.delivered > 0 => "nobody any more: all recipients have their copy".into(),
                 [] => "recipients that the mail server does not tell".into(),
                 [first, ..] => format!("{} and others", name(first)),
             }
         )];
         parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", duration(report.age(oldest)))));
-        if let [only] = destinations.as_slice() {
+        let passed_over = if report.passed_over() > 0 { ", which a queue run passes over" } else { "" };
+        if held == summary.messages {
+            parts.push(format!("all held{passed_over}"));
+        } else if held > 0 {
+            parts.push(format!("{} held{passed_over}", thousands(held)));
+        } else if let [only] = destinations.as_slice() {
             parts.extend(only.cause.map(|cause| cause.phrase().to_owned()));
         }
         let details = destinations.iter().filter(|_| several).map(detail).collect();
         Sentences { headline: format!("{}.", parts.join("; ")), details }
     }
+}
+
+/// What came of a flush, as far as the listing tells.
+pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
+    if report.listing.trouble.is_some() && !outcome.settled {
+        return "what came of it is not known".into();
+    }
+    let end = if outcome.settled { "; done" } else { " so far" };
+    format!("{}{end}", crate::outcome::sentence(flush, outcome))
 }
 
 fn waiting(messages: u64) -> String {
@@ -62,7 +80,12 @@ fn detail(destination: &Destination) -> Detail {
     let cause = destination.cause.map(|cause| format!("; {}", cause.phrase())).unwrap_or_default();
     Detail {
         text: format!("{}: {}{cause}", name(destination), count(destination.recipients, "recipient", "recipients")),
-        domain: destination.domain.clone().filter(|domain| !domain.is_empty() && !domain.ends_with('…')),
+        run: destination
+            .domain
+            .clone()
+            .filter(|domain| !domain.is_empty())
+            .map(Target::Domain)
+            .filter(Target::is_plain),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::sentences::Sentences;
+use super::sentences::{self, Sentences};
 use super::words::{self, printable};
 use super::{PROGRAM, Report, Streamed};
 use crate::disk::{Filesystem, Level};
@@ -73,10 +73,18 @@ impl<W: Write> Streamed for Text<W> {
         if listing.summary.messages > 0 {
             writeln!(
                 self.out,
-                "{}, {}, {}",
+                "{}, {}{}",
                 words::count(listing.summary.messages, "message", "messages"),
                 words::count(listing.summary.recipients, "recipient", "recipients"),
-                words::bytes(listing.summary.bytes)
+                listing.summary.bytes().map(|bytes| format!(", {}", words::bytes(bytes))).unwrap_or_default()
+            )?;
+        }
+        if let Some((flush, outcome)) = &report.followed {
+            writeln!(
+                self.out,
+                "Queue run {}: {}.",
+                flush.number,
+                printable(&sentences::outcome(report, flush, outcome))
             )?;
         }
         if let Some(trouble) = &report.unexplained {
@@ -112,9 +120,9 @@ impl<W: Write> Text<W> {
     fn filesystem(&mut self, filesystem: &Filesystem) -> io::Result<()> {
         let level = match filesystem.level {
             Level::Ok => "",
-            Level::Warning => "  WARNING",
-            Level::Critical => "  CRITICAL",
-            Level::Unknown => "  not answering",
+            Level::Warning => "WARNING",
+            Level::Critical => "CRITICAL",
+            Level::Unknown => filesystem.error.as_deref().unwrap_or("not answering"),
         };
         let free = |free: Option<u64>, all: Option<u64>, show: fn(u64) -> String| match (free, all) {
             (Some(free), Some(all)) => format!("{} of {}", show(free), show(all)),
@@ -123,11 +131,12 @@ impl<W: Write> Text<W> {
         let usage = &filesystem.usage;
         writeln!(
             self.out,
-            "  {:<24} {:>22} free, inodes {:>26}{}{level}",
+            "  {:<24} {:>22} free, inodes {:>26}{}{}{level}",
             printable(&filesystem.mount),
             free(usage.bytes_available, usage.bytes, words::bytes),
             free(usage.inodes_available, usage.inodes, words::thousands),
             if filesystem.queue { "  mail queue" } else { "" },
+            if level.is_empty() { "" } else { "  " },
         )
     }
 }

@@ -99,7 +99,7 @@ fn some_recipients_deferred(lab: &mut Lab, queued: &[Queued]) {
 
 /// A Postfix that is stopped, or lets only root list or flush, is told as that.
 pub fn refusing_or_down(lab: &mut Lab) {
-    client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
+    let queued = client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
 
     run("postconf", &["-e", "authorized_mailq_users=root"]);
     story::not_listed("denied", "authorized_mailq_users");
@@ -113,6 +113,17 @@ pub fn refusing_or_down(lab: &mut Lab) {
     let refused = page::get("?flush").expect(503);
     assert!(refused.body.contains("authorized_flush_users"), "{}", refused.body);
     run("postconf", &["-X", "authorized_flush_users"]);
+
+    run("postsuper", &["-h", "ALL"]);
+    let held = page::html(200);
+    assert!(held.contains("all held, which a queue run passes over") && held.contains("postsuper -H"), "{held}");
+    assert!(!held.contains("href=\"?flush"), "a link that can't work");
+    for part in ["?flush".to_owned(), format!("?flush=id:{}", queued[0].id)] {
+        let refused = page::get(&part).expect(409);
+        assert!(refused.body.contains("held") && refused.body.contains("postsuper -H"), "{}", refused.body);
+    }
+    assert!(page::json(200).flush.last.is_none());
+    run("postsuper", &["-H", "ALL"]);
 
     run("postfix", &["stop"]);
     story::not_listed("down", "postfix");

@@ -35,7 +35,7 @@ fn row(filesystem: &Filesystem) -> Markup {
                 " " span.exact { (printable(&filesystem.device)) ", " (printable(&filesystem.r#type)) }
             }
             @if filesystem.level == Level::Unknown {
-                td colspan="2" { strong { "not answering" } }
+                td colspan="2" { strong { (filesystem.error.as_deref().unwrap_or("not answering")) } }
             } @else {
                 td { (gauge(usage.bytes_available, usage.bytes, bytes)) (word(filesystem.level)) }
                 td { (gauge(usage.inodes_available, usage.inodes, thousands)) }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::Report;
 use super::super::words::{bytes, count, printable, short_duration, thousands};
 use super::{links, status};
-use crate::queue::{Message, Recipient, Window, rfc3339};
+use crate::queue::{Message, Recipient, State, Window, rfc3339};
 use crate::request::{Asked, Target};
 
 /// Recipients of one message that are shown without asking.
@@ -38,7 +38,7 @@ pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup 
                         tr {
                             th scope="col" { "Waits" }
                             th scope="col" { "Sender and recipients" }
-                            th scope="col" { "Size" }
+                            @if is_sized(report) { th scope="col" { "Size" } }
                             th scope="col" { "State and id" }
                         }
                     }
@@ -50,9 +50,14 @@ pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup 
     }
 }
 
+/// Whether the mail server tells sizes.
+fn is_sized(report: &Report) -> bool {
+    report.listing.summary.bytes().is_some()
+}
+
 fn heading(report: &Report, rows: usize, window: Window, matched: u64) -> String {
     let first = (window.page as u64 - 1).saturating_mul(window.per_page as u64) + 1;
-    if rows as u64 == matched && report.listing.summary.messages == matched {
+    if rows == 0 || (rows as u64 == matched && report.listing.summary.messages == matched) {
         return count(matched, "message", "messages");
     }
     format!("Messages {}-{} of {}", thousands(first), thousands(first + rows as u64 - 1), thousands(matched))
@@ -71,17 +76,24 @@ fn row(report: &Report, message: &Message<'_>) -> Markup {
                 div { span.soft { "from " } (sender(message)) }
                 (recipients(&message.recipients))
             }
-            td.size { @if let Some(size) = message.size { (unbroken(&bytes(size))) } @else { "?" } }
+            @if is_sized(report) { td.size { @if let Some(size) = message.size { (unbroken(&bytes(size))) } @else { "?" } } }
             td.state {
                 (message.state.as_str())
                 @if message.mta_state != message.state.as_str() { " (" (printable(&message.mta_state)) ")" }
                 " " code { (printable(&message.id)) }
-                @if report.flush.parts && report.flush.is_offered() {
-                    " " a href=(links::flush(&Target::Id(message.id.clone().into_owned()))) rel="nofollow" { "run" }
+                @if let Some(target) = run(report, message) {
+                    " " a href=(links::flush(&target)) rel="nofollow" { "run" }
                 }
             }
         }
     }
+}
+
+/// The message as what can be run alone, if it can.
+fn run(report: &Report, message: &Message<'_>) -> Option<Target> {
+    let is_run = report.flush.held[1] || message.state != State::Held;
+    let offered = report.flush.parts && report.flush.is_offered() && is_run;
+    offered.then(|| Target::Id(message.id.clone().into_owned())).filter(Target::is_plain)
 }
 
 fn sender(message: &Message<'_>) -> Markup {

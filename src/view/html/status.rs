@@ -3,12 +3,11 @@
 use maud::{Markup, html};
 
 use super::super::Report;
-use super::super::sentences::Sentences;
+use super::super::sentences::{self, Sentences};
 use super::super::words::{bytes, duration, printable, short_duration, thousands};
 use super::{Tone, flush_line, links};
 use crate::mta::trouble::Trouble;
-use crate::outcome;
-use crate::request::{Asked, Target};
+use crate::request::Asked;
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
 pub fn label(report: &Report) -> Markup {
@@ -28,8 +27,8 @@ pub fn status(report: &Report, tone: Tone, asked: &Asked) -> Markup {
                     @for detail in &sentences.details {
                         li {
                             (printable(&detail.text))
-                            @if let Some(domain) = detail.domain.as_ref().filter(|_| report.flush.parts && report.flush.is_offered()) {
-                                " " a href=(links::flush(&Target::Domain(domain.clone()))) rel="nofollow" { "run" }
+                            @if let Some(target) = detail.run.as_ref().filter(|_| report.flush.parts && report.flush.is_offered()) {
+                                " " a href=(links::flush(target)) rel="nofollow" { "run" }
                             }
                         }
                     }
@@ -49,7 +48,7 @@ fn figures(report: &Report) -> Markup {
         dl.figures {
             div { dt { "Messages" } dd { (thousands(summary.messages)) } }
             div { dt { "Recipients" } dd { (thousands(summary.recipients)) } }
-            div { dt { "Size" } dd { (bytes(summary.bytes)) } }
+            @if let Some(size) = summary.bytes() { div { dt { "Size" } dd { (bytes(size)) } } }
             @if let Some(oldest) = summary.oldest {
                 div { dt { "Oldest" } dd { (short_duration(report.age(oldest))) } }
             }
@@ -65,12 +64,7 @@ fn followed(report: &Report, number: u64) -> Markup {
     html! {
         div.outcome role="status" {
             p {
-                (printable(&flush_line(report, flush))) ": "
-                @if report.listing.trouble.is_some() && !outcome.settled { "what came of it is not known." }
-                @else {
-                    (printable(&outcome::sentence(flush, outcome)))
-                    @if outcome.settled { ". Done." } @else { " so far." }
-                }
+                (printable(&flush_line(report, flush))) ": " (printable(&sentences::outcome(report, flush, outcome))) "."
             }
             @if let Some(all) = flush.messages.filter(|all| *all > 0 && report.listing.trouble.is_none()) {
                 progress max=(all) value=(all.saturating_sub(outcome.messages_left)) { (outcome.messages_left) " left" }
@@ -89,7 +83,10 @@ fn flush(report: &Report) -> Markup {
                 h2 { "The queue can't be run from here" }
                 (told(trouble))
             }
-            Ok(_) if report.listing.summary.messages > 0 => p.run {
+            Ok(()) if waits && report.passed_over() == report.listing.summary.messages && report.listing.trouble.is_none() => {
+                (remedy(report.flush.release))
+            }
+            Ok(()) if report.listing.summary.messages > 0 => p.run {
                 @if report.flush.under_way { "The queue is being run now." }
                 @else if report.flush.wait_seconds > 0 {
                     "The queue was run a moment ago; it can be run again in "
