@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::thread;
 
 use cgi::http::StatusCode;
 
@@ -20,6 +21,7 @@ use crate::view::PROGRAM;
 use crate::view::json::Json;
 use crate::view::text::Text;
 use crate::view::words::printable;
+use crate::watch;
 
 /// Exit statuses of sysexits(3).
 const EX_USAGE: u8 = 64;
@@ -34,6 +36,7 @@ Shows what waits in this machine's mail queue, and runs it.
 
 Usage: bartleby list [--format text|json]
        bartleby flush [--wait] [all|domain:NAME|id:ID]
+       bartleby watch [--once]
        bartleby doctor
        bartleby --version | --help
 
@@ -45,6 +48,10 @@ Usage: bartleby list [--format text|json]
           kind waits, 69 not possible. With --wait it tells what comes of the run,
           until the queue stops changing, and ends with 0 when all messages left
           the queue, 1 when some did, 2 when none did.
+  watch   Looks at the primary and at the queue each minute, and runs the queue once
+          when the primary has come back from being down and mail waits; less and
+          less often where it goes up and down. --once is for cron or a timer: it
+          looks once. Exit status: 0, or 69 when it could not look or not run.
   doctor  Looks whether everything is in place for the user that asks, and tells
           the exact fix for what is not; best asked as the web server's user:
           sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
@@ -74,6 +81,7 @@ fn command(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Some(Value(name)) if name == "list" => list(arguments),
         Some(Value(name)) if name == "flush" => flush(arguments),
         Some(Value(name)) if name == "doctor" => doctor(arguments),
+        Some(Value(name)) if name == "watch" => watch(arguments),
         Some(Value(name)) if name == flush::WORKER => {
             let words: Vec<OsString> = arguments.raw_args()?.collect();
             flush::work(&words);
@@ -194,6 +202,32 @@ fn bar(flush: &Flush, outcome: &Outcome) -> String {
     let all = flush.messages.unwrap_or(0).max(outcome.messages_left).max(1);
     let done = usize::try_from((all - outcome.messages_left) * WIDTH / all).unwrap_or(0);
     format!("[{:<20}]", "#".repeat(done))
+}
+
+fn watch(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut once = false;
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Long("once") => once = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    loop {
+        // Anew each time, as configuration and mail server may change.
+        let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
+        let code = match watch::once(&context) {
+            Ok(told) => print(&format!("{}\n", printable(&told)))?,
+            Err(error) => {
+                system::log(&printable(&error));
+                ExitCode::from(EX_UNAVAILABLE)
+            }
+        };
+        if once {
+            return Ok(code);
+        }
+        thread::sleep(watch::INTERVAL);
+    }
 }
 
 fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {

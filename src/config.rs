@@ -114,7 +114,7 @@ impl Default for DiskConfig {
 }
 
 /// `[primary]`: the server that this one stands in for.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrimaryConfig {
     /// `host:port` of each primary.

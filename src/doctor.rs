@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::disk::{self, Level};
 use crate::flush::Readiness;
 use crate::listing;
+use crate::primary::Outlook;
 use crate::view::words::{bytes, count, printable};
 
 /// One thing that was looked at.
@@ -24,7 +25,9 @@ pub struct Fault {
 
 /// Looks at everything. Changes nothing but, perhaps, to make the state directory.
 pub fn examine(context: &Context) -> Vec<Check> {
+    let primaries = Outlook::begin(context);
     let listing = listing::list(context, None, &mut |_| ());
+    let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
     let flush = Readiness::find(context, &listing.facts);
     let fault = |message: String, remedy: String| Err(Fault { message, remedy });
     let told =
@@ -81,6 +84,7 @@ pub fn examine(context: &Context) -> Vec<Check> {
             found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", allow.join(", "))),
         },
     ];
+    checks.extend(primary_checks(&outlook));
     for filesystem in disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk) {
         let mount = printable(&filesystem.mount).into_owned();
         // As a shell takes it.
@@ -98,5 +102,41 @@ pub fn examine(context: &Context) -> Vec<Check> {
         };
         checks.push(Check { subject: if filesystem.queue { "disk (mail queue)" } else { "disk" }, found });
     }
+    checks
+}
+
+/// Whether the primaries answer, and whether the domain name system knows them and this host.
+fn primary_checks(outlook: &Outlook) -> Vec<Check> {
+    let check = |subject, found| Check { subject, found };
+    let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned() });
+    let mut checks = Vec::new();
+    match &outlook.domains {
+        Some(domains) => {
+            let faults = outlook.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
+            checks.extend(faults);
+            if checks.is_empty() {
+                checks
+                    .push(check("DNS", Ok(format!("the MX records of {} are as they should be", domains.join(", ")))));
+            }
+        }
+        None if !outlook.primaries.is_empty() => {
+            checks.push(check("DNS", Ok("not compared, as [primary] domains are not configured".into())));
+        }
+        None => checks.push(check(
+            "DNS",
+            fault(
+                "it is not known for which domains this host is a fall-back".into(),
+                "Name them in /etc/bartleby.toml: [primary] domains = [\"example.com\"]",
+            ),
+        )),
+    }
+    checks.extend(outlook.primaries.iter().map(|primary| {
+        let words = format!("{} is {}: {}", primary.host, primary.state.as_str(), primary.detail);
+        let found = match primary.up {
+            Some(true) => Ok(words),
+            _ => fault(words, "Look after that server, its network and its firewall; mail waits here meanwhile."),
+        };
+        check("primary", found)
+    }));
     checks
 }

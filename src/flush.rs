@@ -230,6 +230,10 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<(Flush, W
         store.withdraw(turn, flush.number);
     }
     outcome?;
+    if let (Target::All, Some(store)) = (target, store) {
+        // The primaries' return is taken care of. Where that can't be noted, `watch` runs the queue once more.
+        let _ = store.welcome_back();
+    }
     Ok((flush, waited))
 }
 

@@ -1,6 +1,6 @@
 //! Bartleby: the mail queue of a fall-back mail server as one CGI page.
 //!
-//! Data flows one way: [`gateway`] → [`request`] → [`listing`], [`disk`], [`flush`] → [`view`] →
+//! Data flows one way: [`gateway`] → [`request`] → [`listing`], [`primary`], [`disk`], [`flush`] → [`view`] →
 //! [`gateway`], led by [`page`] and by [`cli`]. A lower module never imports a higher one.
 #![forbid(unsafe_code)]
 
@@ -16,8 +16,10 @@ pub mod listing;
 pub mod mta;
 pub mod outcome;
 pub mod page;
+pub mod primary;
 pub mod queue;
 pub mod request;
 pub mod store;
 pub mod system;
 pub mod view;
+pub mod watch;

@@ -13,6 +13,7 @@ use crate::gateway::{self, Head, Method, Request, Stream, Unacceptable};
 use crate::listing;
 use crate::mta::trouble::{Status, Trouble};
 use crate::outcome::Followed;
+use crate::primary::Outlook;
 use crate::queue::{Message, Order, Selection, SortKey, Window};
 use crate::request::{Asked, DEFAULT_PER_PAGE, Format, Target};
 use crate::system;
@@ -203,6 +204,7 @@ fn look(
     asked: &Asked,
     each: &mut dyn FnMut(&Message<'_>) -> io::Result<()>,
 ) -> io::Result<(Report, Vec<Message<'static>>)> {
+    let primaries = Outlook::begin(context);
     let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
     let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window));
     let mut written = Ok(());
@@ -227,5 +229,6 @@ fn look(
     let unexplained = listing::explain(context, &mut rows).err();
     let followed = followed.map(|followed| followed.outcome(context.clock.now, complete));
     let selection = asked.window.map(|window| (window, matched));
-    Ok((Report { unexplained, followed, ..Report::gather(context, listing, selection) }, rows))
+    let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
+    Ok((Report { unexplained, followed, outlook, ..Report::gather(context, listing, selection) }, rows))
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
+use crate::primary::Condition;
 use crate::system::{self, Account};
 
 /// The folder that `make install` makes for the web server's user.
@@ -24,6 +25,12 @@ const KEPT: u64 = 1000;
 
 /// For how many of them it is kept which messages waited.
 const IDS_KEPT: u64 = 10;
+
+/// How many primaries are kept in mind.
+const PRIMARIES_KEPT: i64 = 100;
+
+/// For how long samples are kept, in seconds: eight days.
+const SAMPLES_KEPT: i64 = 8 * 24 * 60 * 60;
 
 /// How long a process waits for another one to finish its entry.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -72,6 +79,19 @@ pub enum Waited {
     /// Those that came in by then, in seconds since 1970: where there were too many ids to remember, or
     /// they are no longer kept. Mail that came in just then may count wrongly.
     By(i64),
+}
+
+/// How much waited at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When it was taken, in seconds since 1970.
+    pub taken: i64,
+    /// Messages.
+    pub messages: u64,
+    /// Recipients.
+    pub recipients: u64,
+    /// Bytes; `None` where the mail server tells no sizes.
+    pub bytes: Option<u64>,
 }
 
 /// A folder of our own.
@@ -285,6 +305,108 @@ impl Store {
         })
     }
 
+    /// Takes note of how the primaries were found. Returns since when each is so, in seconds since 1970; of one
+    /// whose condition is not known nothing is noted.
+    ///
+    /// # Errors
+    /// As [`Store::record`]; what did not change is not written, so that a full disk does no harm.
+    pub fn note_primaries(&self, found: &[(&str, Condition)], now: i64) -> Result<Vec<Option<i64>>, String> {
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.with_log(|log| {
+            let note = |&(host, condition): &(&str, Condition)| {
+                let query = "SELECT state, since FROM primary_host WHERE host = ?1";
+                let known = log
+                    .query_row(query, [host], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))
+                    .optional()?;
+                if condition == Condition::Unknown {
+                    return Ok(None);
+                }
+                let state = condition.as_str();
+                match known {
+                    Some((known, since)) if known == state => return Ok(Some(since.min(now))),
+                    Some(_) => log.execute(
+                        "UPDATE primary_host SET state = ?2, since = ?3, back = (?2 = 'up') WHERE host = ?1",
+                        params![host, state, now],
+                    )?,
+                    None => log.execute(
+                        "INSERT OR IGNORE INTO primary_host (host, state, since) VALUES (?1, ?2, ?3)",
+                        params![host, state, now],
+                    )?,
+                };
+                log.execute(
+                    "DELETE FROM primary_host WHERE host NOT IN (SELECT host FROM primary_host ORDER BY since DESC LIMIT ?1)",
+                    [PRIMARIES_KEPT],
+                )?;
+                Ok(Some(now))
+            };
+            found.iter().map(note).collect()
+        })
+    }
+
+    /// Whether one of these primaries has come back from being down, and the queue has not been run since.
+    ///
+    /// # Errors
+    /// As [`Store::flushes`].
+    pub fn is_back(&self, hosts: &[&str]) -> Result<bool, String> {
+        self.with_log(|log| {
+            let mut query = log.prepare("SELECT host FROM primary_host WHERE back")?;
+            let back = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+            Ok(back.iter().any(|host| hosts.contains(&host.as_str())))
+        })
+    }
+
+    /// Notes that the queue has been run, or that nothing waits, since the primaries came back.
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    pub fn welcome_back(&self) -> Result<(), String> {
+        self.with_log(|log| log.execute("UPDATE primary_host SET back = 0 WHERE back", []).map(|_| ()))
+    }
+
+    /// Takes note of how much waits, and drops what is older than [`SAMPLES_KEPT`].
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    pub fn add_sample(&self, sample: &Sample) -> Result<(), String> {
+        self.with_log(|log| {
+            log.execute(
+                "INSERT OR REPLACE INTO sample (taken, messages, recipients, bytes) VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    sample.taken,
+                    as_signed(sample.messages),
+                    as_signed(sample.recipients),
+                    sample.bytes.map(as_signed)
+                ],
+            )?;
+            log.execute(
+                "DELETE FROM sample WHERE taken < ?1 OR taken > ?2",
+                [sample.taken - SAMPLES_KEPT, sample.taken],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The samples, the oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::flushes`].
+    pub fn samples(&self) -> Result<Vec<Sample>, String> {
+        self.with_log(|log| {
+            let mut query = log.prepare("SELECT taken, messages, recipients, bytes FROM sample ORDER BY taken")?;
+            let samples = query.query_map([], |row| {
+                Ok(Sample {
+                    taken: row.get(0)?,
+                    messages: as_unsigned(row.get(1)?),
+                    recipients: as_unsigned(row.get(2)?),
+                    bytes: row.get::<_, Option<i64>>(3)?.map(as_unsigned),
+                })
+            })?;
+            samples.collect()
+        })
+    }
+
     /// Does something with the log. A log that is damaged is set aside, and said so in the error log;
     /// then it is done with a new one.
     fn with_log<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
@@ -361,6 +483,18 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS flush (
     why TEXT NOT NULL DEFAULT '',
     settled INTEGER NOT NULL DEFAULT 0,
     ids TEXT
+);
+CREATE TABLE IF NOT EXISTS primary_host (
+    host TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    back INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS sample (
+    taken INTEGER PRIMARY KEY,
+    messages INTEGER NOT NULL,
+    recipients INTEGER NOT NULL,
+    bytes INTEGER
 )";
 
 const COLUMNS: &str =

@@ -17,14 +17,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, killpg};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::mta::Kind;
 use crate::mta::trouble::{Act, Trouble};
-use crate::system::Account;
+use crate::system::{Account, EndingSignals};
 
 /// The `PATH` of every command, and where a bare program name is looked for.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
@@ -274,7 +273,7 @@ impl Running {
     /// Reads both streams until they end. A signal that ends this process meanwhile ends the command first.
     fn read(&mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, mut chunk: impl FnMut(&[u8])) -> Ending {
         let mut buffer = vec![0; CHUNK];
-        let signals = EndingSignals::catch();
+        let signals = EndingSignals::hold_back();
         let (mut out_open, mut err_open) = (true, true);
         while out_open || err_open {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -285,7 +284,7 @@ impl Running {
                 stdout: out_open.then(|| self.stdout.as_fd()),
                 stderr: err_open.then(|| self.stderr.as_fd()),
                 reader,
-                signals: signals.as_ref().map(|signals| signals.fd.as_fd()),
+                signals: signals.as_ref().map(|signals| signals.as_fd()),
             };
             let ready = match watched.wait(left) {
                 Ok(ready) => ready,
@@ -390,30 +389,6 @@ impl Watched<Option<BorrowedFd<'_>>> {
         let mut ready = open.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         let [stdout, stderr, reader, signals] = watched.map(|(fd, _)| fd.is_some() && ready.next().unwrap_or_default());
         Ok(Watched { stdout, stderr, reader, signals })
-    }
-}
-
-/// Holds the signals that end this process back, so that a command under way can be ended first.
-struct EndingSignals {
-    held_back: SigSet,
-    fd: SignalFd,
-}
-
-impl EndingSignals {
-    /// `None` where the system has no room for it: then such a signal ends this process alone.
-    fn catch() -> Option<EndingSignals> {
-        let held_back: SigSet =
-            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
-        let fd = SignalFd::with_flags(&held_back, SfdFlags::SFD_CLOEXEC).ok()?;
-        held_back.thread_block().ok()?;
-        Some(EndingSignals { held_back, fd })
-    }
-}
-
-impl Drop for EndingSignals {
-    fn drop(&mut self) {
-        // It can't fail: the set is one that was blocked.
-        let _ = self.held_back.thread_unblock();
     }
 }
 

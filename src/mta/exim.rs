@@ -5,10 +5,11 @@
 //! output under `tests/fixtures/exim`. The listing is read by its columns, which no address can
 //! imitate: a message begins within the first five, a recipient in the eleventh.
 
+use std::fs;
 use std::path::PathBuf;
 
-use super::command::{Argv, Exit};
-use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search};
+use super::command::{self, Argv, Exit};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
@@ -78,6 +79,26 @@ impl Mta for Exim {
             program: self.program.clone(),
             words: "prod_requires_admin".into(),
         })
+    }
+
+    /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it: names, and files that hold
+    /// them.
+    fn relay_domains(&self) -> Option<RelayDomains> {
+        let list = Argv::new(&self.program, &["-bP", "+relay_to_domains"]);
+        Some(Box::new(move |deadline| {
+            let Ok(running) = command::start(&list) else { return Vec::new() };
+            let output = running.collect(deadline).1;
+            let output = String::from_utf8_lossy(&output);
+            let value = output.split_once('=').map(|(_, value)| value).unwrap_or_default();
+            let named = value.split(':').map(str::trim).flat_map(|item| {
+                let file = item.split_once(';').map_or(item, |(_, file)| file);
+                match file.starts_with('/') {
+                    true => super::domains(&super::keys(&fs::read_to_string(file).unwrap_or_default())),
+                    false => super::domains(item),
+                }
+            });
+            named.collect()
+        }))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {

@@ -129,6 +129,11 @@ pub trait Mta {
     /// The cause, told from the exit status and what was printed on either stream.
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble>;
 
+    /// For which domains it relays mail, where its configuration tells.
+    fn relay_domains(&self) -> Option<RelayDomains> {
+        None
+    }
+
     /// The command that tells why a message waits, where the listing does not.
     fn reason_command(&self, _id: &str) -> Option<Argv> {
         None
@@ -146,6 +151,26 @@ pub trait Mta {
     fn read_reason(&self, _line: &str) -> Option<(String, String)> {
         None
     }
+}
+
+/// Finds out for which domains mail is relayed, until a deadline; may take a process.
+pub type RelayDomains = Box<dyn FnOnce(Instant) -> Vec<String> + Send>;
+
+/// The words of a configuration that are domains, in lower case.
+fn domains(text: &str) -> Vec<String> {
+    let is_domain = |word: &&str| {
+        word.contains('.')
+            && !word.starts_with(['.', '-'])
+            && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
+            && word.parse::<std::net::IpAddr>().is_err()
+    };
+    text.split([',', ':', ' ', '\t', '\n']).filter(is_domain).map(str::to_lowercase).collect()
+}
+
+/// The first words of the lines of a table, whatever stands behind them.
+fn keys(table: &str) -> String {
+    let key = |line: &'_ str| line.split('#').next()?.split([' ', '\t', ':']).next().map(str::to_owned);
+    table.lines().filter_map(key).collect::<Vec<_>>().join("\n")
 }
 
 /// What is to be delivered. Ids and domains are those of a listing, never of a request alone.
@@ -431,6 +456,16 @@ mod tests {
                 |part: &Part<'_>| mta.flush_commands(part).iter().map(Argv::to_string).collect::<Vec<_>>().join("; ");
             assert_eq!([told(&Part::All), told(&domain), told(&Part::Message("A1"))], [all, one_domain, message]);
         }
+    }
+
+    #[test]
+    fn domains_are_told_from_what_else_a_configuration_holds() {
+        let text = "example.com, Sub.Example.org\t192.0.2.0/24 192.0.2.1 $mydestination .example.net hash:/etc/x !no.example @";
+        assert_eq!(domains(text), ["example.com", "sub.example.org"]);
+        assert_eq!(
+            domains(&keys("# c\nexample.com  smtp:[mx.example.net]\nexample.org: x.example\n\n")),
+            ["example.com", "example.org"]
+        );
     }
 
     #[test]

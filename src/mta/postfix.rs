@@ -4,12 +4,13 @@
 //! the recorded output under `tests/fixtures/postfix`.
 
 use std::borrow::Cow;
+use std::fs;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::command::{Argv, Exit};
-use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search, date};
+use super::command::{self, Argv, Exit};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
@@ -28,6 +29,7 @@ const DOWN: &[&str] = &["mail system is down", "Mail system is down"];
 pub struct Postfix {
     postqueue: PathBuf,
     postconf: Option<PathBuf>,
+    postmap: Option<PathBuf>,
 }
 
 impl Postfix {
@@ -36,6 +38,7 @@ impl Postfix {
         Postfix {
             postqueue: search.program("postqueue").unwrap_or_else(|| "/usr/sbin/postqueue".into()),
             postconf: search.program("postconf"),
+            postmap: search.program("postmap"),
         }
     }
 }
@@ -93,6 +96,26 @@ impl Mta for Postfix {
             program: self.postqueue.clone(),
             words: format!("authorized_flush_users = {users}"),
         })
+    }
+
+    /// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1) tells.
+    fn relay_domains(&self) -> Option<RelayDomains> {
+        let postconf = self.postconf.clone()?;
+        let postmap = self.postmap.clone();
+        Some(Box::new(move |deadline| {
+            let ask = |program: &PathBuf, arguments: &[&str]| {
+                let output =
+                    command::start(&Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
+                output.map(|(_, output)| String::from_utf8_lossy(&output).into_owned()).unwrap_or_default()
+            };
+            let value = ask(&postconf, &["-hx", "relay_domains"]);
+            let named = value.split([',', ' ', '\t', '\n']).flat_map(|word| match (word.split_once(':'), &postmap) {
+                _ if word.starts_with('/') => super::domains(&fs::read_to_string(word).unwrap_or_default()),
+                (Some(_), Some(postmap)) => super::domains(&super::keys(&ask(postmap, &["-s", word]))),
+                _ => super::domains(word),
+            });
+            named.collect()
+        }))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {

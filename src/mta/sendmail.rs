@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{Argv, Exit};
-use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search, date};
+use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
@@ -26,6 +26,9 @@ const COMMON_NAME: &str = "/usr/sbin/sendmail";
 
 const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
 
+/// The domains that mail is relayed for.
+const RELAY_DOMAINS: &str = "/etc/mail/relay-domains";
+
 /// The configuration of the mail submission program, which keeps a queue of its own.
 const SUBMISSION: &str = "/etc/mail/submit.cf";
 
@@ -36,6 +39,7 @@ const PRIVILEGES_MISSING: &[&str] = &["can not chdir(", "RunAsUser for MSP ignor
 pub struct Sendmail {
     program: PathBuf,
     configuration: PathBuf,
+    relay_domains: PathBuf,
     /// Whether messages are submitted through a queue of its own (`submit.cf`).
     submission: bool,
 }
@@ -46,6 +50,7 @@ impl Sendmail {
         Sendmail {
             program: installed(search).unwrap_or_else(|| COMMON_NAME.into()),
             configuration: search.below_root(Path::new(CONFIGURATION)),
+            relay_domains: search.below_root(Path::new(RELAY_DOMAINS)),
             submission: search.below_root(Path::new(SUBMISSION)).is_file(),
         }
     }
@@ -112,6 +117,12 @@ impl Mta for Sendmail {
             program: self.program.clone(),
             words: "You do not have permission to process the queue".into(),
         })
+    }
+
+    /// Class R, which is read from this file (cf/README).
+    fn relay_domains(&self) -> Option<RelayDomains> {
+        let text = fs::read_to_string(&self.relay_domains).ok()?;
+        Some(Box::new(move |_| super::domains(&super::keys(&text))))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
@@ -525,7 +536,7 @@ mod tests {
 
     #[test]
     fn only_root_may_run_the_queue_and_the_remedy_is_a_sudo_rule() {
-        let sendmail = Sendmail { program: COMMON_NAME.into(), configuration: CONFIGURATION.into(), submission: false };
+        let sendmail = Sendmail::at(&Search::below(Path::new("/nonexistent")));
         let www_data = Account { uid: 33, name: "www-data".into() };
         let root = Account { uid: 0, name: "root".into() };
         assert_eq!(sendmail.flush_obstacle(&Facts::default(), &root), None);

@@ -65,7 +65,7 @@ pub struct Message<'a> {
     /// Size in bytes as the server gives it; `None` where it gives none.
     pub size: Option<u64>,
     /// When it came in, in seconds since 1970-01-01T00:00:00Z; `None` where the server does not tell.
-    #[serde(serialize_with = "serialize_arrival", skip_deserializing)]
+    #[serde(serialize_with = "serialize_instant", skip_deserializing)]
     pub arrival: Option<i64>,
     /// The envelope sender; empty for the null sender (RFC 5321, section 4.5.5), `None` where the
     /// server does not tell. Text that the server cut short ends in `…`.
@@ -132,8 +132,12 @@ pub fn rfc3339(seconds: i64) -> Option<String> {
     jiff::Timestamp::from_second(seconds).ok().map(|instant| instant.to_string())
 }
 
-fn serialize_arrival<S: Serializer>(arrival: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
-    arrival.and_then(rfc3339).serialize(to)
+/// An instant that may not be known, as [`rfc3339`] writes it.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
+    instant.and_then(rfc3339).serialize(to)
 }
 
 #[cfg(test)]

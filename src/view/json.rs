@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{PROGRAM, Report, Streamed};
+use super::{PROGRAM, Report, Streamed, sentences};
 use crate::mta::trouble::{Status, Trouble};
 use crate::queue::{Message, State, rfc3339};
 use crate::store::Flush;
@@ -76,7 +76,9 @@ impl<W: Write> Streamed for Json<W> {
             self.field("selection", &json!({"matched": matched, "page": window.page, "pages": window.pages(matched)}))?;
         }
         self.field("filesystems", &report.filesystems)?;
-        self.field("primary", &json!([]))?;
+        self.field("primary", &report.outlook.primaries)?;
+        self.field("dns", &json!({"domains": report.outlook.domains, "faults": report.outlook.faults}))?;
+        self.field("advice", &sentences::advice(report))?;
         self.field(
             "flush",
             &json!({

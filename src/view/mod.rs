@@ -13,6 +13,7 @@ use crate::disk::{self, Filesystem};
 use crate::flush::Readiness;
 use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
+use crate::primary::Outlook;
 use crate::queue::{Message, State, Window};
 use crate::store::{Flush, Outcome};
 
@@ -37,6 +38,8 @@ pub struct Report {
     pub unexplained: Option<Trouble>,
     /// The filesystems, the queue's first.
     pub filesystems: Vec<Filesystem>,
+    /// What is known of the primaries.
+    pub outlook: Outlook,
     /// Whether and when the queue can be run.
     pub flush: Readiness,
     /// The flush that was asked for, and what the listing tells of it.
@@ -54,6 +57,7 @@ impl Report {
             filesystems: disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk),
             flush: Readiness::find(context, &listing.facts),
             unexplained: None,
+            outlook: Outlook::default(),
             followed: None,
             selection,
             listing,

@@ -2,6 +2,7 @@
 
 use super::Report;
 use super::words::{count, duration, thousands};
+use crate::primary::Condition;
 use crate::queue::{Destination, State};
 use crate::request::Target;
 use crate::store::{Flush, Outcome};
@@ -60,6 +61,26 @@ impl Sentences {
         }
         let details = destinations.iter().filter(|_| several).map(detail).collect();
         Sentences { headline: format!("{}.", parts.join("; ")), details }
+    }
+}
+
+/// The one thing to know before the queue is run, where something waits: whether the primary takes mail.
+pub fn advice(report: &Report) -> Option<String> {
+    let waiting = report.listing.summary.messages - report.passed_over();
+    let primaries = &report.outlook.primaries;
+    let any = |up| primaries.iter().any(|primary| primary.up == Some(up));
+    let is_busy = primaries.iter().any(|primary| primary.state == Condition::Busy);
+    match (any(true), any(false)) {
+        _ if waiting == 0 => None,
+        (true, true) => {
+            Some("Some of the primaries answer, others don't: a queue run delivers what is for those that do.".into())
+        }
+        (true, false) => Some(format!("The primary is back and {}: run the queue now.", self::waiting(waiting))),
+        (false, true) if is_busy => {
+            Some("The primary answers that it is busy; running the queue now will hardly help.".into())
+        }
+        (false, true) => Some("The primary is still down; running the queue now will not help.".into()),
+        (false, false) => None,
     }
 }
 

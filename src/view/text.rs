@@ -79,6 +79,9 @@ impl<W: Write> Streamed for Text<W> {
                 listing.summary.bytes().map(|bytes| format!(", {}", words::bytes(bytes))).unwrap_or_default()
             )?;
         }
+        if let Some(advice) = sentences::advice(report) {
+            writeln!(self.out, "{advice}")?;
+        }
         if let Some((flush, outcome)) = &report.followed {
             writeln!(
                 self.out,
@@ -98,6 +101,17 @@ impl<W: Write> Streamed for Text<W> {
                 window.pages(matched),
                 words::count(matched, "message", "messages")
             )?;
+        }
+        if !report.outlook.primaries.is_empty() {
+            writeln!(self.out, "\nPrimary:")?;
+        }
+        for primary in &report.outlook.primaries {
+            let since = primary.since.map(|since| format!(" since {}", report.local_time(since))).unwrap_or_default();
+            let line = format!("{} {}{since}: {}", primary.host, primary.state.as_str(), primary.detail);
+            writeln!(self.out, "  {}", printable(&line))?;
+        }
+        for fault in &report.outlook.faults {
+            writeln!(self.out, "DNS: {}\nREMEDY: {}", printable(&fault.message), printable(&fault.remedy))?;
         }
         writeln!(self.out, "\nDisk:")?;
         for filesystem in &report.filesystems {

@@ -25,11 +25,11 @@ pub fn folders() -> (PathBuf, PathBuf) {
 pub fn of(mta: &dyn Mta) -> PathBuf {
     let (kept, mountpoint) = folders();
     let packages: Vec<&str> = COMMON.iter().chain(mta.packages()).copied().collect();
-    let prefix = format!("{}-", mta.kind());
+    let prefix = format!("{}-", mta.layer());
     let archive = kept.join(format!("{prefix}{:016x}.tar", stamp(&packages)));
 
     // The tests of one mail server run at the same time: one of them makes the layer.
-    let lock = File::create(kept.join(format!("{}.lock", mta.kind()))).unwrap();
+    let lock = File::create(kept.join(format!("{}.lock", mta.layer()))).unwrap();
     lock.lock().unwrap();
     if !archive.exists() {
         remove_older(&kept, &prefix);

@@ -11,6 +11,7 @@
 
 mod apache;
 mod client;
+mod comeback;
 mod evidence;
 mod example;
 mod exim;
@@ -36,6 +37,7 @@ mod story;
 mod syslog;
 mod wait;
 
+use comeback::PostfixWithNames;
 use exim::Exim;
 use machine::in_lab;
 use opensmtpd::OpenSmtpd;
@@ -60,6 +62,11 @@ fn postfix_with_a_primary_that_is_ill() {
 #[test]
 fn postfix_running_a_part_of_the_queue() {
     in_lab("postfix_running_a_part_of_the_queue", &Postfix, parts::of_the_queue);
+}
+
+#[test]
+fn the_primary_comes_back() {
+    in_lab("the_primary_comes_back", &PostfixWithNames, comeback::of_the_primary);
 }
 
 #[test]

@@ -6,8 +6,13 @@ use crate::mails::Mail;
 
 /// A mail server of the lab. What acts on it is called on the lab's own machine, as root.
 pub trait Mta: Sync {
-    /// Its name in the program's JSON, and the name of its layer.
+    /// Its name in the program's JSON.
     fn kind(&self) -> &'static str;
+
+    /// The name of its layer: one for each list of packages.
+    fn layer(&self) -> &'static str {
+        self.kind()
+    }
 
     /// The Debian packages to install besides Apache.
     fn packages(&self) -> &'static [&'static str];

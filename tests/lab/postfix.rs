@@ -37,18 +37,8 @@ impl Mta for Postfix {
         ]
     }
 
-    /// As its example says.
     fn start(&self) {
-        example::install("main.cf", "/etc/postfix/main.cf", &[("bartleby.example.com", HOSTNAME)], "");
-        let next_hop = |at: std::net::SocketAddrV4| format!("smtp:[{}]:{}", at.ip(), at.port());
-        let primary = ("smtp:[tuccster.example.com]", next_hop(TUCCSTER));
-        let other = format!("other.example {}\n", next_hop(OTHER));
-        example::install("relay_domains", "/etc/postfix/relay_domains", &[(primary.0, &primary.1)], &other);
-        example::install("relay_recipients", RECIPIENTS, &[], "@example.com x\n@other.example x\n");
-        // Debian's master.cf puts many of them into a chroot that lacks /dev/log.
-        run("postconf", &["-F", "*/*/chroot=n"]);
-        run("newaliases", &[]);
-        run("postfix", &["check"]);
+        self.configure();
         run("postfix", &["start"]);
     }
 
@@ -61,6 +51,22 @@ impl Mta for Postfix {
     fn queue_id(&self, reply: &str) -> String {
         let (_, id) = reply.split_once("queued as ").unwrap_or_else(|| panic!("no queue id in {reply:?}"));
         id.trim().to_owned()
+    }
+}
+
+impl Postfix {
+    /// As its example says.
+    pub fn configure(&self) {
+        example::install("main.cf", "/etc/postfix/main.cf", &[("bartleby.example.com", HOSTNAME)], "");
+        let next_hop = |at: std::net::SocketAddrV4| format!("smtp:[{}]:{}", at.ip(), at.port());
+        let primary = ("smtp:[tuccster.example.com]", next_hop(TUCCSTER));
+        let other = format!("other.example {}\n", next_hop(OTHER));
+        example::install("relay_domains", "/etc/postfix/relay_domains", &[(primary.0, &primary.1)], &other);
+        example::install("relay_recipients", RECIPIENTS, &[], "@example.com x\n@other.example x\n");
+        // Debian's master.cf puts many of them into a chroot that lacks /dev/log.
+        run("postconf", &["-F", "*/*/chroot=n"]);
+        run("newaliases", &[]);
+        run("postfix", &["check"]);
     }
 }
 

@@ -64,6 +64,7 @@ fn deliveries_of(mail: &Mail) -> impl Iterator<Item = Delivery> + '_ {
 /// Both servers.
 pub struct Primary {
     account: Arc<Account>,
+    addresses: Vec<SocketAddrV4>,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -90,7 +91,12 @@ impl Primary {
     /// Servers that are down.
     pub fn new() -> Primary {
         let account = Account { mode: Mutex::new(Mode::Accepts), stopped: false.into(), deliveries: Mutex::default() };
-        Primary { account: Arc::new(account), listeners: Vec::new() }
+        Primary { account: Arc::new(account), addresses: vec![TUCCSTER, OTHER], listeners: Vec::new() }
+    }
+
+    /// Lets them listen at more addresses, from the next start on.
+    pub fn also_at(&mut self, addresses: impl IntoIterator<Item = SocketAddrV4>) {
+        self.addresses.extend(addresses);
     }
 
     /// Starts both, or lets them behave differently.
@@ -98,14 +104,14 @@ impl Primary {
         *self.account.mode.lock().unwrap() = mode;
         if self.listeners.is_empty() {
             self.account.stopped.store(false, Ordering::SeqCst);
-            self.listeners = [TUCCSTER, OTHER].map(|address| listen(address, &self.account)).into();
+            self.listeners = self.addresses.iter().map(|address| listen(*address, &self.account)).collect();
         }
     }
 
     /// Stops both: connections are refused.
     pub fn down(&mut self) {
         self.account.stopped.store(true, Ordering::SeqCst);
-        for (address, listener) in [TUCCSTER, OTHER].into_iter().zip(self.listeners.drain(..)) {
+        for (address, listener) in self.addresses.iter().zip(self.listeners.drain(..)) {
             // Wakes the listener, which then sees that it is over.
             let _ = TcpStream::connect(address);
             listener.join().unwrap();

@@ -4,6 +4,7 @@ mod disk;
 mod foot;
 mod links;
 mod messages;
+mod primary;
 mod runs;
 mod status;
 
@@ -68,6 +69,7 @@ pub fn page(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup {
         html! {
             (status::label(report))
             (status::status(report, tone, asked))
+            (primary::primary(report))
             (messages::messages(report, rows, asked))
             (disk::disk(report))
             (runs::runs(report))

@@ -36,6 +36,7 @@ pub fn status(report: &Report, tone: Tone, asked: &Asked) -> Markup {
             }
             @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
             @if report.listing.summary.messages > 0 { (figures(report)) }
+            @if let Some(advice) = sentences::advice(report) { p.advice { (advice) } }
             @if let Some(number) = asked.flushed { (followed(report, number)) }
             (flush(report))
         }
@@ -93,7 +94,8 @@ fn flush(report: &Report) -> Markup {
                     (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
                 } @else {
                     a.action href="?flush" rel="nofollow" { "Run the queue now" }
-                    " Tries to deliver everything at once. Do it when the primary is back."
+                    " Tries to deliver everything at once."
+                    @if report.outlook.primaries.is_empty() { " Do it when the primary is back." }
                 }
             },
             _ => {}

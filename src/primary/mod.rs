@@ -1,0 +1,256 @@
+//! The server that this one stands in for: whether it takes mail again, and whether the domain name system
+//! knows both.
+//!
+//! Whom to ask comes from the configuration, or from the domains that the mail server is configured to relay.
+//! Never from the queue: strangers choose the domains there, and nobody shall connect where they want.
+
+mod dns;
+mod mx;
+mod probe;
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::ifaddrs::getifaddrs;
+use serde::Serialize;
+
+use crate::config::PrimaryConfig;
+use crate::context::Context;
+use crate::mta::RelayDomains;
+use crate::store::Store;
+use crate::system;
+use dns::{NoAnswer, Resolver};
+pub use mx::Fault;
+use mx::Ourselves;
+pub use probe::Condition;
+
+/// How long all questions to name servers may take.
+const DNS_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long a primary may take, from the connection to its answer.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many domains are looked up.
+const MOST_DOMAINS: usize = 20;
+
+/// How many mail exchangers of a domain are looked up, and how many hosts are probed.
+const MOST_HOSTS: usize = 10;
+
+/// SMTP.
+const PORT: u16 = 25;
+
+/// A primary mail server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Primary {
+    /// `host:port`.
+    pub host: String,
+    /// Whether it takes mail; `None` where that is not known.
+    pub up: Option<bool>,
+    /// How it was found.
+    pub state: Condition,
+    /// Its words, or what went wrong.
+    pub detail: String,
+    /// How long it took.
+    pub milliseconds: u64,
+    /// Since when it is so, in seconds since 1970; `None` where that is not known.
+    #[serde(serialize_with = "crate::queue::serialize_instant")]
+    pub since: Option<i64>,
+}
+
+/// What is known of the primaries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// Each of them.
+    pub primaries: Vec<Primary>,
+    /// What is wrong in the domain name system.
+    pub faults: Vec<Fault>,
+    /// The domains that were looked up; `None` where neither the configuration nor the mail server tells any.
+    pub domains: Option<Vec<String>>,
+}
+
+/// A look at the primaries under way, in a thread of its own.
+pub struct Look(Option<Receiver<Outlook>>, Instant);
+
+impl Outlook {
+    /// Begins to look, beside the listing. [`Look::outlook`] ends it.
+    pub fn begin(context: &Context) -> Look {
+        let deadline = Instant::now() + DNS_PATIENCE + PROBE_PATIENCE;
+        let config = context.config.primary.clone();
+        let relayed = context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
+        if config.hosts.is_empty() && config.domains.is_empty() && relayed.is_none() {
+            return Look(None, deadline);
+        }
+        let host = context.host.clone();
+        let (answer, outlook) = mpsc::channel();
+        // A signal that ends this process shall be this thread's, which then ends the lister, too.
+        let _held_back = system::EndingSignals::hold_back();
+        let started = thread::Builder::new().spawn(move || answer.send(look(&config, relayed, &host)));
+        Look(started.is_ok().then_some(outlook), deadline)
+    }
+}
+
+impl Look {
+    /// What was found, each with the time since when it is so.
+    pub fn outlook(self, store: Result<&Store, &String>, now: i64) -> Outlook {
+        let patience = self.1.saturating_duration_since(Instant::now());
+        let mut outlook = self.0.and_then(|outlook| outlook.recv_timeout(patience).ok()).unwrap_or_default();
+        let found: Vec<_> = outlook.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
+        let since = store.ok().and_then(|store| store.note_primaries(&found, now).ok()).unwrap_or_default();
+        for (primary, since) in outlook.primaries.iter_mut().zip(since) {
+            primary.since = since;
+        }
+        outlook
+    }
+}
+
+fn look(config: &PrimaryConfig, relayed: Option<RelayDomains>, own_name: &str) -> Outlook {
+    let deadline = Instant::now() + DNS_PATIENCE;
+    let resolver = Resolver::of_system(deadline);
+    let domains = match config.domains.as_slice() {
+        [] => relayed.map(|relayed| relayed(deadline)).filter(|domains| !domains.is_empty()),
+        configured => Some(configured.to_vec()),
+    };
+    let domains = domains.map(|mut domains| {
+        // A table has no order of its own.
+        domains.sort();
+        domains.dedup();
+        domains.truncate(MOST_DOMAINS);
+        domains
+    });
+    let us = ourselves(own_name);
+    let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
+    let mut hosts = config.hosts.clone();
+    let mut faults = Vec::new();
+    for (primaries, found) in compared {
+        if config.hosts.is_empty() {
+            hosts.extend(primaries.into_iter().map(|host| format!("{host}:{PORT}")));
+        }
+        faults.extend(found);
+    }
+    let mut seen = HashSet::new();
+    hosts.retain(|host| seen.insert(host.clone()));
+    hosts.truncate(MOST_HOSTS);
+    Outlook { primaries: probe_all(&hosts, own_name), faults, domains }
+}
+
+/// Compares all domains at once with what the domain name system says.
+fn compare(domains: &[String], resolver: &Resolver, us: &Ourselves) -> Vec<(Vec<String>, Vec<Fault>)> {
+    thread::scope(|scope| {
+        let lookups: Vec<_> =
+            domains.iter().map(|domain| scope.spawn(move || compare_one(domain, resolver, us))).collect();
+        lookups.into_iter().filter_map(|lookup| lookup.join().ok()).collect()
+    })
+}
+
+fn compare_one(domain: &str, resolver: &Resolver, us: &Ourselves) -> (Vec<String>, Vec<Fault>) {
+    let found = resolver.mail_exchangers(domain).map(|mut exchangers| {
+        exchangers.truncate(MOST_HOSTS);
+        let with_addresses = |exchanger: dns::Exchanger| {
+            let addresses = resolver.addresses(&exchanger.host);
+            (exchanger, addresses)
+        };
+        exchangers.into_iter().map(with_addresses).collect()
+    });
+    mx::examine(domain, &found, us)
+}
+
+/// Probes all hosts at once.
+fn probe_all(hosts: &[String], own_name: &str) -> Vec<Primary> {
+    thread::scope(|scope| {
+        let probes: Vec<_> = hosts.iter().map(|host| scope.spawn(move || probe_one(host, own_name))).collect();
+        probes.into_iter().filter_map(|probe| probe.join().ok()).collect()
+    })
+}
+
+/// Probes the addresses of a host, one after the other, until one is up.
+fn probe_one(host: &str, own_name: &str) -> Primary {
+    let started = Instant::now();
+    let deadline = started + PROBE_PATIENCE;
+    let mut found = (Condition::Unknown, String::new());
+    match addresses(host, &Resolver::of_system(deadline)) {
+        Err(error) => found.1 = error.to_string(),
+        Ok(addresses) if addresses.is_empty() => found.1 = "its name has no address".into(),
+        Ok(addresses) => {
+            let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+            for (index, address) in (0..).zip(addresses) {
+                // The time that is left is for all of them.
+                let share = deadline.saturating_duration_since(Instant::now()) / (count - index).max(1);
+                let (state, detail) = probe::probe(address.ip(), address.port(), own_name, Instant::now() + share);
+                if index == 0 || state == Condition::Up {
+                    found = (state, detail);
+                }
+                if state == Condition::Up {
+                    break;
+                }
+            }
+        }
+    }
+    let up = match found.0 {
+        Condition::Up => Some(true),
+        Condition::Busy | Condition::Down => Some(false),
+        Condition::Unknown => None,
+    };
+    let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Primary { host: host.to_owned(), up, state: found.0, detail: found.1, milliseconds, since: None }
+}
+
+/// Where `host`, `host:port`, `192.0.2.1:25` or `[2001:db8::1]:25` leads.
+fn addresses(host: &str, resolver: &Resolver) -> Result<Vec<SocketAddr>, NoAnswer> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if host.parse::<IpAddr>().is_err() => (name, port.parse().map_err(|_| NoAnswer::NotAName)?),
+        _ => (host, PORT),
+    };
+    Ok(resolver.addresses(name)?.list.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+}
+
+/// This host's names, and the addresses of its interfaces but those that every host has.
+fn ourselves(own_name: &str) -> Ourselves {
+    let interfaces = getifaddrs().map(|list| list.collect::<Vec<_>>()).unwrap_or_default();
+    let address = |storage: nix::sys::socket::SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
+    };
+    let addresses = interfaces.into_iter().filter_map(|interface| address(interface.address?));
+    Ourselves {
+        names: vec![own_name.to_ascii_lowercase()],
+        addresses: addresses.filter(|address| !address.is_loopback()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_named_with_and_without_a_port() {
+        let resolver = Resolver::of_system(Instant::now());
+        let at =
+            |host| addresses(host, &resolver).map(|list| list.iter().map(SocketAddr::to_string).collect::<Vec<_>>());
+        assert_eq!(at("192.0.2.1"), Ok(vec!["192.0.2.1:25".into()]));
+        assert_eq!(at("192.0.2.1:2525"), Ok(vec!["192.0.2.1:2525".into()]));
+        assert_eq!(at("2001:db8::1"), Ok(vec!["[2001:db8::1]:25".into()]));
+        assert_eq!(at("[2001:db8::1]:2525"), Ok(vec!["[2001:db8::1]:2525".into()]));
+        assert_eq!(at("mx.example.com:smtp"), Err(NoAnswer::NotAName));
+    }
+
+    #[test]
+    fn a_primary_that_is_configured_is_probed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let config = PrimaryConfig { hosts: vec![host.clone(), host.clone()], domains: vec![] };
+        let outlook = look(&config, None, "mx2.example.com");
+        let [primary] = outlook.primaries.as_slice() else { panic!("{outlook:?}") };
+        assert_eq!(
+            (primary.host.as_str(), primary.up, primary.detail.as_str()),
+            (host.as_str(), Some(false), "connection refused")
+        );
+        assert_eq!((outlook.domains, outlook.faults), (None, vec![]));
+    }
+}

@@ -1,0 +1,46 @@
+//! The server that this one stands in for.
+
+use maud::{Markup, html};
+
+use super::super::Report;
+use super::super::words::{duration, printable};
+use super::status;
+use crate::primary::{Condition, Primary};
+
+/// How each primary is, and what is wrong in the domain name system.
+pub fn primary(report: &Report) -> Markup {
+    let outlook = &report.outlook;
+    if outlook.primaries.is_empty() && outlook.faults.is_empty() {
+        return html! {};
+    }
+    html! {
+        section aria-labelledby="primary" {
+            h2 #primary { "Primary" }
+            ul { @for primary in &outlook.primaries { li class=(class(primary.state)) { (line(report, primary)) } } }
+            @for fault in &outlook.faults {
+                p { (printable(&fault.message)) }
+                (status::remedy(&fault.remedy))
+            }
+        }
+    }
+}
+
+fn line(report: &Report, primary: &Primary) -> Markup {
+    html! {
+        bdi { (printable(&primary.host)) } " is "
+        strong { (primary.state.as_str()) }
+        @if let Some(since) = primary.since.filter(|since| report.age(*since) >= 60) {
+            " for " (duration(report.age(since)))
+        }
+        @if !primary.detail.is_empty() { ": " bdi { (printable(&primary.detail)) } }
+        span.soft { " (" (primary.milliseconds) " ms)" }
+    }
+}
+
+fn class(state: Condition) -> &'static str {
+    match state {
+        Condition::Up => "ok",
+        Condition::Busy | Condition::Unknown => "warning",
+        Condition::Down => "critical",
+    }
+}

@@ -1,0 +1,147 @@
+//! What `bartleby watch` does by itself: looks at the primary and at the queue, and runs the queue once when the
+//! primary has come back and mail waits.
+
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::flush::{self, Refusal};
+use crate::listing;
+use crate::primary::Outlook;
+use crate::queue::State;
+use crate::request::Target;
+use crate::store::{Flush, Sample, Store};
+use crate::view::words::count;
+
+/// How long after a look the next one is due.
+pub const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Who asked for a queue run, in the log.
+pub const BY: &str = "watch, as the primary is back";
+
+/// Queue runs of our own within this time, in seconds, make the next one wait: a primary that goes up and down is
+/// not to get the whole queue each time.
+const REMEMBERED: i64 = 12 * 60 * 60;
+
+/// How long the second one within that time waits after the first, in seconds; each further one waits twice as long.
+const BACK_OFF: i64 = 5 * 60;
+
+/// None waits longer, in seconds.
+const LONGEST_BACK_OFF: i64 = 4 * 60 * 60;
+
+/// How many flushes are looked at for that.
+const LOOKED_AT: u32 = 200;
+
+/// What was done, or left alone.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The queue was run.
+    Flushed(u64),
+    /// Nothing was to be done: why.
+    Nothing(&'static str),
+    /// It is too soon: seconds to wait.
+    BackOff(i64),
+}
+
+/// Looks once. Returns what to tell, on one line.
+///
+/// # Errors
+/// What kept it from looking, or from running the queue.
+pub fn once(context: &Context) -> Result<String, String> {
+    let store = context.store.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
+    let now = context.clock.now;
+    let primaries = Outlook::begin(context);
+    let listing = listing::list(context, None, &mut |_| ());
+    let outlook = primaries.outlook(Ok(store), now);
+    if let Some(trouble) = &listing.trouble {
+        return Err(format!("{trouble} {}", trouble.remedy()));
+    }
+    let summary = &listing.summary;
+    store.add_sample(&Sample {
+        taken: now,
+        messages: summary.messages,
+        recipients: summary.recipients,
+        bytes: summary.bytes(),
+    })?;
+    if outlook.primaries.is_empty() {
+        let remedy = "name it in /etc/bartleby.toml: [primary] hosts = [\"primary.example.com\"]";
+        return Err(format!("it is not known which server is the primary; {remedy}"));
+    }
+    let states = outlook.primaries.iter().map(|primary| format!("{} is {}", primary.host, primary.state.as_str()));
+    let told = states.collect::<Vec<_>>().join(", ");
+    let waiting = format!("{} in the queue", count(summary.messages, "message", "messages"));
+    let up: Vec<_> = outlook
+        .primaries
+        .iter()
+        .filter(|primary| primary.up == Some(true))
+        .map(|primary| primary.host.as_str())
+        .collect();
+    let done = match (store.is_back(&up)?, summary.messages - summary.state(State::Held)) {
+        (false, _) if up.is_empty() => Done::Nothing("the primary does not take mail"),
+        (false, _) => Done::Nothing("the queue was run since the primary came back, or it was never seen down"),
+        (true, 0) => {
+            store.welcome_back()?;
+            Done::Nothing("the primary is back, and nothing waits")
+        }
+        (true, _) => run(context, store, now)?,
+    };
+    let outcome = match done {
+        Done::Flushed(number) => format!("the primary is back: queue run {number} was started"),
+        Done::Nothing(reason) => reason.to_owned(),
+        Done::BackOff(seconds) => {
+            format!("the primary is back, but goes up and down: the next queue run is due in {seconds} s")
+        }
+    };
+    Ok(format!("{told}; {waiting}; {outcome}"))
+}
+
+fn run(context: &Context, store: &Store, now: i64) -> Result<Done, String> {
+    let wait = back_off(&store.flushes(LOOKED_AT)?, now);
+    if wait > 0 {
+        return Ok(Done::BackOff(wait));
+    }
+    match flush::start(context, &Target::All, BY.to_owned()) {
+        Ok((flush, _)) => Ok(Done::Flushed(flush.number)),
+        Err(Refusal::UnderWay) => Ok(Done::Nothing("the queue is being run already")),
+        Err(Refusal::CoolDown(_)) => Ok(Done::Nothing("the queue was run a moment ago")),
+        Err(Refusal::Impossible(trouble)) => Err(format!("{trouble} {}", trouble.remedy())),
+        Err(refusal) => Err(refusal.to_string()),
+    }
+}
+
+/// Seconds until the next queue run of our own, by the log, the latest flush first.
+fn back_off(log: &[Flush], now: i64) -> i64 {
+    let own = || log.iter().filter(|flush| flush.by == BY && (now - REMEMBERED..=now).contains(&flush.started));
+    let Some(last) = own().next() else { return 0 };
+    let doublings = u32::try_from(own().count() - 1).unwrap_or(u32::MAX).min(20);
+    let pause = (BACK_OFF << doublings).min(LONGEST_BACK_OFF);
+    (last.started + pause - now).max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_that_goes_up_and_down_gets_the_queue_less_and_less_often() {
+        let flush = |started, by: &str| Flush {
+            number: 1,
+            started,
+            target: "all".into(),
+            by: by.into(),
+            messages: None,
+            recipients: None,
+            exit: None,
+            outcome: None,
+        };
+        let now = 1_000_000;
+        assert_eq!(back_off(&[], now), 0);
+        assert_eq!(back_off(&[flush(now, "192.0.2.1")], now), 0, "a person's own");
+        assert_eq!(back_off(&[flush(now - 10, BY)], now), BACK_OFF - 10);
+        assert_eq!(back_off(&[flush(now - BACK_OFF, BY)], now), 0);
+        assert_eq!(back_off(&[flush(now, BY), flush(now - 400, BY)], now), 2 * BACK_OFF);
+        let many: Vec<_> = (0..150).map(|n| flush(now - n, BY)).collect();
+        assert_eq!(back_off(&many, now), LONGEST_BACK_OFF);
+        assert_eq!(back_off(&[flush(now - REMEMBERED - 1, BY)], now), 0);
+        assert_eq!(back_off(&[flush(now + 5000, BY)], now), 0, "the clock was set back");
+    }
+}

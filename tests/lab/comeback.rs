@@ -1,0 +1,198 @@
+//! The primary as the backup MX sees it: found by a real name server that serves the example's zone, down, back,
+//! and going up and down; and what `watch` does about it.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::apache::FOLDER;
+use crate::client::{self, Queued};
+use crate::http::{self, ALLOWED};
+use crate::machine::{HOSTNAME, Lab, PROGRAM};
+use crate::mails::Mail;
+use crate::mta::{Mta, run};
+use crate::page::{self, target};
+use crate::postfix::Postfix;
+use crate::primary::{self, Mode, OTHER, TUCCSTER};
+use crate::{example, story, wait};
+
+const ZONE: &str = "/etc/nsd/example.com.zone";
+
+/// Postfix beside a name server.
+pub struct PostfixWithNames;
+
+impl Mta for PostfixWithNames {
+    fn kind(&self) -> &'static str {
+        Postfix.kind()
+    }
+
+    fn layer(&self) -> &'static str {
+        "names"
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        &["postfix", "nsd"]
+    }
+
+    fn brings(&self) -> &'static [&'static str] {
+        &[
+            "examples/postfix/main.cf",
+            "examples/postfix/relay_domains",
+            "examples/postfix/relay_recipients",
+            "examples/zone.example.com",
+        ]
+    }
+
+    /// Leaves the primaries' port 25 to them.
+    fn start(&self) {
+        Postfix.configure();
+        run("postconf", &["-e", "inet_interfaces=127.0.0.1"]);
+        run("postfix", &["start"]);
+        zone("20");
+        let other = "$TTL 60\n@ IN SOA ns1.other.example. hostmaster 1 2 3 4 5\n@ IN NS ns1\n@ IN MX 10 mail\n\
+                     @ IN MX 20 bartleby.example.net.\nmail IN A 127.0.0.3\nns1 IN A 127.0.0.1\n";
+        fs::write("/etc/nsd/other.example.zone", other).unwrap();
+        let zones = ["example.com", "other.example"]
+            .map(|name| format!("zone:\n  name: {name}\n  zonefile: /etc/nsd/{name}.zone\n"))
+            .concat();
+        let server = "server:\n  ip-address: 127.0.0.1\n  username: \"\"\n  pidfile: /run/nsd.pid\n  server-count: 1\n";
+        fs::write("/etc/nsd/nsd.conf", format!("{server}{zones}")).unwrap();
+        run("nsd", &["-c", "/etc/nsd/nsd.conf"]);
+    }
+
+    fn queue_command(&self) -> Command {
+        Postfix.queue_command()
+    }
+
+    fn queue_id(&self, reply: &str) -> String {
+        Postfix.queue_id(reply)
+    }
+}
+
+/// Writes the example's zone with this machine's names and addresses, and this preference for the backup MX.
+fn zone(preference: &str) {
+    let own = format!("IN MX {preference} {HOSTNAME}.");
+    let replaced =
+        [("192.0.2.25", "127.0.0.2"), ("            IN AAAA  2001:db8::25\n", ""), ("IN MX 20 bartleby", own.as_str())];
+    example::install("zone.example.com", ZONE, &replaced, "");
+}
+
+/// The page's JSON.
+fn json() -> Value {
+    serde_json::from_str(&http::get(ALLOWED, &target("?format=json")).unwrap().expect(200).body).unwrap()
+}
+
+/// The command line as the web server's user: exit status, and both streams.
+fn bartleby(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=www-data", "--regid=www-data", "--init-groups"]);
+    let output = command.arg(Path::new(FOLDER).join(PROGRAM)).args(arguments).env_clear().output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Waits until these are deferred.
+fn deferred(lab: &Lab, subject: &'static str) -> Vec<Queued> {
+    let queued = client::send(lab.mta, |_| {
+        vec![
+            Mail::new(subject, "alice@example.org", &["larry@example.com"]),
+            Mail::new(subject, "bob@example.net", &["user@other.example"]),
+        ]
+    });
+    wait::until("all are deferred", 20, || {
+        let listing = page::try_json(200)?;
+        (listing.queue.states["deferred"] == 2).then_some(()).ok_or(format!("{listing:?}"))
+    });
+    queued
+}
+
+fn delivered(lab: &Lab, all: &[&Queued]) {
+    wait::until("the queue is empty", 30, || {
+        let listing = page::try_json(200)?;
+        (listing.queue.messages == 0).then_some(()).ok_or(format!("{listing:?}"))
+    });
+    assert_eq!(lab.primary.deliveries(), primary::due(all.iter().map(|queued| &queued.mail)));
+}
+
+/// The page tells when the primary is back; `watch` runs the queue then, once.
+pub fn of_the_primary(lab: &mut Lab) {
+    fs::write("/etc/bartleby.toml", "[flush]\ncooldown = \"1s\"\n").unwrap();
+    lab.primary.also_at([TUCCSTER, OTHER].map(|address| SocketAddrV4::new(*address.ip(), 25)));
+    assert_eq!(TUCCSTER.ip(), &Ipv4Addr::new(127, 0, 0, 2), "as in the zone");
+
+    // Down. Nobody but the domains' own primaries is asked.
+    let first = deferred(lab, "first");
+    let told = json();
+    let hosts: Vec<_> =
+        told["primary"].as_array().unwrap().iter().map(|primary| primary["host"].as_str().unwrap()).collect();
+    assert_eq!(hosts, ["tuccster.example.com:25", "mail.other.example:25"], "{told:#}");
+    for primary in told["primary"].as_array().unwrap() {
+        assert_eq!((&primary["up"], &primary["detail"]), (&false.into(), &"connection refused".into()), "{told:#}");
+    }
+    assert_eq!(told["dns"]["faults"], serde_json::json!([]), "{told:#}");
+    assert!(page::html(200).contains("The primary is still down; running the queue now will not help."));
+    let (code, text) = bartleby(&["watch", "--once"]);
+    assert!(code == Some(0) && text.contains("the primary does not take mail"), "{code:?} {text}");
+    let (_, text) = bartleby(&["doctor"]);
+    assert!(text.contains("ok    DNS: the MX records of example.com, "), "{text}");
+    assert!(text.contains("WRONG primary: tuccster.example.com:25 is down: connection refused"), "{text}");
+
+    // It greets, but not for us.
+    lab.primary.up(Mode::TurnsAway);
+    assert_eq!(json()["primary"][0]["state"], "busy");
+    assert!(page::html(200).contains("The primary answers that it is busy"));
+    lab.primary.up(Mode::Hangs);
+    let told = json();
+    assert_eq!(told["primary"][0]["detail"], "it does not answer in time", "{told:#}");
+
+    // Back: the page says so, and nothing is run by looking at it.
+    lab.primary.up(Mode::Accepts);
+    let page = page::html(200);
+    assert!(page.contains("The primary is back and 2 messages wait: run the queue now."), "{page}");
+    assert!(json()["flush"]["last"].is_null());
+    let (code, text) = bartleby(&["watch", "--once"]);
+    assert!(code == Some(0) && text.contains("the primary is back: queue run 1 was started"), "{code:?} {text}");
+    delivered(lab, &first.iter().collect::<Vec<_>>());
+    assert_eq!(json()["flush"]["last"]["by"], "watch, as the primary is back");
+    let (code, text) = bartleby(&["watch", "--once"]);
+    assert!(code == Some(0) && text.contains("the queue was run since the primary came back"), "{code:?} {text}");
+
+    // Up and down again, too soon to run the queue by itself; a person may.
+    lab.primary.down();
+    let second = deferred(lab, "second");
+    assert_eq!(bartleby(&["watch", "--once"]).0, Some(0));
+    lab.primary.up(Mode::Accepts);
+    let (code, text) = bartleby(&["watch", "--once"]);
+    assert!(code == Some(0) && text.contains("goes up and down: the next queue run is due in "), "{code:?} {text}");
+    assert_eq!(json()["queue"]["messages"], 2);
+    story::cooled_down();
+    page::flush("?flush");
+    delivered(lab, &first.iter().chain(&second).collect::<Vec<_>>());
+    names_that_are_wrong();
+}
+
+/// Each fault in the domain name system is told, with the record to add.
+fn names_that_are_wrong() {
+    zone("10");
+    fs::write(ZONE, fs::read_to_string(ZONE).unwrap().replace("2026112301", "2026112302")).unwrap();
+    let pid = fs::read_to_string("/run/nsd.pid").unwrap();
+    run("kill", &["-HUP", pid.trim()]);
+    let page = wait::until("the new zone is served", 20, || {
+        let page = page::html(200);
+        if page.contains("tuccster.example.com and this host are equal") { Ok(page) } else { Err(page) }
+    });
+    assert!(page.contains(&format!("Give this host a worse preference: example.com. IN MX 20 {HOSTNAME}.")), "{page}");
+    let (code, text) = bartleby(&["doctor"]);
+    assert!(code == Some(1) && text.contains("WRONG DNS: tuccster.example.com and this host are equal"), "{text}");
+
+    // Without a name server nothing is guessed.
+    run("kill", &[pid.trim()]);
+    let page = wait::until("the name server is gone", 20, || {
+        let page = page::html(200);
+        if page.contains("The MX records of example.com are not known") { Ok(page) } else { Err(page) }
+    });
+    assert!(!page.contains("The primary is"), "{page}");
+}
