@@ -26,6 +26,11 @@ pub trait Mta: Sync {
     /// [`crate::primary`], listens on 127.0.0.1:25 and logs to syslog.
     fn start(&self);
 
+    /// Whether it tells the web server's user for which domains it relays.
+    fn tells_domains(&self) -> bool {
+        true
+    }
+
     /// The command that lists its queue to root.
     fn queue_command(&self) -> Command;
 

@@ -75,6 +75,11 @@ impl Mta for OpenSmtpd {
         std::mem::drop(daemon.spawn().unwrap());
     }
 
+    /// smtpctl(8) has no command for it.
+    fn tells_domains(&self) -> bool {
+        false
+    }
+
     fn queue_command(&self) -> Command {
         let mut command = Command::new("/usr/sbin/smtpctl");
         command.args(["show", "queue"]);

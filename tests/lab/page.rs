@@ -24,6 +24,15 @@ pub struct Listing {
     pub filesystems: Vec<Filesystem>,
     /// What can be done.
     pub flush: Flush,
+    /// What was asked of DNS.
+    pub dns: Dns,
+}
+
+/// What was asked of DNS.
+#[derive(Debug, Deserialize)]
+pub struct Dns {
+    /// The domains that are relayed.
+    pub domains: Option<Vec<String>>,
 }
 
 /// Which mail server it is.

@@ -51,6 +51,9 @@ fn every_mail_is_listed(lab: &Lab, queued: &[Queued], listing: &Listing) {
         listing.filesystems.iter().any(|filesystem| filesystem.queue && filesystem.bytes_available > 0),
         "{listing:?}"
     );
+    let domains = listing.dns.domains.as_deref().unwrap_or_default();
+    let relayed = ["example.com", "sub.example.com"].iter().all(|domain| domains.iter().any(|told| told == domain));
+    assert_eq!(relayed, lab.mta.tells_domains(), "{:?}", listing.dns);
     for Queued { mail, id } in queued {
         let message = listing.message(id).unwrap_or_else(|| panic!("{id} is not listed: {listing:?}"));
         assert!(lab.mta.shows(&message.sender, &mail.sender), "{mail:?} is listed as {message:?}");
