@@ -28,6 +28,11 @@ pub enum NotMeant {
         "The request comes from another site's page, so it does not run the queue. Open this page itself, and follow its own link."
     )]
     CrossSite,
+    /// A browser that does not say where the request comes from: another site's page can see to that.
+    #[error(
+        "The browser does not say which page this request comes from, so it does not run the queue. Open this page itself, and follow its own link."
+    )]
+    Silent,
     /// A browser fetches ahead what nobody asked for yet.
     #[error("The browser asked for this in advance, so it does not run the queue. Follow the link once more.")]
     Prefetch,
@@ -35,7 +40,8 @@ pub enum NotMeant {
 
 /// Whether somebody means this request to run the queue: not when the browser itself says that
 /// another site's page is behind it (Fetch Metadata, `Origin` of RFC 6454; over plain http, where browsers
-/// send neither with a link, `Referer`), or that it fetches ahead. A program such as curl says none of these.
+/// send neither with a link, `Referer`), or that it fetches ahead. A program such as curl says none of these; a
+/// browser, by its name, that says none of these was made to by another site's page, or could have been.
 ///
 /// # Errors
 /// What speaks against it.
@@ -50,7 +56,15 @@ pub fn is_meant(request: &Request) -> Result<(), NotMeant> {
         (None, None) => true,
     };
     let is_own_origin = request.origin.as_deref().is_none_or(|origin| is_own(origin, request));
-    if is_ours && is_own_origin { Ok(()) } else { Err(NotMeant::CrossSite) }
+    let says_nothing = request.fetch_site.is_none() && request.referer.is_none() && request.origin.is_none();
+    match () {
+        () if !is_ours || !is_own_origin => Err(NotMeant::CrossSite),
+        // The name that all graphical browsers begin theirs with.
+        () if says_nothing && request.user_agent.as_deref().is_some_and(|name| name.starts_with("Mozilla/")) => {
+            Err(NotMeant::Silent)
+        }
+        () => Ok(()),
+    }
 }
 
 /// Whether a URL is one of the host that was asked.

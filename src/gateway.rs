@@ -53,6 +53,8 @@ pub struct Request {
     pub origin: Option<String>,
     /// `Referer`
     pub referer: Option<String>,
+    /// `User-Agent`
+    pub user_agent: Option<String>,
     /// `Sec-Fetch-Site`
     pub fetch_site: Option<String>,
     /// `Sec-Purpose`, `Purpose`, `X-Purpose` and `X-Moz`, by which browsers tell that they fetch ahead.
@@ -120,6 +122,7 @@ impl Request {
             host: text("HTTP_HOST"),
             origin: text("HTTP_ORIGIN"),
             referer: text("HTTP_REFERER"),
+            user_agent: text("HTTP_USER_AGENT"),
             fetch_site: text("HTTP_SEC_FETCH_SITE"),
             purposes: ["HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_PURPOSE", "HTTP_X_MOZ"]
                 .into_iter()

@@ -496,7 +496,11 @@ fn over_plain_http_the_referer_tells_of_another_sites_link() {
         let answer = machine.ask(&[("QUERY_STRING", b"flush"), ("HTTP_REFERER", foreign)]);
         assert_eq!((answer.status, machine.flushes()), (403, 0));
     }
-    let own = machine.ask(&[("QUERY_STRING", b"flush"), ("HTTP_REFERER", b"http://MX2.example.com/?page=2")]);
+    // With "no-referrer" that page keeps itself secret. A program is no browser.
+    let browser = ("HTTP_USER_AGENT", &b"Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101"[..]);
+    let silent = machine.ask(&[("QUERY_STRING", b"flush"), browser]);
+    assert_eq!((silent.status, machine.flushes()), (403, 0));
+    let own = machine.ask(&[("QUERY_STRING", b"flush"), browser, ("HTTP_REFERER", b"http://MX2.example.com/?page=2")]);
     assert_eq!((own.status, machine.flushes()), (303, 1));
 }
 

@@ -10,11 +10,13 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod apache;
+mod browser;
 mod client;
 mod comeback;
 mod evidence;
 mod example;
 mod exim;
+mod guards;
 mod hostile;
 mod http;
 mod layer;
@@ -39,6 +41,7 @@ mod wait;
 
 use comeback::PostfixWithNames;
 use exim::Exim;
+use guards::PostfixWithBrowser;
 use machine::in_lab;
 use opensmtpd::OpenSmtpd;
 use postfix::Postfix;
@@ -67,6 +70,11 @@ fn postfix_running_a_part_of_the_queue() {
 #[test]
 fn the_primary_comes_back() {
     in_lab("the_primary_comes_back", &PostfixWithNames, comeback::of_the_primary);
+}
+
+#[test]
+fn another_origin_sets_nothing_off_in_a_browser() {
+    in_lab("another_origin_sets_nothing_off_in_a_browser", &PostfixWithBrowser, guards::in_a_browser);
 }
 
 #[test]

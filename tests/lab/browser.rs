@@ -1,0 +1,114 @@
+//! A real Chromium without a screen, told what to do over WebDriver (W3C Recommendation).
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::wait;
+
+const DRIVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9515);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A browser with a new profile.
+pub struct Browser {
+    driver: Child,
+    session: String,
+}
+
+impl Browser {
+    /// Starts it.
+    pub fn start() -> Browser {
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={}", DRIVER.port()))
+            .env("HOME", "/tmp")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut browser = Browser { driver, session: String::new() };
+        // As root, and without reaching out for anything by itself.
+        let options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+        ];
+        let wanted = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": options}}}});
+        let session = wait::until("the browser starts", 60, || ask("POST", "/session", &wanted));
+        browser.session = session["sessionId"].as_str().unwrap().to_owned();
+        browser
+    }
+
+    /// Opens an address, as if it had been typed.
+    pub fn open(&self, address: &str) {
+        self.command("POST", "url", &json!({"url": address}));
+    }
+
+    /// The address of the page that it shows.
+    pub fn address(&self) -> String {
+        self.command("GET", "url", &Value::Null).as_str().unwrap().to_owned()
+    }
+
+    /// Clicks on the first element that a CSS selector finds.
+    pub fn click(&self, selector: &str) {
+        let element = self.command("POST", "element", &json!({"using": "css selector", "value": selector}));
+        let id = element.as_object().unwrap().values().next().unwrap().as_str().unwrap();
+        self.command("POST", &format!("element/{id}/click"), &json!({}));
+    }
+
+    fn command(&self, method: &str, what: &str, body: &Value) -> Value {
+        let path = format!("/session/{}/{what}", self.session);
+        ask(method, &path, body).unwrap_or_else(|error| panic!("{method} {what} {body}: {error}"))
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Ends the browser itself; the lab's end would, too.
+        let _ = ask("DELETE", &format!("/session/{}", self.session), &Value::Null);
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+/// One WebDriver command; its value, or what went wrong.
+fn ask(method: &str, path: &str, body: &Value) -> Result<Value, String> {
+    let answer = exchange(method, path, body).map_err(|error| error.to_string())?;
+    let answer: Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+    match answer["value"]["error"].as_str() {
+        Some(_) => Err(answer["value"]["message"].to_string()),
+        None => Ok(answer["value"].clone()),
+    }
+}
+
+fn exchange(method: &str, path: &str, body: &Value) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(DRIVER)?;
+    stream.set_read_timeout(Some(LONGEST))?;
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {DRIVER}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    // The driver keeps the connection open, whatever it is asked for.
+    let mut reader = BufReader::new(stream);
+    let (mut line, mut length) = (String::new(), 0);
+    while reader.read_line(&mut line)? > 2 {
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+        line.clear();
+    }
+    let mut answer = vec![0; length];
+    reader.read_exact(&mut answer)?;
+    Ok(answer)
+}
