@@ -62,6 +62,17 @@ pub fn examine(context: &Context) -> Vec<Check> {
         Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
     };
     let state = match &context.store {
+        _ if flush.set_aside.is_some() => {
+            let file = flush.set_aside.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
+            fault(
+                format!("the log of queue runs was damaged, and was set aside as {file}"),
+                format!("As root: rm '{file}'"),
+            )
+        }
+        Ok(_) if flush.unguarded.is_some() => fault(
+            format!("the cool-down is off: {}", flush.unguarded.as_deref().unwrap_or_default()),
+            "Make room there, or correct its owner.".into(),
+        ),
         Ok(store) => Ok(store.directory().display().to_string()),
         Err(reason) => fault(
             format!("no folder is usable, so the cool-down is off: {reason}"),

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,8 @@ pub struct Readiness {
     pub log: Vec<Flush>,
     /// Why there is neither cool-down nor log, where they are off.
     pub unguarded: Option<String>,
+    /// A damaged log that was set aside.
+    pub set_aside: Option<PathBuf>,
 }
 
 /// How many flushes are told on the page and in JSON.
@@ -73,6 +75,7 @@ impl Readiness {
     pub fn find(context: &Context, facts: &Facts) -> Readiness {
         let store = context.store.as_ref();
         let log = store.map_or_else(|reason| Err(reason.clone()), |store| store.flushes(LOG_SHOWN));
+        let room = store.map_or(Ok(()), Store::room);
         let last = log.as_ref().ok().and_then(|log| log.first());
         let configured = !context.config.mta.flush_command.is_empty();
         let possible = commands(context, facts, &Part::All).map(|_| ());
@@ -85,7 +88,8 @@ impl Readiness {
             possible,
             wait_seconds: wait_seconds(context, last),
             under_way: store.is_ok_and(Store::is_taken),
-            unguarded: log.as_ref().err().cloned(),
+            unguarded: log.as_ref().err().cloned().or(room.err()),
+            set_aside: store.ok().and_then(Store::set_aside),
             log: log.unwrap_or_default(),
         }
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use crate::primary::Condition;
@@ -19,6 +20,12 @@ use crate::system::{self, Account};
 
 /// The folder that `make install` makes for the web server's user.
 const DEFAULT_DIRECTORY: &str = "/var/lib/bartleby";
+
+/// What the name of a damaged log begins with.
+const SET_ASIDE: &str = "bartleby.db.damaged-";
+
+/// What an entry takes at the most, in bytes: the ids of the messages that waited.
+const ROOM: u64 = 1024 * 1024;
 
 /// How many flushes are kept.
 const KEPT: u64 = 1000;
@@ -162,6 +169,26 @@ impl Store {
     /// The folder.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Whether there is room to write, as far as can be told without writing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn room(&self) -> Result<(), String> {
+        let told = |reason: &str| format!("{}: {reason}", self.directory.display());
+        let stat = statvfs(&self.directory).map_err(|error| told(error.desc()))?;
+        if stat.blocks_available().saturating_mul(stat.fragment_size()) < ROOM {
+            Err(told("no space left"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A damaged log that was set aside and is still there.
+    pub fn set_aside(&self) -> Option<PathBuf> {
+        let entries = fs::read_dir(&self.directory).ok()?;
+        entries.flatten().map(|entry| entry.path()).find(|path| path.to_string_lossy().contains(SET_ASIDE))
     }
 
     /// Takes the turn to flush. It waits for no flush, only for the moment in which
@@ -413,7 +440,7 @@ impl Store {
         let done = self.open_log().and_then(|log| work(&log));
         let done = match done {
             Err(error) if is_damaged(&error) => {
-                let aside = self.directory.join(format!("bartleby.db.damaged-{}", jiff::Timestamp::now().as_second()));
+                let aside = self.directory.join(format!("{SET_ASIDE}{}", jiff::Timestamp::now().as_second()));
                 system::log(&format!(
                     "{} is damaged ({error}) and was set aside as {}",
                     self.log_path().display(),

@@ -504,6 +504,124 @@ fn over_plain_http_the_referer_tells_of_another_sites_link() {
     assert_eq!((own.status, machine.flushes()), (303, 1));
 }
 
+/// A machine whose flush command is this shell script.
+fn with_flusher(script: &str) -> Machine {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    fs::write(machine.path("flush"), format!("#!/bin/sh\n{script}\n")).unwrap();
+    machine
+}
+
+#[test]
+fn a_flush_command_that_fails_in_any_way_is_told_and_starts_no_cool_down() {
+    for (script, words) in [
+        ("kill -9 $$", "was killed by signal 9"),
+        ("echo oops; exit 3", "ended with status 3: “oops”"),
+        ("echo 'postqueue: warning: Mail system is down' >&2; exit 69", "Postfix is not running"),
+        ("head -c 9000000 /dev/zero | tr '\\0' x; exit 1", "ended with status 1"),
+    ] {
+        let machine = with_flusher(script);
+        for _ in 0..2 {
+            let refused = machine.get("flush");
+            assert_eq!(refused.status, 503, "{script}: {}", refused.body);
+            assert!(refused.body.contains(words) && refused.body.len() < 4000, "{script}: {}", refused.body);
+        }
+        assert!(machine.json().1["flush"]["last"].is_null(), "{script}");
+    }
+}
+
+#[test]
+fn a_flush_command_that_floods_or_closes_its_output_is_run_all_the_same() {
+    for script in ["head -c 9000000 /dev/zero", "head -c 9000000 /dev/zero >&2", "exec >&- 2>&-; sleep 20"] {
+        let machine = with_flusher(script);
+        assert_eq!(machine.get("flush").status, 303, "{script}");
+        assert_eq!(machine.json().1["flush"]["last"]["number"], 1, "{script}");
+    }
+}
+
+#[test]
+fn a_browser_that_goes_away_stops_no_flush() {
+    let machine = with_flusher("sleep 1; echo run >> $(dirname $0)/flushed");
+    let mut program = machine.cgi(&[("QUERY_STRING", b"flush")]).spawn().unwrap();
+    drop(program.stdout.take());
+    thread::sleep(Duration::from_millis(300));
+    kill(Pid::from_raw(program.id() as i32), Signal::SIGKILL).unwrap();
+    program.wait().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while machine.flushes() == 0 {
+        assert!(Instant::now() < until, "the flush ended with its request");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(machine.json().1["flush"]["last"]["number"], 1);
+}
+
+#[test]
+fn a_watcher_that_is_killed_leaves_no_wrong_outcome() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert_eq!(machine.get("flush").status, 303);
+    machine.kill_all();
+    let page = machine.get("flushed=1&format=html").body;
+    assert!(page.contains("0 of 21 have left the queue, 21 still wait") && page.contains("so far"), "{page}");
+    fs::write(machine.path("list"), "#!/bin/sh\n").unwrap();
+    assert!(machine.get("flushed=1&format=html").body.contains("all 21 have left the queue"));
+}
+
+#[test]
+fn a_damaged_state_database_is_set_aside_and_said() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert_eq!(machine.get("flush").status, 303);
+    machine.kill_all();
+    fs::write(machine.path("state").join("bartleby.db"), [0x42; 9000]).unwrap();
+    let page = machine.get("format=html");
+    assert!(
+        page.body.contains("The log of queue runs was damaged") && page.body.contains("bartleby.db.damaged-"),
+        "{}",
+        page.body
+    );
+    assert!(page.log.contains("was set aside as"), "{}", page.log);
+    assert_eq!(machine.get("flush").status, 303, "no cool-down is known any more");
+    let doctor = machine.command().arg("doctor").output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&doctor.stdout).contains("WRONG state directory: the log of queue runs was damaged")
+    );
+}
+
+#[test]
+fn a_clock_that_jumps_neither_blocks_a_flush_nor_makes_one_up() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert_eq!(machine.get("flush").status, 303);
+    machine.kill_all();
+    for (started, number) in [("strftime('%s') + 864000", 2), ("0", 3), ("-9000000000", 4)] {
+        let log = rusqlite::Connection::open(machine.path("state").join("bartleby.db")).unwrap();
+        log.execute(&format!("UPDATE flush SET started = CAST({started} AS INTEGER)"), []).unwrap();
+        drop(log);
+        let page = machine.get(&format!("flushed={}&format=html", number - 1));
+        assert!(page.body.contains("21 still wait"), "{started}: {}", page.body);
+        let again = machine.get("flush");
+        assert_eq!(again.field("location"), Some(&*format!("?flushed={number}")), "{started}: {}", again.body);
+        machine.kill_all();
+    }
+}
+
+#[test]
+fn watch_needs_to_know_the_primary_and_runs_nothing_without() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let watch = |machine: &Machine| {
+        let output = machine.command().args(["watch", "--once"]).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, text) = watch(&machine);
+    assert!(code == Some(69) && text.contains("[primary] hosts"), "{code:?} {text}");
+    let primary = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    machine.configure("postfix", &format!("[primary]\nhosts = [\"{}\"]", primary.local_addr().unwrap()));
+    drop(primary);
+    let (code, text) = watch(&machine);
+    assert!(code == Some(0) && text.contains("is down") && text.contains("does not take mail"), "{code:?} {text}");
+    fs::write(machine.path("list"), "#!/bin/sh\nexit 1\n").unwrap();
+    let (code, text) = watch(&machine);
+    assert!(code == Some(69) && text.contains("ended with status 1"), "{code:?} {text}");
+    assert_eq!(machine.flushes(), 0);
+}
+
 #[test]
 fn post_flushes_too() {
     let machine = Machine::with_fixture("postfix/mixed-json");

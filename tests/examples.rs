@@ -43,3 +43,20 @@ fn every_setting_of_the_example_configuration_can_be_used() {
     assert_eq!(config.access, default.access);
     assert_eq!(config.disk, default.disk);
 }
+
+#[test]
+fn the_units_command_is_one_of_the_programs() {
+    let unit =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/bartleby-watch.service")).expect("unit");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+    let mut words = command.split(' ');
+    assert_eq!(words.next(), Some("/usr/local/sbin/bartleby"), "where make install puts it");
+    let program = std::process::Command::new(env!("CARGO_BIN_EXE_bartleby"))
+        .args(words)
+        .env("BARTLEBY_CONFIG", "/nonexistent/bartleby.toml")
+        .output()
+        .expect("start");
+    // A mistake in the configuration; one in the arguments would be 64.
+    assert_eq!(program.status.code(), Some(78), "{program:?}");
+    assert!(!unit.contains("\nNoNewPrivileges=yes"));
+}

@@ -35,6 +35,7 @@ mod rule;
 mod sendmail;
 mod session;
 mod shape;
+mod state;
 mod story;
 mod syslog;
 mod wait;
@@ -75,6 +76,11 @@ fn the_primary_comes_back() {
 #[test]
 fn another_origin_sets_nothing_off_in_a_browser() {
     in_lab("another_origin_sets_nothing_off_in_a_browser", &PostfixWithBrowser, guards::in_a_browser);
+}
+
+#[test]
+fn a_state_directory_that_is_of_no_use() {
+    in_lab("a_state_directory_that_is_of_no_use", &Postfix, state::can_not_be_kept);
 }
 
 #[test]

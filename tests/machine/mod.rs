@@ -19,15 +19,7 @@ pub struct Machine {
 /// A flush is watched by a worker that outlives the request: it ends with its machine.
 impl Drop for Machine {
     fn drop(&mut self) {
-        let folder = self.folder.path().as_os_str().as_bytes();
-        for process in fs::read_dir("/proc").unwrap().flatten() {
-            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let is_ours = words.windows(folder.len()).any(|part| part == folder);
-            if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).filter(|_| is_ours) {
-                // It may have ended meanwhile.
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-            }
-        }
+        self.kill_all();
     }
 }
 
@@ -68,6 +60,19 @@ impl Machine {
             self.path("state").display()
         );
         fs::write(self.path("bartleby.toml"), text).unwrap();
+    }
+
+    /// Kills every process that has to do with this machine: the worker of a flush.
+    pub fn kill_all(&self) {
+        let folder = self.folder.path().as_os_str().as_bytes();
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let is_ours = words.windows(folder.len()).any(|part| part == folder);
+            if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).filter(|_| is_ours) {
+                // It may have ended meanwhile.
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -60,6 +60,9 @@ fn figures(report: &Report) -> Markup {
 /// What comes of the flush that was asked for.
 fn followed(report: &Report, number: u64) -> Markup {
     let Some((flush, outcome)) = &report.followed else {
+        if number == 0 {
+            return html! { p.outcome { "The queue run was started. There is no record of it, so look at what still waits." } };
+        }
         return html! { p.outcome { "Of queue run " (number) " there is no record." } };
     };
     html! {
@@ -104,6 +107,12 @@ fn flush(report: &Report) -> Markup {
             p.aside {
                 "The cool-down between queue runs and their log are off, as there is nowhere to keep them: "
                 (printable(reason)) "."
+            }
+        }
+        @if let Some(file) = &report.flush.set_aside {
+            p.aside {
+                "The log of queue runs was damaged, and begins anew; what there was is kept as "
+                code { (printable(&file.to_string_lossy())) } "."
             }
         }
     }
