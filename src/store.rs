@@ -648,6 +648,43 @@ mod tests {
     }
 
     #[test]
+    fn since_when_a_primary_is_up_or_down_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path()).unwrap();
+        let note = |host: &str, condition, now| store.note_primaries(&[(host, condition)], now).unwrap()[0];
+        assert_eq!(note("mx", Condition::Up, 100), Some(100));
+        assert_eq!(store.is_back(&["mx"]), Ok(false), "it was never seen down");
+        assert_eq!(note("mx", Condition::Up, 200), Some(100));
+        assert_eq!(note("mx", Condition::Unknown, 250), None);
+        assert_eq!(note("mx", Condition::Down, 300), Some(300));
+        assert_eq!(note("mx", Condition::Down, 50), Some(50), "the clock was set back");
+        assert_eq!(note("mx", Condition::Up, 400), Some(400));
+        assert_eq!((store.is_back(&["mx"]), store.is_back(&["other"])), (Ok(true), Ok(false)));
+        store.welcome_back().unwrap();
+        assert_eq!(store.is_back(&["mx"]), Ok(false));
+        for number in 0..PRIMARIES_KEPT * 2 {
+            note(&format!("mx{number}"), Condition::Up, 500 + number);
+        }
+        let kept = store.with_log(|log| log.query_row("SELECT count(*) FROM primary_host", [], |row| row.get(0)));
+        assert_eq!(kept, Ok(PRIMARIES_KEPT));
+    }
+
+    #[test]
+    fn samples_are_kept_for_some_days() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path()).unwrap();
+        let sample = |taken| Sample { taken, messages: 2, recipients: 3, bytes: None };
+        for taken in [1000, 1060, 1060, 1000 + SAMPLES_KEPT] {
+            store.add_sample(&sample(taken)).unwrap();
+        }
+        assert_eq!(store.samples(), Ok(vec![sample(1000), sample(1060), sample(1000 + SAMPLES_KEPT)]));
+        store.add_sample(&sample(1030 + SAMPLES_KEPT)).unwrap();
+        assert_eq!(store.samples().unwrap().len(), 3);
+        store.add_sample(&sample(900)).unwrap();
+        assert_eq!(store.samples(), Ok(vec![sample(900)]), "after the clock was set back, what was the future is gone");
+    }
+
+    #[test]
     fn a_log_with_values_that_make_no_sense_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path()).unwrap();

@@ -122,11 +122,11 @@ fn look(config: &PrimaryConfig, relayed: Option<RelayDomains>, own_name: &str) -
     });
     let us = ourselves(own_name);
     let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
-    let mut hosts = config.hosts.clone();
+    let mut hosts: Vec<String> = config.hosts.iter().map(|host| with_port(host)).collect();
     let mut faults = Vec::new();
     for (primaries, found) in compared {
         if config.hosts.is_empty() {
-            hosts.extend(primaries.into_iter().map(|host| format!("{host}:{PORT}")));
+            hosts.extend(primaries.iter().map(|host| with_port(host)));
         }
         faults.extend(found);
     }
@@ -197,15 +197,22 @@ fn probe_one(host: &str, own_name: &str) -> Primary {
     Primary { host: host.to_owned(), up, state: found.0, detail: found.1, milliseconds, since: None }
 }
 
-/// Where `host`, `host:port`, `192.0.2.1:25` or `[2001:db8::1]:25` leads.
+/// `host`, `host:port`, `192.0.2.1` or `2001:db8::1` as `host:port`.
+fn with_port(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, PORT).to_string(),
+        Err(_) if host.contains(':') => host.to_owned(),
+        Err(_) => format!("{host}:{PORT}"),
+    }
+}
+
+/// Where `host:port`, `192.0.2.1:25` or `[2001:db8::1]:25` leads.
 fn addresses(host: &str, resolver: &Resolver) -> Result<Vec<SocketAddr>, NoAnswer> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if host.parse::<IpAddr>().is_err() => (name, port.parse().map_err(|_| NoAnswer::NotAName)?),
-        _ => (host, PORT),
-    };
+    let (name, port) = host.rsplit_once(':').ok_or(NoAnswer::NotAName)?;
+    let port = port.parse().map_err(|_| NoAnswer::NotAName)?;
     Ok(resolver.addresses(name)?.list.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
@@ -230,12 +237,15 @@ mod tests {
     #[test]
     fn hosts_are_named_with_and_without_a_port() {
         let resolver = Resolver::of_system(Instant::now());
-        let at =
-            |host| addresses(host, &resolver).map(|list| list.iter().map(SocketAddr::to_string).collect::<Vec<_>>());
+        let at = |host| {
+            addresses(&with_port(host), &resolver)
+                .map(|list| list.iter().map(SocketAddr::to_string).collect::<Vec<_>>())
+        };
         assert_eq!(at("192.0.2.1"), Ok(vec!["192.0.2.1:25".into()]));
         assert_eq!(at("192.0.2.1:2525"), Ok(vec!["192.0.2.1:2525".into()]));
         assert_eq!(at("2001:db8::1"), Ok(vec!["[2001:db8::1]:25".into()]));
         assert_eq!(at("[2001:db8::1]:2525"), Ok(vec!["[2001:db8::1]:2525".into()]));
+        assert_eq!(with_port("mx.example.com"), "mx.example.com:25");
         assert_eq!(at("mx.example.com:smtp"), Err(NoAnswer::NotAName));
     }
 

@@ -75,6 +75,7 @@ pub fn advice(report: &Report) -> Option<String> {
         (true, true) => {
             Some("Some of the primaries answer, others don't: a queue run delivers what is for those that do.".into())
         }
+        (true, false) if !report.flush.is_offered() => Some("The primary takes mail.".into()),
         (true, false) => Some(format!("The primary is back and {}: run the queue now.", self::waiting(waiting))),
         (false, true) if is_busy => {
             Some("The primary answers that it is busy; running the queue now will hardly help.".into())
@@ -89,8 +90,8 @@ pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if report.listing.trouble.is_some() && !outcome.settled {
         return "what came of it is not known".into();
     }
-    let end = if outcome.settled { "; done" } else { " so far" };
-    format!("{}{end}", crate::outcome::sentence(flush, outcome))
+    let sentence = crate::outcome::sentence(flush, outcome);
+    if outcome.settled { format!("{sentence}; done") } else { format!("so far {sentence}") }
 }
 
 fn waiting(messages: u64) -> String {

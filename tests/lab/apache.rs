@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use crate::http::ALLOWED;
 use crate::machine::{BROUGHT, PROGRAM};
@@ -46,4 +47,13 @@ pub fn install(folder: &str) {
 /// What was logged.
 pub fn error_log() -> String {
     fs::read(ERROR_LOG).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// The command line as the web server's user: exit status, and both streams.
+pub fn command_line(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=www-data", "--regid=www-data", "--init-groups"]);
+    let output = command.arg(Path::new(FOLDER).join(PROGRAM)).args(arguments).env_clear().output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }

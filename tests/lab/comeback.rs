@@ -3,21 +3,19 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::apache::FOLDER;
 use crate::client::{self, Queued};
 use crate::http::{self, ALLOWED};
-use crate::machine::{HOSTNAME, Lab, PROGRAM};
+use crate::machine::{HOSTNAME, Lab};
 use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::page::{self, target};
 use crate::postfix::Postfix;
 use crate::primary::{self, Mode, OTHER, TUCCSTER};
-use crate::{example, story, wait};
+use crate::{apache, example, story, wait};
 
 const ZONE: &str = "/etc/nsd/example.com.zone";
 
@@ -85,15 +83,6 @@ fn json() -> Value {
     serde_json::from_str(&http::get(ALLOWED, &target("?format=json")).unwrap().expect(200).body).unwrap()
 }
 
-/// The command line as the web server's user: exit status, and both streams.
-fn bartleby(arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=www-data", "--regid=www-data", "--init-groups"]);
-    let output = command.arg(Path::new(FOLDER).join(PROGRAM)).args(arguments).env_clear().output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
-}
-
 /// Waits until these are deferred.
 fn deferred(lab: &Lab, subject: &'static str) -> Vec<Queued> {
     let queued = client::send(lab.mta, |_| {
@@ -134,9 +123,9 @@ pub fn of_the_primary(lab: &mut Lab) {
     }
     assert_eq!(told["dns"]["faults"], serde_json::json!([]), "{told:#}");
     assert!(page::html(200).contains("The primary is still down; running the queue now will not help."));
-    let (code, text) = bartleby(&["watch", "--once"]);
+    let (code, text) = apache::command_line(&["watch", "--once"]);
     assert!(code == Some(0) && text.contains("the primary does not take mail"), "{code:?} {text}");
-    let (_, text) = bartleby(&["doctor"]);
+    let (_, text) = apache::command_line(&["doctor"]);
     assert!(text.contains("ok    DNS: the MX records of example.com, "), "{text}");
     assert!(text.contains("WRONG primary: tuccster.example.com:25 is down: connection refused"), "{text}");
 
@@ -153,19 +142,19 @@ pub fn of_the_primary(lab: &mut Lab) {
     let page = page::html(200);
     assert!(page.contains("The primary is back and 2 messages wait: run the queue now."), "{page}");
     assert!(json()["flush"]["last"].is_null());
-    let (code, text) = bartleby(&["watch", "--once"]);
+    let (code, text) = apache::command_line(&["watch", "--once"]);
     assert!(code == Some(0) && text.contains("the primary is back: queue run 1 was started"), "{code:?} {text}");
     delivered(lab, &first.iter().collect::<Vec<_>>());
     assert_eq!(json()["flush"]["last"]["by"], "watch, as the primary is back");
-    let (code, text) = bartleby(&["watch", "--once"]);
+    let (code, text) = apache::command_line(&["watch", "--once"]);
     assert!(code == Some(0) && text.contains("the queue was run since the primary came back"), "{code:?} {text}");
 
     // Up and down again, too soon to run the queue by itself; a person may.
     lab.primary.down();
     let second = deferred(lab, "second");
-    assert_eq!(bartleby(&["watch", "--once"]).0, Some(0));
+    assert_eq!(apache::command_line(&["watch", "--once"]).0, Some(0));
     lab.primary.up(Mode::Accepts);
-    let (code, text) = bartleby(&["watch", "--once"]);
+    let (code, text) = apache::command_line(&["watch", "--once"]);
     assert!(code == Some(0) && text.contains("goes up and down: the next queue run is due in "), "{code:?} {text}");
     assert_eq!(json()["queue"]["messages"], 2);
     story::cooled_down();
@@ -185,7 +174,7 @@ fn names_that_are_wrong() {
         if page.contains("tuccster.example.com and this host are equal") { Ok(page) } else { Err(page) }
     });
     assert!(page.contains(&format!("Give this host a worse preference: example.com. IN MX 20 {HOSTNAME}.")), "{page}");
-    let (code, text) = bartleby(&["doctor"]);
+    let (code, text) = apache::command_line(&["doctor"]);
     assert!(code == Some(1) && text.contains("WRONG DNS: tuccster.example.com and this host are equal"), "{text}");
 
     // Without a name server nothing is guessed.

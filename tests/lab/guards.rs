@@ -8,12 +8,13 @@ use std::thread;
 
 use crate::browser::Browser;
 use crate::client;
+use crate::http::{self, ALLOWED};
 use crate::machine::{HOSTNAME, Lab};
 use crate::mails::Mail;
 use crate::mta::Mta;
 use crate::page;
 use crate::postfix::Postfix;
-use crate::wait;
+use crate::{story, wait};
 
 const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 9), 8080);
 
@@ -149,7 +150,7 @@ pub fn in_a_browser(lab: &mut Lab) {
         }
     }
     for (base, number) in [(HOSTNAME, 1), ("127.0.0.1", 2)] {
-        crate::story::cooled_down();
+        story::cooled_down();
         browser.open(&format!("http://{base}/bartleby/"));
         browser.click("a.action");
         let address = wait::until("the link leads to the outcome", 20, || {
@@ -159,4 +160,27 @@ pub fn in_a_browser(lab: &mut Lab) {
         assert!(address.ends_with(&format!("?flushed={number}")), "{address}");
         assert_eq!(flushes().unwrap()["number"], number);
     }
+}
+
+/// Of twenty people who click at once one runs the queue; the others, and the command line, are told to wait.
+pub fn one_at_a_time(lab: &mut Lab) {
+    client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
+    wait::until("the mail is deferred", 20, || {
+        let listing = page::try_json(200)?;
+        (listing.queue.states["deferred"] == 1).then_some(()).ok_or(format!("{listing:?}"))
+    });
+    let clicks: Vec<_> = (0..20).map(|_| thread::spawn(|| page::get("?flush").status)).collect();
+    let statuses: Vec<u16> = clicks.into_iter().map(|click| click.join().unwrap()).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 303).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [303, 429].contains(status)), "{statuses:?}");
+    assert_eq!(flushes().unwrap()["number"], 1);
+    let (code, text) = crate::apache::command_line(&["flush"]);
+    assert!(code == Some(75) && text.contains("a moment ago") || text.contains("already"), "{code:?} {text}");
+    // Nor does asking for the head alone, at any time.
+    story::cooled_down();
+    http::request(ALLOWED, "HEAD", &page::target("?flush"), &[]).unwrap();
+    assert_eq!(flushes().unwrap()["number"], 1);
+    // The link has to wait for the command line, too.
+    assert_eq!(crate::apache::command_line(&["flush"]).0, Some(0));
+    page::get("?flush").expect(429);
 }

@@ -79,6 +79,11 @@ fn another_origin_sets_nothing_off_in_a_browser() {
 }
 
 #[test]
+fn one_queue_run_at_a_time() {
+    in_lab("one_queue_run_at_a_time", &Postfix, guards::one_at_a_time);
+}
+
+#[test]
 fn a_state_directory_that_is_of_no_use() {
     in_lab("a_state_directory_that_is_of_no_use", &Postfix, state::can_not_be_kept);
 }
