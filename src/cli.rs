@@ -8,18 +8,17 @@ use std::thread;
 
 use cgi::http::StatusCode;
 
+use crate::check::{self, Severity, Thresholds};
 use crate::config::Config;
 use crate::context::Context;
 use crate::doctor;
 use crate::flush;
 use crate::outcome;
 use crate::page;
-use crate::request::{Asked, Target};
+use crate::request::{Asked, Format, Target};
 use crate::store::{Flush, Outcome, Waited};
 use crate::system;
 use crate::view::PROGRAM;
-use crate::view::json::Json;
-use crate::view::text::Text;
 use crate::view::words::printable;
 use crate::watch;
 
@@ -34,9 +33,11 @@ const EX_CONFIG: u8 = 78;
 const HELP: &str = "\
 Shows what waits in this machine's mail queue, and runs it.
 
-Usage: bartleby list [--format text|json]
+Usage: bartleby list [--format text|json|csv]
        bartleby flush [--wait] [all|domain:NAME|id:ID]
        bartleby watch [--once]
+       bartleby check [-w RANGE] [-c RANGE] [--age-warning AGE] [--age-critical AGE]
+       bartleby metrics
        bartleby doctor
        bartleby --version | --help
 
@@ -52,6 +53,12 @@ Usage: bartleby list [--format text|json]
           when the primary has come back from being down and mail waits; less and
           less often where it goes up and down. --once is for cron or a timer: it
           looks once. Exit status: 0, or 69 when it could not look or not run.
+  check   One line for Nagios, Icinga and their like, with performance data: how many
+          messages wait (-w, -c: threshold ranges), for how long (--age-warning,
+          --age-critical: seconds, or 5m, 2h, 1d), and the room left on disk.
+          Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, as for a queue that
+          could not be listed.
+  metrics Prints OpenMetrics. Exit status: 0 when the queue could be listed, else 69.
   doctor  Looks whether everything is in place for the user that asks, and tells
           the exact fix for what is not; best asked as the web server's user:
           sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
@@ -81,6 +88,8 @@ fn command(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Some(Value(name)) if name == "list" => list(arguments),
         Some(Value(name)) if name == "flush" => flush(arguments),
         Some(Value(name)) if name == "doctor" => doctor(arguments),
+        Some(Value(name)) if name == "check" => check(arguments),
+        Some(Value(name)) if name == "metrics" => metrics(arguments),
         Some(Value(name)) if name == "watch" => watch(arguments),
         Some(Value(name)) if name == flush::WORKER => {
             let words: Vec<OsString> = arguments.raw_args()?.collect();
@@ -95,34 +104,75 @@ fn command(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
 
 fn list(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut format = String::from("text");
+    let mut format = Format::Text;
     while let Some(argument) = arguments.next()? {
         match argument {
-            Long("format") => format = arguments.value()?.string()?,
+            Long("format") => {
+                let word = arguments.value()?.string()?;
+                let known = [Format::Text, Format::Json, Format::Csv].into_iter().find(|known| known.as_str() == word);
+                format = known.ok_or(format!("the format “{word}” is not known, text, json and csv are"))?;
+            }
             other => return Err(other.unexpected()),
         }
     }
-    if !matches!(format.as_str(), "text" | "json") {
-        return Err(format!("the format “{format}” is not known, text and json are").into());
-    }
+    print_listing(format)
+}
+
+fn print_listing(format: Format) -> Result<ExitCode, lexopt::Error> {
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
-    let asked =
-        Asked::read([("format".to_owned(), format.clone())].into_iter(), None).map_err(|bad| bad.to_string())?;
     let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-    let status = if format == "json" {
-        Json::begin(out).and_then(|mut json| {
-            let status = page::write_listing(&context, &asked, &mut json)?;
-            json.into_inner().flush().map(|()| status)
-        })
-    } else {
-        let mut text = Text::begin(out, context.clock.now);
-        page::write_listing(&context, &asked, &mut text).and_then(|status| text.into_inner().flush().map(|()| status))
-    };
-    Ok(match status {
+    let written = page::write_listing(&context, &Asked::of(format), out);
+    Ok(match written.and_then(|(status, mut out)| out.flush().map(|()| status)) {
         Ok(StatusCode::OK) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(EX_UNAVAILABLE),
         Err(error) => not_written(&error),
     })
+}
+
+fn metrics(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    match arguments.next()? {
+        Some(argument) => Err(argument.unexpected()),
+        None => print_listing(Format::OpenMetrics),
+    }
+}
+
+fn check(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    // Whatever goes wrong is told as UNKNOWN, as a monitor takes 1 and 2 for warnings.
+    let unknown = |reason: String| {
+        print(&format!("BARTLEBY UNKNOWN - {reason}\n")).map(|_| ExitCode::from(Severity::Unknown.code()))
+    };
+    let thresholds = match thresholds(&mut arguments) {
+        Ok(thresholds) => thresholds,
+        Err(error) => return unknown(error.to_string()),
+    };
+    let context = match Config::load() {
+        Ok(config) => Context::gather(config),
+        Err(error) => return unknown(error.to_string()),
+    };
+    match page::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
+        Ok((report, _)) => {
+            let (severity, line) = check::examine(&report, &thresholds);
+            print(&format!("{line}\n")).map(|_| ExitCode::from(severity.code()))
+        }
+        Err(error) => unknown(error.to_string()),
+    }
+}
+
+fn thresholds(arguments: &mut lexopt::Parser) -> Result<Thresholds, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut thresholds = Thresholds::default();
+    while let Some(argument) = arguments.next()? {
+        let (place, is_age) = match argument {
+            Short('w') | Long("warning") => (&mut thresholds.warning, false),
+            Short('c') | Long("critical") => (&mut thresholds.critical, false),
+            Long("age-warning") => (&mut thresholds.age_warning, true),
+            Long("age-critical") => (&mut thresholds.age_critical, true),
+            other => return Err(other.unexpected()),
+        };
+        let text = arguments.value()?.string()?;
+        *place = Some(if is_age { check::age_range(&text)? } else { text.parse()? });
+    }
+    Ok(thresholds)
 }
 
 /// What can't be written is no success; to somebody who went away there is nothing more to say.

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Config;
 use crate::context::Context;
 use crate::listing;
@@ -79,8 +81,7 @@ impl Readiness {
         let last = log.as_ref().ok().and_then(|log| log.first());
         let configured = !context.config.mta.flush_command.is_empty();
         let possible = commands(context, facts, &Part::All).map(|_| ());
-        let flushes_held =
-            |part| configured || context.source.as_ref().is_ok_and(|source| source.mta.flushes_held(&part));
+        let flushes_held = |part| context.source.as_ref().is_ok_and(|source| source.mta.flushes_held(&part));
         Readiness {
             release: context.source.as_ref().map_or("", |source| source.mta.release()),
             parts: possible.is_ok() && !configured && commands(context, facts, &Part::Message("A1")).is_ok(),
@@ -200,14 +201,16 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<(Flush, W
     let part = part(context, target, &waiting)?;
     let configured = !context.config.mta.flush_command.is_empty();
     let all_held = waiting.held > 0 && waiting.total(waiting.messages) == Some(waiting.held);
-    if all_held && !configured && !source.mta.flushes_held(&part) {
+    if all_held && !source.mta.flushes_held(&part) {
         return Err(Refusal::Held { release: source.mta.release() });
     }
     let commands = if part == Part::All { whole } else { commands(context, &facts, &part)? };
     if commands.len() > MOST_MESSAGES {
         return Err(Refusal::TooMany(target.clone()));
     }
-    let commands = [preparation(context, &facts), commands].concat();
+    let preparation = preparation(context, &facts);
+    let prepared = preparation.len();
+    let commands = [preparation, commands].concat();
     let mut flush = Flush {
         number: 0,
         started: context.clock.now,
@@ -226,9 +229,15 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<(Flush, W
             Err(error) => system::log(&format!("the flush could not be put on record: {error}")),
         }
     }
-    let outcome = run(context, &flush, &commands, turn.as_ref()).and_then(|exit| match exit {
-        Some(exit) => source.mta.flush_verdict(&commands[commands.len() - 1], &exit, &context.account),
-        None => Ok(()),
+    let outcome = run(context, &flush, &commands, prepared, turn.as_ref()).and_then(|report| match report {
+        // After some messages were run, that another one could not be is a matter of the record.
+        Some(report) if report.command <= prepared => {
+            let command = &commands[report.command];
+            let verdict = report.end.map_err(|error| Trouble::NotStarted { command: command.to_string(), error });
+            let verdict = verdict.and_then(|exit| source.mta.flush_verdict(command, &exit, &context.account));
+            if configured { verdict.map_err(|trouble| trouble.of_configured(command.to_string())) } else { verdict }
+        }
+        _ => Ok(()),
     });
     if let (Err(_), Some(store), Some(turn)) = (&outcome, store, &turn) {
         store.withdraw(turn, flush.number);
@@ -267,16 +276,32 @@ fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Waiting) -> Resu
     }
 }
 
-/// Hands the commands, and a copy of the lock, to a worker. Returns how the first that failed ended,
-/// or else the last, if all ended soon.
-fn run(context: &Context, flush: &Flush, commands: &[Argv], turn: Option<&Turn>) -> Result<Option<Exit>, Trouble> {
+/// How the run of the commands ended: the first that failed, or else the last.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ended {
+    /// Which command, from 0.
+    command: usize,
+    /// How it ended, or why it could not be started.
+    end: Result<Exit, String>,
+}
+
+/// Hands the commands, and a copy of the lock, to a worker; the first `prepared` of them may fail. Returns how
+/// they ended, if they did so soon.
+fn run(
+    context: &Context,
+    flush: &Flush,
+    commands: &[Argv],
+    prepared: usize,
+    turn: Option<&Turn>,
+) -> Result<Option<Ended>, Trouble> {
     let not_run = |error: &str| Trouble::NotStarted {
         command: commands.iter().map(Argv::to_string).take(1).collect(),
         error: error.to_owned(),
     };
     let program = system::own_program().ok_or_else(|| not_run("this program does not find itself (no /proc)"))?;
     let config = context.config.file.clone().unwrap_or_default();
-    let mut worker = Argv::new(program, &[WORKER, &flush.number.to_string()]).and(&Argv::new(config, &[]));
+    let numbers = [flush.number.to_string(), prepared.to_string()];
+    let mut worker = Argv::new(program, &[WORKER, &numbers[0], &numbers[1]]).and(&Argv::new(config, &[]));
     for command in commands {
         worker = worker.and(&Argv::new(command.length().to_string(), &[])).and(command);
     }
@@ -286,22 +311,28 @@ fn run(context: &Context, flush: &Flush, commands: &[Argv], turn: Option<&Turn>)
     report.map_err(|_| not_run("it could not be run in the background"))
 }
 
-/// The worker: runs the commands one after the other, reports on standard output how the first that
-/// failed ended, or else the last, and puts that on record; then it watches what comes of it.
+/// The worker: runs the commands one after the other, reports on standard output how that [`Ended`], and puts
+/// it on record; then it watches what comes of it.
 ///
-/// Its words are the flush's number, the configuration's file, and each command behind the number of
-/// its words.
+/// Its words are the flush's number, how many commands are a preparation, the configuration's file, and each
+/// command behind the number of its words.
 pub fn work(words: &[OsString]) {
-    let Some((number, [file, rest @ ..])) = words.split_first() else { return };
-    let Some(number) = number.to_str().and_then(|number| number.parse().ok()) else { return };
-    let exit = run_all(commands_of(rest));
-    // No report tells that it could not be started. Whoever asked may have left long ago.
-    let report = exit.as_ref().and_then(|exit| serde_json::to_vec(exit).ok()).unwrap_or_default();
+    let [number, prepared, file, rest @ ..] = words else { return };
+    let parsed = |word: &OsString| word.to_str().and_then(|word| word.parse::<u64>().ok());
+    let (Some(number), Some(prepared)) = (parsed(number), parsed(prepared)) else { return };
+    let prepared = usize::try_from(prepared).unwrap_or(usize::MAX);
+    let ended = run_all(commands_of(rest), prepared);
+    // Whoever asked may have left long ago.
+    let report = ended.as_ref().and_then(|ended| serde_json::to_vec(ended).ok()).unwrap_or_default();
     let mut out = io::stdout();
     let _ = out.write_all(&report).and_then(|()| out.flush());
     // Ends the wait of whoever asked, and the turn.
     system::close_standard_streams();
-    let Some(exit) = exit.filter(|_| number > 0) else { return };
+    let Some(Ended { command, end: Ok(exit) }) = ended else { return };
+    // Nothing was run: whoever asked takes it off the record.
+    if number == 0 || (command <= prepared && !exit.success()) {
+        return;
+    }
     let config = if file.is_empty() { Ok(Config::default()) } else { Config::read(Path::new(file)) };
     let Ok(context) = config.map(Context::gather) else { return };
     let Ok(store) = &context.store else { return };
@@ -325,14 +356,17 @@ fn commands_of(words: &[OsString]) -> impl Iterator<Item = Argv> {
     })
 }
 
-fn run_all(commands: impl Iterator<Item = Argv>) -> Option<Exit> {
+fn run_all(commands: impl Iterator<Item = Argv>, prepared: usize) -> Option<Ended> {
     let deadline = Instant::now() + RUN_LIMIT;
     let mut last = None;
-    for command in commands {
-        let (exit, output) = command::start(&command).ok()?.collect(deadline);
-        let said = format!("{}\n{}", String::from_utf8_lossy(&output), exit.said);
-        let exit = last.insert(Exit { said, ..exit });
-        if !exit.success() {
+    for (command, argv) in commands.enumerate() {
+        let end = command::start(&argv).map_err(|trouble| trouble.reason()).map(|running| {
+            let (exit, output) = running.collect(deadline);
+            Exit { said: format!("{}\n{}", String::from_utf8_lossy(&output), exit.said), ..exit }
+        });
+        let failed = !end.as_ref().is_ok_and(Exit::success);
+        last = Some(Ended { command, end });
+        if failed && command >= prepared {
             break;
         }
     }
@@ -412,7 +446,9 @@ fn remaining(cooldown: Duration, since: Option<i64>) -> u64 {
 fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Result<Vec<Argv>, Trouble> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     if let Some(configured) = Argv::from_words(&context.config.mta.flush_command) {
-        return Ok(vec![configured]);
+        let error =
+            || Trouble::NotStarted { command: configured.to_string(), error: "there is no such program".into() };
+        return if configured.is_there() { Ok(vec![configured]) } else { Err(error()) };
     }
     let own = source.mta.flush_commands(part);
     let Some(obstacle) = source.mta.flush_obstacle(facts, &context.account) else { return Ok(own) };

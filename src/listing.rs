@@ -81,6 +81,10 @@ pub fn list(context: &Context, reader: Option<BorrowedFd<'_>>, found: &mut dyn F
         // The first trouble is told; what the other parts hold is shown all the same.
         listing.trouble = listing.trouble.or(trouble);
     }
+    if !source.mta.cuts_short() {
+        // An ellipsis is then somebody's own.
+        listing.summary.cut = 0;
+    }
     listing.command = commands.iter().map(Argv::to_string).collect::<Vec<_>>().join("; ");
     listing.facts = inquiry.answer(deadline.min(Instant::now() + INQUIRY_PATIENCE));
     listing.took = started.elapsed();
@@ -123,7 +127,7 @@ impl Ways<'_> {
     fn list(&self, command: &mut Argv, found: &mut dyn FnMut(&Message<'_>)) -> Option<Trouble> {
         let (mut trouble, mut exit) = self.once(command, found)?;
         if !self.own {
-            return Some(trouble);
+            return Some(trouble.of_configured(command.to_string()));
         }
         if let Some(older) = exit.as_ref().and_then(|exit| self.source.mta.older_list_command(exit)) {
             *command = older;
@@ -159,6 +163,10 @@ const REASONS_PATIENCE: Duration = Duration::from_secs(3);
 /// without a reason.
 pub fn explain(context: &Context, rows: &mut [Message<'static>]) -> Result<(), Trouble> {
     let Ok(source) = &context.source else { return Ok(()) };
+    // A configured command may list another machine's queue.
+    if !context.config.mta.list_command.is_empty() {
+        return Ok(());
+    }
     let started = Instant::now();
     let mut prefix = None;
     for message in rows {

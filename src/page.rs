@@ -1,6 +1,6 @@
 //! One CGI request from its vetted form to its answer: the routes.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use cgi::http::{StatusCode, header};
@@ -17,7 +17,9 @@ use crate::primary::Outlook;
 use crate::queue::{Message, Order, Selection, SortKey, Window};
 use crate::request::{Asked, DEFAULT_PER_PAGE, Format, Target};
 use crate::system;
+use crate::view::csv::Csv;
 use crate::view::json::{self, Json};
+use crate::view::openmetrics::OpenMetrics;
 use crate::view::text::Text;
 use crate::view::{Report, Streamed, html};
 
@@ -103,16 +105,10 @@ impl Answer<'_> {
         let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
         let stream = Stream::new(head, self.request.method != Method::Head, out);
         // An error of writing is a reader that went away, which ended the listing, too.
-        let _ = match asked.format {
-            Format::Json => Json::begin(stream).and_then(|mut json| {
-                let status = write_listing(context, asked, &mut json)?;
-                json.into_inner().finish(status)
-            }),
-            Format::Text | Format::Html => {
-                let mut text = Text::begin(stream, context.clock.now);
-                write_listing(context, asked, &mut text).and_then(|status| text.into_inner().finish(status))
-            }
-        };
+        let _ = write_listing(context, asked, stream).and_then(|(status, stream)| {
+            // What scrapes takes an answer of another status for none at all, and would miss "bartleby_up 0".
+            stream.finish(if asked.format == Format::OpenMetrics { StatusCode::OK } else { status })
+        });
     }
 
     fn flush(&self, context: &Context, target: &Target) {
@@ -166,12 +162,19 @@ impl Answer<'_> {
         remedy: &str,
         field: Option<(cgi::http::HeaderName, String)>,
     ) {
-        let mut head = Head::new(status, self.format.media_type());
+        // A refusal is no table and no metric.
+        let format = match self.format {
+            Format::Csv | Format::OpenMetrics => Format::Text,
+            format => format,
+        };
+        let mut head = Head::new(status, format.media_type());
         head.fields.extend(field);
-        let body = match self.format {
+        let body = match format {
             Format::Html => html::notice(&system::host_name(), title, message, remedy).into_string().into_bytes(),
             Format::Json => json::refusal(message, remedy),
-            Format::Text => format!("{title}: {message}\n{remedy}\n").trim_end().to_owned().into_bytes(),
+            Format::Text | Format::Csv | Format::OpenMetrics => {
+                format!("{title}: {message}\n{remedy}\n").trim_end().to_owned().into_bytes()
+            }
         };
         self.send(&head, body);
     }
@@ -181,11 +184,33 @@ impl Answer<'_> {
     }
 }
 
-/// Lists for a streamed form. Returns the HTTP status that tells how it went.
+/// Lists, and writes that in the form that is asked for (the page is none of these: it comes as text). Returns the
+/// HTTP status that tells how it went, and the writer.
 ///
 /// # Errors
 /// Those of writing.
-pub fn write_listing(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::Result<StatusCode> {
+pub fn write_listing<W: Write>(context: &Context, asked: &Asked, out: W) -> io::Result<(StatusCode, W)> {
+    Ok(match asked.format {
+        Format::Json => {
+            let mut json = Json::begin(out)?;
+            (write_in(context, asked, &mut json)?, json.into_inner())
+        }
+        Format::Csv => {
+            let mut csv = Csv::begin(out)?;
+            (write_in(context, asked, &mut csv)?, csv.into_inner()?)
+        }
+        Format::OpenMetrics => {
+            let mut metrics = OpenMetrics::begin(out);
+            (write_in(context, asked, &mut metrics)?, metrics.into_inner())
+        }
+        Format::Text | Format::Html => {
+            let mut text = Text::begin(out, context.clock.now);
+            (write_in(context, asked, &mut text)?, text.into_inner())
+        }
+    })
+}
+
+fn write_in(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::Result<StatusCode> {
     let (report, rows) = look(context, asked, &mut |message| form.message(message))?;
     for message in &rows {
         form.message(message)?;
@@ -199,7 +224,10 @@ pub fn write_listing(context: &Context, asked: &Asked, form: &mut impl Streamed)
 
 /// Lists for one answer, as long as somebody reads our standard output. Returns the rows of the page that
 /// was asked for; where none was, each message that matches is passed on to `each`.
-fn look(
+///
+/// # Errors
+/// Those of `each`.
+pub fn look(
     context: &Context,
     asked: &Asked,
     each: &mut dyn FnMut(&Message<'_>) -> io::Result<()>,

@@ -20,10 +20,15 @@ pub enum Format {
     Text,
     /// JSON.
     Json,
+    /// CSV (RFC 4180).
+    Csv,
+    /// OpenMetrics.
+    OpenMetrics,
 }
 
 impl Format {
-    const ALL: [Format; 3] = [Format::Html, Format::Text, Format::Json];
+    /// Every form.
+    pub const ALL: [Format; 5] = [Format::Html, Format::Text, Format::Json, Format::Csv, Format::OpenMetrics];
 
     /// The word for `format=`.
     pub fn as_str(self) -> &'static str {
@@ -31,6 +36,8 @@ impl Format {
             Format::Html => "html",
             Format::Text => "text",
             Format::Json => "json",
+            Format::Csv => "csv",
+            Format::OpenMetrics => "openmetrics",
         }
     }
 
@@ -47,6 +54,8 @@ impl Format {
             Format::Html => "text/html; charset=utf-8",
             Format::Text => "text/plain; charset=utf-8",
             Format::Json => "application/json",
+            Format::Csv => "text/csv; charset=utf-8; header=present",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
 
@@ -59,6 +68,8 @@ impl Format {
             let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
                 "text/html" | "application/xhtml+xml" => Format::Html,
                 "application/json" | "application/*" => Format::Json,
+                "text/csv" => Format::Csv,
+                "application/openmetrics-text" => Format::OpenMetrics,
                 "text/plain" | "text/*" | "*/*" => Format::Text,
                 _ => continue,
             };
@@ -161,20 +172,18 @@ pub struct BadValue {
 }
 
 impl Asked {
+    /// All of the queue in this form.
+    pub fn of(format: Format) -> Asked {
+        Asked { format, filter: Filter::default(), order: None, window: None, flush: None, flushed: None }
+    }
+
     /// Reads parameters; unknown ones are ignored, empty ones are as good as absent (a form sends
     /// all its fields).
     ///
     /// # Errors
     /// The first value that makes no sense.
     pub fn read(parameters: impl Iterator<Item = (String, String)>, accept: Option<&str>) -> Result<Asked, BadValue> {
-        let mut asked = Asked {
-            format: Format::of(std::iter::empty(), accept),
-            filter: Filter::default(),
-            order: None,
-            window: None,
-            flush: None,
-            flushed: None,
-        };
+        let mut asked = Asked::of(Format::of(std::iter::empty(), accept));
         let (mut page, mut per_page) = (None, None);
         for (name, value) in parameters {
             let text = Some(value.clone()).filter(|value| !value.is_empty());

@@ -57,6 +57,11 @@ pub fn time_zone() -> TimeZone {
     rules.and_then(|rules| TimeZone::tzif("local", &rules).ok()).unwrap_or(TimeZone::UTC)
 }
 
+/// Whether this process, and what it starts, can't gain rights by set-user-id or set-group-id bits (prctl(2)).
+pub fn has_no_new_privileges() -> bool {
+    nix::sys::prctl::get_no_new_privs().unwrap_or_default()
+}
+
 /// The path of this program, to start it once more; `None` where neither `/proc` nor the name that it was
 /// called by tells. To be asked before the working directory changes.
 pub fn own_program() -> Option<PathBuf> {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,6 +72,15 @@ impl Argv {
     pub fn program(&self) -> PathBuf {
         let stands_before = |word: &&OsString| ["sudo", "doas", "-n", "--"].iter().any(|known| *word == known);
         self.0.iter().find(|word| !stands_before(word)).map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// Whether its program is there, as far as this user can see.
+    pub fn is_there(&self) -> bool {
+        let Some(program) = self.0.first().map(Path::new) else { return false };
+        match program.components().count() {
+            1 => PATH.split(':').any(|folder| Path::new(folder).join(program).exists()),
+            _ => program.exists(),
+        }
     }
 
     /// How many words it has, the program's included.

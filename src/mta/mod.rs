@@ -134,6 +134,11 @@ pub trait Mta {
         None
     }
 
+    /// Whether its listing cuts long addresses and reasons short.
+    fn cuts_short(&self) -> bool {
+        false
+    }
+
     /// The command that tells why a message waits, where the listing does not.
     fn reason_command(&self, _id: &str) -> Option<Argv> {
         None

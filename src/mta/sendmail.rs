@@ -84,6 +84,10 @@ impl Mta for Sendmail {
         commands
     }
 
+    fn cuts_short(&self) -> bool {
+        true
+    }
+
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
         Box::new(SendmailParser::new(clock))
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::mta::Kind;
-use crate::system::Account;
+use crate::system::{self, Account};
 
 /// How a listing ended; the word in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,11 +60,18 @@ pub enum Trouble {
         /// What the mail server said.
         words: String,
     },
+    /// A command of the configuration was refused.
+    #[error("{command}, which the configuration names, was refused for the user {}: “{words}”.", .account.name)]
+    CommandRefused {
+        /// The command line.
+        command: String,
+        /// The user this program runs as.
+        account: Account,
+        /// What was said.
+        words: String,
+    },
     /// `no_new_privs` kept the mail server's set-id program from its rights.
-    #[error(
-        "{}'s command could not take up its own rights: “{words}”. The web server was started with \
-         “no new privileges”, which also binds the programs that it starts.", .mta.name()
-    )]
+    #[error("{}'s command could not take up its own rights: “{words}”.", .mta.name())]
     NoNewPrivileges {
         /// Whose command it was.
         mta: Kind,
@@ -155,7 +162,8 @@ fn rule(account: &Account, arguments: &[&str], program: &Path) -> String {
     format!(
         "As root (needs the package sudo, or, with examples/doas.conf, doas; nothing else to configure): \
          echo '{} ALL=(root) NOPASSWD: {}' > /etc/sudoers.d/bartleby && chmod 440 /etc/sudoers.d/bartleby && chmod a+x /etc/sudoers.d",
-        account.name,
+        // A user that /etc/passwd does not know is a number, with a mark before it (sudoers(5)).
+        if account.name == account.uid.to_string() { format!("#{}", account.uid) } else { account.name.clone() },
         commands.join(", ")
     )
 }
@@ -182,11 +190,30 @@ impl Act {
 }
 
 impl Trouble {
+    /// The same, of a command that the configuration names: what the mail server's own command needs says nothing
+    /// about that one.
+    pub fn of_configured(self, command: String) -> Trouble {
+        match self {
+            Trouble::NotPermitted { account, words, .. } => Trouble::CommandRefused { command, account, words },
+            other => other,
+        }
+    }
+
+    /// The system's words, of a command that could not be started; else the whole sentence.
+    pub fn reason(&self) -> String {
+        match self {
+            Trouble::NotStarted { error, .. } => error.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// The status word of a listing that ended so.
     pub fn status(&self) -> Status {
         match self {
             Trouble::NoMta { .. } | Trouble::NotInstalled(_) | Trouble::Unsupported(_) => Status::Missing,
-            Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
+            Trouble::NotPermitted { .. } | Trouble::CommandRefused { .. } | Trouble::NoNewPrivileges { .. } => {
+                Status::Denied
+            }
             Trouble::NotRunning { .. } => Status::Down,
             Trouble::TooSlow { .. } => Status::Timeout,
             Trouble::NotStarted { .. }
@@ -240,7 +267,19 @@ impl Trouble {
             Trouble::NotPermitted { account, program, .. } => {
                 format!("Only root may ask OpenSMTPD. {}", rule(account, &["show queue", "schedule all", "show routes", "^resume route [0-9]+$"], program))
             }
-            Trouble::NoNewPrivileges { .. } => "Give the web server's unit back what its children need. As root: \
+            Trouble::CommandRefused { account, .. } => format!(
+                "Let {} run that very command, or take it out of the configuration: then the mail server's own command is \
+                 used, and a rule for it in /etc/sudoers.d/bartleby or /etc/doas.conf is found by itself.",
+                account.name
+            ),
+            Trouble::NoNewPrivileges { .. } if !system::has_no_new_privileges() => "Look at its program: either its \
+                 set-user-id or set-group-id bit is lost, or its filesystem is mounted nosuid (findmnt -T). Under a \
+                 sandbox that can't be seen from here (a web server's unit with NoNewPrivileges=yes): systemctl edit \
+                 apache2 (Red Hat: httpd), add the two lines [Service] and NoNewPrivileges=no, then systemctl restart \
+                 apache2."
+                .into(),
+            Trouble::NoNewPrivileges { .. } => "The web server was started with “no new privileges”, which also binds \
+                 the programs that it starts. Give the web server's unit back what its children need. As root: \
                  systemctl edit apache2 (Red Hat: httpd), add the two lines [Service] and NoNewPrivileges=no, \
                  then systemctl restart apache2. Other sandbox settings (SystemCallFilter=, PrivateDevices=, \
                  RestrictSUIDSGID= ...) of a unit without root imply it, too."

@@ -31,6 +31,7 @@ pub struct Summary {
     /// Senders, recipients and reasons that the mail server cut short.
     pub cut: u64,
     states: [u64; State::ALL.len()],
+    recipients_in: [u64; State::ALL.len()],
     destinations: Counters<Counts>,
     other_destinations: Counts,
     reasons: Counters<ReasonCount>,
@@ -140,6 +141,7 @@ impl Summary {
                 continue;
             }
             self.recipients += 1;
+            self.recipients_in[message.state as usize] += 1;
             let cause = recipient.reason.as_deref().and_then(|reason| self.add_reason(reason));
             self.destinations
                 .of(recipient.domain(), str::to_ascii_lowercase)
@@ -168,6 +170,11 @@ impl Summary {
     /// Messages in one state.
     pub fn state(&self, state: State) -> u64 {
         self.states[state as usize]
+    }
+
+    /// Recipients of the messages in one state that wait.
+    pub fn recipients_in(&self, state: State) -> u64 {
+        self.recipients_in[state as usize]
     }
 
     /// The `limit` destinations with the most recipients, then all others as one. (A message for

@@ -1,7 +1,9 @@
 //! Answers in their several forms, all made from the same [`Report`].
 
+pub mod csv;
 pub mod html;
 pub mod json;
+pub mod openmetrics;
 pub mod sentences;
 pub mod text;
 pub mod words;
