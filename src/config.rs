@@ -198,14 +198,32 @@ fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Erro
     if path.is_absolute() { Ok(Some(path)) } else { Err(wrong()) }
 }
 
+/// A network as it is written in the file.
+#[derive(Deserialize)]
+struct Written(#[serde(deserialize_with = "one_network")] IpNet);
+
 fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
-    Vec::<String>::deserialize(from)?.iter().map(|text| network(text).map_err(de::Error::custom)).collect()
+    Ok(Vec::<Written>::deserialize(from)?.into_iter().map(|Written(network)| network).collect())
+}
+
+fn one_network<'de, D: Deserializer<'de>>(from: D) -> Result<IpNet, D::Error> {
+    network(&String::deserialize(from)?).map_err(de::Error::custom)
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(as_ipv4)
         .map_err(|_| format!("“{text}” is neither an address nor a network such as \"192.0.2.0/24\""))
+}
+
+/// `::ffff:192.0.2.0/120` as the IPv4 network that it stands for: clients are told by their IPv4 address.
+fn as_ipv4(network: IpNet) -> IpNet {
+    let mapped = match network {
+        IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
+        IpNet::V4(_) => None,
+    };
+    mapped.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(network)
 }
 
 /// A configuration that can't be used: which file, which line, which key, and why.
@@ -250,11 +268,11 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn read(file: &Path) -> Result<Config, ConfigError> {
-        let text = fs::read_to_string(file).map_err(|error| ConfigError {
-            file: file.into(),
-            line: None,
-            key: None,
-            message: format!("it can't be read: {error}"),
+        let wrong = |line, message| ConfigError { file: file.into(), line, key: None, message };
+        let bytes = fs::read(file).map_err(|error| wrong(None, format!("it can't be read: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+            wrong(Some(line_of(&valid, valid.len())), "it holds a byte that is no UTF-8".into())
         })?;
         // Absolute, as a queue run works from another folder.
         let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());
@@ -262,15 +280,22 @@ impl Config {
     }
 
     fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
-        toml::from_str(text).map_err(|error| {
-            let at = error.span().map(|span| span.start.min(text.len()));
-            ConfigError {
-                file: file.into(),
-                line: at.map(|at| line_of(text, at)),
-                key: at.and_then(|at| key_at(text, line_of(text, at))),
-                message: error.message().lines().collect::<Vec<_>>().join(" "),
-            }
-        })
+        let wrong = |error: &toml::de::Error, key: Option<String>| {
+            let line = error.span().map(|span| line_of(text, span.start.min(text.len())));
+            let message = error.message().lines().collect::<Vec<_>>().join(" ");
+            ConfigError { file: file.into(), line, key: key.or_else(|| section_at(text, line?)), message }
+        };
+        let source = toml::Deserializer::parse(text).map_err(|error| wrong(&error, None))?;
+        serde_path_to_error::deserialize(source).map_err(|error| wrong(error.inner(), key(error.path())))
+    }
+}
+
+/// `[section] key` of what stands in the file under that path.
+fn key(path: &serde_path_to_error::Path) -> Option<String> {
+    let path = path.to_string();
+    match path.split_once('.') {
+        Some((section, key)) => Some(format!("[{section}] {key}")),
+        None => (path != ".").then(|| format!("[{path}]")),
     }
 }
 
@@ -279,14 +304,11 @@ fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// `[section] key` of a line.
-fn key_at(text: &str, line: usize) -> Option<String> {
+/// The section that a line stands in.
+fn section_at(text: &str, line: usize) -> Option<String> {
     let lines: Vec<&str> = text.lines().take(line).collect();
-    let section = lines.iter().rev().find(|line| line.trim_start().starts_with('['))?.split('#').next()?.trim();
-    match lines.last()?.split_once('=') {
-        Some((key, _)) => Some(format!("{section} {}", key.trim())),
-        None => Some(section.to_owned()),
-    }
+    let section = lines.iter().rev().find(|line| line.trim_start().starts_with('['))?;
+    Some(section.split('#').next()?.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -354,9 +376,14 @@ mod tests {
             ("[mta]\ndeadline = \"0s\"\n", "line 2, [mta] deadline: a listing takes some time"),
             ("[state]\ndirectory = \"x/y\"\n", "line 2, [state] directory: “x/y” is no absolute path"),
             ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: invalid type: integer"),
-            ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow: “office” is neither"),
+            ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow[0]: “office” is neither"),
             ("[disk]\nwarn = \"lots\"\n", "line 2, [disk] warn: “lots” is neither"),
             ("[disk]\nwarn = \"150%\"\n", "line 2, [disk] warn: “150%” is neither"),
+            ("flush.cooldown = \"soon\"\n", "line 1, [flush] cooldown: “soon” is no duration"),
+            ("access = { allow = [\"x\"] }\n", "line 1, [access] allow[0]: “x” is neither"),
+            ("mta = 5\n", "line 1, [mta]: invalid type"),
+            ("[mta]\nlist_command = [\n \"a\",\n 5,\n]\n", "line 4, [mta] list_command[1]: invalid type"),
+            ("[access]\nallow = [\n \"::1\",\n \"x\",\n]\n", "line 4, [access] allow[1]: “x” is neither"),
             ("[mta\n", "line 1"),
         ] {
             let error = parse(text).unwrap_err();

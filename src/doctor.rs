@@ -74,10 +74,11 @@ pub fn examine(context: &Context) -> Vec<Check> {
             "Make room there, or correct its owner.".into(),
         ),
         Ok(store) => Ok(store.directory().display().to_string()),
-        Err(reason) => fault(
-            format!("no folder is usable, so the cool-down is off: {reason}"),
-            format!("As root: install -d -o {} -m 700 /var/lib/bartleby", context.account.name),
-        ),
+        Err(reason) => fault(format!("no folder is usable, so the cool-down is off: {reason}"), {
+            let configured = context.config.state.directory.as_deref();
+            let folder = configured.unwrap_or(std::path::Path::new("/var/lib/bartleby"));
+            format!("As root: install -d -o {} -m 700 {}", context.account.name, quoted(&folder.to_string_lossy()))
+        }),
     };
     let allow: Vec<String> = context.config.access.allow.iter().map(ToString::to_string).collect();
     let config_file =
@@ -98,8 +99,7 @@ pub fn examine(context: &Context) -> Vec<Check> {
     checks.extend(primary_checks(&outlook));
     for filesystem in disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk) {
         let mount = printable(&filesystem.mount).into_owned();
-        // As a shell takes it.
-        let path = format!("'{}'", filesystem.mount.replace('\'', r"'\''"));
+        let path = quoted(&filesystem.mount);
         let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {
             (Level::Unknown, ..) => match &filesystem.error {
                 Some(error) => fault(format!("{mount}: {error}"), format!("Look after that mount: stat -f {path}")),
@@ -114,6 +114,11 @@ pub fn examine(context: &Context) -> Vec<Check> {
         checks.push(Check { subject: if filesystem.queue { "disk (mail queue)" } else { "disk" }, found });
     }
     checks
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    format!("'{}'", path.replace('\'', r"'\''"))
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.

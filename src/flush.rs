@@ -229,13 +229,14 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<(Flush, W
             Err(error) => system::log(&format!("the flush could not be put on record: {error}")),
         }
     }
+    let own = || source.mta.flush_commands(&Part::All).first().map(Argv::program).unwrap_or_default();
     let outcome = run(context, &flush, &commands, prepared, turn.as_ref()).and_then(|report| match report {
         // After some messages were run, that another one could not be is a matter of the record.
         Some(report) if report.command <= prepared => {
             let command = &commands[report.command];
             let verdict = report.end.map_err(|error| Trouble::NotStarted { command: command.to_string(), error });
             let verdict = verdict.and_then(|exit| source.mta.flush_verdict(command, &exit, &context.account));
-            if configured { verdict.map_err(|trouble| trouble.of_configured(command.to_string())) } else { verdict }
+            if configured { verdict.map_err(|trouble| trouble.of_configured(own())) } else { verdict }
         }
         _ => Ok(()),
     });
@@ -486,6 +487,19 @@ mod tests {
         let commands: Vec<String> = commands_of(&words).map(|command| command.to_string()).collect();
         assert_eq!(commands, ["sh ;", "true", "postqueue -i 2"]);
         assert_eq!(commands_of(&["9", "x"].map(OsString::from)).count(), 0);
+    }
+
+    #[test]
+    fn a_preparation_may_fail_and_what_was_run_is_told_by_its_number() {
+        let run = |scripts: &[&str], prepared| {
+            let ended = run_all(scripts.iter().map(|script| Argv::new("/bin/sh", &["-c", script])), prepared).unwrap();
+            (ended.command, ended.end.map(|exit| exit.code))
+        };
+        assert_eq!(run(&["exit 1", "exit 0"], 1), (1, Ok(Some(0))));
+        assert_eq!(run(&["exit 1", "exit 2", "exit 0"], 1), (1, Ok(Some(2))));
+        assert_eq!(run(&["exit 0", "exit 3", "exit 0"], 0), (1, Ok(Some(3))));
+        let missing = run_all([Argv::new("/nonexistent", &[])].into_iter(), 0).unwrap();
+        assert!(missing.end.unwrap_err().contains("No such file"));
     }
 
     #[test]

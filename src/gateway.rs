@@ -115,7 +115,7 @@ impl Request {
             method,
             query,
             form,
-            remote_addr: text("REMOTE_ADDR").and_then(|address| address.parse().ok()),
+            remote_addr: text("REMOTE_ADDR").and_then(|address| without_zone(&address).parse().ok()),
             remote_user: text("REMOTE_USER").filter(|user| !user.is_empty()),
             access_granted: text("BARTLEBY_ACCESS").as_deref() == Some("granted"),
             accept: text("HTTP_ACCEPT"),
@@ -136,6 +136,11 @@ impl Request {
         let decoded = |text: &str| form_urlencoded::parse(text.as_bytes()).into_owned().collect::<Vec<_>>();
         decoded(&self.query).into_iter().chain(decoded(&self.form))
     }
+}
+
+/// An address without its zone, which a link-local one may have (`fe80::1%eth0`, RFC 4007).
+fn without_zone(address: &str) -> &str {
+    address.split('%').next().unwrap_or_default()
 }
 
 fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<String, Unacceptable> {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::context::{Context, Source};
@@ -127,7 +128,7 @@ impl Ways<'_> {
     fn list(&self, command: &mut Argv, found: &mut dyn FnMut(&Message<'_>)) -> Option<Trouble> {
         let (mut trouble, mut exit) = self.once(command, found)?;
         if !self.own {
-            return Some(trouble.of_configured(command.to_string()));
+            return Some(trouble.of_configured(self.own_program()));
         }
         if let Some(older) = exit.as_ref().and_then(|exit| self.source.mta.older_list_command(exit)) {
             *command = older;
@@ -139,6 +140,10 @@ impl Ways<'_> {
             return self.once(command, found).map(|(trouble, _)| trouble);
         }
         Some(trouble)
+    }
+
+    fn own_program(&self) -> PathBuf {
+        self.source.mta.list_commands().first().map(Argv::program).unwrap_or_default()
     }
 
     /// `None` when all was listed, else why not, and how the command ended if it was started.

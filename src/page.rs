@@ -21,7 +21,7 @@ use crate::view::csv::Csv;
 use crate::view::json::{self, Json};
 use crate::view::openmetrics::OpenMetrics;
 use crate::view::text::Text;
-use crate::view::{Report, Streamed, html};
+use crate::view::{Report, Streamed, html, sentences};
 
 /// How long after a queue run its page renews itself at the most, and how often, in seconds.
 const FOLLOWED: i64 = flush::WATCHED.as_secs() as i64;
@@ -257,6 +257,12 @@ pub fn look(
     let unexplained = listing::explain(context, &mut rows).err();
     let followed = followed.map(|followed| followed.outcome(context.clock.now, complete));
     let selection = asked.window.map(|window| (window, matched));
+    let no_reasons = context.source.as_ref().is_ok_and(|source| source.mta.reason_command("A1").is_some());
+    let note = match () {
+        () if no_reasons && asked.filter.reads_reasons() => Some(sentences::BLIND),
+        () if no_reasons && !context.config.mta.list_command.is_empty() => Some(sentences::NO_REASONS),
+        () => None,
+    };
     let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
-    Ok((Report { unexplained, followed, outlook, ..Report::gather(context, listing, selection) }, rows))
+    Ok((Report { unexplained, note, followed, outlook, ..Report::gather(context, listing, selection) }, rows))
 }

@@ -182,7 +182,14 @@ impl Exit {
 
     /// The trouble of a command that this user was refused.
     pub fn not_permitted(&self, mta: Kind, act: Act, command: &Argv, account: &Account) -> Trouble {
-        Trouble::NotPermitted { mta, act, account: account.clone(), program: command.program(), words: self.words() }
+        Trouble::NotPermitted {
+            mta,
+            act,
+            account: account.clone(),
+            program: command.program(),
+            words: self.words(),
+            configured: false,
+        }
     }
 
     /// The trouble of a command that its own rights were kept from, if that is what it says.

@@ -77,6 +77,7 @@ impl Mta for Exim {
             act: Act::Flush,
             account: account.clone(),
             program: self.program.clone(),
+            configured: false,
             words: "prod_requires_admin".into(),
         })
     }
@@ -242,21 +243,23 @@ fn header(line: &str, now: i64) -> Option<Message<'static>> {
     };
     let mut words = head.split_ascii_whitespace().rev();
     let id = words.next()?;
+    // 16 characters, or, since Exim 4.97, 23.
+    let parts: Vec<usize> = id.split('-').map(str::len).collect();
     let is_id = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !is_id || id.split('-').count() != 3 {
+    if !is_id || !matches!(parts.as_slice(), [6, 6, 2] | [6, 11, 4]) {
         return None;
     }
-    let mut size = None;
-    let mut age = None;
-    for word in words {
-        match size_in_bytes(word) {
-            Some(bytes) if size.is_none() => size = Some(bytes),
-            _ => age = Some(word),
-        }
-    }
-    if age.is_some_and(|age| !age.ends_with(['m', 'h', 'd'])) {
-        return None;
-    }
+    let is_age = |word: &str| {
+        let number = word.strip_suffix(['m', 'h', 'd']);
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    // From right to left: size, age, and nothing more.
+    let size = match (words.next(), words.next(), words.next()) {
+        (None, None, None) => None,
+        (Some(age), None, None) if is_age(age) => None,
+        (Some(size), age, None) if age.is_none_or(is_age) => Some(size_in_bytes(size)?),
+        _ => return None,
+    };
     Some(Message {
         id: id.to_owned().into(),
         state,
@@ -337,8 +340,7 @@ impl Parser for EximParser {
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
         self.message.take().iter().for_each(found);
-        verdict(Act::List, command, exit, account)?;
-        self.malformed.verdict(Kind::Exim)?;
+        self.malformed.verdict(Kind::Exim, verdict(Act::List, command, exit, account))?;
         if self.open { Err(Trouble::BrokenOff { mta: Kind::Exim, lines: self.lines }) } else { Ok(()) }
     }
 }

@@ -290,12 +290,13 @@ impl Malformed {
         }
     }
 
-    fn verdict(&self, mta: Kind) -> Result<(), Trouble> {
-        match &self.first {
-            None => Ok(()),
-            Some((line, text)) => {
+    /// What is to be told of a listing whose command ended so: lines that made no sense say more than a bad end.
+    fn verdict(&self, mta: Kind, end: Result<(), Trouble>) -> Result<(), Trouble> {
+        match (&self.first, end) {
+            (Some((line, text)), Ok(()) | Err(Trouble::Ended { .. })) => {
                 Err(Trouble::NotUnderstood { mta, count: self.count, line: *line, text: text.clone() })
             }
+            (_, end) => end,
         }
     }
 }

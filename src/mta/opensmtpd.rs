@@ -84,6 +84,7 @@ impl Mta for OpenSmtpd {
             act: Act::Flush,
             account: account.clone(),
             program: self.program.clone(),
+            configured: false,
             words: "need root privileges".into(),
         })
     }
@@ -297,8 +298,7 @@ impl Parser for OpenSmtpdParser {
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
         self.message.take().iter().for_each(found);
-        verdict(Act::List, command, exit, account)?;
-        self.malformed.verdict(Kind::OpenSmtpd)?;
+        self.malformed.verdict(Kind::OpenSmtpd, verdict(Act::List, command, exit, account))?;
         if self.offline {
             // As root, smtpctl reads the queue's files itself where there is no daemon to ask.
             return Err(Trouble::NotRunning { mta: Kind::OpenSmtpd, words: "offline".into() });

@@ -94,6 +94,7 @@ impl Mta for Postfix {
             act: Act::Flush,
             account: account.clone(),
             program: self.postqueue.clone(),
+            configured: false,
             words: format!("authorized_flush_users = {users}"),
         })
     }
@@ -199,8 +200,7 @@ impl Parser for PostfixParser {
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
         let complete = self.table.as_mut().is_none_or(|table| table.end(found));
-        verdict(Act::List, command, exit, account)?;
-        self.malformed.verdict(Kind::Postfix)?;
+        self.malformed.verdict(Kind::Postfix, verdict(Act::List, command, exit, account))?;
         if complete { Ok(()) } else { Err(Trouble::BrokenOff { mta: Kind::Postfix, lines: self.lines }) }
     }
 }
@@ -280,9 +280,12 @@ struct Table {
 
 impl Table {
     fn line(&mut self, line: &str, clock: &Clock, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+        if self.closed {
+            return false;
+        }
         if line == "Mail queue is empty" {
-            self.closed = true;
-            return true;
+            self.closed = self.read == 0 && self.message.is_none();
+            return self.closed;
         }
         if line.is_empty() {
             self.close_message(found);

@@ -119,6 +119,7 @@ impl Mta for Sendmail {
             act: Act::Flush,
             account: account.clone(),
             program: self.program.clone(),
+            configured: false,
             words: "You do not have permission to process the queue".into(),
         })
     }
@@ -405,13 +406,12 @@ impl Parser for SendmailParser {
         match self.refusal.take() {
             Some(Refusal::NotPermitted(words)) => {
                 let (account, program) = (account.clone(), command.program());
-                return Err(Trouble::NotPermitted { mta, act: Act::List, account, program, words });
+                return Err(Trouble::NotPermitted { mta, act: Act::List, account, program, words, configured: false });
             }
             Some(Refusal::NoPrivileges(words)) => return Err(Trouble::NoNewPrivileges { mta, words }),
             None => {}
         }
-        exit.verdict(command)?;
-        self.malformed.verdict(mta)?;
+        self.malformed.verdict(mta, exit.verdict(command))?;
         if let Some(partial) = self.partial.take() {
             return Err(partial);
         }

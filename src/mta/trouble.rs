@@ -55,19 +55,11 @@ pub enum Trouble {
         act: Act,
         /// The user this program runs as.
         account: Account,
-        /// The program that was asked.
+        /// The mail server's own program for it.
         program: PathBuf,
+        /// Whether the configuration names another command.
+        configured: bool,
         /// What the mail server said.
-        words: String,
-    },
-    /// A command of the configuration was refused.
-    #[error("{command}, which the configuration names, was refused for the user {}: “{words}”.", .account.name)]
-    CommandRefused {
-        /// The command line.
-        command: String,
-        /// The user this program runs as.
-        account: Account,
-        /// What was said.
         words: String,
     },
     /// `no_new_privs` kept the mail server's set-id program from its rights.
@@ -190,11 +182,13 @@ impl Act {
 }
 
 impl Trouble {
-    /// The same, of a command that the configuration names: what the mail server's own command needs says nothing
-    /// about that one.
-    pub fn of_configured(self, command: String) -> Trouble {
+    /// The same, of a command that the configuration names in place of the mail server's own `program`. A rule is
+    /// for that one: what the configuration names may be a shell, or sudo itself.
+    pub fn of_configured(self, own: PathBuf) -> Trouble {
         match self {
-            Trouble::NotPermitted { account, words, .. } => Trouble::CommandRefused { command, account, words },
+            Trouble::NotPermitted { mta, act, account, words, .. } => {
+                Trouble::NotPermitted { mta, act, account, words, program: own, configured: true }
+            }
             other => other,
         }
     }
@@ -211,9 +205,7 @@ impl Trouble {
     pub fn status(&self) -> Status {
         match self {
             Trouble::NoMta { .. } | Trouble::NotInstalled(_) | Trouble::Unsupported(_) => Status::Missing,
-            Trouble::NotPermitted { .. } | Trouble::CommandRefused { .. } | Trouble::NoNewPrivileges { .. } => {
-                Status::Denied
-            }
+            Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
             Trouble::NotRunning { .. } => Status::Down,
             Trouble::TooSlow { .. } => Status::Timeout,
             Trouble::NotStarted { .. }
@@ -227,6 +219,17 @@ impl Trouble {
 
     /// What to do about it, to be pasted where it can be.
     pub fn remedy(&self) -> String {
+        let remedy = self.plain_remedy();
+        match self {
+            Trouble::NotPermitted { configured: true, mta, .. } if *mta != Kind::Postfix => format!(
+                "{remedy}. Then take the command out of [mta] in the configuration: a rule for the mail server's own \
+                 command is found by itself"
+            ),
+            _ => remedy,
+        }
+    }
+
+    fn plain_remedy(&self) -> String {
         match self {
             Trouble::NoMta { .. } => "Install a mail server, or name its command in /etc/bartleby.toml: \
                  [mta] kind = \"postfix\", list_command = [\"/path/to/postqueue\", \"-j\"]"
@@ -267,11 +270,6 @@ impl Trouble {
             Trouble::NotPermitted { account, program, .. } => {
                 format!("Only root may ask OpenSMTPD. {}", rule(account, &["show queue", "schedule all", "show routes", "^resume route [0-9]+$"], program))
             }
-            Trouble::CommandRefused { account, .. } => format!(
-                "Let {} run that very command, or take it out of the configuration: then the mail server's own command is \
-                 used, and a rule for it in /etc/sudoers.d/bartleby or /etc/doas.conf is found by itself.",
-                account.name
-            ),
             Trouble::NoNewPrivileges { .. } if !system::has_no_new_privileges() => "Look at its program: either its \
                  set-user-id or set-group-id bit is lost, or its filesystem is mounted nosuid (findmnt -T). Under a \
                  sandbox that can't be seen from here (a web server's unit with NoNewPrivileges=yes): systemctl edit \

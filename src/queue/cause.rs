@@ -66,11 +66,14 @@ impl Cause {
             ),
             (Cause::BrokenOff, &["lost connection", "connection reset", "broken pipe", "premature close"]),
             (Cause::Tls, &["tls ", "starttls ", "certificate "]),
-            (Cause::Busy, &["421 ", "try again later", "too many connections", "too busy"]),
+            (Cause::Busy, &["421 ", "too many connections", "too busy"]),
         ];
         let words = plain_words(reason);
         let says = |sign: &&str| words.match_indices(*sign).any(|(at, _)| words[..at].ends_with(' '));
-        SIGNS.into_iter().find(|(_, signs)| signs.iter().any(says)).map(|(cause, _)| cause)
+        // Words behind a reply code are the destination's own: "host not found" is then what it thinks of the sender.
+        let is_reply = words.split(' ').any(|word| word.len() == 3 && matches!(word.parse(), Ok(400..=599)));
+        let tells = |cause: Cause| !is_reply || matches!(cause, Cause::Greylisted | Cause::MailboxFull | Cause::Busy);
+        SIGNS.into_iter().find(|(cause, signs)| tells(*cause) && signs.iter().any(says)).map(|(cause, _)| cause)
     }
 
     /// The cause in a word or two, for a list.
@@ -178,6 +181,10 @@ mod tests {
             ),
             ("TLS is required, but was not offered by host mx.example.com[192.0.2.1]", Some(Cause::Tls)),
             ("421 4.7.0 Try again later, closing connection.", Some(Cause::Busy)),
+            ("450 4.1.8 Sender address rejected: Host not found", None),
+            ("450 4.3.0 policy lookup timed out", None),
+            ("450 4.7.1 certificate verification needed", None),
+            ("451 4.7.1 Please try again later", None),
             ("mail transport unavailable", None),
             ("", None),
         ] {

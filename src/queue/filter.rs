@@ -23,6 +23,11 @@ impl Filter {
         *self == Filter::default()
     }
 
+    /// Whether it looks into reasons.
+    pub fn reads_reasons(&self) -> bool {
+        self.reason.is_some() || self.text.is_some()
+    }
+
     /// Whether the message is one that was asked for.
     pub fn matches(&self, message: &Message<'_>) -> bool {
         self.state.is_none_or(|state| state == message.state)

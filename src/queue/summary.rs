@@ -8,12 +8,16 @@ use super::{Cause, Message, State};
 /// what is older.
 pub const AGE_LIMITS: [i64; 9] = [5, 10, 20, 40, 80, 160, 320, 640, 1280];
 
-/// How many destinations and how many reasons are counted one by one; further ones are counted
-/// together.
+/// How many destinations and how many reasons are counted one by one at a time. Where there are more, the smaller
+/// half of them goes to "other", and those that are large or frequent stay: what is told of one by one is then
+/// what was counted since, at the least, and the sum is always right.
 const DISTINCT_LIMIT: usize = 2048;
 
 /// The most bytes that the names of these may take: strangers choose them.
 const NAMES_LIMIT: usize = 1024 * 1024;
+
+/// A longer one counts with the others.
+const LONGEST_NAME: usize = 64 * 1024;
 
 /// Totals over a queue.
 #[derive(Clone, Debug, Default)]
@@ -33,9 +37,7 @@ pub struct Summary {
     states: [u64; State::ALL.len()],
     recipients_in: [u64; State::ALL.len()],
     destinations: Counters<Counts>,
-    other_destinations: Counts,
     reasons: Counters<ReasonCount>,
-    other_reasons: u64,
     now: i64,
 }
 
@@ -78,7 +80,43 @@ struct Counts {
 #[derive(Clone, Debug, Default)]
 struct ReasonCount {
     recipients: u64,
-    cause: Option<Cause>,
+    cause: Option<Option<Cause>>,
+}
+
+/// What is counted under a name.
+trait Tally: Default {
+    /// By which the larger half is told.
+    fn recipients(&self) -> u64;
+
+    /// Adds what was counted under another name.
+    fn merge(&mut self, other: &Self);
+}
+
+impl Tally for ReasonCount {
+    fn recipients(&self) -> u64 {
+        self.recipients
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.recipients += other.recipients;
+    }
+}
+
+impl Tally for Counts {
+    fn recipients(&self) -> u64 {
+        self.recipients
+    }
+
+    fn merge(&mut self, other: &Counts) {
+        self.recipients += other.recipients;
+        self.messages += other.messages;
+        for (mine, theirs) in self.ages.iter_mut().zip(other.ages) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.causes.iter_mut().zip(other.causes) {
+            *mine += theirs;
+        }
+    }
 }
 
 impl Counts {
@@ -93,17 +131,6 @@ impl Counts {
         if self.last_message != message {
             self.last_message = message;
             self.messages += 1;
-        }
-    }
-
-    fn merge(&mut self, other: &Counts) {
-        self.recipients += other.recipients;
-        self.messages += other.messages;
-        for (mine, theirs) in self.ages.iter_mut().zip(other.ages) {
-            *mine += theirs;
-        }
-        for (mine, theirs) in self.causes.iter_mut().zip(other.causes) {
-            *mine += theirs;
         }
     }
 
@@ -143,23 +170,17 @@ impl Summary {
             self.recipients += 1;
             self.recipients_in[message.state as usize] += 1;
             let cause = recipient.reason.as_deref().and_then(|reason| self.add_reason(reason));
-            self.destinations
-                .of(recipient.domain(), str::to_ascii_lowercase)
-                .unwrap_or(&mut self.other_destinations)
-                .add(self.messages, bucket, cause);
+            self.destinations.of(recipient.domain(), str::to_ascii_lowercase).add(self.messages, bucket, cause);
         }
     }
 
     fn add_reason(&mut self, reason: &str) -> Option<Cause> {
-        let Some(known) = self.reasons.of(reason, str::to_owned) else {
-            self.other_reasons += 1;
-            return Cause::of(reason);
-        };
-        if known.recipients == 0 {
-            known.cause = Cause::of(reason);
-        }
+        let known = self.reasons.of(reason, str::to_owned);
         known.recipients += 1;
-        known.cause
+        if reason.len() > LONGEST_NAME {
+            return Cause::of(reason);
+        }
+        *known.cause.get_or_insert_with(|| Cause::of(reason))
     }
 
     /// Size of all messages in bytes, of those whose size is known; `None` where the mail server tells none.
@@ -182,11 +203,13 @@ impl Summary {
     pub fn destinations(&self, limit: usize) -> Vec<Destination> {
         let mut all: Vec<_> = self.destinations.named.iter().collect();
         all.sort_by(|(a_name, a), (b_name, b)| b.recipients.cmp(&a.recipients).then_with(|| a_name.cmp(b_name)));
-        let mut other = self.other_destinations.clone();
+        let mut other = self.destinations.other.clone();
         all.iter().skip(limit).for_each(|(_, counts)| other.merge(counts));
         let mut list: Vec<_> =
             all.into_iter().take(limit).map(|(name, counts)| counts.clone().named(Some(name.clone()))).collect();
         if other.recipients > 0 {
+            // A message for several of them was counted at each.
+            other.messages = other.messages.min(self.messages);
             list.push(other.named(None));
         }
         list
@@ -196,7 +219,8 @@ impl Summary {
     pub fn reasons(&self, limit: usize) -> Vec<Reason> {
         let mut all: Vec<_> = self.reasons.named.iter().collect();
         all.sort_by(|(a_text, a), (b_text, b)| b.recipients.cmp(&a.recipients).then_with(|| a_text.cmp(b_text)));
-        let other = self.other_reasons + all.iter().skip(limit).map(|(_, count)| count.recipients).sum::<u64>();
+        let other =
+            self.reasons.other.recipients + all.iter().skip(limit).map(|(_, count)| count.recipients).sum::<u64>();
         let named = all
             .into_iter()
             .take(limit)
@@ -210,29 +234,48 @@ impl Summary {
     }
 }
 
-/// Counters by name, as many as may be.
+/// Counters by name, as many as may be, and one for all others.
 #[derive(Clone, Debug, Default)]
 struct Counters<V> {
     named: HashMap<String, V>,
+    other: V,
     /// What the names take, in bytes.
     length: usize,
 }
 
-impl<V: Default> Counters<V> {
-    /// The counter of `name`, which may be new, or `None` when there is no room for it. `key` makes the form
-    /// under which a name is kept; the common case, a name that is kept as it stands, takes no allocation.
-    fn of(&mut self, name: &str, key: impl Fn(&str) -> String) -> Option<&mut V> {
+impl<V: Tally> Counters<V> {
+    /// The counter for `name`, which may be new; that of the others where the name is too long to be kept. `key`
+    /// makes the form under which a name is kept; the common case, one that is kept as it stands, takes no allocation.
+    fn of(&mut self, name: &str, key: impl Fn(&str) -> String) -> &mut V {
         if !self.named.contains_key(name) {
             let key = key(name);
+            if key.len() > LONGEST_NAME {
+                return &mut self.other;
+            }
             if !self.named.contains_key(&key) {
                 if self.named.len() >= DISTINCT_LIMIT || self.length + key.len() > NAMES_LIMIT {
-                    return None;
+                    self.keep_the_larger_half();
                 }
                 self.length += key.len();
             }
-            return Some(self.named.entry(key).or_default());
+            return self.named.entry(key).or_default();
         }
-        self.named.get_mut(name)
+        match self.named.get_mut(name) {
+            Some(known) => known,
+            None => &mut self.other,
+        }
+    }
+
+    fn keep_the_larger_half(&mut self) {
+        let mut all: Vec<_> = self.named.drain().collect();
+        all.sort_unstable_by(|(a_name, a), (b_name, b)| {
+            b.recipients().cmp(&a.recipients()).then_with(|| a_name.cmp(b_name))
+        });
+        for (_, smaller) in all.split_off(all.len() / 2) {
+            self.other.merge(&smaller);
+        }
+        self.length = all.iter().map(|(name, _)| name.len()).sum();
+        self.named = all.into_iter().collect();
     }
 }
 
@@ -282,7 +325,7 @@ mod tests {
         for n in 0..DISTINCT_LIMIT + 500 {
             summary.add(&message(0, &[(&format!("a@d{n}.example"), &format!("reason {n}"))]));
         }
-        assert_eq!(summary.destinations.named.len(), DISTINCT_LIMIT);
+        assert!(summary.destinations.named.len() <= DISTINCT_LIMIT);
         let destinations = summary.destinations(100);
         assert_eq!(destinations.len(), 101);
         assert_eq!(destinations.iter().map(|d| d.recipients).sum::<u64>(), summary.recipients);
@@ -290,14 +333,33 @@ mod tests {
     }
 
     #[test]
+    fn what_many_wait_for_is_found_behind_any_number_of_others() {
+        let mut summary = Summary::new(0);
+        for n in 0..DISTINCT_LIMIT * 3 {
+            summary.add(&message(0, &[(&format!("a@junk{n}.example"), &format!("junk {n}"))]));
+            if n % 3 == 0 {
+                summary.add(&message(0, &[("a@example.org", "often")]));
+            }
+        }
+        (0..5000).for_each(|_| summary.add(&message(0, &[("a@example.com", "Connection refused")])));
+        let domains: Vec<_> = summary.destinations(2).into_iter().map(|of| (of.domain, of.recipients)).collect();
+        assert_eq!(domains[0], (Some("example.com".into()), 5000));
+        assert_eq!(domains[1], (Some("example.org".into()), DISTINCT_LIMIT as u64), "never among the smaller half");
+        assert_eq!(summary.reasons(1)[0].reason.as_deref(), Some("Connection refused"));
+        assert_eq!(summary.destinations(100).iter().map(|of| of.recipients).sum::<u64>(), summary.recipients);
+        assert_eq!(summary.reasons(100).iter().map(|of| of.recipients).sum::<u64>(), summary.recipients);
+    }
+
+    #[test]
     fn long_reasons_take_no_more_room_than_short_ones() {
         let mut summary = Summary::new(0);
-        let long = "x".repeat(NAMES_LIMIT / 3);
-        for n in 0..10 {
-            summary.add(&message(0, &[("a@example.com", &format!("{n} {long}"))]));
+        for long in ["x".repeat(LONGEST_NAME - 10), "x".repeat(LONGEST_NAME + 10)] {
+            for n in 0..40 {
+                summary.add(&message(0, &[("a@example.com", &format!("{n} {long}"))]));
+                assert!(summary.reasons.named.keys().map(String::len).sum::<usize>() <= NAMES_LIMIT);
+            }
         }
-        assert_eq!(summary.reasons.named.len(), 2);
-        assert_eq!(summary.reasons(10).iter().map(|r| r.recipients).sum::<u64>(), 10);
+        assert_eq!(summary.reasons(10).iter().map(|r| r.recipients).sum::<u64>(), 80);
     }
 
     #[test]

@@ -78,6 +78,9 @@ impl<W: Write> Streamed for Json<W> {
         self.field("filesystems", &report.filesystems)?;
         self.field("primary", &report.outlook.primaries)?;
         self.field("dns", &json!({"domains": report.outlook.domains, "faults": report.outlook.faults}))?;
+        if let Some(note) = report.note {
+            self.field("note", &note)?;
+        }
         self.field("advice", &sentences::advice(report))?;
         self.field(
             "flush",
@@ -85,6 +88,7 @@ impl<W: Write> Streamed for Json<W> {
                 "allowed": report.flush.possible.is_ok(),
                 "wait_seconds": report.flush.wait_seconds,
                 "under_way": report.flush.under_way,
+                "unguarded": report.flush.unguarded,
                 "last": report.flush.last().map(flush),
                 "followed": report.followed.as_ref().map(|(of, outcome)| flush(&Flush { outcome: Some(outcome.clone()), ..of.clone() })),
                 "log": report.flush.log.iter().map(flush).collect::<Vec<_>>(),

@@ -36,6 +36,8 @@ pub struct Report {
     pub listing: Listing,
     /// The page that was asked for, and how many messages there are to choose from.
     pub selection: Option<(Window, u64)>,
+    /// What is to be said of the reasons, where the mail server's listing holds none.
+    pub note: Option<&'static str>,
     /// Why the messages' reasons are not told, where the mail server has them but keeps them.
     pub unexplained: Option<Trouble>,
     /// The filesystems, the queue's first.
@@ -58,6 +60,7 @@ impl Report {
             user: context.account.name.clone(),
             filesystems: disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk),
             flush: Readiness::find(context, &listing.facts),
+            note: None,
             unexplained: None,
             outlook: Outlook::default(),
             followed: None,

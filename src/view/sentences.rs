@@ -12,15 +12,17 @@ const NAMED: usize = 3;
 
 /// The state of the queue: one sentence, and more where there is more to tell.
 pub struct Sentences {
-    /// The sentence to read first.
-    pub headline: String,
+    /// The sentence to read first: up to a foreign name, that name, and what follows.
+    pub headline: [String; 3],
     /// One a destination, when there are several.
     pub details: Vec<Detail>,
 }
 
 /// What waits for one destination.
 pub struct Detail {
-    /// The sentence.
+    /// The domain.
+    pub name: String,
+    /// What is said of it.
     pub text: String,
     /// Its mail, where that can be run alone.
     pub run: Option<Target>,
@@ -34,22 +36,19 @@ impl Sentences {
         let complete = report.listing.trouble.is_none();
         if summary.messages == 0 {
             let headline = if complete { "The queue is empty." } else { "Whether mail waits here is not known." };
-            return Sentences { headline: headline.into(), details: Vec::new() };
+            return Sentences { headline: [headline.into(), String::new(), String::new()], details: Vec::new() };
         }
         let held = summary.state(State::Held);
         let destinations = summary.destinations(NAMED);
         let several = destinations.len() > 1;
-        let mut parts = vec![format!(
-            "{}{} for {}",
-            if complete { "" } else { "At least " },
-            waiting(summary.messages),
-            match destinations.as_slice() {
-                [only] => name(only),
-                [] if summary.delivered > 0 => "nobody any more: all recipients have their copy".into(),
-                [] => "recipients that the mail server does not tell".into(),
-                [first, ..] => format!("{} and others", name(first)),
-            }
-        )];
+        let before = format!("{}{} for ", if complete { "" } else { "At least " }, waiting(summary.messages));
+        let (first, others) = match destinations.as_slice() {
+            [] if summary.delivered > 0 => ("nobody any more: all recipients have their copy".into(), ""),
+            [] => ("recipients that the mail server does not tell".into(), ""),
+            [only] => (name(only), ""),
+            [first, ..] => (name(first), " and others"),
+        };
+        let mut parts = vec![others.to_owned()];
         parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", duration(report.age(oldest)))));
         let passed_over = if report.passed_over() > 0 { ", which a queue run passes over" } else { "" };
         if held == summary.messages {
@@ -60,9 +59,15 @@ impl Sentences {
             parts.extend(only.cause.map(|cause| cause.phrase().to_owned()));
         }
         let details = destinations.iter().filter(|_| several).map(detail).collect();
-        Sentences { headline: format!("{}.", parts.join("; ")), details }
+        Sentences { headline: [before, first, format!("{}.", parts.join("; "))], details }
     }
 }
+
+/// Of a filter that could not look at what it was to look at.
+pub const BLIND: &str = "This mail server's listing does not hold reasons, so the filter could not look at them.";
+
+/// Of a listing without them, where nothing else may be asked.
+pub const NO_REASONS: &str = "This mail server's listing does not tell why messages wait.";
 
 /// The one thing to know before the queue is run, where something waits: whether the primary takes mail.
 pub fn advice(report: &Report) -> Option<String> {
@@ -101,7 +106,8 @@ fn waiting(messages: u64) -> String {
 fn detail(destination: &Destination) -> Detail {
     let cause = destination.cause.map(|cause| format!("; {}", cause.phrase())).unwrap_or_default();
     Detail {
-        text: format!("{}: {}{cause}", name(destination), count(destination.recipients, "recipient", "recipients")),
+        name: name(destination),
+        text: format!("{}{cause}", count(destination.recipients, "recipient", "recipients")),
         run: destination
             .domain
             .clone()

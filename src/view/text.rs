@@ -66,9 +66,9 @@ impl<W: Write> Streamed for Text<W> {
             writeln!(self.out, "ERROR: {}\nREMEDY: {}", printable(&trouble.to_string()), trouble.remedy())?;
         }
         let sentences = Sentences::of(report);
-        writeln!(self.out, "{}", printable(&sentences.headline))?;
+        writeln!(self.out, "{}", printable(&sentences.headline.concat()))?;
         for detail in &sentences.details {
-            writeln!(self.out, "  {}", printable(&detail.text))?;
+            writeln!(self.out, "  {}: {}", printable(&detail.name), detail.text)?;
         }
         if listing.summary.messages > 0 {
             writeln!(
@@ -89,6 +89,12 @@ impl<W: Write> Streamed for Text<W> {
                 flush.number,
                 printable(&sentences::outcome(report, flush, outcome))
             )?;
+        }
+        if let Some(reason) = &report.flush.unguarded {
+            writeln!(self.out, "Cool-down and log of queue runs are off: {}.", printable(reason))?;
+        }
+        if let Some(note) = report.note {
+            writeln!(self.out, "{note}")?;
         }
         if let Some(trouble) = &report.unexplained {
             writeln!(self.out, "{}", printable(&trouble.to_string()))?;

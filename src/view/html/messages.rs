@@ -26,6 +26,7 @@ pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup 
             @if !asked.filter.is_empty() {
                 p { (count(matched, "message matches", "messages match")) ". " a href="?" { "Show all" } }
             }
+            @if let Some(note) = report.note { p { (note) } }
             @if rows.is_empty() && matched > 0 {
                 p { "There is no page " (window.page) ". " a href=(links::page(asked, window.pages(matched))) { "To the last page" } }
             }
@@ -79,8 +80,8 @@ fn row(report: &Report, message: &Message<'_>) -> Markup {
             @if is_sized(report) { td.size { @if let Some(size) = message.size { (unbroken(&bytes(size))) } @else { "?" } } }
             td.state {
                 (message.state.as_str())
-                @if message.mta_state != message.state.as_str() { " (" (printable(&message.mta_state)) ")" }
-                " " code { (printable(&message.id)) }
+                @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
+                " " code { bdi { (printable(&message.id)) } }
                 @if let Some(target) = run(report, message) {
                     " " a href=(links::flush(&target)) rel="nofollow" { "run" }
                 }

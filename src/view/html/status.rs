@@ -21,12 +21,13 @@ pub fn status(report: &Report, tone: Tone, asked: &Asked) -> Markup {
     let sentences = Sentences::of(report);
     html! {
         section class={"status " (tone.class())} aria-label="State of the queue" {
-            p.headline { (printable(&sentences.headline)) }
+            @let [before, name, after] = &sentences.headline;
+            p.headline { (before) @if !name.is_empty() { bdi { (printable(name)) } } (after) }
             @if !sentences.details.is_empty() {
                 ul {
                     @for detail in &sentences.details {
                         li {
-                            (printable(&detail.text))
+                            bdi { (printable(&detail.name)) } ": " (detail.text)
                             @if let Some(target) = detail.run.as_ref().filter(|_| report.flush.parts && report.flush.is_offered()) {
                                 " " a href=(links::flush(target)) rel="nofollow" { "run" }
                             }
@@ -97,7 +98,8 @@ fn flush(report: &Report) -> Markup {
                     (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
                 } @else {
                     a.action href="?flush" rel="nofollow" { "Run the queue now" }
-                    " Tries to deliver everything at once."
+                    @if report.passed_over() > 0 { " Tries to deliver at once whatever is not held." }
+                    @else { " Tries to deliver everything at once." }
                     @if report.outlook.primaries.is_empty() { " Do it when the primary is back." }
                 }
             },
@@ -121,7 +123,7 @@ fn flush(report: &Report) -> Markup {
 /// What is wrong, and what to do about it.
 pub fn told(trouble: &Trouble) -> Markup {
     html! {
-        p { (printable(&trouble.to_string())) }
+        p { bdi { (printable(&trouble.to_string())) } }
         (remedy(&trouble.remedy()))
     }
 }

@@ -1,0 +1,198 @@
+//! `bartleby check`, by the conventions of the monitoring plugins (Nagios, Icinga): one line, performance data, and
+//! an exit status of 0 (OK), 1 (WARNING), 2 (CRITICAL) or 3 (UNKNOWN).
+
+use std::str::FromStr;
+
+use crate::disk::Level;
+use crate::view::Report;
+use crate::view::words::{bytes, count, printable, short_duration};
+
+/// How bad it is, the worst last but for what is not known, which is less bad than what is known to be so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing to see.
+    #[default]
+    Ok,
+    /// It could not be found out.
+    Unknown,
+    /// Somebody should look.
+    Warning,
+    /// Somebody must look.
+    Critical,
+}
+
+impl Severity {
+    /// The exit status.
+    pub fn code(self) -> u8 {
+        match self {
+            Severity::Ok => 0,
+            Severity::Warning => 1,
+            Severity::Critical => 2,
+            Severity::Unknown => 3,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Severity::Ok => "OK",
+            Severity::Warning => "WARNING",
+            Severity::Critical => "CRITICAL",
+            Severity::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+/// A threshold range of the plugin guidelines: `10` (alert outside of 0 to 10), `10:`, `~:10`, `10:20`, `@10:20`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Range {
+    text: String,
+    start: f64,
+    end: f64,
+    inside: bool,
+}
+
+impl Range {
+    fn alerts(&self, value: f64) -> bool {
+        (self.start..=self.end).contains(&value) == self.inside
+    }
+}
+
+impl FromStr for Range {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("“{text}” is no threshold such as 10, 10:20 or @10:20");
+        let (bounds, inside) = text.strip_prefix('@').map_or((text, false), |bounds| (bounds, true));
+        let (start, end) = bounds.split_once(':').unwrap_or(("0", bounds));
+        if bounds.is_empty() {
+            return Err(wrong());
+        }
+        let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite()).ok_or_else(wrong);
+        let start = if start == "~" { f64::NEG_INFINITY } else { number(start)? };
+        let end = if end.is_empty() { f64::INFINITY } else { number(end)? };
+        if start > end { Err(wrong()) } else { Ok(Range { text: text.to_owned(), start, end, inside }) }
+    }
+}
+
+/// What is compared with the queue; ages in seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Thresholds {
+    /// Messages, `-w`.
+    pub warning: Option<Range>,
+    /// Messages, `-c`.
+    pub critical: Option<Range>,
+    /// Age of the oldest message, `--age-warning`.
+    pub age_warning: Option<Range>,
+    /// Age of the oldest message, `--age-critical`.
+    pub age_critical: Option<Range>,
+}
+
+/// An age such as `90`, `5m`, `2h` or `1d` as a threshold range in seconds.
+///
+/// # Errors
+/// That it is none.
+pub fn age_range(text: &str) -> Result<Range, String> {
+    let (number, factor) = match text.char_indices().last() {
+        Some((end, 's')) => (&text[..end], 1),
+        Some((end, 'm')) => (&text[..end], 60),
+        Some((end, 'h')) => (&text[..end], 3600),
+        Some((end, 'd')) => (&text[..end], 86_400),
+        _ => return text.parse(),
+    };
+    let number: u32 = number.parse().map_err(|_| format!("“{text}” is no age such as 90, 5m, 2h or 1d"))?;
+    (u64::from(number) * factor).to_string().parse()
+}
+
+/// The line to print, and how bad it is. A listing that failed is UNKNOWN, never OK.
+pub fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
+    let listing = &report.listing;
+    let summary = &listing.summary;
+    if let Some(trouble) = &listing.trouble {
+        let text = printable(&format!("{trouble} {}", trouble.remedy())).replace('|', "/");
+        return (Severity::Unknown, format!("BARTLEBY UNKNOWN - {text}"));
+    }
+    let age = summary.oldest.map_or(0, |oldest| report.age(oldest));
+    let judge = |value: f64, warning: &Option<Range>, critical: &Option<Range>| {
+        let alerts = |range: &Option<Range>| range.as_ref().is_some_and(|range| range.alerts(value));
+        match (alerts(critical), alerts(warning)) {
+            (true, _) => Severity::Critical,
+            (_, true) => Severity::Warning,
+            _ => Severity::Ok,
+        }
+    };
+    let mut worst = judge(summary.messages as f64, &thresholds.warning, &thresholds.critical).max(judge(
+        age as f64,
+        &thresholds.age_warning,
+        &thresholds.age_critical,
+    ));
+    let mut told = vec![format!("{} in the queue", count(summary.messages, "message", "messages"))];
+    if summary.oldest.is_some() {
+        told.push(format!("the oldest for {}", short_duration(age)));
+    }
+    let text = |range: &Option<Range>| range.as_ref().map(|range| range.text.clone()).unwrap_or_default();
+    let mut data = vec![
+        format!("messages={};{};{};0", summary.messages, text(&thresholds.warning), text(&thresholds.critical)),
+        format!("recipients={};;;0", summary.recipients),
+        format!("age={age}s;{};{};0", text(&thresholds.age_warning), text(&thresholds.age_critical)),
+    ];
+    data.extend(summary.bytes().map(|bytes| format!("size={bytes}B;;;0")));
+    for filesystem in &report.filesystems {
+        let severity = match filesystem.level {
+            Level::Ok => Severity::Ok,
+            Level::Warning => Severity::Warning,
+            Level::Critical => Severity::Critical,
+            Level::Unknown => Severity::Unknown,
+        };
+        worst = worst.max(severity);
+        let mount = printable(&filesystem.mount);
+        let usage = &filesystem.usage;
+        match (severity, usage.bytes_available, usage.inodes_available) {
+            (Severity::Ok, ..) => {}
+            (Severity::Unknown, ..) => told.push(format!("{mount} does not answer")),
+            (_, Some(free), Some(inodes)) => told.push(format!("{mount} has {} and {inodes} inodes left", bytes(free))),
+            (_, Some(free), None) => told.push(format!("{mount} has {} left", bytes(free))),
+            _ => told.push(format!("{mount} is short of room")),
+        }
+        if let (Some(free), Some(all)) = (usage.bytes_available, usage.bytes) {
+            let label = filesystem.mount.replace(['\'', '='], "_");
+            data.push(format!("'free {}'={free}B;;;0;{all}", printable(&label)));
+        }
+    }
+    let line = format!("BARTLEBY {} - {}", worst.word(), told.join(", ").replace('|', "/"));
+    (worst, format!("{line} | {}", data.join(" ").replace('|', "_")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_alert_as_the_guidelines_say() {
+        for (text, quiet, alerting) in [
+            ("10", &[0.0, 10.0][..], &[-1.0, 10.5][..]),
+            ("10:", &[10.0, 1e9], &[9.0]),
+            ("~:10", &[-5.0, 10.0], &[11.0]),
+            ("10:20", &[10.0, 20.0], &[9.0, 21.0]),
+            ("@10:20", &[9.0, 21.0], &[10.0, 20.0]),
+        ] {
+            let range: Range = text.parse().unwrap();
+            assert!(quiet.iter().all(|value| !range.alerts(*value)), "{text}");
+            assert!(alerting.iter().all(|value| range.alerts(*value)), "{text}");
+        }
+        for text in ["", "x", "20:10", "@", "1:2:3", "inf", "nan"] {
+            assert!(text.parse::<Range>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ages_have_units() {
+        let seconds = |text| age_range(text).unwrap().text;
+        assert_eq!(
+            [seconds("90"), seconds("5m"), seconds("2h"), seconds("1d"), seconds("@1:2")],
+            ["90", "300", "7200", "86400", "@1:2"]
+        );
+        for text in ["h", "-5m", "1.5h", "5 m", "5w"] {
+            assert!(age_range(text).is_err(), "{text}");
+        }
+    }
+}
