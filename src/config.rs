@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::mta::Kind;
+use crate::queue::Mask;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
 pub const DEFAULT_PATH: &str = "/etc/bartleby.toml";
@@ -31,6 +32,8 @@ pub struct Config {
     pub disk: DiskConfig,
     /// `[primary]`
     pub primary: PrimaryConfig,
+    /// `[privacy]`
+    pub privacy: PrivacyConfig,
     /// `[state]`
     pub state: StateConfig,
     /// The file that this was read from; `None` where there is none.
@@ -121,6 +124,14 @@ pub struct PrimaryConfig {
     pub hosts: Vec<String>,
     /// The domains whose mail is spooled here.
     pub domains: Vec<String>,
+}
+
+/// `[privacy]`: what is not shown of addresses.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrivacyConfig {
+    /// What is hidden, for a screen that many see.
+    pub mask: Option<Mask>,
 }
 
 /// `[state]`: what is remembered between requests.

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod doctor;
 pub mod flush;
 pub mod gateway;
+pub mod history;
 pub mod listing;
 pub mod mta;
 pub mod outcome;

@@ -68,11 +68,15 @@ pub fn list(context: &Context, reader: Option<BorrowedFd<'_>>, found: &mut dyn F
     let summary = &mut listing.summary;
     let mut seen = Seen::default();
     let several = source.commands.len() > 1;
+    let mask = config.privacy.mask;
     let mut count_and_pass_on = |message: &Message<'_>| {
-        if !several || seen.is_new(&message.id) {
-            summary.add(message);
-            found(message);
+        if several && !seen.is_new(&message.id) {
+            return;
         }
+        let masked = mask.map(|mask| mask.hide(message));
+        let message = masked.as_ref().unwrap_or(message);
+        summary.add(message);
+        found(message);
     };
     let mut commands = source.commands.clone();
     for command in &mut commands {

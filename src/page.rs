@@ -10,12 +10,13 @@ use crate::config::{AccessConfig, Config, ConfigError};
 use crate::context::Context;
 use crate::flush::{self, Refusal};
 use crate::gateway::{self, Head, Method, Request, Stream, Unacceptable};
+use crate::history;
 use crate::listing;
 use crate::mta::trouble::{Status, Trouble};
 use crate::outcome::Followed;
 use crate::primary::Outlook;
-use crate::queue::{Message, Order, Selection, SortKey, Window};
-use crate::request::{Asked, DEFAULT_PER_PAGE, Format, Target};
+use crate::queue::{Message, Selection, Window};
+use crate::request::{Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST, Target};
 use crate::system;
 use crate::view::csv::Csv;
 use crate::view::json::{self, Json};
@@ -87,8 +88,7 @@ struct Answer<'a> {
 impl Answer<'_> {
     fn page(&self, context: &Context, asked: &Asked) {
         let window = asked.window.unwrap_or(Window { page: 1, per_page: DEFAULT_PER_PAGE });
-        let oldest_first = Order { key: SortKey::Age, reversed: true };
-        let asked = Asked { window: Some(window), order: Some(asked.order.unwrap_or(oldest_first)), ..asked.clone() };
+        let asked = Asked { window: Some(window), order: Some(asked.order.unwrap_or(OLDEST_FIRST)), ..asked.clone() };
         let Ok((report, rows)) = look(context, &asked, &mut |_| Ok(())) else { return };
         let mut head = Head::new(StatusCode::OK, Format::Html.media_type());
         if let Some((flush, outcome)) = &report.followed
@@ -264,5 +264,15 @@ pub fn look(
         () => None,
     };
     let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
-    Ok((Report { unexplained, note, followed, outlook, ..Report::gather(context, listing, selection) }, rows))
+    let mut report = Report { unexplained, note, followed, outlook, ..Report::gather(context, listing, selection) };
+    if let (Ok(store), None) = (&context.store, &report.listing.trouble) {
+        let sample = history::sample(context.clock.now, &report.listing.summary, &report.filesystems);
+        // Where there is no room for it, the page says so itself.
+        let _ = store.add_sample(&sample);
+        report.history = store.samples().unwrap_or_default();
+        // At most one a minute is kept; this one is the latest.
+        report.history.pop_if(|last| sample.taken - last.taken < 60);
+        report.history.push(sample);
+    }
+    Ok((report, rows))
 }

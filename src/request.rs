@@ -8,6 +8,9 @@ use crate::queue::{Filter, Message, Order, SortKey, State, Window};
 /// Rows a page where the request does not say.
 pub const DEFAULT_PER_PAGE: usize = 100;
 
+/// The order of the page where the request does not say.
+pub const OLDEST_FIRST: Order = Order { key: SortKey::Age, reversed: true };
+
 /// Most rows a page.
 const MAX_PER_PAGE: usize = 1000;
 

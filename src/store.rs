@@ -39,6 +39,9 @@ const PRIMARIES_KEPT: i64 = 100;
 /// For how long samples are kept, in seconds: eight days.
 const SAMPLES_KEPT: i64 = 8 * 24 * 60 * 60;
 
+/// How far samples older than a day are apart, in seconds.
+const THINNED_TO: i64 = 15 * 60;
+
 /// How long a process waits for another one to finish its entry.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -99,6 +102,8 @@ pub struct Sample {
     pub recipients: u64,
     /// Bytes; `None` where the mail server tells no sizes.
     pub bytes: Option<u64>,
+    /// Bytes free on the filesystem of the queue.
+    pub free: Option<u64>,
 }
 
 /// A folder of our own.
@@ -392,24 +397,36 @@ impl Store {
         self.with_log(|log| log.execute("UPDATE primary_host SET back = 0 WHERE back", []).map(|_| ()))
     }
 
-    /// Takes note of how much waits, and drops what is older than [`SAMPLES_KEPT`].
+    /// Takes note of how much waits: of one sample a minute, after a day of one each [`THINNED_TO`], and none older
+    /// than [`SAMPLES_KEPT`].
     ///
     /// # Errors
     /// As [`Store::record`].
     pub fn add_sample(&self, sample: &Sample) -> Result<(), String> {
         self.with_log(|log| {
+            let minute = sample.taken - sample.taken.rem_euclid(60);
+            let known = "SELECT 1 FROM sample WHERE taken = ?1";
+            if log.query_row(known, [minute], |_| Ok(())).optional()?.is_some() {
+                return Ok(());
+            }
             log.execute(
-                "INSERT OR REPLACE INTO sample (taken, messages, recipients, bytes) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR REPLACE INTO sample (taken, messages, recipients, bytes, free) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![
-                    sample.taken,
+                    minute,
                     as_signed(sample.messages),
                     as_signed(sample.recipients),
-                    sample.bytes.map(as_signed)
+                    sample.bytes.map(as_signed),
+                    sample.free.map(as_signed)
                 ],
             )?;
             log.execute(
                 "DELETE FROM sample WHERE taken < ?1 OR taken > ?2",
                 [sample.taken - SAMPLES_KEPT, sample.taken],
+            )?;
+            log.execute(
+                "DELETE FROM sample WHERE taken < ?1 AND EXISTS
+                 (SELECT 1 FROM sample AS other WHERE other.taken < sample.taken AND other.taken / ?2 = sample.taken / ?2)",
+                [sample.taken - 24 * 60 * 60, THINNED_TO],
             )?;
             Ok(())
         })
@@ -421,13 +438,15 @@ impl Store {
     /// As [`Store::flushes`].
     pub fn samples(&self) -> Result<Vec<Sample>, String> {
         self.with_log(|log| {
-            let mut query = log.prepare("SELECT taken, messages, recipients, bytes FROM sample ORDER BY taken")?;
+            let mut query =
+                log.prepare("SELECT taken, messages, recipients, bytes, free FROM sample ORDER BY taken")?;
             let samples = query.query_map([], |row| {
                 Ok(Sample {
                     taken: row.get(0)?,
                     messages: as_unsigned(row.get(1)?),
                     recipients: as_unsigned(row.get(2)?),
                     bytes: row.get::<_, Option<i64>>(3)?.map(as_unsigned),
+                    free: row.get::<_, Option<i64>>(4)?.map(as_unsigned),
                 })
             })?;
             samples.collect()
@@ -521,7 +540,8 @@ CREATE TABLE IF NOT EXISTS sample (
     taken INTEGER PRIMARY KEY,
     messages INTEGER NOT NULL,
     recipients INTEGER NOT NULL,
-    bytes INTEGER
+    bytes INTEGER,
+    free INTEGER
 )";
 
 const COLUMNS: &str =
@@ -673,15 +693,18 @@ mod tests {
     fn samples_are_kept_for_some_days() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path()).unwrap();
-        let sample = |taken| Sample { taken, messages: 2, recipients: 3, bytes: None };
-        for taken in [1000, 1060, 1060, 1000 + SAMPLES_KEPT] {
-            store.add_sample(&sample(taken)).unwrap();
+        let sample = |taken| Sample { taken, messages: 2, recipients: 3, bytes: None, free: Some(9) };
+        let start = 100 * THINNED_TO;
+        for seconds in [0, 59, 60, 60, 125] {
+            store.add_sample(&sample(start + seconds)).unwrap();
         }
-        assert_eq!(store.samples(), Ok(vec![sample(1000), sample(1060), sample(1000 + SAMPLES_KEPT)]));
-        store.add_sample(&sample(1030 + SAMPLES_KEPT)).unwrap();
-        assert_eq!(store.samples().unwrap().len(), 3);
-        store.add_sample(&sample(900)).unwrap();
-        assert_eq!(store.samples(), Ok(vec![sample(900)]), "after the clock was set back, what was the future is gone");
+        assert_eq!(store.samples(), Ok(vec![sample(start), sample(start + 60), sample(start + 120)]));
+        store.add_sample(&sample(start + 2 * 24 * 60 * 60)).unwrap();
+        assert_eq!(store.samples().unwrap().len(), 2, "a day later, one of each quarter of an hour is left");
+        store.add_sample(&sample(start + 60 + SAMPLES_KEPT)).unwrap();
+        assert_eq!(store.samples().unwrap().len(), 2, "the first is too old");
+        store.add_sample(&sample(0)).unwrap();
+        assert_eq!(store.samples(), Ok(vec![sample(0)]), "after the clock was set back, what was the future is gone");
     }
 
     #[test]

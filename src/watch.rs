@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use crate::context::Context;
+use crate::disk;
 use crate::flush::{self, Refusal};
+use crate::history;
 use crate::listing;
 use crate::primary::Outlook;
 use crate::queue::State;
 use crate::request::Target;
-use crate::store::{Flush, Sample, Store};
+use crate::store::{Flush, Store};
 use crate::view::words::count;
 
 /// How long after a look the next one is due.
@@ -55,13 +57,9 @@ pub fn once(context: &Context) -> Result<String, String> {
     if let Some(trouble) = &listing.trouble {
         return Err(format!("{trouble} {}", trouble.remedy()));
     }
+    let filesystems = disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk);
     let summary = &listing.summary;
-    store.add_sample(&Sample {
-        taken: now,
-        messages: summary.messages,
-        recipients: summary.recipients,
-        bytes: summary.bytes(),
-    })?;
+    store.add_sample(&history::sample(now, summary, &filesystems))?;
     if outlook.primaries.is_empty() {
         let remedy = "name it in /etc/bartleby.toml: [primary] hosts = [\"primary.example.com\"]";
         return Err(format!("it is not known which server is the primary; {remedy}"));

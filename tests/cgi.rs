@@ -228,7 +228,7 @@ fn the_page_tells_what_goes_on_and_isolates_what_strangers_wrote() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     let page = machine.get("format=html").body;
     assert!(page.contains("21 messages wait for <bdi>example.com</bdi> and others; the oldest for "), "{page}");
-    assert!(page.contains("<bdi>example.com</bdi>: 23 recipients; the server there refuses connections"));
+    assert!(page.contains("<bdi>example.com</bdi></a>: 23 recipients; the server there refuses connections"));
     assert!(page.contains("<bdi>&quot;&lt;img src=x onerror=alert(2)&gt;&quot;@example.com</bdi>"));
     assert!(
         !page.contains("<script")
@@ -792,6 +792,173 @@ fn a_rule_is_never_for_what_the_configuration_names() {
     let answer = Machine::with_fixture("exim/as-www-data-bp").get("format=text").body;
     assert!(answer.contains("NOPASSWD: /usr/sbin/exim4 -bp, /usr/sbin/exim4 -qf"), "{answer}");
     assert!(answer.contains("Then take the command out of [mta] in the configuration"), "{answer}");
+}
+
+#[test]
+fn filters_order_and_search_are_plain_links_and_one_form() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let page = machine.get("format=html&domain=example.com&q=larry&sort=-size&per_page=5").body;
+    for part in [
+        // Each filter can be taken away alone; the others stay.
+        "href=\"?domain=example.com&amp;sort=-size&amp;per_page=5\"",
+        "href=\"?q=larry&amp;sort=-size&amp;per_page=5\"",
+        "text <bdi>“larry”</bdi> ×",
+        "domain <bdi>“example.com”</bdi> ×",
+        // The order in force is marked; a second click turns it round.
+        "aria-sort=\"descending\"><a href=\"?q=larry&amp;domain=example.com&amp;sort=size&amp;per_page=5\">Size ↓</a>",
+        "<input type=\"search\" name=\"q\" value=\"larry\">",
+        "<input type=\"hidden\" name=\"domain\" value=\"example.com\">",
+        "<option value=\"held\">held</option>",
+    ] {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    assert!(machine.get("format=html&state=held").body.contains("<option value=\"held\" selected>"));
+    // What a reason has in common leads to all of its kind.
+    let page = machine.get("format=html").body;
+    assert!(page.contains("connect to …: Connection refused</bdi></a>: 18 recipients"), "{page}");
+    let reason = machine.get("format=html&reason=Connection+refused").body;
+    assert!(reason.contains("match: ") && reason.contains("reason <bdi>“Connection refused”</bdi>"), "{reason}");
+    assert!(page.contains("aria-label=\"23 for "), "the age profile has its words");
+}
+
+#[test]
+fn one_word_tells_how_it_is_in_the_title_too() {
+    for (script, word) in
+        [("true", "Empty"), ("cat tests/fixtures/postfix/mixed-json.stdout", "Waiting"), ("echo soup", "Unknown")]
+    {
+        let script = script.replace("tests", concat!(env!("CARGO_MANIFEST_DIR"), "/tests"));
+        let page = Machine::with_lister("postfix", &script).get("format=html").body;
+        assert!(page.contains(&format!("<title>{word}")), "{page}");
+        assert!(page.contains(&format!("<p class=\"word\">{word}</p>")), "{page}");
+    }
+}
+
+#[test]
+fn how_it_went_is_drawn_from_earlier_looks() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert!(!machine.get("format=html").body.contains("How it went"), "of one look there is no line");
+    let log = rusqlite::Connection::open(machine.path("state").join("bartleby.db")).unwrap();
+    log.execute("UPDATE sample SET taken = taken - 7200, messages = 7, free = 9000000000000000", []).unwrap();
+    let page = machine.get("format=html").body;
+    assert!(page.contains("The last day: 7 then, 21 messages now, 21 at the most, 597 KiB at the most"), "{page}");
+    assert!(page.contains("<polygon points=\""), "{page}");
+}
+
+#[test]
+fn a_hundred_rows_fit_into_sixty_kilobytes() {
+    let line = r#"{"queue_name": "deferred", "queue_id": "4X7Qkk0B5bz%05d", "arrival_time": 1795433446, "message_size": 30212, "forced_expire": false, "sender": "someone.with.a.name%d@department.example.org", "recipients": [{"address": "somebody.else@example.com", "delay_reason": "connect to tuccster.example.com[192.0.2.25]:25: Connection timed out"}]}"#;
+    let script =
+        format!("awk 'BEGIN {{ for (n = 0; n < 300; n++) printf \"{}\\n\", n, n }}'", line.replace('"', "\\\""));
+    let machine = Machine::with_lister("postfix", &script);
+    let page = machine.get("format=html").body;
+    assert!(page.contains("Messages 1-100 of 300"));
+    // With links that run each message, which a configured command has not.
+    let links = 100 * "<a href=\"?flush=id%3A4X7Qkk0B5bz00000\">run</a> ".len();
+    assert!(page.len() + links <= 60_000, "{} + {links} bytes", page.len());
+    assert!(!page.contains(" src=") && !page.contains("<script") && !page.contains("@import"), "one request");
+}
+
+#[test]
+fn addresses_can_be_masked() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    machine.configure("postfix", "[privacy]\nmask = \"local-part\"");
+    for query in ["format=html", "format=json", "format=text", "format=csv"] {
+        let body = machine.get(query).body;
+        assert!(body.contains("…@example.com") && body.contains("Connection refused"), "{body}");
+        for name in ["larry", "carol@", "full@", "slow@"] {
+            assert!(!body.contains(name), "{name} in {body}");
+        }
+    }
+    machine.configure("postfix", "[privacy]\nmask = \"everything\"");
+    assert!(machine.get("format=text").body.contains("[privacy] mask: unknown variant"));
+}
+
+// What machines read.
+
+#[test]
+fn csv_has_a_line_a_recipient_and_says_when_it_is_not_all() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let answer = machine.get("format=csv");
+    assert_eq!((answer.status, answer.field("content-type")), (200, Some("text/csv; charset=utf-8; header=present")));
+    let mut lines = csv::Reader::from_reader(answer.body.as_bytes());
+    let columns = ["id", "state", "mta_state", "size", "arrival", "sender", "recipient", "delivered", "reason"];
+    assert_eq!(lines.headers().unwrap(), &csv::StringRecord::from(columns.to_vec()));
+    let rows: Vec<_> = lines.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 28);
+    assert!(rows.iter().all(|row| !row.iter().any(|field| field.starts_with(['=', '+', '-', '@']))));
+    let held = csv::Reader::from_reader(machine.get("format=csv&state=held").body.as_bytes()).records().count();
+    assert_eq!(held, 1);
+    let denied = Machine::with_fixture("postfix/denied-list").get("format=csv");
+    assert_eq!(denied.status, 503);
+    assert!(denied.body.lines().nth(1).unwrap().starts_with(",INCOMPLETE,denied,"), "{}", denied.body);
+}
+
+#[test]
+fn metrics_have_all_states_and_a_failed_listing_has_none() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let answer = machine.get("format=openmetrics");
+    assert_eq!(answer.status, 200);
+    assert!(answer.field("content-type").unwrap().starts_with("application/openmetrics-text; version=1.0.0"));
+    for line in [
+        "bartleby_up 1",
+        "bartleby_queue_messages{state=\"incoming\"} 0",
+        "bartleby_queue_messages{state=\"active\"} 0",
+        "bartleby_queue_messages{state=\"deferred\"} 20",
+        "bartleby_queue_messages{state=\"held\"} 1",
+        "bartleby_queue_recipients{state=\"deferred\"} 27",
+        "bartleby_destination_recipients{destination=\"example.com\"} 23",
+        "# TYPE bartleby_queue_oldest_age_seconds gauge",
+    ] {
+        assert!(answer.body.lines().any(|told| told == line), "no {line} in {}", answer.body);
+    }
+    assert!(answer.body.ends_with("\n# EOF\n"));
+    let empty = Machine::with_fixture("postfix/empty-json").get("format=openmetrics").body;
+    assert!(empty.contains("bartleby_up 1\n") && empty.contains("bartleby_queue_messages{state=\"deferred\"} 0\n"));
+    let denied = Machine::with_fixture("postfix/denied-list").get("format=openmetrics");
+    assert_eq!(denied.status, 200, "or it would not be taken for an answer at all");
+    assert!(denied.body.contains("bartleby_up 0\n") && !denied.body.contains("bartleby_queue"), "{}", denied.body);
+    let output = machine.command().arg("metrics").output().unwrap();
+    assert_eq!(
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("bartleby_up 1")),
+        (Some(0), true)
+    );
+    // As Prometheus asks.
+    let accept = b"application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
+    assert!(machine.ask(&[("HTTP_ACCEPT", accept)]).body.contains("bartleby_up 1"));
+}
+
+#[test]
+fn a_check_never_takes_a_failure_for_an_empty_queue() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    machine.configure("postfix", "[disk]\nwarn = \"0%\"\ncritical = \"0%\"");
+    let check = |machine: &Machine, arguments: &[&str]| {
+        let output = machine.command().arg("check").args(arguments).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    for (arguments, code, word) in [
+        (&[][..], 0, "OK"),
+        (&["-w", "20"], 1, "WARNING"),
+        (&["-w", "10", "-c", "20"], 2, "CRITICAL"),
+        (&["-w", "21", "-c", "30"], 0, "OK"),
+        (&["--age-warning", "1m"], 1, "WARNING"),
+        (&["--age-critical", "1m", "--age-warning", "30s"], 2, "CRITICAL"),
+        (&["-w", "soup"], 3, "UNKNOWN"),
+        (&["--frobnicate"], 3, "UNKNOWN"),
+    ] {
+        let (found, line) = check(&machine, arguments);
+        assert_eq!(found, code, "{arguments:?}: {line}");
+        assert!(line.starts_with(&format!("BARTLEBY {word} - ")) && line.lines().count() == 1, "{line}");
+    }
+    let (_, line) = check(&machine, &["-w", "20", "-c", "100"]);
+    assert!(line.contains(" | messages=21;20;100;0 recipients=28;;;0 age="), "{line}");
+    for fixture in ["postfix/denied-list", "postfix/down-list-www-data"] {
+        let (code, line) = check(&Machine::with_fixture(fixture), &[]);
+        assert!(code == 3 && line.starts_with("BARTLEBY UNKNOWN - Postfix "), "{line}");
+    }
+    machine.configure("postfix", "[disk]\nwarn = \"100%\"\ncritical = \"0%\"");
+    assert_eq!(check(&machine, &[]).0, 1, "the disk counts, too");
+    fs::write(machine.path("bartleby.toml"), "[soup]").unwrap();
+    assert_eq!(check(&machine, &[]).0, 3);
 }
 
 // The command line.

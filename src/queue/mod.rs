@@ -5,12 +5,16 @@
 
 mod cause;
 mod filter;
+mod mask;
+mod pattern;
 mod selection;
 mod spool;
 mod summary;
 
 pub use cause::Cause;
 pub use filter::Filter;
+pub use mask::Mask;
+pub use pattern::{common_part, pattern};
 pub use selection::{Order, Selection, SortKey, Window};
 pub use summary::{AGE_LIMITS, Destination, Reason, Summary};
 
@@ -137,7 +141,10 @@ pub fn rfc3339(seconds: i64) -> Option<String> {
 /// # Errors
 /// Those of the serializer.
 pub fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
-    instant.and_then(rfc3339).serialize(to)
+    match instant.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
+        Some(instant) => to.collect_str(&instant),
+        None => to.serialize_none(),
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! What is said of a whole queue: kept while the messages pass by, in bounded memory.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 
-use super::{Cause, Message, State};
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+
+use super::{Cause, Message, State, pattern};
 
 /// Upper ends of the age buckets in minutes, those of Postfix's `qshape(1)`; a last bucket holds
 /// what is older.
@@ -170,12 +173,12 @@ impl Summary {
             self.recipients += 1;
             self.recipients_in[message.state as usize] += 1;
             let cause = recipient.reason.as_deref().and_then(|reason| self.add_reason(reason));
-            self.destinations.of(recipient.domain(), str::to_ascii_lowercase).add(self.messages, bucket, cause);
+            self.destinations.of(&in_lower_case(recipient.domain())).add(self.messages, bucket, cause);
         }
     }
 
     fn add_reason(&mut self, reason: &str) -> Option<Cause> {
-        let known = self.reasons.of(reason, str::to_owned);
+        let known = self.reasons.of(reason);
         known.recipients += 1;
         if reason.len() > LONGEST_NAME {
             return Cause::of(reason);
@@ -228,9 +231,31 @@ impl Summary {
         named.chain((other > 0).then_some(Reason { reason: None, recipients: other })).collect()
     }
 
+    /// The reasons with the names in them taken out, the `limit` with the most recipients; of those that are counted
+    /// one by one.
+    pub fn reason_patterns(&self, limit: usize) -> Vec<(String, u64)> {
+        let mut patterns: HashMap<String, u64> = HashMap::new();
+        for (reason, count) in &self.reasons.named {
+            *patterns.entry(pattern(reason)).or_default() += count.recipients;
+        }
+        let mut all: Vec<_> = patterns.into_iter().collect();
+        all.sort_by(|(a_text, a), (b_text, b)| b.cmp(a).then_with(|| a_text.cmp(b_text)));
+        all.truncate(limit);
+        all
+    }
+
     fn bucket(&self, arrival: i64) -> usize {
         let minutes = self.now.saturating_sub(arrival) / 60;
         AGE_LIMITS.iter().position(|limit| minutes < *limit).unwrap_or(AGE_LIMITS.len())
+    }
+}
+
+/// A domain as it is counted. Nearly all are written so already.
+fn in_lower_case(domain: &str) -> Cow<'_, str> {
+    if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(domain.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(domain)
     }
 }
 
@@ -244,25 +269,21 @@ struct Counters<V> {
 }
 
 impl<V: Tally> Counters<V> {
-    /// The counter for `name`, which may be new; that of the others where the name is too long to be kept. `key`
-    /// makes the form under which a name is kept; the common case, one that is kept as it stands, takes no allocation.
-    fn of(&mut self, name: &str, key: impl Fn(&str) -> String) -> &mut V {
-        if !self.named.contains_key(name) {
-            let key = key(name);
-            if key.len() > LONGEST_NAME {
-                return &mut self.other;
-            }
-            if !self.named.contains_key(&key) {
-                if self.named.len() >= DISTINCT_LIMIT || self.length + key.len() > NAMES_LIMIT {
-                    self.keep_the_larger_half();
-                }
-                self.length += key.len();
-            }
-            return self.named.entry(key).or_default();
+    /// The counter for `name`, which may be new; that of the others where the name is too long to be kept.
+    fn of(&mut self, name: &str) -> &mut V {
+        if name.len() > LONGEST_NAME {
+            return &mut self.other;
         }
-        match self.named.get_mut(name) {
-            Some(known) => known,
-            None => &mut self.other,
+        let is_full = self.named.len() >= DISTINCT_LIMIT || self.length + name.len() > NAMES_LIMIT;
+        if is_full && !self.named.contains_key(name) {
+            self.keep_the_larger_half();
+        }
+        match self.named.entry_ref(name) {
+            EntryRef::Occupied(known) => known.into_mut(),
+            EntryRef::Vacant(place) => {
+                self.length += name.len();
+                place.insert(V::default())
+            }
         }
     }
 

@@ -20,6 +20,8 @@ const TOP: usize = 100;
 pub struct Json<W: Write> {
     out: W,
     first: bool,
+    /// One message: it is written in one piece, as the many small ones that it is made of take much longer.
+    line: Vec<u8>,
 }
 
 impl<W: Write> Json<W> {
@@ -29,7 +31,7 @@ impl<W: Write> Json<W> {
     /// Those of writing.
     pub fn begin(mut out: W) -> io::Result<Self> {
         write!(out, "{{\"version\":{VERSION},\"program\":\"{PROGRAM}\",\"messages\":[")?;
-        Ok(Json { out, first: true })
+        Ok(Json { out, first: true, line: Vec::new() })
     }
 
     /// The writer, to end the answer with.
@@ -40,9 +42,11 @@ impl<W: Write> Json<W> {
 
 impl<W: Write> Streamed for Json<W> {
     fn message(&mut self, message: &Message<'_>) -> io::Result<()> {
-        self.out.write_all(if self.first { b"\n" } else { b",\n" })?;
+        self.line.clear();
+        self.line.extend_from_slice(if self.first { b"\n" } else { b",\n" });
         self.first = false;
-        serde_json::to_writer(&mut self.out, message).map_err(io::Error::from)
+        serde_json::to_writer(&mut self.line, message)?;
+        self.out.write_all(&self.line)
     }
 
     fn end(&mut self, report: &Report) -> io::Result<()> {

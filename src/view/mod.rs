@@ -17,7 +17,7 @@ use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
 use crate::primary::Outlook;
 use crate::queue::{Message, State, Window};
-use crate::store::{Flush, Outcome};
+use crate::store::{Flush, Outcome, Sample};
 
 /// The program's name and version.
 pub const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
@@ -42,6 +42,8 @@ pub struct Report {
     pub unexplained: Option<Trouble>,
     /// The filesystems, the queue's first.
     pub filesystems: Vec<Filesystem>,
+    /// How much waited at other times, the oldest first.
+    pub history: Vec<Sample>,
     /// What is known of the primaries.
     pub outlook: Outlook,
     /// Whether and when the queue can be run.
@@ -61,6 +63,7 @@ impl Report {
             filesystems: disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk),
             flush: Readiness::find(context, &listing.facts),
             note: None,
+            history: Vec::new(),
             unexplained: None,
             outlook: Outlook::default(),
             followed: None,

@@ -14,7 +14,7 @@ const NAMED: usize = 3;
 pub struct Sentences {
     /// The sentence to read first: up to a foreign name, that name, and what follows.
     pub headline: [String; 3],
-    /// One a destination, when there are several.
+    /// One a destination.
     pub details: Vec<Detail>,
 }
 
@@ -40,7 +40,6 @@ impl Sentences {
         }
         let held = summary.state(State::Held);
         let destinations = summary.destinations(NAMED);
-        let several = destinations.len() > 1;
         let before = format!("{}{} for ", if complete { "" } else { "At least " }, waiting(summary.messages));
         let (first, others) = match destinations.as_slice() {
             [] if summary.delivered > 0 => ("nobody any more: all recipients have their copy".into(), ""),
@@ -58,7 +57,7 @@ impl Sentences {
         } else if let [only] = destinations.as_slice() {
             parts.extend(only.cause.map(|cause| cause.phrase().to_owned()));
         }
-        let details = destinations.iter().filter(|_| several).map(detail).collect();
+        let details = destinations.iter().map(detail).collect();
         Sentences { headline: [before, first, format!("{}.", parts.join("; "))], details }
     }
 }

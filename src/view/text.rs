@@ -12,12 +12,14 @@ use crate::queue::Message;
 pub struct Text<W: Write> {
     out: W,
     now: i64,
+    /// One message, written in one piece.
+    lines: Vec<u8>,
 }
 
 impl<W: Write> Text<W> {
     /// Begins. Ages are counted back from `now`, in seconds since 1970.
     pub fn begin(out: W, now: i64) -> Self {
-        Text { out, now }
+        Text { out, now, lines: Vec::new() }
     }
 
     /// The writer, to end the answer with.
@@ -28,10 +30,12 @@ impl<W: Write> Text<W> {
 
 impl<W: Write> Streamed for Text<W> {
     fn message(&mut self, message: &Message<'_>) -> io::Result<()> {
+        self.lines.clear();
+        let out = &mut self.lines;
         let age = message.arrival.map_or("?".into(), |arrival| words::short_duration(self.now.saturating_sub(arrival)));
         let size = message.size.map_or("?".into(), words::bytes);
         writeln!(
-            self.out,
+            out,
             "{:<14} {:<8} {:>7} {:>9}  {}",
             printable(&message.id),
             message.state.as_str(),
@@ -48,13 +52,14 @@ impl<W: Write> Streamed for Text<W> {
             if recipient.reason != reason {
                 reason.clone_from(&recipient.reason);
                 if let Some(reason) = &reason {
-                    writeln!(self.out, "    ({})", printable(reason))?;
+                    writeln!(out, "    ({})", printable(reason))?;
                 }
             }
             let delivered = if recipient.delivered { " (delivered)" } else { "" };
-            writeln!(self.out, "      {}{delivered}", printable(&recipient.address))?;
+            writeln!(out, "      {}{delivered}", printable(&recipient.address))?;
         }
-        writeln!(self.out)
+        writeln!(out)?;
+        self.out.write_all(&self.lines)
     }
 
     fn end(&mut self, report: &Report) -> io::Result<()> {
@@ -67,7 +72,7 @@ impl<W: Write> Streamed for Text<W> {
         }
         let sentences = Sentences::of(report);
         writeln!(self.out, "{}", printable(&sentences.headline.concat()))?;
-        for detail in &sentences.details {
+        for detail in sentences.details.iter().filter(|_| sentences.details.len() > 1) {
             writeln!(self.out, "  {}: {}", printable(&detail.name), detail.text)?;
         }
         if listing.summary.messages > 0 {

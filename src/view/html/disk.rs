@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::super::Report;
-use super::super::words::{bytes, printable, thousands};
+use super::super::words::{bytes, duration, printable, thousands};
 use crate::disk::{Filesystem, Level};
+use crate::history;
 
 /// Every filesystem with its bars.
 pub fn disk(report: &Report) -> Markup {
@@ -19,13 +20,13 @@ pub fn disk(report: &Report) -> Markup {
                         th scope="col" { "Inodes" }
                     }
                 }
-                tbody { @for filesystem in &report.filesystems { (row(filesystem)) } }
+                tbody { @for filesystem in &report.filesystems { (row(report, filesystem)) } }
             }
         }
     }
 }
 
-fn row(filesystem: &Filesystem) -> Markup {
+fn row(report: &Report, filesystem: &Filesystem) -> Markup {
     let usage = &filesystem.usage;
     html! {
         tr class=(class(filesystem.level)) {
@@ -37,11 +38,23 @@ fn row(filesystem: &Filesystem) -> Markup {
             @if filesystem.level == Level::Unknown {
                 td colspan="2" { strong { (filesystem.error.as_deref().unwrap_or("not answering")) } }
             } @else {
-                td { (gauge(usage.bytes_available, usage.bytes, bytes)) (word(filesystem.level)) }
+                td {
+                    (gauge(usage.bytes_available, usage.bytes, bytes)) (word(filesystem.level))
+                    @if let Some(seconds) = until_full(report, filesystem) {
+                        " " span.exact { "full in " (duration(seconds)) ", if it goes on as today" }
+                    }
+                }
                 td { (gauge(usage.inodes_available, usage.inodes, thousands)) }
             }
         }
     }
+}
+
+/// Seconds until the queue's filesystem is full, where it fills and less than a year is left.
+fn until_full(report: &Report, filesystem: &Filesystem) -> Option<i64> {
+    const YEAR: i64 = 365 * 24 * 60 * 60;
+    let free = filesystem.usage.bytes_available.filter(|_| filesystem.queue)?;
+    history::seconds_until_full(&report.history, report.listing.sampled, free).filter(|seconds| *seconds < YEAR)
 }
 
 /// A bar as long as what is used, and what is free in words.

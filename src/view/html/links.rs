@@ -2,40 +2,71 @@
 
 use form_urlencoded::Serializer;
 
-use crate::queue::State;
-use crate::request::{Asked, DEFAULT_PER_PAGE, Target};
+use crate::queue::{Filter, Order, SortKey, State};
+use crate::request::{Asked, DEFAULT_PER_PAGE, OLDEST_FIRST, Target};
+
+/// What the address of a view says, name by name.
+pub fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
+    let Filter { text, domain, sender, state, reason } = &asked.filter;
+    let texts = [("q", text), ("domain", domain), ("sender", sender), ("reason", reason)];
+    let mut list: Vec<_> = texts.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+    list.extend(state.map(|state| ("state", State::as_str(state).to_owned())));
+    list.extend(asked.order.filter(|order| *order != OLDEST_FIRST).map(|order| ("sort", order.to_word())));
+    let per_page = asked.window.map(|window| window.per_page).filter(|per_page| *per_page != DEFAULT_PER_PAGE);
+    list.extend(per_page.map(|per_page| ("per_page", per_page.to_string())));
+    list
+}
 
 /// Another page of the same selection.
 pub fn page(asked: &Asked, page: u64) -> String {
-    let filter = &asked.filter;
-    let mut query = Serializer::for_suffix(String::from("?"), 1);
-    let text =
-        [("q", &filter.text), ("domain", &filter.domain), ("sender", &filter.sender), ("reason", &filter.reason)];
-    for (name, value) in text {
-        query.extend_pairs(value.iter().map(|value| (name, value)));
-    }
-    query.extend_pairs(filter.state.map(|state| ("state", State::as_str(state))));
-    query.extend_pairs(asked.order.map(|order| ("sort", order.to_word())));
-    if let Some(window) = asked.window.filter(|window| window.per_page != DEFAULT_PER_PAGE) {
-        query.append_pair("per_page", &window.per_page.to_string());
-    }
-    query.append_pair("page", &page.to_string());
-    query.finish()
+    link(parameters(asked), Some(page))
+}
+
+/// The first page of another selection.
+pub fn filtered(asked: &Asked, change: impl FnOnce(&mut Filter)) -> String {
+    let mut asked = asked.clone();
+    change(&mut asked.filter);
+    link(parameters(&asked), None)
+}
+
+/// The first page in the order of `key`: its usual direction first, then the other.
+pub fn sorted(asked: &Asked, key: SortKey) -> String {
+    let largest_first = matches!(key, SortKey::Age | SortKey::Size);
+    let reversed = asked.order.filter(|order| order.key == key).map_or(largest_first, |order| !order.reversed);
+    link(parameters(&Asked { order: Some(Order { key, reversed }), ..asked.clone() }), None)
 }
 
 /// The link that runs a part of the queue.
 pub fn flush(target: &Target) -> String {
-    Serializer::for_suffix(String::from("?"), 1).append_pair("flush", &target.to_string()).finish()
+    link(vec![("flush", target.to_string())], None)
+}
+
+fn link(parameters: Vec<(&'static str, String)>, page: Option<u64>) -> String {
+    let mut query = Serializer::for_suffix(String::from("?"), 1);
+    query.extend_pairs(parameters);
+    query.extend_pairs(page.map(|page| ("page", page.to_string())));
+    query.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn asked(query: &str) -> Asked {
+        Asked::read(form_urlencoded::parse(query.as_bytes()).into_owned(), None).unwrap()
+    }
+
     #[test]
     fn a_link_keeps_the_selection() {
-        let query = "q=a+%26b&state=held&sort=-age&per_page=20&page=3&flushed=1&format=html";
-        let asked = Asked::read(form_urlencoded::parse(query.as_bytes()).into_owned(), None).unwrap();
-        assert_eq!(page(&asked, 4), "?q=a+%26b&state=held&sort=-age&per_page=20&page=4");
+        let asked = asked("q=a+%26b&state=held&sort=age&per_page=20&page=3&flushed=1&format=html");
+        assert_eq!(page(&asked, 4), "?q=a+%26b&state=held&sort=age&per_page=20&page=4");
+        assert_eq!(filtered(&asked, |filter| filter.text = None), "?state=held&sort=age&per_page=20");
+    }
+
+    #[test]
+    fn a_second_click_turns_the_order_round() {
+        let links = ["", "sort=size", "sort=-size", "sort=sender"].map(|query| sorted(&asked(query), SortKey::Size));
+        assert_eq!(links, ["?sort=-size", "?sort=-size", "?sort=size", "?sort=-size"]);
+        assert_eq!(sorted(&asked("sort=age"), SortKey::Age), "?", "the default");
     }
 }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::Report;
 use super::super::words::{bytes, count, printable, short_duration, thousands};
 use super::{links, status};
-use crate::queue::{Message, Recipient, State, Window, rfc3339};
+use crate::queue::{Filter, Message, Order, Recipient, SortKey, State, Window};
 use crate::request::{Asked, Target};
 
 /// Recipients of one message that are shown without asking.
@@ -23,9 +23,8 @@ pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup 
     html! {
         section.messages aria-labelledby="messages" {
             h2 #messages { (heading(report, rows.len(), window, matched)) }
-            @if !asked.filter.is_empty() {
-                p { (count(matched, "message matches", "messages match")) ". " a href="?" { "Show all" } }
-            }
+            (search(asked))
+            (chips(asked, matched))
             @if let Some(note) = report.note { p { (note) } }
             @if rows.is_empty() && matched > 0 {
                 p { "There is no page " (window.page) ". " a href=(links::page(asked, window.pages(matched))) { "To the last page" } }
@@ -37,10 +36,14 @@ pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup 
                 table {
                     thead {
                         tr {
-                            th scope="col" { "Waits" }
-                            th scope="col" { "Sender and recipients" }
-                            @if is_sized(report) { th scope="col" { "Size" } }
-                            th scope="col" { "State and id" }
+                            th scope="col" aria-sort=[direction(asked, SortKey::Age)] { (sort(asked, SortKey::Age, "Waits")) }
+                            th scope="col" aria-sort=[direction(asked, SortKey::Sender).or_else(|| direction(asked, SortKey::Domain))] {
+                                (sort(asked, SortKey::Sender, "Sender")) " and " (sort(asked, SortKey::Domain, "recipients"))
+                            }
+                            @if is_sized(report) {
+                                th scope="col" aria-sort=[direction(asked, SortKey::Size)] { (sort(asked, SortKey::Size, "Size")) }
+                            }
+                            th scope="col" aria-sort=[direction(asked, SortKey::Id)] { "State and " (sort(asked, SortKey::Id, "id")) }
                         }
                     }
                     tbody { @for message in rows { (row(report, message)) } }
@@ -64,27 +67,97 @@ fn heading(report: &Report, rows: usize, window: Window, matched: u64) -> String
     format!("Messages {}-{} of {}", thousands(first), thousands(first + rows as u64 - 1), thousands(matched))
 }
 
+/// One field that looks everywhere, and the states.
+fn search(asked: &Asked) -> Markup {
+    let kept = links::parameters(asked).into_iter().filter(|(name, _)| !matches!(*name, "q" | "state"));
+    html! {
+        form role="search" {
+            @for (name, value) in kept { input type="hidden" name=(name) value=(value); }
+            label { "Search " input type="search" name="q" value=[asked.filter.text.as_deref()]; }
+            " " label {
+                "State "
+                select name="state" {
+                    option value="" { "all" }
+                    @for state in State::ALL {
+                        option value=(state.as_str()) selected[asked.filter.state == Some(state)] { (state.as_str()) }
+                    }
+                }
+            }
+            " " button { "Show" }
+        }
+    }
+}
+
+/// Takes one filter away.
+type Removal = fn(&mut Filter);
+
+/// The filters that are set, each with the link that takes it away.
+fn chips(asked: &Asked, matched: u64) -> Markup {
+    let Filter { text, domain, sender, state, reason } = &asked.filter;
+    let state = state.map(|state| state.as_str().to_owned());
+    let set: [(&str, &Option<String>, Removal); 5] = [
+        ("text", text, |filter| filter.text = None),
+        ("domain", domain, |filter| filter.domain = None),
+        ("sender", sender, |filter| filter.sender = None),
+        ("state", &state, |filter| filter.state = None),
+        ("reason", reason, |filter| filter.reason = None),
+    ];
+    html! {
+        @if !asked.filter.is_empty() {
+            p.chips {
+                (count(matched, "message matches", "messages match")) ": "
+                @for (name, value, remove) in set {
+                    @if let Some(value) = value {
+                        a href=(links::filtered(asked, remove)) title="Take this filter away" {
+                            (name) " " bdi { "“" (printable(value)) "”" } " ×"
+                        }
+                        " "
+                    }
+                }
+                a href="?" { "Show all" }
+            }
+        }
+    }
+}
+
+/// A column's name as the link that orders by it; the order in force is marked.
+fn sort(asked: &Asked, key: SortKey, name: &str) -> Markup {
+    let mark = match asked.order.filter(|order| order.key == key) {
+        Some(order) if is_ascending(order) => " ↑",
+        Some(_) => " ↓",
+        None => "",
+    };
+    html! { a href=(links::sorted(asked, key)) { (name) (mark) } }
+}
+
+fn direction(asked: &Asked, key: SortKey) -> Option<&'static str> {
+    let order = asked.order.filter(|order| order.key == key)?;
+    Some(if is_ascending(order) { "ascending" } else { "descending" })
+}
+
+fn is_ascending(order: Order) -> bool {
+    !order.reversed
+}
+
 fn row(report: &Report, message: &Message<'_>) -> Markup {
     html! {
         tr {
-            td.age {
+            td {
                 @if let Some(arrival) = message.arrival {
-                    time datetime=[rfc3339(arrival)] { (unbroken(&short_duration(report.age(arrival)))) }
-                    " " span.exact { (report.local_time(arrival).get(..16).unwrap_or_default()) }
+                    (unbroken(&short_duration(report.age(arrival))))
+                    " " time { (report.local_time(arrival).get(..16).unwrap_or_default()) }
                 } @else { "not told" }
             }
-            td.mail {
-                div { span.soft { "from " } (sender(message)) }
+            td {
+                div { "from " (sender(message)) }
                 (recipients(&message.recipients))
             }
-            @if is_sized(report) { td.size { @if let Some(size) = message.size { (unbroken(&bytes(size))) } @else { "?" } } }
-            td.state {
+            @if is_sized(report) { td { @if let Some(size) = message.size { (unbroken(&bytes(size))) } @else { "?" } } }
+            td {
                 (message.state.as_str())
                 @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
-                " " code { bdi { (printable(&message.id)) } }
-                @if let Some(target) = run(report, message) {
-                    " " a href=(links::flush(&target)) rel="nofollow" { "run" }
-                }
+                " " code { (printable(&message.id)) }
+                @if let Some(target) = run(report, message) { " " a href=(links::flush(&target)) { "run" } }
             }
         }
     }
@@ -126,13 +199,12 @@ fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
         @for group in recipients.chunk_by(|a, b| a.reason == b.reason) {
             @for recipient in group {
                 div {
-                    span.soft { "to " }
-                    bdi { (breakable(&recipient.address)) }
+                    "to " bdi { (breakable(&recipient.address)) }
                     @if recipient.delivered { " (delivered)" }
                 }
             }
             @if let Some(reason) = group.first().and_then(|recipient| recipient.reason.as_deref()) {
-                div.reason { bdi { (breakable(reason)) } }
+                p { bdi { (breakable(reason)) } }
             }
         }
     }

@@ -4,6 +4,7 @@ mod disk;
 mod foot;
 mod links;
 mod messages;
+mod overview;
 mod primary;
 mod runs;
 mod status;
@@ -12,6 +13,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::words::{printable, thousands};
 use super::{PROGRAM, Report};
+use crate::disk::Level;
 use crate::mta::trouble::Status;
 use crate::queue::Message;
 use crate::request::Asked;
@@ -57,18 +59,23 @@ impl Tone {
 /// The page over one listing.
 pub fn page(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup {
     let summary = &report.listing.summary;
-    let (tone, title) = match (report.listing.status(), summary.messages) {
-        (Status::Ok, 0) => (Tone::Calm, "Queue empty".to_owned()),
-        (Status::Ok, messages) => (Tone::Waiting, format!("{} waiting", thousands(messages))),
-        _ => (Tone::Alarm, "Queue not known".to_owned()),
+    let disk_is_full =
+        report.filesystems.iter().any(|filesystem| filesystem.queue && filesystem.level == Level::Critical);
+    let (tone, word) = match (report.listing.status(), summary.messages) {
+        (Status::Ok, _) if disk_is_full => (Tone::Alarm, "Disk full"),
+        (Status::Ok, 0) => (Tone::Calm, "Empty"),
+        (Status::Ok, _) => (Tone::Waiting, "Waiting"),
+        _ => (Tone::Alarm, "Unknown"),
     };
+    let title = if summary.messages > 0 { format!("{word}: {}", thousands(summary.messages)) } else { word.to_owned() };
     frame(
         &format!("{title} · {}", report.host),
         tone,
         &report.host,
         html! {
             (status::label(report))
-            (status::status(report, tone, asked))
+            (status::status(report, tone, word, asked))
+            (overview::overview(report, asked))
             (primary::primary(report))
             (messages::messages(report, rows, asked))
             (disk::disk(report))
@@ -109,7 +116,7 @@ fn frame(title: &str, tone: Tone, host: &str, body: Markup) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                meta name="robots" content="noindex";
+                meta name="robots" content="noindex,nofollow";
                 title { (title) }
                 link rel="icon" href=(tone.icon());
                 style { (PreEscaped(STYLE)) }

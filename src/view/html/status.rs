@@ -7,6 +7,7 @@ use super::super::sentences::{self, Sentences};
 use super::super::words::{bytes, duration, printable, short_duration, thousands};
 use super::{Tone, flush_line, links};
 use crate::mta::trouble::Trouble;
+use crate::queue::{Filter, State};
 use crate::request::Asked;
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
@@ -17,26 +18,15 @@ pub fn label(report: &Report) -> Markup {
 }
 
 /// The state of the queue, the outcome of a flush, and the link that flushes.
-pub fn status(report: &Report, tone: Tone, asked: &Asked) -> Markup {
+pub fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup {
     let sentences = Sentences::of(report);
     html! {
         section class={"status " (tone.class())} aria-label="State of the queue" {
             @let [before, name, after] = &sentences.headline;
+            p.word { (word) }
             p.headline { (before) @if !name.is_empty() { bdi { (printable(name)) } } (after) }
-            @if !sentences.details.is_empty() {
-                ul {
-                    @for detail in &sentences.details {
-                        li {
-                            bdi { (printable(&detail.name)) } ": " (detail.text)
-                            @if let Some(target) = detail.run.as_ref().filter(|_| report.flush.parts && report.flush.is_offered()) {
-                                " " a href=(links::flush(target)) rel="nofollow" { "run" }
-                            }
-                        }
-                    }
-                }
-            }
             @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
-            @if report.listing.summary.messages > 0 { (figures(report)) }
+            @if report.listing.summary.messages > 0 { (figures(report, asked)) }
             @if let Some(advice) = sentences::advice(report) { p.advice { (advice) } }
             @if let Some(number) = asked.flushed { (followed(report, number)) }
             (flush(report))
@@ -44,15 +34,23 @@ pub fn status(report: &Report, tone: Tone, asked: &Asked) -> Markup {
     }
 }
 
-fn figures(report: &Report) -> Markup {
+/// The totals, each a link to what it counts.
+fn figures(report: &Report, asked: &Asked) -> Markup {
     let summary = &report.listing.summary;
+    let in_state =
+        |state| links::filtered(asked, |filter| *filter = Filter { state: Some(state), ..Filter::default() });
     html! {
         dl.figures {
-            div { dt { "Messages" } dd { (thousands(summary.messages)) } }
+            div { dt { "Messages" } dd { a href="?" { (thousands(summary.messages)) } } }
             div { dt { "Recipients" } dd { (thousands(summary.recipients)) } }
-            @if let Some(size) = summary.bytes() { div { dt { "Size" } dd { (bytes(size)) } } }
+            @if let Some(size) = summary.bytes() { div { dt { "Size" } dd { a href="?sort=-size" { (bytes(size)) } } } }
             @if let Some(oldest) = summary.oldest {
-                div { dt { "Oldest" } dd { (short_duration(report.age(oldest))) } }
+                div { dt { "Oldest" } dd { a href="?sort=-age" { (short_duration(report.age(oldest))) } } }
+            }
+            @for state in State::ALL {
+                @if summary.state(state) > 0 {
+                    div { dt { (state.as_str()) } dd { a href=(in_state(state)) { (thousands(summary.state(state))) } } }
+                }
             }
         }
     }
@@ -97,7 +95,7 @@ fn flush(report: &Report) -> Markup {
                     "The queue was run a moment ago; it can be run again in "
                     (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
                 } @else {
-                    a.action href="?flush" rel="nofollow" { "Run the queue now" }
+                    a.action href="?flush" { "Run the queue now" }
                     @if report.passed_over() > 0 { " Tries to deliver at once whatever is not held." }
                     @else { " Tries to deliver everything at once." }
                     @if report.outlook.primaries.is_empty() { " Do it when the primary is back." }

@@ -1,0 +1,110 @@
+//! Addresses without what tells the person, for a screen that many see.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::{Message, Recipient};
+
+/// What is hidden of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mask {
+    /// What stands before the `@`.
+    LocalPart,
+}
+
+impl Mask {
+    /// The message with every address masked, those in reasons too.
+    pub fn hide<'m>(self, message: &'m Message<'_>) -> Message<'m> {
+        let Mask::LocalPart = self;
+        Message {
+            id: Cow::Borrowed(&message.id),
+            state: message.state,
+            mta_state: Cow::Borrowed(&message.mta_state),
+            size: message.size,
+            arrival: message.arrival,
+            sender: message.sender.as_deref().map(address),
+            recipients: message
+                .recipients
+                .iter()
+                .map(|recipient| Recipient {
+                    address: address(&recipient.address),
+                    reason: recipient.reason.as_deref().map(|reason| text(reason, message)),
+                    delivered: recipient.delivered,
+                })
+                .collect(),
+        }
+    }
+}
+
+fn address(address: &str) -> Cow<'_, str> {
+    match address.rfind('@') {
+        Some(at) => Cow::Owned(format!("…{}", &address[at..])),
+        None if address.is_empty() => Cow::Borrowed(""),
+        None => Cow::Borrowed("…"),
+    }
+}
+
+/// Text without the message's own addresses, wherever they stand in it, and without whatever else looks like one.
+fn text<'t>(text: &'t str, message: &Message<'_>) -> Cow<'t, str> {
+    if !text.contains('@') {
+        return Cow::Borrowed(text);
+    }
+    let own = message.recipients.iter().map(|recipient| &*recipient.address).chain(message.sender.as_deref());
+    let text = own.filter(|own| own.contains('@')).fold(text.to_owned(), |text, own| text.replace(own, &address(own)));
+    let masked = text.split(' ').map(|word| match word.rfind('@') {
+        Some(at) => {
+            let start = word[..at].rfind(['<', '(', ':', ',', '=', '"', '[']).map_or(0, |edge| edge + 1);
+            format!("{}…{}", &word[..start], &word[at..])
+        }
+        None => word.to_owned(),
+    });
+    Cow::Owned(masked.collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::State;
+
+    #[test]
+    fn no_local_part_is_left() {
+        let recipient = |address: &'static str, reason: &'static str| Recipient {
+            address: address.into(),
+            reason: Some(reason.into()),
+            delivered: false,
+        };
+        let message = Message {
+            id: "4F1A".into(),
+            state: State::Deferred,
+            mta_state: "deferred".into(),
+            size: None,
+            arrival: None,
+            sender: Some("alice@example.org".into()),
+            recipients: vec![
+                recipient("larry@example.com", "host mx said: 450 <larry@example.com>: not now, alice@example.org"),
+                recipient(
+                    r#""two words"@example.com"#,
+                    r#"450 <"two words"@example.com> and RCPT TO:<moe@x.example>: no"#,
+                ),
+                recipient("root", "no"),
+            ],
+        };
+        let masked = Mask::LocalPart.hide(&message);
+        assert_eq!(masked.sender.as_deref(), Some("…@example.org"));
+        let told: Vec<_> =
+            masked.recipients.iter().map(|r| format!("{} {}", r.address, r.reason.as_deref().unwrap())).collect();
+        assert_eq!(
+            told,
+            [
+                "…@example.com host mx said: 450 <…@example.com>: not now, …@example.org",
+                "…@example.com 450 <…@example.com> and RCPT TO:<…@x.example>: no",
+                "… no"
+            ]
+        );
+        let null =
+            Mask::LocalPart.hide(&Message { sender: Some("".into()), recipients: vec![], ..message }).into_owned();
+        assert_eq!(null.sender.as_deref(), Some(""), "the null sender stays one");
+    }
+}

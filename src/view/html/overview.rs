@@ -1,0 +1,223 @@
+//! The queue at a glance: for whom mail waits and for how long, why, and how it went before. Every bar is a link to
+//! its messages.
+
+use maud::{Markup, html};
+
+use super::super::Report;
+use super::super::sentences::{Detail, Sentences};
+use super::super::words::{bytes, count, printable, thousands};
+use super::links;
+use crate::queue::{AGE_LIMITS, Destination, common_part};
+use crate::request::Asked;
+use crate::store::Sample;
+
+/// Reasons that are told.
+const REASONS: usize = 5;
+
+/// The spans that the history is drawn over: name, and length in seconds.
+const SPANS: [(&str, i64); 2] = [("day", 24 * 60 * 60), ("week", 7 * 24 * 60 * 60)];
+
+/// How many points a line has at the most.
+const POINTS: i64 = 96;
+
+/// Width and height of a drawing of the history.
+const WIDTH: i64 = 288;
+const HEIGHT: u64 = 40;
+
+/// Destinations, reasons and history, as far as there is anything to tell.
+pub fn overview(report: &Report, asked: &Asked) -> Markup {
+    let details = Sentences::of(report).details;
+    html! {
+        @if report.listing.summary.messages > 0 {
+            section.overview aria-label="Overview" {
+                @if !details.is_empty() { (destinations(report, &details, asked)) }
+                (reasons(report, asked))
+                (history(report))
+            }
+        } @else { (history(report)) }
+    }
+}
+
+fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
+    html! {
+        div {
+            h2 { "For whom, and for how long" }
+            ul {
+                @for (detail, destination) in details.iter().zip(report.listing.summary.destinations(details.len())) {
+                    li {
+                        @match &destination.domain {
+                            Some(domain) if !domain.is_empty() && !domain.ends_with('…') => {
+                                a href=(links::filtered(asked, |filter| filter.domain = Some(domain.clone()))) { bdi { (printable(&detail.name)) } }
+                            }
+                            _ => bdi { (printable(&detail.name)) },
+                        }
+                        ": " (detail.text)
+                        @if let Some(target) = detail.run.as_ref().filter(|_| report.flush.parts && report.flush.is_offered()) {
+                            " " a href=(links::flush(target)) { "run" }
+                        }
+                        (ages(&destination))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How old what waits for one destination is: qshape(1)'s buckets as one bar, the youngest first.
+fn ages(destination: &Destination) -> Markup {
+    let all: u64 = destination.ages.iter().sum();
+    if all == 0 {
+        return html! {};
+    }
+    let mut before = 0;
+    let parts =
+        destination.ages.iter().enumerate().filter(|(_, recipients)| **recipients > 0).map(|(bucket, recipients)| {
+            let start = before;
+            before += recipients;
+            (bucket, start, *recipients)
+        });
+    let parts: Vec<_> = parts.collect();
+    let told = parts.iter().map(|(bucket, _, recipients)| format!("{} {}", thousands(*recipients), span(*bucket)));
+    let label = told.collect::<Vec<_>>().join(", ");
+    html! {
+        svg.bar viewBox={"0 0 " (all) " 1"} preserveAspectRatio="none" role="img" aria-label=(label) {
+            title { (label) }
+            @for (bucket, start, recipients) in parts {
+                rect class={"b" (bucket)} x=(start) width=(recipients) height="1" {}
+            }
+        }
+    }
+}
+
+/// `for 10 to 20 minutes`
+fn span(bucket: usize) -> String {
+    let minutes = |limit: i64| if limit < 120 { format!("{limit} minutes") } else { format!("{} hours", limit / 60) };
+    let lower = bucket.checked_sub(1).and_then(|lower| AGE_LIMITS.get(lower)).map(|limit| minutes(*limit));
+    match (lower, AGE_LIMITS.get(bucket)) {
+        (None, _) => format!("for less than {}", minutes(AGE_LIMITS[0])),
+        (Some(lower), None) => format!("for more than {lower}"),
+        (Some(lower), Some(upper)) => format!("for {lower} to {}", minutes(*upper)),
+    }
+}
+
+fn reasons(report: &Report, asked: &Asked) -> Markup {
+    let patterns = report.listing.summary.reason_patterns(REASONS);
+    let most = patterns.first().map_or(1, |(_, recipients)| *recipients);
+    html! {
+        @if !patterns.is_empty() {
+            div {
+                h2 { "Why" }
+                ul {
+                    @for (pattern, recipients) in &patterns {
+                        li {
+                            @let part = common_part(pattern);
+                            @if part.len() > 3 {
+                                a href=(links::filtered(asked, |filter| filter.reason = Some(part.to_owned()))) { bdi { (short(pattern)) } }
+                            } @else { bdi { (short(pattern)) } }
+                            ": " (count(*recipients, "recipient", "recipients"))
+                            svg.bar viewBox={"0 0 " (most) " 1"} preserveAspectRatio="none" aria-hidden="true" {
+                                rect.b6 width=(recipients) height="1" {}
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The beginning of a long reason.
+fn short(reason: &str) -> String {
+    const SHOWN: usize = 120;
+    let reason = printable(reason);
+    match reason.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.into_owned(),
+    }
+}
+
+/// How many messages there were, and how large they were, over the last day and the last week.
+fn history(report: &Report) -> Markup {
+    let now = report.listing.sampled;
+    let drawn: Vec<_> = SPANS
+        .into_iter()
+        .filter_map(|(name, length)| {
+            let since: Vec<_> = report.history.iter().filter(|sample| sample.taken >= now - length).collect();
+            (since.len() > 1).then_some((name, length, since))
+        })
+        .collect();
+    html! {
+        @if !drawn.is_empty() {
+            div.history {
+                h2 { "How it went" }
+                @for (name, length, samples) in drawn { (lines(name, now - length, length, &samples)) }
+            }
+        }
+    }
+}
+
+fn lines(name: &str, start: i64, length: i64, samples: &[&Sample]) -> Markup {
+    let most = samples.iter().map(|sample| sample.messages).max().unwrap_or(0);
+    let largest = samples.iter().filter_map(|sample| sample.bytes).max();
+    let first = samples.first().map_or(0, |sample| sample.messages);
+    let last = samples.last().map_or(0, |sample| sample.messages);
+    let size = largest.map(|largest| format!(", {} at the most", bytes(largest))).unwrap_or_default();
+    let label = format!(
+        "The last {name}: {} then, {} now, {} at the most{size}",
+        thousands(first),
+        count(last, "message", "messages"),
+        thousands(most)
+    );
+    html! {
+        figure {
+            svg.lines viewBox={"0 0 " (WIDTH) " " (HEIGHT)} preserveAspectRatio="none" role="img" aria-label=(label) {
+                @if let Some(largest) = largest {
+                    polygon.size points=(points(start, length, samples, |sample| sample.bytes, largest)) {}
+                }
+                polygon points=(points(start, length, samples, |sample| Some(sample.messages), most)) {}
+            }
+            figcaption { (label) "." }
+        }
+    }
+}
+
+/// The points of an area: in each small part of the time the highest value.
+fn points(start: i64, length: i64, samples: &[&Sample], value: fn(&Sample) -> Option<u64>, most: u64) -> String {
+    let mut points: Vec<(i64, u64)> = Vec::new();
+    for sample in samples {
+        let Some(value) = value(sample) else { continue };
+        let place = (sample.taken - start).clamp(0, length) * POINTS / length * (WIDTH / POINTS);
+        match points.last_mut() {
+            Some((last, highest)) if *last == place => *highest = value.max(*highest),
+            _ => points.push((place, value)),
+        }
+    }
+    let height = |value: u64| {
+        HEIGHT - u64::try_from(u128::from(value) * u128::from(HEIGHT) / u128::from(most.max(1))).unwrap_or(HEIGHT)
+    };
+    // Down to the ground at both ends: an area.
+    let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return String::new() };
+    let ground = format!("{last},{HEIGHT} {first},{HEIGHT}");
+    points.iter().map(|(place, value)| format!("{place},{} ", height(*value))).collect::<String>() + &ground
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_goes_through_the_highest_of_each_part() {
+        let at = |taken, messages| Sample { taken, messages, recipients: 0, bytes: None, free: None };
+        let samples = [at(0, 5), at(10, 10), at(960, 0), at(9600, u64::MAX)];
+        let line = points(0, 9600, &samples.iter().collect::<Vec<_>>(), |sample| Some(sample.messages), u64::MAX);
+        assert_eq!(line, "0,40 27,40 288,0 288,40 0,40");
+        assert_eq!(points(0, 9600, &[], |sample| sample.bytes, 0), "");
+    }
+
+    #[test]
+    fn buckets_have_names() {
+        assert_eq!(span(0), "for less than 5 minutes");
+        assert_eq!(span(6), "for 160 minutes to 5 hours".replace("160 minutes", "2 hours"));
+        assert_eq!(span(9), "for more than 21 hours");
+    }
+}
