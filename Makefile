@@ -34,6 +34,14 @@ SQLITE = -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_JSON -USQLITE_ENABLE_FTS3 -U
 # and for the installation itself.
 NO_DOCS = apache/site.sh examples/serve.rs examples/sample-queue
 
+# Below $(PREFIX)/share.
+MANUALS = man/man8/bartleby.8 man/man5/bartleby.toml.5
+COMPLETIONS = bash-completion/completions/bartleby zsh/site-functions/_bartleby \
+	fish/vendor_completions.d/bartleby.fish
+
+# Where the completion comes from that is installed as $1: bash wants its own without an ending.
+completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(notdir $1))
+
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	APACHE='$(APACHE)' sh apache/site.sh
 
@@ -81,12 +89,16 @@ install: ## install what `make` built, and the Apache snippet (as root; PREFIX, 
 	cp -R README.md LICENSE apache examples '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
 	cd '$(DESTDIR)$(PREFIX)/share/doc/bartleby' && rm -rf $(NO_DOCS)
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
+	install -d $(foreach folder,$(dir $(MANUALS) $(COMPLETIONS)),'$(DESTDIR)$(PREFIX)/share/$(folder)')
+	$(foreach file,$(MANUALS),install -m 644 man/$(notdir $(file)) '$(DESTDIR)$(PREFIX)/share/$(file)' && )true
+	$(foreach file,$(COMPLETIONS),install -m 644 $(call completion,$(file)) '$(DESTDIR)$(PREFIX)/share/$(file)' && )true
 	@$(INSTALL_SITE) install
 
 uninstall: ## take away what `make install` put there, but no file that you edited
 	@$(INSTALL_SITE) uninstall
 	rm -f '$(DESTDIR)$(PREFIX)/sbin/bartleby' '$(DESTDIR)$(WWWDIR)/index.cgi'
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
+	rm -f $(foreach file,$(MANUALS) $(COMPLETIONS),'$(DESTDIR)$(PREFIX)/share/$(file)')
 	@rmdir '$(DESTDIR)$(WWWDIR)' 2>/dev/null || true
 
 clean: ## remove everything that was built

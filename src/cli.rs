@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use cgi::http::StatusCode;
 
@@ -19,6 +20,7 @@ use crate::request::{Asked, Format, Target};
 use crate::store::{Flush, Outcome, Waited};
 use crate::system;
 use crate::view::PROGRAM;
+use crate::view::text::Terminal;
 use crate::view::words::printable;
 use crate::watch;
 
@@ -33,7 +35,7 @@ const EX_CONFIG: u8 = 78;
 const HELP: &str = "\
 Shows what waits in this machine's mail queue, and runs it.
 
-Usage: bartleby list [--format text|json|csv]
+Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby flush [--wait] [all|domain:NAME|id:ID]
        bartleby watch [--once]
        bartleby check [-w RANGE] [-c RANGE] [--age-warning AGE] [--age-critical AGE]
@@ -42,7 +44,8 @@ Usage: bartleby list [--format text|json|csv]
        bartleby --version | --help
 
   list    Prints every message that waits, with its sender, recipients and
-          reasons, then the totals and the room left on disk.
+          reasons, then the totals and the room left on disk; --watch prints it
+          again every few seconds.
           Exit status: 0 when all was listed, 69 when it could not be.
   flush   Runs the queue now, under the same cool-down as the page's link.
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
@@ -105,6 +108,7 @@ fn command(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
 fn list(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     use lexopt::prelude::*;
     let mut format = Format::Text;
+    let mut watch = false;
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("format") => {
@@ -112,16 +116,40 @@ fn list(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
                 let known = [Format::Text, Format::Json, Format::Csv].into_iter().find(|known| known.as_str() == word);
                 format = known.ok_or(format!("the format “{word}” is not known, text, json and csv are"))?;
             }
+            Long("watch") => watch = true,
             other => return Err(other.unexpected()),
         }
     }
-    print_listing(format)
+    loop {
+        if watch && io::stdout().is_terminal() {
+            // Home, and clear what is below.
+            print("\x1b[H\x1b[J")?;
+        }
+        let code = print_listing(format)?;
+        if !watch || code == ExitCode::from(EX_CONFIG) || code == ExitCode::from(EX_IOERR) {
+            return Ok(code);
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+/// How long `list --watch` shows one listing.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The terminal that standard output is, if it is one.
+fn terminal() -> Option<Terminal> {
+    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    let width = width.or_else(|| variable("COLUMNS")?.parse().ok());
+    io::stdout()
+        .is_terminal()
+        .then(|| Terminal { width: width.unwrap_or(80).max(40), colours: variable("NO_COLOR").is_none() })
 }
 
 fn print_listing(format: Format) -> Result<ExitCode, lexopt::Error> {
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
     let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-    let written = page::write_listing(&context, &Asked::of(format), out);
+    let written = page::write_listing(&context, &Asked::of(format), terminal(), out);
     Ok(match written.and_then(|(status, mut out)| out.flush().map(|()| status)) {
         Ok(StatusCode::OK) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(EX_UNAVAILABLE),

@@ -21,7 +21,7 @@ use crate::system;
 use crate::view::csv::Csv;
 use crate::view::json::{self, Json};
 use crate::view::openmetrics::OpenMetrics;
-use crate::view::text::Text;
+use crate::view::text::{Terminal, Text};
 use crate::view::{Report, Streamed, html, sentences};
 
 /// How long after a queue run its page renews itself at the most, and how often, in seconds.
@@ -105,7 +105,7 @@ impl Answer<'_> {
         let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
         let stream = Stream::new(head, self.request.method != Method::Head, out);
         // An error of writing is a reader that went away, which ended the listing, too.
-        let _ = write_listing(context, asked, stream).and_then(|(status, stream)| {
+        let _ = write_listing(context, asked, None, stream).and_then(|(status, stream)| {
             // What scrapes takes an answer of another status for none at all, and would miss "bartleby_up 0".
             stream.finish(if asked.format == Format::OpenMetrics { StatusCode::OK } else { status })
         });
@@ -184,12 +184,17 @@ impl Answer<'_> {
     }
 }
 
-/// Lists, and writes that in the form that is asked for (the page is none of these: it comes as text). Returns the
+/// Lists, and writes that, perhaps to a terminal, in the form that is asked for (the page is none of these: it comes as text). Returns the
 /// HTTP status that tells how it went, and the writer.
 ///
 /// # Errors
 /// Those of writing.
-pub fn write_listing<W: Write>(context: &Context, asked: &Asked, out: W) -> io::Result<(StatusCode, W)> {
+pub fn write_listing<W: Write>(
+    context: &Context,
+    asked: &Asked,
+    terminal: Option<Terminal>,
+    out: W,
+) -> io::Result<(StatusCode, W)> {
     Ok(match asked.format {
         Format::Json => {
             let mut json = Json::begin(out)?;
@@ -204,7 +209,7 @@ pub fn write_listing<W: Write>(context: &Context, asked: &Asked, out: W) -> io::
             (write_in(context, asked, &mut metrics)?, metrics.into_inner())
         }
         Format::Text | Format::Html => {
-            let mut text = Text::begin(out, context.clock.now);
+            let mut text = Text::begin(out, context.clock.now).on(terminal);
             (write_in(context, asked, &mut text)?, text.into_inner())
         }
     })

@@ -963,6 +963,42 @@ fn a_check_never_takes_a_failure_for_an_empty_queue() {
 
 // The command line.
 
+/// What a command prints to a terminal of 60 columns.
+fn on_a_terminal(machine: &Machine, words: &str, variables: &str) -> String {
+    let command = format!("stty cols 60 rows 24; {variables} {} {words}", env!("CARGO_BIN_EXE_bartleby"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null());
+    script.env("BARTLEBY_CONFIG", machine.path("bartleby.toml")).env("SHELL", "/bin/sh").env_remove("NO_COLOR");
+    String::from_utf8(script.output().unwrap().stdout).unwrap().replace('\r', "")
+}
+
+#[test]
+fn on_a_terminal_the_list_is_a_table_with_colours_that_fits() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let coloured = on_a_terminal(&machine, "list", "");
+    assert!(coloured.contains("\x1b[1;33m951BB98C3CD") && coloured.contains("\x1b[0m"), "{coloured}");
+    assert!(coloured.contains("    full@example.com  host 127.0.0.2[127.0.0.2] said: 452"), "{coloured}");
+    let plain = on_a_terminal(&machine, "list", "NO_COLOR=1");
+    assert!(!plain.contains('\x1b') && plain.contains("21 messages, 28 recipients"), "{plain}");
+    let table = plain.split("21 messages wait").next().unwrap();
+    assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
+    let piped = machine.command().arg("list").output().unwrap();
+    let piped = String::from_utf8(piped.stdout).unwrap();
+    assert!(!piped.contains('\x1b') && piped.lines().any(|line| line.chars().count() > 100), "whole in a pipe");
+}
+
+#[test]
+fn the_list_is_printed_again_until_it_is_interrupted() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let mut program = machine.command().args(["list", "--watch"]).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(program.stdout.take().unwrap()));
+    for _ in 0..2 {
+        assert!(lines.any(|line| line.unwrap().starts_with("21 messages, 28 recipients")));
+    }
+    kill(Pid::from_raw(program.id() as i32), Signal::SIGINT).unwrap();
+    assert_eq!(program.wait().unwrap().signal(), Some(Signal::SIGINT as i32));
+}
+
 #[test]
 fn doctor_names_what_is_wrong_and_the_fix() {
     let run = |machine: &Machine| {

@@ -30,7 +30,7 @@ impl Machine {
         let source = machine.folder.path().join("source");
         fs::create_dir_all(source.join("target")).expect("source/target");
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for part in ["Makefile", "README.md", "LICENSE", "apache", "examples"] {
+        for part in ["Makefile", "README.md", "LICENSE", "apache", "examples", "man", "completions"] {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
         }
@@ -109,6 +109,16 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         assert!(files.contains("usr/local/share/doc/bartleby/apache/bartleby.conf"), "{files:?}");
         for file in ["README.md", "LICENSE", "apache/htaccess", "examples/README.md", "examples/sudoers.sendmail"] {
             assert!(files.contains(&format!("usr/local/share/doc/bartleby/{file}")), "{file}: {files:?}");
+        }
+        for file in [
+            "man/man8/bartleby.8",
+            "man/man5/bartleby.toml.5",
+            "bash-completion/completions/bartleby",
+            "zsh/site-functions/_bartleby",
+            "fish/vendor_completions.d/bartleby.fish",
+            "doc/bartleby/examples/monitoring/grafana.json",
+        ] {
+            assert!(files.contains(&format!("usr/local/share/{file}")), "{file}: {files:?}");
         }
         assert!(!files.iter().any(|file| file.ends_with("serve.rs") || file.ends_with("site.sh")), "{files:?}");
         // The state directory is made on a real machine only, where its owner is known.

@@ -1,4 +1,5 @@
-//! Plain text for terminals and pipes, streamed: the messages first, then what they amount to.
+//! Text, streamed: the messages first, then what they amount to. Plain in a pipe; on a terminal a table as wide as
+//! that, with colours.
 
 use std::io::{self, Write};
 
@@ -6,7 +7,7 @@ use super::sentences::{self, Sentences};
 use super::words::{self, printable};
 use super::{PROGRAM, Report, Streamed};
 use crate::disk::{Filesystem, Level};
-use crate::queue::Message;
+use crate::queue::{Message, State};
 
 /// Writes text.
 pub struct Text<W: Write> {
@@ -14,12 +15,58 @@ pub struct Text<W: Write> {
     now: i64,
     /// One message, written in one piece.
     lines: Vec<u8>,
+    terminal: Option<Terminal>,
+}
+
+/// A terminal that text is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terminal {
+    /// Columns.
+    pub width: usize,
+    /// Whether colours are wanted.
+    pub colours: bool,
+}
+
+impl Terminal {
+    /// A line that fits, its beginning in a colour of SGR (ECMA-48).
+    fn line(self, out: &mut Vec<u8>, colour: &str, line: &str) {
+        let line = match line.char_indices().nth(self.width) {
+            Some(_) => line.chars().take(self.width.saturating_sub(1)).chain(['…']).collect::<String>(),
+            None => line.to_owned(),
+        };
+        let line =
+            if self.colours && !colour.is_empty() { format!("\x1b[{colour}m{line}\x1b[0m\n") } else { line + "\n" };
+        out.extend_from_slice(line.as_bytes());
+    }
+
+    /// One message: a line for it, one a recipient, each with its reason.
+    fn message(self, out: &mut Vec<u8>, message: &Message<'_>, head: &str) {
+        let colour = match message.state {
+            State::Incoming | State::Active => "1;32",
+            State::Deferred => "1;33",
+            State::Held => "1;31",
+        };
+        self.line(out, colour, head);
+        for recipient in &message.recipients {
+            let delivered = if recipient.delivered { " (delivered)" } else { "" };
+            let reason = recipient.reason.as_deref().map(|reason| format!("  {reason}")).unwrap_or_default();
+            let line = format!("    {}{delivered}{reason}", recipient.address);
+            self.line(out, "", &printable(&line));
+        }
+    }
 }
 
 impl<W: Write> Text<W> {
     /// Begins. Ages are counted back from `now`, in seconds since 1970.
     pub fn begin(out: W, now: i64) -> Self {
-        Text { out, now, lines: Vec::new() }
+        Text { out, now, lines: Vec::new(), terminal: None }
+    }
+
+    /// For a terminal.
+    #[must_use]
+    pub fn on(mut self, terminal: Option<Terminal>) -> Self {
+        self.terminal = terminal;
+        self
     }
 
     /// The writer, to end the answer with.
@@ -34,19 +81,18 @@ impl<W: Write> Streamed for Text<W> {
         let out = &mut self.lines;
         let age = message.arrival.map_or("?".into(), |arrival| words::short_duration(self.now.saturating_sub(arrival)));
         let size = message.size.map_or("?".into(), words::bytes);
-        writeln!(
-            out,
-            "{:<14} {:<8} {:>7} {:>9}  {}",
-            printable(&message.id),
-            message.state.as_str(),
-            age,
-            size,
-            match message.sender.as_deref() {
-                None => "(sender not told)".into(),
-                Some("") => "<>".into(),
-                Some(sender) => printable(sender),
-            }
-        )?;
+        let sender = match message.sender.as_deref() {
+            None => "(sender not told)".into(),
+            Some("") => "<>".into(),
+            Some(sender) => printable(sender),
+        };
+        let state = message.state.as_str();
+        let head = format!("{:<14} {state:<8} {age:>7} {size:>9}  {sender}", printable(&message.id));
+        if let Some(terminal) = self.terminal {
+            terminal.message(out, message, &head);
+            return self.out.write_all(&self.lines);
+        }
+        writeln!(out, "{head}")?;
         let mut reason = None;
         for recipient in &message.recipients {
             if recipient.reason != reason {

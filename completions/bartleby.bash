@@ -1,0 +1,21 @@
+# bash completion for bartleby(8)
+
+_bartleby() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} words
+    case $previous in
+        --format) words='text json csv' ;;
+        -w | -c | --warning | --critical | --age-warning | --age-critical) return ;;
+        *)
+            case ${COMP_WORDS[1]} in
+                "$current") words='list flush watch check metrics doctor --version --help' ;;
+                list) words='--format --watch' ;;
+                flush) words='--wait all domain: id:' ;;
+                watch) words='--once' ;;
+                check) words='-w -c --warning --critical --age-warning --age-critical' ;;
+            esac
+            ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+}
+
+complete -F _bartleby bartleby

@@ -1,0 +1,20 @@
+# fish completion for bartleby(8)
+
+complete -c bartleby -f
+complete -c bartleby -n __fish_use_subcommand -a list -d 'Print what waits'
+complete -c bartleby -n __fish_use_subcommand -a flush -d 'Run the queue now'
+complete -c bartleby -n __fish_use_subcommand -a watch -d 'Run the queue when the primary is back'
+complete -c bartleby -n __fish_use_subcommand -a check -d 'One line for a monitor'
+complete -c bartleby -n __fish_use_subcommand -a metrics -d 'Print OpenMetrics'
+complete -c bartleby -n __fish_use_subcommand -a doctor -d 'Tell what is not in place, and the fix'
+complete -c bartleby -n __fish_use_subcommand -l version -d 'Print the version'
+complete -c bartleby -n __fish_use_subcommand -l help -d 'Print a summary'
+complete -c bartleby -n '__fish_seen_subcommand_from list' -l format -xa 'text json csv' -d 'The form'
+complete -c bartleby -n '__fish_seen_subcommand_from list' -l watch -d 'Print it again and again'
+complete -c bartleby -n '__fish_seen_subcommand_from flush' -l wait -d 'Tell what comes of it'
+complete -c bartleby -n '__fish_seen_subcommand_from flush' -a 'all domain: id:'
+complete -c bartleby -n '__fish_seen_subcommand_from watch' -l once -d 'Look once'
+complete -c bartleby -n '__fish_seen_subcommand_from check' -s w -l warning -x -d 'Messages'
+complete -c bartleby -n '__fish_seen_subcommand_from check' -s c -l critical -x -d 'Messages'
+complete -c bartleby -n '__fish_seen_subcommand_from check' -l age-warning -x -d 'Age of the oldest'
+complete -c bartleby -n '__fish_seen_subcommand_from check' -l age-critical -x -d 'Age of the oldest'
