@@ -65,6 +65,34 @@ impl Browser {
         self.command("POST", &format!("element/{id}/click"), &json!({}));
     }
 
+    /// What a script, the body of a function, returns.
+    pub fn run(&self, script: &str) -> Value {
+        self.command("POST", "execute/sync", &json!({"script": script, "args": []}))
+    }
+
+    /// What a script passes to the function that is its last argument.
+    pub fn run_async(&self, script: &str) -> Value {
+        self.command("POST", "execute/async", &json!({"script": script, "args": []}))
+    }
+
+    /// Presses a key, by its code in WebDriver's table (section 17.4.2).
+    pub fn press(&self, key: char) {
+        let actions = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+        let keyboard = json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]});
+        self.command("POST", "actions", &keyboard);
+    }
+
+    /// Plays a screen of this width, in light or dark colours, or paper.
+    pub fn play(&self, width: u32, colours: &str, medium: &str) {
+        let devtools = |name: &str, parameters: Value| {
+            self.command("POST", "goog/cdp/execute", &json!({"cmd": name, "params": parameters}));
+        };
+        let screen = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        devtools("Emulation.setDeviceMetricsOverride", screen);
+        let colours = json!([{"name": "prefers-color-scheme", "value": colours}]);
+        devtools("Emulation.setEmulatedMedia", json!({"media": medium, "features": colours}));
+    }
+
     fn command(&self, method: &str, what: &str, body: &Value) -> Value {
         let path = format!("/session/{}/{what}", self.session);
         ask(method, &path, body).unwrap_or_else(|error| panic!("{method} {what} {body}: {error}"))

@@ -37,7 +37,12 @@ impl Mta for PostfixWithBrowser {
     }
 
     fn brings(&self) -> &'static [&'static str] {
-        Postfix.brings()
+        &[
+            "examples/postfix/main.cf",
+            "examples/postfix/relay_domains",
+            "examples/postfix/relay_recipients",
+            "target/axe/node_modules/axe-core/axe.min.js",
+        ]
     }
 
     fn start(&self) {

@@ -9,6 +9,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod accessibility;
 mod apache;
 mod browser;
 mod client;
@@ -76,6 +77,11 @@ fn the_primary_comes_back() {
 #[test]
 fn another_origin_sets_nothing_off_in_a_browser() {
     in_lab("another_origin_sets_nothing_off_in_a_browser", &PostfixWithBrowser, guards::in_a_browser);
+}
+
+#[test]
+fn the_page_is_for_everybody() {
+    in_lab("the_page_is_for_everybody", &PostfixWithBrowser, accessibility::of_every_page);
 }
 
 #[test]
