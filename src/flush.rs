@@ -395,6 +395,9 @@ pub fn watch(context: &Context, flush: &Flush, waited: Waited, mut seen: impl Fn
         let looked = Instant::now();
         let now = jiff::Timestamp::now().as_second();
         remainder.clear();
+        if let Ok(store) = &context.store {
+            store.close();
+        }
         let listing = listing::list(context, None, &mut |message| remainder.add(message));
         let took = looked.elapsed();
         if listing.trouble.is_none() {

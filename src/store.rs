@@ -5,10 +5,12 @@
 //! cool-down and the log are off, and that is said. The log is an SQLite database, so that any number of
 //! processes may use it, and may be killed at any time, without it ever telling half a truth.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
@@ -110,6 +112,8 @@ pub struct Sample {
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
+    /// Opened when it is first needed, and kept: opening takes longer than what is then done.
+    log: Rc<RefCell<Option<Connection>>>,
 }
 
 /// The right to flush, held as long as this file, or a copy of its descriptor, is open in any process.
@@ -166,7 +170,7 @@ impl Store {
         if found.mode() & 0o022 != 0 {
             return Err(format!("{shown} can be written to by others"));
         }
-        let store = Store { directory: directory.to_owned() };
+        let store = Store { directory: directory.to_owned(), log: Rc::default() };
         store.private_file("flush.lock").map_err(|error| format!("{shown}/flush.lock: {error}"))?;
         Ok(store)
     }
@@ -424,8 +428,9 @@ impl Store {
                 [sample.taken - SAMPLES_KEPT, sample.taken],
             )?;
             log.execute(
-                "DELETE FROM sample WHERE taken < ?1 AND EXISTS
-                 (SELECT 1 FROM sample AS other WHERE other.taken < sample.taken AND other.taken / ?2 = sample.taken / ?2)",
+                // By ranges of the key, as this is done at nearly every look.
+                "DELETE FROM sample WHERE taken < ?1 AND EXISTS (SELECT 1 FROM sample AS other
+                 WHERE other.taken >= sample.taken - sample.taken % ?2 AND other.taken < sample.taken)",
                 [sample.taken - 24 * 60 * 60, THINNED_TO],
             )?;
             Ok(())
@@ -456,7 +461,7 @@ impl Store {
     /// Does something with the log. A log that is damaged is set aside, and said so in the error log;
     /// then it is done with a new one.
     fn with_log<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
-        let done = self.open_log().and_then(|log| work(&log));
+        let done = self.with_open_log(&work);
         let done = match done {
             Err(error) if is_damaged(&error) => {
                 let aside = self.directory.join(format!("{SET_ASIDE}{}", jiff::Timestamp::now().as_second()));
@@ -465,13 +470,28 @@ impl Store {
                     self.log_path().display(),
                     aside.display()
                 ));
+                self.close();
                 // Another process may have done so already.
                 let _ = fs::rename(self.log_path(), aside);
-                self.open_log().and_then(|log| work(&log))
+                self.with_open_log(&work)
             }
             done => done,
         };
         done.map_err(|error| format!("{}: {error}", self.log_path().display()))
+    }
+
+    fn with_open_log<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let mut kept = self.log.borrow_mut();
+        let log = match kept.take() {
+            Some(log) => log,
+            None => self.open_log()?,
+        };
+        work(kept.insert(log))
+    }
+
+    /// Closes the log until it is needed again: for who goes on for long, as it may be set aside meanwhile.
+    pub fn close(&self) {
+        self.log.borrow_mut().take();
     }
 
     fn open_log(&self) -> rusqlite::Result<Connection> {
@@ -486,7 +506,10 @@ impl Store {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let log = Connection::open_with_flags(self.log_path(), flags)?;
         log.busy_timeout(PATIENCE)?;
-        log.execute_batch(SCHEMA)?;
+        if log.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? != SCHEMA_VERSION {
+            log.execute_batch(SCHEMA)?;
+            log.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        }
         Ok(log)
     }
 
@@ -514,6 +537,9 @@ impl Store {
         self.directory.join("bartleby.db")
     }
 }
+
+/// Raised with each change of [`SCHEMA`].
+const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS flush (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

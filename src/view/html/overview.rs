@@ -45,22 +45,24 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
             ul {
                 @for (detail, destination) in details.iter().zip(report.listing.summary.destinations(details.len())) {
                     li {
-                        @match &destination.domain {
-                            Some(domain) if !domain.is_empty() && !domain.ends_with('…') => {
-                                a href=(links::filtered(asked, |filter| filter.domain = Some(domain.clone()))) { bdi { (printable(&detail.name)) } }
-                            }
-                            _ => bdi { (printable(&detail.name)) },
-                        }
+                        @let link = destination.domain.as_ref().filter(|domain| !domain.is_empty() && !domain.ends_with('…'));
+                        @let link = link.map(|domain| links::filtered(asked, |filter| filter.domain = Some(domain.clone())));
+                        (linked(link.as_deref(), html! { bdi { (printable(&detail.name)) } }))
                         ": " (detail.text)
                         @if let Some(target) = detail.run.as_ref().filter(|_| report.flush.parts && report.flush.is_offered()) {
                             " " a href=(links::flush(target)) { "run" }
                         }
-                        (ages(&destination))
+                        (linked(link.as_deref(), ages(&destination)))
                     }
                 }
             }
         }
     }
+}
+
+/// Something as a link, where there is where to.
+fn linked(link: Option<&str>, content: Markup) -> Markup {
+    html! { @if let Some(link) = link { a href=(link) { (content) } } @else { (content) } }
 }
 
 /// How old what waits for one destination is: qshape(1)'s buckets as one bar, the youngest first.
@@ -110,14 +112,16 @@ fn reasons(report: &Report, asked: &Asked) -> Markup {
                 ul {
                     @for (pattern, recipients) in &patterns {
                         li {
-                            @let part = common_part(pattern);
-                            @if part.len() > 3 {
-                                a href=(links::filtered(asked, |filter| filter.reason = Some(part.to_owned()))) { bdi { (short(pattern)) } }
-                            } @else { bdi { (short(pattern)) } }
-                            ": " (count(*recipients, "recipient", "recipients"))
-                            svg.bar viewBox={"0 0 " (most) " 1"} preserveAspectRatio="none" aria-hidden="true" {
-                                rect.b6 width=(recipients) height="1" {}
-                            }
+                            @let part = Some(common_part(pattern)).filter(|part| part.len() > 3);
+                            @let link = part.map(|part| links::filtered(asked, |filter| filter.reason = Some(part.to_owned())));
+                            @let told = count(*recipients, "recipient", "recipients");
+                            (linked(link.as_deref(), html! { bdi { (short(pattern)) } }))
+                            ": " (told)
+                            (linked(link.as_deref(), html! {
+                                svg.bar viewBox={"0 0 " (most) " 1"} preserveAspectRatio="none" role="img" aria-label=(told) {
+                                    rect.b6 width=(recipients) height="1" {}
+                                }
+                            }))
                         }
                     }
                 }

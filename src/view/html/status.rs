@@ -42,7 +42,7 @@ fn figures(report: &Report, asked: &Asked) -> Markup {
     html! {
         dl.figures {
             div { dt { "Messages" } dd { a href="?" { (thousands(summary.messages)) } } }
-            div { dt { "Recipients" } dd { (thousands(summary.recipients)) } }
+            div { dt { "Recipients" } dd { a href="?sort=domain" { (thousands(summary.recipients)) } } }
             @if let Some(size) = summary.bytes() { div { dt { "Size" } dd { a href="?sort=-size" { (bytes(size)) } } } }
             @if let Some(oldest) = summary.oldest {
                 div { dt { "Oldest" } dd { a href="?sort=-age" { (short_duration(report.age(oldest))) } } }
