@@ -64,6 +64,11 @@ pub fn list(context: &Context, reader: Option<BorrowedFd<'_>>, found: &mut dyn F
     };
     listing.kind = Some(source.mta.kind());
     let deadline = started + config.mta.deadline;
+    let place = context.store.as_ref().map_or(Ok(None), |store| store.listing_place(deadline));
+    let Ok(_place) = place else {
+        listing.trouble = Some(Trouble::Crowded { after: config.mta.deadline });
+        return listing;
+    };
     let inquiry = source.mta.inquire();
     let summary = &mut listing.summary;
     let mut seen = Seen::default();

@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
@@ -22,6 +22,9 @@ use crate::system::{self, Account};
 
 /// The folder that `make install` makes for the web server's user.
 const DEFAULT_DIRECTORY: &str = "/var/lib/bartleby";
+
+/// How many may list the queue at a time: more only slow each other, and the mail server, down.
+const LISTINGS: usize = 2;
 
 /// What the name of a damaged log begins with.
 const SET_ASIDE: &str = "bartleby.db.damaged-";
@@ -228,6 +231,28 @@ impl Store {
             Ok(()) => Ok(Turn(file)),
             Err(TryLockError::WouldBlock) => Err(NoTurn::Taken),
             Err(TryLockError::Error(error)) => Err(NoTurn::Unusable(error.to_string())),
+        }
+    }
+
+    /// Waits for a place among the [`LISTINGS`] that may list at a time; it is held as long as the file is open.
+    /// Where the files can't be used there is no limit.
+    ///
+    /// # Errors
+    /// [`NoTurn::Taken`]: the deadline has passed, and others were listing all the time.
+    pub fn listing_place(&self, deadline: Instant) -> Result<Option<File>, NoTurn> {
+        loop {
+            for place in 0..LISTINGS {
+                let Ok(file) = self.private_file(&format!("listing-{place}.lock")) else { return Ok(None) };
+                match file.try_lock() {
+                    Ok(()) => return Ok(Some(file)),
+                    Err(TryLockError::WouldBlock) => {}
+                    Err(TryLockError::Error(_)) => return Ok(None),
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(NoTurn::Taken);
+            }
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -651,6 +676,23 @@ mod tests {
         assert!(other.is_taken(), "the copy still holds it");
         drop(copy);
         assert!(other.turn().is_ok());
+    }
+
+    #[test]
+    fn two_list_at_a_time_and_a_third_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path()).unwrap();
+        let now = Instant::now;
+        let first = store.listing_place(now()).unwrap().unwrap();
+        let _second = store.listing_place(now()).unwrap().unwrap();
+        assert!(store.listing_place(now()).is_err());
+        let waiting = thread::spawn({
+            let folder = folder.path().to_owned();
+            move || self::store(&folder).unwrap().listing_place(now() + Duration::from_secs(20)).is_ok()
+        });
+        thread::sleep(Duration::from_millis(50));
+        drop(first);
+        assert!(waiting.join().unwrap());
     }
 
     #[test]

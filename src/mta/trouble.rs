@@ -86,6 +86,12 @@ pub enum Trouble {
         /// The deadline.
         after: Duration,
     },
+    /// Others were listing all the time.
+    #[error("Others were listing the queue for {} s, so it could not be listed once more.", .after.as_secs())]
+    Crowded {
+        /// The deadline.
+        after: Duration,
+    },
     /// The command could not be started.
     #[error("{command} could not be started: {error}.")]
     NotStarted {
@@ -207,7 +213,7 @@ impl Trouble {
             Trouble::NoMta { .. } | Trouble::NotInstalled(_) | Trouble::Unsupported(_) => Status::Missing,
             Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
             Trouble::NotRunning { .. } => Status::Down,
-            Trouble::TooSlow { .. } => Status::Timeout,
+            Trouble::TooSlow { .. } | Trouble::Crowded { .. } => Status::Timeout,
             Trouble::NotStarted { .. }
             | Trouble::Ended { .. }
             | Trouble::BrokenOff { .. }
@@ -289,6 +295,7 @@ impl Trouble {
             Trouble::TooSlow { .. } => "The machine may be overloaded, or its disk slow. Reload in a minute; for a \
                  very long queue raise [mta] deadline in /etc/bartleby.toml (and the web server's CGI time limit)."
                 .into(),
+            Trouble::Crowded { .. } => "Reload in a minute; look who asks for this page so often.".into(),
             Trouble::NotStarted { .. } => "Look whether the program is there and may be executed by the web server's \
                  user."
                 .into(),

@@ -77,6 +77,11 @@ impl Report {
         if self.flush.held[0] { 0 } else { self.listing.summary.state(State::Held) }
     }
 
+    /// Whether a part of the queue can be run right now, and not all of it is held.
+    pub fn offers_parts(&self) -> bool {
+        self.flush.parts && self.flush.is_offered() && self.passed_over() < self.listing.summary.messages
+    }
+
     /// An instant as people here read it, such as `2026-11-23 12:18:08+01:00`.
     pub fn local_time(&self, seconds: i64) -> String {
         words::local_time(seconds, &self.zone)

@@ -49,7 +49,7 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
                         @let link = link.map(|domain| links::filtered(asked, |filter| filter.domain = Some(domain.clone())));
                         (linked(link.as_deref(), html! { bdi { (printable(&detail.name)) } }))
                         ": " (detail.text)
-                        @if let Some(target) = detail.run.as_ref().filter(|_| report.flush.parts && report.flush.is_offered()) {
+                        @if let Some(target) = detail.run.as_ref().filter(|_| report.offers_parts()) {
                             " " a href=(links::flush(target)) { "run" }
                         }
                         (linked(link.as_deref(), ages(&destination)))
