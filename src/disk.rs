@@ -2,8 +2,8 @@
 //!
 //! `sysinfo` tells which mounts are real filesystems; `/proc/self/mountinfo` (proc_pid_mountinfo(5))
 //! adds network mounts, which `sysinfo` leaves out, and tells bind mounts from the mounts that they
-//! repeat; statvfs(3) gives space and inodes. A dead network mount makes any of these hang, so each is
-//! asked in a thread of its own, which is left behind when it does not answer in time.
+//! repeat; statvfs(3) gives space and inodes. A dead network mount makes any of these hang, so what may
+//! hang is asked in a thread of its own, which is left behind when it does not answer in time.
 
 use std::collections::HashMap;
 use std::fs;
@@ -89,12 +89,14 @@ pub enum Level {
 /// Lists the filesystems. Takes hardly more than two seconds, whatever is mounted.
 pub fn filesystems(queue_directory: Option<&Path>, config: &DiskConfig) -> Vec<Filesystem> {
     let deadline = Instant::now() + PATIENCE;
+    let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
+    // Without /proc it is not known what is mounted.
+    let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
     let queue = queue_directory.map(|path| {
         let asked = path.to_owned();
-        within(deadline, move || fs::canonicalize(asked).ok()).flatten().unwrap_or_else(|| path.to_owned())
+        within(deadline, may_hang, move || fs::canonicalize(asked).ok()).flatten().unwrap_or_else(|| path.to_owned())
     });
-    let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
-    let real = within(deadline, || {
+    let real = within(deadline, may_hang, || {
         let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing()).ok()?;
         Some(disks.iter().map(|disk| disk.mount_point().to_owned()).collect::<Vec<_>>())
     })
@@ -142,6 +144,11 @@ struct Mount {
 impl Mount {
     fn is_network(&self) -> bool {
         NETWORK_TYPES.contains(&self.kind.as_str())
+    }
+
+    /// Whether it is asked in a thread of its own. What lies on a device of this machine is answered from memory.
+    fn may_hang(&self) -> bool {
+        self.is_network() || self.kind.starts_with("fuse") || matches!(self.kind.as_str(), "autofs" | "?")
     }
 
     /// What two mounts of one filesystem have in common. Subvolumes share their device file alone.
@@ -229,14 +236,17 @@ fn choose(all: &[Mount], real: Option<&[PathBuf]>, queue: Option<&Path>) -> Vec<
 
 /// Asks all filesystems at once; `None` for one that does not answer by the deadline.
 fn usages(mounts: &[(Mount, bool)], deadline: Instant) -> Vec<Option<Result<Usage, Errno>>> {
+    let mut usages: Vec<_> = mounts.iter().map(|(mount, _)| (!mount.may_hang()).then(|| usage(&mount.point))).collect();
+    if usages.iter().all(Option::is_some) {
+        return usages;
+    }
     let (answer, answers) = mpsc::channel();
-    for (index, (mount, _)) in mounts.iter().enumerate() {
+    for (index, (mount, _)) in mounts.iter().enumerate().filter(|(_, (mount, _))| mount.may_hang()) {
         let (answer, point) = (answer.clone(), mount.point.clone());
         // Without a thread (a limit on processes) it does not answer, which is what is then shown.
         let _ = thread::Builder::new().stack_size(64 * 1024).spawn(move || answer.send((index, usage(&point))));
     }
     drop(answer);
-    let mut usages = vec![None; mounts.len()];
     while let Ok((index, usage)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         usages[index] = Some(usage);
     }
@@ -255,8 +265,15 @@ fn usage(point: &Path) -> Result<Usage, Errno> {
     })
 }
 
-/// What `work` returns, or `None` when it takes too long; then its thread is left to itself.
-fn within<T: Send + 'static>(deadline: Instant, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// What `work` returns, or `None` when it takes too long, if it may; then its thread is left to itself.
+fn within<T: Send + 'static>(
+    deadline: Instant,
+    may_hang: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if !may_hang {
+        return Some(work());
+    }
     let (answer, answers) = mpsc::channel();
     thread::Builder::new().spawn(move || answer.send(work())).ok()?;
     answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
@@ -353,7 +370,7 @@ mod tests {
     #[test]
     fn what_hangs_is_left_behind() {
         let deadline = Instant::now() + Duration::from_millis(50);
-        assert_eq!(within(deadline, || thread::sleep(Duration::from_secs(60))), None);
+        assert_eq!(within(deadline, true, || thread::sleep(Duration::from_secs(60))), None);
         assert!(Instant::now() < deadline + Duration::from_secs(30));
     }
 }

@@ -273,8 +273,7 @@ pub fn look(
     if let (Ok(store), None) = (&context.store, &report.listing.trouble) {
         let sample = history::sample(context.clock.now, &report.listing.summary, &report.filesystems);
         // Where there is no room for it, the page says so itself.
-        let _ = store.add_sample(&sample);
-        report.history = store.samples().unwrap_or_default();
+        report.history = store.add_sample(&sample).unwrap_or_default();
         // At most one a minute is kept; this one is the latest.
         report.history.pop_if(|last| sample.taken - last.taken < 60);
         report.history.push(sample);
