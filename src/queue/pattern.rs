@@ -6,6 +6,8 @@ const GAP: char = '…';
 /// The reason with every part that names something replaced by `…`: addresses, host names, IP addresses, queue ids,
 /// long numbers, URLs. Reply codes and enhanced status codes stay: they tell.
 pub fn pattern(reason: &str) -> String {
+    // Postfix's own remark that it did not even try, before the reason of the last try.
+    let reason = reason.strip_prefix("delivery temporarily suspended: ").unwrap_or(reason);
     let mut shape = String::with_capacity(reason.len());
     for (index, word) in reason.split(' ').enumerate() {
         if index > 0 {
@@ -66,6 +68,10 @@ mod tests {
             (
                 "450 see https://example.com/x?y=1 (in reply to RCPT TO command)",
                 "450 see … (in reply to RCPT TO command)",
+            ),
+            (
+                "delivery temporarily suspended: connect to a.example[192.0.2.1]:25: Connection refused",
+                "connect to …: Connection refused",
             ),
             ("mail transport unavailable", "mail transport unavailable"),
             ("", ""),

@@ -8,7 +8,7 @@ use crate::request::Target;
 use crate::store::{Flush, Outcome};
 
 /// Destinations that get a sentence of their own.
-const NAMED: usize = 3;
+const NAMED: usize = 5;
 
 /// The state of the queue: one sentence, and more where there is more to tell.
 pub struct Sentences {

@@ -10,6 +10,7 @@ use crate::browser::Browser;
 use crate::client;
 use crate::machine::{BROUGHT, Lab};
 use crate::mails;
+use crate::mta::run;
 use crate::page;
 use crate::story;
 use crate::wait;
@@ -31,6 +32,44 @@ fn violations(browser: &Browser, axe: &str) -> Vec<String> {
              error => done(['axe failed: ' + error]));"
     ));
     found.as_array().unwrap().iter().map(|fault| fault.as_str().unwrap().chars().take(400).collect()).collect()
+}
+
+/// The colours that tell how it is, as they are seen: of the bar beside the headline, in light and dark.
+fn tone(browser: &Browser, colours: &str) -> [u8; 3] {
+    browser.play(1200, colours, "screen");
+    browser.open(BASE);
+    let place = browser.run(
+        "const box = document.querySelector('.status').getBoundingClientRect(); return [box.left + 2, box.top + 20]",
+    );
+    let place = |index: usize| place[index].as_f64().unwrap() as usize;
+    browser.colour_at(place(0), place(1))
+}
+
+/// What w3m and lynx show: everything, in order, and the link to follow.
+fn text_browsers() {
+    let html = page::html(200);
+    fs::write("/tmp/page.html", html).unwrap();
+    for (program, arguments) in [
+        ("w3m", &["-dump", "-cols", "80", "/tmp/page.html"][..]),
+        ("lynx", &["-dump", "-nolist", "-width=80", "/tmp/page.html"]),
+    ] {
+        let told =
+            String::from_utf8_lossy(&run(program, arguments).stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+        let places: Vec<_> = [
+            "Waiting",
+            "messages wait for",
+            "Run the queue now",
+            "For whom",
+            "Why",
+            "from alice@example.org",
+            "Disk",
+            "The listing is complete",
+        ]
+        .iter()
+        .map(|part| told.find(part).unwrap_or_else(|| panic!("{program} shows no {part:?}: {told}")))
+        .collect();
+        assert!(places.is_sorted(), "{program}: {places:?} {told}");
+    }
 }
 
 /// Every kind of page, each as many people meet it.
@@ -59,6 +98,12 @@ pub fn of_every_page(lab: &mut Lab) {
         assert_eq!(requests, serde_json::json!([]), "{query} asks for more than itself");
     };
     look("");
+    assert_eq!(
+        [tone(&browser, "light"), tone(&browser, "dark")],
+        [[0x1b, 0x6b, 0x34], [0x7f, 0xd7, 0x9a]],
+        "empty: green"
+    );
+    assert_eq!(browser.colour_at(1, 1), [0x14, 0x14, 0x17], "dark");
     client::send(lab.mta, mails::varied);
     wait::until("all are deferred", 30, || {
         let listing = page::try_json(200)?;
@@ -75,6 +120,20 @@ pub fn of_every_page(lab: &mut Lab) {
     ] {
         look(query);
     }
+
+    assert_eq!(
+        [tone(&browser, "light"), tone(&browser, "dark")],
+        [[0x8a, 0x52, 0x00], [0xf0, 0xb4, 0x5c]],
+        "waiting: amber"
+    );
+    run("postconf", &["-e", "authorized_mailq_users=root"]);
+    assert_eq!(
+        [tone(&browser, "light"), tone(&browser, "dark")],
+        [[0xa8, 0x20, 0x1a], [0xff, 0x9d, 0x94]],
+        "unknown: red"
+    );
+    run("postconf", &["-X", "authorized_mailq_users"]);
+    text_browsers();
 
     // By keyboard alone: the link that runs the queue is reached, seen, and followed.
     browser.play(1200, "light", "screen");

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::wait;
@@ -80,6 +82,17 @@ impl Browser {
         let actions = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
         let keyboard = json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]});
         self.command("POST", "actions", &keyboard);
+    }
+
+    /// What is seen at a place of the page: red, green, blue.
+    pub fn colour_at(&self, x: usize, y: usize) -> [u8; 3] {
+        let picture = self.command("GET", "screenshot", &Value::Null);
+        let bytes = BASE64_STANDARD.decode(picture.as_str().unwrap()).unwrap();
+        let mut reader = png::Decoder::new(io::Cursor::new(bytes)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut pixels).unwrap();
+        let start = y * frame.line_size + x * frame.color_type.samples();
+        [pixels[start], pixels[start + 1], pixels[start + 2]]
     }
 
     /// Plays a screen of this width, in light or dark colours, or paper.

@@ -33,7 +33,7 @@ impl Mta for PostfixWithBrowser {
     }
 
     fn packages(&self) -> &'static [&'static str] {
-        &["postfix", "chromium", "chromium-driver"]
+        &["postfix", "chromium", "chromium-driver", "w3m", "lynx"]
     }
 
     fn brings(&self) -> &'static [&'static str] {

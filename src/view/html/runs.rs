@@ -24,10 +24,10 @@ pub fn runs(report: &Report) -> Markup {
 fn run(report: &Report, flush: &Flush) -> Markup {
     let waited = flush.messages.map_or("it is not known how many waited".into(), |all| format!("{all} waited"));
     html! {
-        a href={ "?flushed=" (flush.number) } { (printable(&flush_line(report, flush))) } ": "
+        a href={ "?flushed=" (flush.number) } { bdi { (printable(&flush_line(report, flush))) } } ": "
         @match &flush.outcome {
             Some(outcome) => {
-                (printable(&outcome::sentence(flush, outcome)))
+                bdi { (printable(&outcome::sentence(flush, outcome))) }
                 @if !outcome.settled { " (when last seen)" }
             }
             None => { (waited) "; what came of it was not watched" }
