@@ -237,15 +237,16 @@ pub fn look(
     asked: &Asked,
     each: &mut dyn FnMut(&Message<'_>) -> io::Result<()>,
 ) -> io::Result<(Report, Vec<Message<'static>>)> {
+    let now = context.clock.now;
     let primaries = Outlook::begin(context);
     let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
-    let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window));
+    let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now));
     let mut written = Ok(());
     let mut listing = listing::list(context, Some(io::stdout().as_fd()), &mut |message| {
         followed.iter_mut().for_each(|followed| followed.add(message));
         match &mut selection {
             Some(selection) => selection.offer(message),
-            None if written.is_ok() && asked.filter.matches(message) => written = each(message),
+            None if written.is_ok() && asked.filter.matches(message, now) => written = each(message),
             None => {}
         }
     });

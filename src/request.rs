@@ -150,7 +150,7 @@ impl fmt::Display for Target {
 pub struct Asked {
     /// `format=`, else by `Accept`.
     pub format: Format,
-    /// `q=`, `domain=`, `sender=`, `state=`, `reason=`.
+    /// `q=`, `domain=`, `sender=`, `state=`, `reason=`, `age=`.
     pub filter: Filter,
     /// `sort=`.
     pub order: Option<Order>,
@@ -202,6 +202,10 @@ impl Asked {
                 "domain" => asked.filter.domain = text,
                 "sender" => asked.filter.sender = text,
                 "reason" => asked.filter.reason = text,
+                "age" => {
+                    let expected = "a span of minutes such as 5-10 or 1280-";
+                    asked.filter.age = Some(value.parse().map_err(|()| bad("age", &value, expected))?);
+                }
                 "sort" => {
                     let keys = SortKey::ALL.map(SortKey::as_str).join(", ");
                     let expected = format!("{keys}, each also with - before it");

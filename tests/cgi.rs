@@ -818,7 +818,15 @@ fn filters_order_and_search_are_plain_links_and_one_form() {
     assert!(page.contains("connect to …: Connection refused</bdi></a>: 18 recipients"), "{page}");
     let reason = machine.get("format=html&reason=Connection+refused").body;
     assert!(reason.contains("match: ") && reason.contains("reason <bdi>“Connection refused”</bdi>"), "{reason}");
-    assert!(page.contains("aria-label=\"23 for "), "the age profile has its words");
+    // A bar of the age profile leads to just those.
+    let bar = page.split("<svg class=\"bar\"").nth(1).unwrap();
+    assert!(bar.contains("aria-label=\"23 recipients for "), "the age profile has its words: {bar}");
+    let link = bar.split("<a href=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
+    assert!(link.starts_with("?domain=example.com&age="), "{link}");
+    let behind = machine.get(&format!("format=html&{}", &link[1..])).body;
+    assert!(behind.contains("16 messages match: ") && behind.contains("minutes <bdi>“"), "{behind}");
+    assert!(machine.get("format=html&age=0-5").body.contains("0 messages match"));
+    assert_eq!(machine.get("age=5").status, 400);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Which messages a reader asked to see.
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::{Message, State};
 
 /// The filters of a request; all that are set must hold. Text is compared without regard to case.
@@ -15,6 +18,45 @@ pub struct Filter {
     pub state: Option<State>,
     /// `reason=`: text in a recipient's reason.
     pub reason: Option<String>,
+    /// `age=`: how long it has waited.
+    pub age: Option<Ages>,
+}
+
+/// A span of ages in minutes, such as `5-10` or `1280-`: the first is in it, the last is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ages {
+    /// At least so many minutes.
+    pub from: i64,
+    /// Less than so many minutes; `None` for no end.
+    pub to: Option<i64>,
+}
+
+impl Ages {
+    fn hold(self, arrival: i64, now: i64) -> bool {
+        let minutes = now.saturating_sub(arrival).max(0) / 60;
+        self.from <= minutes && self.to.is_none_or(|to| minutes < to)
+    }
+}
+
+impl FromStr for Ages {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (from, to) = text.split_once('-').ok_or(())?;
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|_| digits).ok_or(())
+        };
+        let ages = Ages { from: number(from)?, to: if to.is_empty() { None } else { Some(number(to)?) } };
+        if ages.to.is_none_or(|to| ages.from < to) { Ok(ages) } else { Err(()) }
+    }
+}
+
+impl fmt::Display for Ages {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}-", self.from)?;
+        self.to.map_or(Ok(()), |end| write!(to, "{end}"))
+    }
 }
 
 impl Filter {
@@ -28,9 +70,10 @@ impl Filter {
         self.reason.is_some() || self.text.is_some()
     }
 
-    /// Whether the message is one that was asked for.
-    pub fn matches(&self, message: &Message<'_>) -> bool {
-        self.state.is_none_or(|state| state == message.state)
+    /// Whether the message is one that was asked for, `now`, in seconds since 1970.
+    pub fn matches(&self, message: &Message<'_>, now: i64) -> bool {
+        self.age.is_none_or(|ages| message.arrival.is_some_and(|arrival| ages.hold(arrival, now)))
+            && self.state.is_none_or(|state| state == message.state)
             && self
                 .domain
                 .as_deref()
@@ -93,7 +136,7 @@ mod tests {
     fn with(set: impl FnOnce(&mut Filter)) -> bool {
         let mut filter = Filter::default();
         set(&mut filter);
-        filter.matches(&message())
+        filter.matches(&message(), 0)
     }
 
     #[test]
@@ -116,7 +159,24 @@ mod tests {
     fn the_null_sender_is_asked_for_with_empty_angle_brackets() {
         let null = Message { sender: Some("".into()), ..message() };
         let filter = Filter { sender: Some("<>".into()), ..Filter::default() };
-        assert!(filter.matches(&null));
-        assert!(!filter.matches(&message()));
+        assert!(filter.matches(&null, 0));
+        assert!(!filter.matches(&message(), 0));
+    }
+
+    #[test]
+    fn ages_are_spans_of_minutes() {
+        let ages = |text: &str| text.parse::<Ages>();
+        let waits = |text: &str, seconds: i64| {
+            let filter = Filter { age: Some(ages(text).unwrap()), ..Filter::default() };
+            filter.matches(&Message { arrival: Some(1000), ..message() }, 1000 + seconds)
+        };
+        assert!(waits("5-10", 300) && waits("5-10", 599) && !waits("5-10", 299) && !waits("5-10", 600));
+        assert!(waits("1280-", 1280 * 60) && !waits("1280-", 0) && waits("0-5", -60));
+        let unknown = Filter { age: Some(ages("0-").unwrap()), ..Filter::default() };
+        assert!(!unknown.matches(&message(), 0), "of what has no arrival it is not known");
+        for text in ["", "-", "5", "-5", "10-5", "5-5", "a-b", "+1-2", "1--2", "99999999999999999999-"] {
+            assert_eq!(ages(text), Err(()), "{text}");
+        }
+        assert_eq!([ages("5-10"), ages("1280-")].map(|ages| ages.unwrap().to_string()), ["5-10", "1280-"]);
     }
 }

@@ -12,7 +12,7 @@ mod spool;
 mod summary;
 
 pub use cause::Cause;
-pub use filter::Filter;
+pub use filter::{Ages, Filter};
 pub use mask::Mask;
 pub use pattern::{common_part, pattern};
 pub use selection::{Order, Selection, SortKey, Window};

@@ -103,6 +103,7 @@ pub struct Selection {
     window: Window,
     kept: Kept,
     matched: u64,
+    now: i64,
 }
 
 /// The rows up to the end of the page.
@@ -112,16 +113,17 @@ enum Kept {
 }
 
 impl Selection {
-    /// An empty selection. Without an order, messages stay in the mail server's order.
-    pub fn new(filter: Filter, order: Option<Order>, window: Window) -> Self {
+    /// An empty selection. Without an order, messages stay in the mail server's order. Ages
+    /// are counted back from `now`, in seconds since 1970.
+    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64) -> Self {
         let deep = window.end() > HELD_LIMIT;
         let kept = if deep { Kept::OnDisk(Spool::new()) } else { Kept::InMemory(BinaryHeap::new()) };
-        Selection { filter, order, window, kept, matched: 0 }
+        Selection { filter, order, window, kept, matched: 0, now }
     }
 
     /// Takes note of a message, and keeps it if it may be on the page.
     pub fn offer(&mut self, message: &Message<'_>) {
-        if !self.filter.matches(message) {
+        if !self.filter.matches(message, self.now) {
             return;
         }
         let value = self.value(message);
@@ -269,7 +271,7 @@ mod tests {
 
     fn ids(sort: Option<&str>, page: usize, per_page: usize) -> Vec<String> {
         let order = sort.map(|word| Order::from_word(word).unwrap());
-        let mut selection = Selection::new(Filter::default(), order, Window { page, per_page });
+        let mut selection = Selection::new(Filter::default(), order, Window { page, per_page }, 0);
         for message in [
             message("c", Some(30), Some(100)),
             message("a", Some(10), Some(300)),
@@ -321,7 +323,7 @@ mod tests {
             let order = sort.map(|word| Order::from_word(word).unwrap());
             let page = |kept: Option<Kept>| {
                 let window = Window { page: HELD_LIMIT / 100 + 1, per_page: 100 };
-                let mut selection = Selection::new(Filter::default(), order, window);
+                let mut selection = Selection::new(Filter::default(), order, window, 0);
                 assert!(matches!(selection.kept, Kept::OnDisk(Ok(_))));
                 selection.kept = kept.unwrap_or(selection.kept);
                 all.iter().for_each(|message| selection.offer(message));
@@ -335,7 +337,7 @@ mod tests {
 
     #[test]
     fn where_rows_can_not_be_kept_there_is_no_page() {
-        let mut selection = Selection::new(Filter::default(), None, Window { page: 1000, per_page: 1000 });
+        let mut selection = Selection::new(Filter::default(), None, Window { page: 1000, per_page: 1000 }, 0);
         selection.kept = Kept::OnDisk(Err(rusqlite::Error::InvalidQuery));
         selection.offer(&message("a", None, None));
         assert_eq!(selection.matched(), 1);

@@ -93,14 +93,16 @@ type Removal = fn(&mut Filter);
 
 /// The filters that are set, each with the link that takes it away.
 fn chips(asked: &Asked, matched: u64) -> Markup {
-    let Filter { text, domain, sender, state, reason } = &asked.filter;
+    let Filter { text, domain, sender, state, reason, age } = &asked.filter;
     let state = state.map(|state| state.as_str().to_owned());
-    let set: [(&str, &Option<String>, Removal); 5] = [
+    let age = age.map(|age| age.to_string());
+    let set: [(&str, &Option<String>, Removal); 6] = [
         ("text", text, |filter| filter.text = None),
         ("domain", domain, |filter| filter.domain = None),
         ("sender", sender, |filter| filter.sender = None),
         ("state", &state, |filter| filter.state = None),
         ("reason", reason, |filter| filter.reason = None),
+        ("minutes", &age, |filter| filter.age = None),
     ];
     html! {
         @if !asked.filter.is_empty() {

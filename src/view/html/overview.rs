@@ -7,7 +7,7 @@ use super::super::Report;
 use super::super::sentences::{Detail, Sentences};
 use super::super::words::{bytes, count, printable, thousands};
 use super::links;
-use crate::queue::{AGE_LIMITS, Destination, common_part};
+use crate::queue::{AGE_LIMITS, Ages, Destination, common_part};
 use crate::request::Asked;
 use crate::store::Sample;
 
@@ -32,9 +32,9 @@ pub fn overview(report: &Report, asked: &Asked) -> Markup {
             section.overview aria-label="Overview" {
                 @if !details.is_empty() { (destinations(report, &details, asked)) }
                 (reasons(report, asked))
-                (history(report))
+                (history(report, asked))
             }
-        } @else { (history(report)) }
+        } @else { (history(report, asked)) }
     }
 }
 
@@ -52,7 +52,7 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
                         @if let Some(target) = detail.run.as_ref().filter(|_| report.offers_parts()) {
                             " " a href=(links::flush(target)) { "run" }
                         }
-                        (linked(link.as_deref(), ages(&destination)))
+                        (ages(&destination, asked))
                     }
                 }
             }
@@ -66,11 +66,9 @@ fn linked(link: Option<&str>, content: Markup) -> Markup {
 }
 
 /// How old what waits for one destination is: qshape(1)'s buckets as one bar, the youngest first.
-fn ages(destination: &Destination) -> Markup {
+fn ages(destination: &Destination, asked: &Asked) -> Markup {
     let all: u64 = destination.ages.iter().sum();
-    if all == 0 {
-        return html! {};
-    }
+    let Some(domain) = destination.domain.as_ref().filter(|_| all > 0) else { return html! {} };
     let mut before = 0;
     let parts =
         destination.ages.iter().enumerate().filter(|(_, recipients)| **recipients > 0).map(|(bucket, recipients)| {
@@ -79,13 +77,19 @@ fn ages(destination: &Destination) -> Markup {
             (bucket, start, *recipients)
         });
     let parts: Vec<_> = parts.collect();
-    let told = parts.iter().map(|(bucket, _, recipients)| format!("{} {}", thousands(*recipients), span(*bucket)));
-    let label = told.collect::<Vec<_>>().join(", ");
+    let link = |bucket: usize| {
+        links::filtered(asked, |filter| {
+            filter.domain = Some(domain.clone());
+            let from = bucket.checked_sub(1).map_or(0, |lower| AGE_LIMITS[lower]);
+            filter.age = Some(Ages { from, to: AGE_LIMITS.get(bucket).copied() });
+        })
+    };
     html! {
-        svg.bar viewBox={"0 0 " (all) " 1"} preserveAspectRatio="none" role="img" aria-label=(label) {
-            title { (label) }
+        svg.bar viewBox={"0 0 " (all) " 1"} preserveAspectRatio="none" {
             @for (bucket, start, recipients) in parts {
-                rect class={"b" (bucket)} x=(start) width=(recipients) height="1" {}
+                a href=(link(bucket)) aria-label=(format!("{} {}", count(recipients, "recipient", "recipients"), span(bucket))) {
+                    rect class={"b" (bucket)} x=(start) width=(recipients) height="1" {}
+                }
             }
         }
     }
@@ -141,7 +145,7 @@ fn short(reason: &str) -> String {
 }
 
 /// How many messages there were, and how large they were, over the last day and the last week.
-fn history(report: &Report) -> Markup {
+fn history(report: &Report, asked: &Asked) -> Markup {
     let now = report.listing.sampled;
     let drawn: Vec<_> = SPANS
         .into_iter()
@@ -154,13 +158,13 @@ fn history(report: &Report) -> Markup {
         @if !drawn.is_empty() {
             div.history {
                 h2 { "How it went" }
-                @for (name, length, samples) in drawn { (lines(name, now - length, length, &samples)) }
+                @for (name, length, samples) in drawn { (lines(name, now - length, length, &samples, asked)) }
             }
         }
     }
 }
 
-fn lines(name: &str, start: i64, length: i64, samples: &[&Sample]) -> Markup {
+fn lines(name: &str, start: i64, length: i64, samples: &[&Sample], asked: &Asked) -> Markup {
     let most = samples.iter().map(|sample| sample.messages).max().unwrap_or(0);
     let largest = samples.iter().filter_map(|sample| sample.bytes).max();
     let first = samples.first().map_or(0, |sample| sample.messages);
@@ -173,13 +177,14 @@ fn lines(name: &str, start: i64, length: i64, samples: &[&Sample]) -> Markup {
         thousands(most)
     );
     html! {
+        @let link = links::filtered(asked, |filter| filter.age = Some(Ages { from: 0, to: Some(length / 60) }));
         figure {
-            svg.lines viewBox={"0 0 " (WIDTH) " " (HEIGHT)} preserveAspectRatio="none" role="img" aria-label=(label) {
+            a href=(link) { svg.lines viewBox={"0 0 " (WIDTH) " " (HEIGHT)} preserveAspectRatio="none" role="img" aria-label=(label) {
                 @if let Some(largest) = largest {
                     polygon.size points=(points(start, length, samples, |sample| sample.bytes, largest)) {}
                 }
                 polygon points=(points(start, length, samples, |sample| Some(sample.messages), most)) {}
-            }
+            } }
             figcaption { (label) "." }
         }
     }
