@@ -995,10 +995,17 @@ fn on_a_terminal_the_list_is_a_table_with_colours_that_fits() {
     assert!(!piped.contains('\x1b') && piped.lines().any(|line| line.chars().count() > 100), "whole in a pipe");
 }
 
+/// The program as it is started from a terminal. What runs in the background of a shell ignores SIGINT, which is inherited.
+fn interruptible(machine: &Machine, arguments: &[&str]) -> Command {
+    let mut command = behind(&["env", "--default-signal=INT"], &machine.command());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 #[test]
 fn the_list_is_printed_again_until_it_is_interrupted() {
     let machine = Machine::with_fixture("postfix/mixed-json");
-    let mut program = machine.command().args(["list", "--watch"]).spawn().unwrap();
+    let mut program = interruptible(&machine, &["list", "--watch"]).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(program.stdout.take().unwrap()));
     for _ in 0..2 {
         assert!(lines.any(|line| line.unwrap().starts_with("21 messages, 28 recipients")));
@@ -1069,7 +1076,7 @@ fn a_signal_that_ends_the_program_ends_the_lister_too() {
             fs::read_dir("/proc").unwrap().flatten().filter(is_ours).count()
         };
         let before = listers();
-        let mut program = machine.command().arg("list").spawn().unwrap();
+        let mut program = interruptible(&machine, &["list"]).spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(20);
         while listers() <= before {
             assert!(Instant::now() < until, "the lister was not started");
@@ -1123,7 +1130,9 @@ fn the_memory_does_not_grow_with_the_page() {
         ("page=600&sort=age&format=json", "99"),
         ("page=600&sort=-sender&format=json", "59900"),
     ] {
-        let output = limited(&machine.cgi(&[("QUERY_STRING", query.as_bytes())]), 12 << 20).output().unwrap();
+        let output = behind(&["prlimit", "--data=12582912"], &machine.cgi(&[("QUERY_STRING", query.as_bytes())]))
+            .output()
+            .unwrap();
         let answer = Answer::of(output);
         let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
         assert_eq!((answer.status, &json["selection"]["pages"]), (200, &600.into()), "{}", json["queue"]["error"]);
@@ -1131,10 +1140,10 @@ fn the_memory_does_not_grow_with_the_page() {
     }
 }
 
-/// The same command with that much memory of its own, in bytes.
-fn limited(command: &Command, bytes: u64) -> Command {
-    let mut limited = Command::new("prlimit");
-    limited.arg(format!("--data={bytes}")).arg(command.get_program()).env_clear();
-    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    limited
+/// The same command, started by another program with the words in front.
+fn behind(words: &[&str], command: &Command) -> Command {
+    let mut behind = Command::new(words[0]);
+    behind.args(&words[1..]).arg(command.get_program()).env_clear();
+    behind.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    behind
 }
