@@ -995,9 +995,9 @@ fn on_a_terminal_the_list_is_a_table_with_colours_that_fits() {
     assert!(!piped.contains('\x1b') && piped.lines().any(|line| line.chars().count() > 100), "whole in a pipe");
 }
 
-/// The program as it is started from a terminal. What runs in the background of a shell ignores SIGINT, which is inherited.
+/// The program as it is started from a terminal. What runs in the background ignores some signals, which is inherited.
 fn interruptible(machine: &Machine, arguments: &[&str]) -> Command {
-    let mut command = behind(&["env", "--default-signal=INT"], &machine.command());
+    let mut command = behind(&["env", "--default-signal"], &machine.command());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
