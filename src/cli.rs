@@ -14,10 +14,14 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::doctor;
 use crate::flush;
+use crate::look;
+use crate::mta::command::{self, Argv};
 use crate::outcome;
 use crate::page;
+use crate::reasons;
 use crate::request::{Asked, Format, Target};
-use crate::store::{Flush, Outcome, Waited};
+use crate::store::{Flush, Outcome};
+use crate::survey;
 use crate::system;
 use crate::view::PROGRAM;
 use crate::view::text::Terminal;
@@ -72,6 +76,17 @@ With GATEWAY_INTERFACE in the environment this is a CGI program (RFC 3875),
 whatever its arguments.
 ";
 
+/// What this program does when it starts itself.
+const WORKERS: [(&str, Work); 4] = [
+    (flush::WORKER, flush::work),
+    (survey::WORKER, survey::work),
+    (reasons::WORKER, reasons::work),
+    (watch::WORKER, watch::work),
+];
+
+/// What is done with the words behind that one.
+type Work = fn(&[OsString]);
+
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
     match command(lexopt::Parser::from_env()) {
@@ -94,9 +109,9 @@ fn command(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Some(Value(name)) if name == "check" => check(arguments),
         Some(Value(name)) if name == "metrics" => metrics(arguments),
         Some(Value(name)) if name == "watch" => watch(arguments),
-        Some(Value(name)) if name == flush::WORKER => {
+        Some(Value(name)) if WORKERS.iter().any(|(word, _)| name == *word) => {
             let words: Vec<OsString> = arguments.raw_args()?.collect();
-            flush::work(&words);
+            WORKERS.iter().filter(|(word, _)| name == *word).for_each(|(_, work)| work(&words));
             Ok(ExitCode::SUCCESS)
         }
         Some(Value(name)) => Err(format!("there is no command “{}”", name.to_string_lossy()).into()),
@@ -120,14 +135,21 @@ fn list(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
+    if !watch {
+        return print_listing(format);
+    }
+    // What has read a listing can start no other one.
+    let again = system::own_program().ok_or("this program does not find itself (no /proc)")?;
+    let again = Argv::new(again, &["list", "--format", format.as_str()]);
     loop {
-        if watch && io::stdout().is_terminal() {
+        if io::stdout().is_terminal() {
             // Home, and clear what is below.
             print("\x1b[H\x1b[J")?;
         }
-        let code = print_listing(format)?;
-        if !watch || code == ExitCode::from(EX_CONFIG) || code == ExitCode::from(EX_IOERR) {
-            return Ok(code);
+        let code = command::attached(&again).map_err(|error| error.to_string())?;
+        let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(EX_IOERR);
+        if [EX_CONFIG, EX_IOERR].contains(&code) {
+            return Ok(ExitCode::from(code));
         }
         thread::sleep(AGAIN);
     }
@@ -177,7 +199,7 @@ fn check(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Ok(config) => Context::gather(config),
         Err(error) => return unknown(error.to_string()),
     };
-    match page::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
+    match look::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
         Ok((report, _)) => {
             let (severity, line) = check::examine(&report, &thresholds);
             print(&format!("{line}\n")).map(|_| ExitCode::from(severity.code()))
@@ -229,8 +251,8 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
     let by = format!("{} on the command line", context.account.name);
     match flush::start(&context, &target, by) {
-        Ok((flush, waited)) if wait => Ok(follow(&context, &flush, waited)),
-        Ok((flush, _)) => print(&format!("Queue run {} was started.\n", flush.number)),
+        Ok(flush) if wait => Ok(follow(&context, &flush)),
+        Ok(flush) => print(&format!("Queue run {} was started.\n", flush.number)),
         Err(refusal) => {
             system::log(&refusal.to_string());
             Ok(ExitCode::from(match refusal {
@@ -253,9 +275,9 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
 }
 
 /// Tells what comes of a flush until it is over.
-fn follow(context: &Context, flush: &Flush, waited: Waited) -> ExitCode {
+fn follow(context: &Context, flush: &Flush) -> ExitCode {
     let terminal = io::stdout().is_terminal();
-    let outcome = flush::watch(context, flush, waited, |outcome| {
+    let outcome = flush::watch(context, flush, |outcome| {
         if terminal {
             let _ =
                 print(&format!("\r\x1b[K{} {}", bar(flush, outcome), printable(&outcome::sentence(flush, outcome))));
@@ -313,7 +335,11 @@ fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         return Err(argument.unexpected());
     }
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
-    let checks = doctor::examine(&context);
+    let (report, _) = match look::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
+        Ok(found) => found,
+        Err(error) => return Ok(not_written(&error)),
+    };
+    let checks = doctor::examine(&context, &report);
     let lines = checks.iter().map(|check| match &check.found {
         Ok(found) => format!("ok    {}: {found}\n", check.subject),
         Err(fault) => {

@@ -20,7 +20,7 @@ use sysinfo::{DiskRefreshKind, Disks};
 
 use crate::config::{DiskConfig, Threshold};
 
-/// How long filesystems have to answer, all together: once to be found, once to be measured.
+/// How long filesystems have to answer, all together: to be found, and to be measured.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Filesystems on other machines (mount(8), and df's own list of remote ones).
@@ -86,22 +86,37 @@ pub enum Level {
     Unknown,
 }
 
-/// Lists the filesystems. Takes hardly more than two seconds, whatever is mounted.
-pub fn filesystems(queue_directory: Option<&Path>, config: &DiskConfig) -> Vec<Filesystem> {
-    let deadline = Instant::now() + PATIENCE;
-    let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
-    // Without /proc it is not known what is mounted.
-    let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
+/// What is mounted. To find that out takes files to be opened; to measure it does not.
+pub struct Mounts {
+    all: Vec<Mount>,
+    /// The mount points that sysinfo takes for filesystems.
+    real: Option<Vec<PathBuf>>,
+    may_hang: bool,
+}
+
+impl Mounts {
+    /// Finds out, in hardly more than a second.
+    pub fn find() -> Mounts {
+        let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
+        // Without /proc it is not known what is mounted.
+        let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
+        let real = within(Instant::now() + PATIENCE, may_hang, || {
+            let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing()).ok()?;
+            Some(disks.iter().map(|disk| disk.mount_point().to_owned()).collect::<Vec<_>>())
+        });
+        Mounts { all, real: real.flatten(), may_hang }
+    }
+}
+
+/// Measures the filesystems, in hardly more than two seconds, whatever is mounted.
+pub fn filesystems(mounts: &Mounts, queue_directory: Option<&Path>, config: &DiskConfig) -> Vec<Filesystem> {
     let queue = queue_directory.map(|path| {
         let asked = path.to_owned();
-        within(deadline, may_hang, move || fs::canonicalize(asked).ok()).flatten().unwrap_or_else(|| path.to_owned())
+        let resolved =
+            within(Instant::now() + PATIENCE, mounts.may_hang, move || fs::canonicalize(asked).ok()).flatten();
+        resolved.unwrap_or_else(|| path.to_owned())
     });
-    let real = within(deadline, may_hang, || {
-        let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing()).ok()?;
-        Some(disks.iter().map(|disk| disk.mount_point().to_owned()).collect::<Vec<_>>())
-    })
-    .flatten();
-    let chosen = choose(&all, real.as_deref(), queue.as_deref());
+    let chosen = choose(&mounts.all, mounts.real.as_deref(), queue.as_deref());
     // A mount that hangs may have used the first second up: the others shall not seem dead for that.
     let usages = usages(&chosen, Instant::now() + PATIENCE);
     let mut list: Vec<Filesystem> = chosen
@@ -361,7 +376,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_root_filesystem() {
-        let list = filesystems(Some(Path::new("/")), &DiskConfig::default());
+        let list = filesystems(&Mounts::find(), Some(Path::new("/")), &DiskConfig::default());
         assert!(list[0].queue, "{list:?}");
         assert!(list[0].usage.bytes.unwrap() > 0);
         assert!(list.iter().all(|filesystem| filesystem.r#type != "proc"));

@@ -1,10 +1,9 @@
 //! `bartleby doctor`: is everything in place, for the user that asks, and if not, the exact fix.
 
 use crate::context::Context;
-use crate::disk::{self, Level};
-use crate::flush::Readiness;
-use crate::listing;
+use crate::disk::Level;
 use crate::primary::Outlook;
+use crate::view::Report;
 use crate::view::words::{bytes, count, printable};
 
 /// One thing that was looked at.
@@ -23,12 +22,9 @@ pub struct Fault {
     pub remedy: String,
 }
 
-/// Looks at everything. Changes nothing but, perhaps, to make the state directory.
-pub fn examine(context: &Context) -> Vec<Check> {
-    let primaries = Outlook::begin(context);
-    let listing = listing::list(context, None, &mut |_| ());
-    let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
-    let flush = Readiness::find(context, &listing.facts);
+/// What a look at everything found.
+pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
+    let Report { listing, flush, outlook, filesystems, .. } = report;
     let fault = |message: String, remedy: String| Err(Fault { message, remedy });
     let told =
         |trouble: &crate::mta::trouble::Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy() });
@@ -96,8 +92,8 @@ pub fn examine(context: &Context) -> Vec<Check> {
             found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", allow.join(", "))),
         },
     ];
-    checks.extend(primary_checks(&outlook));
-    for filesystem in disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk) {
+    checks.extend(primary_checks(outlook));
+    for filesystem in filesystems {
         let mount = printable(&filesystem.mount).into_owned();
         let path = quoted(&filesystem.mount);
         let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {

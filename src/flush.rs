@@ -6,22 +6,21 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
 use crate::context::Context;
+use crate::itself;
 use crate::listing;
 use crate::mta::command::{self, Argv, Exit};
 use crate::mta::trouble::Trouble;
 use crate::mta::{Facts, Part, privilege};
-use crate::outcome::Remainder;
-use crate::queue::State;
 use crate::request::Target;
 use crate::store::{Flush, NoTurn, Outcome, Store, Turn, Waited};
+use crate::survey::Survey;
 use crate::system;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
@@ -74,18 +73,21 @@ impl Readiness {
     }
 
     /// Finds out, without changing anything.
-    pub fn find(context: &Context, facts: &Facts) -> Readiness {
+    pub fn find(context: &Context, facts: &Facts, rules: &Rules) -> Readiness {
         let store = context.store.as_ref();
         let log = store.map_or_else(|reason| Err(reason.clone()), |store| store.flushes(LOG_SHOWN));
         let room = store.map_or(Ok(()), Store::room);
         let last = log.as_ref().ok().and_then(|log| log.first());
         let configured = !context.config.mta.flush_command.is_empty();
-        let possible = commands(context, facts, &Part::All).map(|_| ());
+        let possible = commands(context, facts, &Part::All, &rules.whole).map(|_| ());
+        let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
         let flushes_held = |part| context.source.as_ref().is_ok_and(|source| source.mta.flushes_held(&part));
         Readiness {
             release: context.source.as_ref().map_or("", |source| source.mta.release()),
-            parts: possible.is_ok() && !configured && commands(context, facts, &Part::Message("A1")).is_ok(),
-            held: [Part::All, Part::Message("A1")].map(flushes_held),
+            parts: possible.is_ok()
+                && !configured
+                && commands(context, facts, &Part::Message(sample), &rules.part).is_ok(),
+            held: [Part::All, Part::Message(sample)].map(flushes_held),
             possible,
             wait_seconds: wait_seconds(context, last),
             under_way: store.is_ok_and(Store::is_taken),
@@ -94,6 +96,26 @@ impl Readiness {
             log: log.unwrap_or_default(),
         }
     }
+}
+
+/// What sudo or doas rules let this user run: what to put before the command, where there is one.
+#[derive(Debug, Default)]
+pub struct Rules {
+    whole: Option<Argv>,
+    part: Option<Argv>,
+}
+
+impl Rules {
+    /// Asks sudo or doas, where a rule is seen.
+    pub fn ask(context: &Context) -> Rules {
+        let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
+        Rules { whole: rule(context, &Part::All), part: rule(context, &Part::Message(sample)) }
+    }
+}
+
+fn rule(context: &Context, part: &Part<'_>) -> Option<Argv> {
+    let source = context.source.as_ref().ok().filter(|_| context.config.mta.flush_command.is_empty())?;
+    privilege::prefix(source.mta.flush_commands(part).first()?, &context.account)
 }
 
 /// Why the queue was not run.
@@ -132,79 +154,28 @@ pub enum Refusal {
     Impossible(#[from] Trouble),
 }
 
-/// What waits before the queue is run.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// Messages of the target.
-    messages: u64,
-    /// Recipients of these.
-    recipients: u64,
-    /// Messages of these that are held.
-    held: u64,
-    /// Their queue ids, as many as are remembered.
-    ids: Vec<String>,
-    /// Why the listing is not complete.
-    trouble: Option<Trouble>,
-}
-
-impl Waiting {
-    /// The most ids that are remembered, in some two MiB.
-    const IDS_LIMIT: usize = 50_000;
-
-    /// Lists the queue for what `target` names.
-    fn find(context: &Context, target: &Target) -> Waiting {
-        let mut waiting = Waiting::default();
-        let listing = listing::list(context, None, &mut |message| {
-            if !target.holds(message) {
-                return;
-            }
-            waiting.messages += 1;
-            waiting.recipients += message.recipients.iter().filter(|recipient| !recipient.delivered).count() as u64;
-            waiting.held += u64::from(message.state == State::Held);
-            if waiting.ids.len() < Waiting::IDS_LIMIT {
-                waiting.ids.push(message.id.clone().into_owned());
-            }
-        });
-        Waiting { trouble: listing.trouble, ..waiting }
-    }
-
-    /// A total, where it is one.
-    fn total(&self, of: u64) -> Option<u64> {
-        self.trouble.is_none().then_some(of)
-    }
-
-    /// What is remembered of it.
-    fn waited(&self, now: i64) -> Waited {
-        if self.trouble.is_none() && self.ids.len() as u64 == self.messages {
-            Waited::Ids(self.ids.iter().cloned().collect())
-        } else {
-            Waited::By(now)
-        }
-    }
-}
-
 /// Starts a queue run for `by` (an address, a login name) and puts it on record.
 ///
 /// # Errors
 /// [`Refusal`]; the queue was not run then.
-pub fn start(context: &Context, target: &Target, by: String) -> Result<(Flush, Waited), Refusal> {
+pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     let facts = listing::facts(context);
-    let whole = commands(context, &facts, &Part::All)?;
+    let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;
     let turn = take_turn(context)?;
     let store = context.store.as_ref().ok();
     let wait = wait_seconds(context, last_flush(context).as_ref());
     if wait > 0 {
         return Err(Refusal::CoolDown(wait));
     }
-    let waiting = Waiting::find(context, target);
+    let waiting = Survey::of_target(context, target);
     let part = part(context, target, &waiting)?;
     let configured = !context.config.mta.flush_command.is_empty();
-    let all_held = waiting.held > 0 && waiting.total(waiting.messages) == Some(waiting.held);
+    let all_held = waiting.held > 0 && waiting.trouble.is_none() && waiting.messages == waiting.held;
     if all_held && !source.mta.flushes_held(&part) {
         return Err(Refusal::Held { release: source.mta.release() });
     }
-    let commands = if part == Part::All { whole } else { commands(context, &facts, &part)? };
+    let commands = if part == Part::All { whole } else { commands(context, &facts, &part, &rule(context, &part))? };
     if commands.len() > MOST_MESSAGES {
         return Err(Refusal::TooMany(target.clone()));
     }
@@ -216,12 +187,13 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<(Flush, W
         started: context.clock.now,
         target: target.to_string(),
         by,
-        messages: waiting.total(waiting.messages),
-        recipients: waiting.total(waiting.recipients),
+        messages: waiting.trouble.is_none().then_some(waiting.messages),
+        recipients: waiting.trouble.is_none().then_some(waiting.recipients),
         exit: None,
         outcome: None,
     };
-    let waited = waiting.waited(flush.started);
+    let all_known = waiting.trouble.is_none() && waiting.ids.len() as u64 == waiting.messages;
+    let waited = if all_known { Waited::Ids(waiting.ids.iter().cloned().collect()) } else { Waited::By(flush.started) };
     if let (Some(store), Some(turn)) = (store, &turn) {
         match store.record(turn, &flush, &waited) {
             Ok(number) => flush.number = number,
@@ -248,7 +220,7 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<(Flush, W
         // The primaries' return is taken care of. Where that can't be noted, `watch` runs the queue once more.
         let _ = store.welcome_back();
     }
-    Ok((flush, waited))
+    Ok(flush)
 }
 
 fn last_flush(context: &Context) -> Option<Flush> {
@@ -256,7 +228,7 @@ fn last_flush(context: &Context) -> Option<Flush> {
 }
 
 /// The part of the queue that is meant. What a request names is taken only as the listing holds it.
-fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Waiting) -> Result<Part<'a>, Refusal> {
+fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Survey) -> Result<Part<'a>, Refusal> {
     let part = match (target, waiting.ids.first()) {
         (Target::All, _) => return Ok(Part::All),
         (_, None) => {
@@ -299,10 +271,8 @@ fn run(
         command: commands.iter().map(Argv::to_string).take(1).collect(),
         error: error.to_owned(),
     };
-    let program = system::own_program().ok_or_else(|| not_run("this program does not find itself (no /proc)"))?;
-    let config = context.config.file.clone().unwrap_or_default();
     let numbers = [flush.number.to_string(), prepared.to_string()];
-    let mut worker = Argv::new(program, &[WORKER, &numbers[0], &numbers[1]]).and(&Argv::new(config, &[]));
+    let mut worker = itself::again(&context.config, WORKER, &[&numbers[0], &numbers[1]])?;
     for command in commands {
         worker = worker.and(&Argv::new(command.length().to_string(), &[])).and(command);
     }
@@ -315,10 +285,10 @@ fn run(
 /// The worker: runs the commands one after the other, reports on standard output how that [`Ended`], and puts
 /// it on record; then it watches what comes of it.
 ///
-/// Its words are the flush's number, how many commands are a preparation, the configuration's file, and each
+/// Its words are the configuration's file, the flush's number, how many commands are a preparation, and each
 /// command behind the number of its words.
 pub fn work(words: &[OsString]) {
-    let [number, prepared, file, rest @ ..] = words else { return };
+    let [_, number, prepared, rest @ ..] = words else { return };
     let parsed = |word: &OsString| word.to_str().and_then(|word| word.parse::<u64>().ok());
     let (Some(number), Some(prepared)) = (parsed(number), parsed(prepared)) else { return };
     let prepared = usize::try_from(prepared).unwrap_or(usize::MAX);
@@ -334,15 +304,14 @@ pub fn work(words: &[OsString]) {
     if number == 0 || (command <= prepared && !exit.success()) {
         return;
     }
-    let config = if file.is_empty() { Ok(Config::default()) } else { Config::read(Path::new(file)) };
-    let Ok(context) = config.map(Context::gather) else { return };
+    let Ok((config, _)) = itself::told(words) else { return };
+    let context = Context::gather(config);
     let Ok(store) = &context.store else { return };
     if let Err(error) = store.add_exit(number, &exit.describe()) {
         system::log(&error);
     }
     if let Ok(Some(flush)) = store.flush(number) {
-        let waited = store.waited(&flush);
-        watch(&context, &flush, waited, |_| ());
+        watch(&context, &flush, |_| ());
     }
 }
 
@@ -385,30 +354,34 @@ const BLIND: Duration = Duration::from_secs(60);
 
 /// Watches what comes of a flush until its messages are gone or the queue has settled, and puts it on
 /// record. `seen` is told each time the queue was looked at.
-pub fn watch(context: &Context, flush: &Flush, waited: Waited, mut seen: impl FnMut(&Outcome)) -> Option<Outcome> {
+pub fn watch(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -> Option<Outcome> {
     let started = Instant::now();
-    let mut remainder = Remainder::of(&flush.target, waited);
-    let mut left = None;
+    let mut recipients = None;
     let mut moved = started;
     let mut seen_well = started;
     loop {
         let looked = Instant::now();
         let now = jiff::Timestamp::now().as_second();
-        remainder.clear();
         if let Ok(store) = &context.store {
             store.close();
         }
-        let listing = listing::list(context, None, &mut |message| remainder.add(message));
+        let left = Survey::of_flush(context, flush);
         let took = looked.elapsed();
-        if listing.trouble.is_none() {
+        if left.trouble.is_none() {
             seen_well = Instant::now();
-            if left.replace(remainder.recipients) != Some(remainder.recipients) {
+            if recipients.replace(left.recipients) != Some(left.recipients) {
                 moved = Instant::now();
             }
             let under_way = context.store.as_ref().is_ok_and(Store::is_taken);
-            let at_rest = !under_way && remainder.in_delivery == 0 && moved.elapsed() >= SETTLED_AFTER;
-            let settled = remainder.messages == 0 || at_rest;
-            let outcome = remainder.outcome(now, settled);
+            let at_rest = !under_way && left.in_delivery == 0 && moved.elapsed() >= SETTLED_AFTER;
+            let settled = left.messages == 0 || at_rest;
+            let outcome = Outcome {
+                sampled: now,
+                messages_left: left.messages,
+                recipients_left: left.recipients,
+                why: left.why,
+                settled,
+            };
             if let Ok(store) = &context.store {
                 // It may be full meanwhile; then the page shows what it sees itself.
                 let _ = store.add_outcome(flush.number, &outcome);
@@ -447,7 +420,7 @@ fn remaining(cooldown: Duration, since: Option<i64>) -> u64 {
 
 /// The commands by which this user can run a part of the queue: the configured one, the mail server's
 /// own, or those under sudo or doas where a rule allows it.
-fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Result<Vec<Argv>, Trouble> {
+fn commands(context: &Context, facts: &Facts, part: &Part<'_>, rule: &Option<Argv>) -> Result<Vec<Argv>, Trouble> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     if let Some(configured) = Argv::from_words(&context.config.mta.flush_command) {
         let error =
@@ -456,7 +429,7 @@ fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Result<Vec<Arg
     }
     let own = source.mta.flush_commands(part);
     let Some(obstacle) = source.mta.flush_obstacle(facts, &context.account) else { return Ok(own) };
-    match own.first().and_then(privilege::prefix) {
+    match rule {
         Some(prefix) => Ok(own.iter().map(|command| prefix.clone().and(command)).collect()),
         None => Err(obstacle),
     }
@@ -473,7 +446,11 @@ fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
     };
     let is_free = source.mta.flush_obstacle(facts, &context.account).is_none();
     let allowed = |command: &Argv| {
-        if is_free { Some(command.clone()) } else { privilege::prefix(command).map(|prefix| prefix.and(command)) }
+        if is_free {
+            Some(command.clone())
+        } else {
+            privilege::prefix(command, &context.account).map(|prefix| prefix.and(command))
+        }
     };
     let running = allowed(&question).and_then(|question| command::start(&question).ok());
     let answer = running.map(|running| running.collect(Instant::now() + QUESTION_PATIENCE).1).unwrap_or_default();

@@ -1,17 +1,16 @@
 //! One listing of the queue: starts the mail server's lister and passes its messages on while it runs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::context::{Context, Source};
-use crate::mta::command::{self, Argv, Ending, Exit};
+use crate::mta::command::{self, Argv, Output};
 use crate::mta::trouble::{Status, Trouble};
-use crate::mta::{Clock, Facts, Kind, privilege};
+use crate::mta::{Facts, Inquiry, Kind, privilege};
 use crate::queue::{Message, Summary};
-use crate::system::Account;
 
 /// How long version and settings may take after the listing.
 const INQUIRY_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,12 +40,25 @@ impl Listing {
     }
 }
 
-/// Lists the queue: `found` gets each message as soon as it is read. The listing ends early when
-/// `reader`, the far end of our answer, hangs up.
-pub fn list(context: &Context, reader: Option<BorrowedFd<'_>>, found: &mut dyn FnMut(&Message<'_>)) -> Listing {
-    let Context { config, account, clock, .. } = context;
+/// A listing under way, of which nothing has been read.
+pub struct Begun<'a> {
+    context: &'a Context,
+    reader: Option<BorrowedFd<'a>>,
+    started: Instant,
+    deadline: Instant,
+    listing: Listing,
+    parts: Vec<(Argv, Result<Output, Trouble>)>,
+    inquiry: Option<Inquiry>,
+    /// Our place among those that list.
+    _place: Option<File>,
+}
+
+/// Begins to list the queue. The listing ends early when `reader`, the far end of our answer, hangs up.
+pub fn begin<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>) -> Begun<'a> {
+    let Context { config, clock, .. } = context;
     let started = Instant::now();
-    let mut listing = Listing {
+    let deadline = started + config.mta.deadline;
+    let listing = Listing {
         trouble: None,
         summary: Summary::new(clock.now),
         kind: None,
@@ -55,50 +67,98 @@ pub fn list(context: &Context, reader: Option<BorrowedFd<'_>>, found: &mut dyn F
         sampled: clock.now,
         took: Duration::ZERO,
     };
+    let mut begun =
+        Begun { context, reader, started, deadline, listing, parts: Vec::new(), inquiry: None, _place: None };
     let source = match &context.source {
         Ok(source) => source,
         Err(trouble) => {
-            listing.trouble = Some(trouble.clone());
-            return listing;
+            begun.listing.trouble = Some(trouble.clone());
+            return begun;
         }
     };
-    listing.kind = Some(source.mta.kind());
-    let deadline = started + config.mta.deadline;
-    let place = context.store.as_ref().map_or(Ok(None), |store| store.listing_place(deadline));
-    let Ok(_place) = place else {
-        listing.trouble = Some(Trouble::Crowded { after: config.mta.deadline });
-        return listing;
-    };
-    let inquiry = source.mta.inquire();
-    let summary = &mut listing.summary;
-    let mut seen = Seen::default();
-    let several = source.commands.len() > 1;
-    let mask = config.privacy.mask;
-    let mut count_and_pass_on = |message: &Message<'_>| {
-        if several && !seen.is_new(&message.id) {
-            return;
+    begun.listing.kind = Some(source.mta.kind());
+    match context.store.as_ref().map_or(Ok(None), |store| store.listing_place(deadline)) {
+        Ok(place) => begun._place = place,
+        Err(_) => {
+            begun.listing.trouble = Some(Trouble::Crowded { after: config.mta.deadline });
+            return begun;
         }
-        let masked = mask.map(|mask| mask.hide(message));
-        let message = masked.as_ref().unwrap_or(message);
-        summary.add(message);
-        found(message);
-    };
-    let mut commands = source.commands.clone();
-    for command in &mut commands {
-        let own = config.mta.list_command.is_empty();
-        let ways = Ways { own, source, clock, account, deadline, reader };
-        let trouble = ways.list(command, &mut count_and_pass_on);
-        // The first trouble is told; what the other parts hold is shown all the same.
-        listing.trouble = listing.trouble.or(trouble);
     }
-    if !source.mta.cuts_short() {
-        // An ellipsis is then somebody's own.
-        listing.summary.cut = 0;
+    begun.inquiry = Some(source.mta.inquire());
+    begun.parts = source.commands.iter().map(|command| begun.start(source, command)).collect();
+    begun
+}
+
+impl Begun<'_> {
+    /// Starts one command: by a sudo or doas rule where there is one for it, else plainly; and in the form for an
+    /// older mail server, where it says nothing but that it does not know this one. A configured command is run
+    /// as it stands.
+    fn start(&self, source: &Source, command: &Argv) -> (Argv, Result<Output, Trouble>) {
+        let once = |command: &Argv| command::start(command).map(|running| running.output(self.deadline, self.reader));
+        if !self.context.config.mta.list_command.is_empty() {
+            return (command.clone(), once(command));
+        }
+        let prefix = privilege::prefix(command, &self.context.account);
+        let command = prefix.map_or(command.clone(), |prefix| prefix.and(command));
+        let output = once(&command);
+        let older = match &output {
+            Ok(Output::Nothing(exit)) => source.mta.older_list_command(exit),
+            _ => None,
+        };
+        match older {
+            Some(older) => {
+                let output = once(&older);
+                (older, output)
+            }
+            None => (command, output),
+        }
     }
-    listing.command = commands.iter().map(Argv::to_string).collect::<Vec<_>>().join("; ");
-    listing.facts = inquiry.answer(deadline.min(Instant::now() + INQUIRY_PATIENCE));
-    listing.took = started.elapsed();
-    listing
+
+    /// Reads the listing to its end: `found` gets each message as soon as it is read.
+    pub fn read(self, found: &mut dyn FnMut(&Message<'_>)) -> Listing {
+        let Begun { context, reader, started, deadline, mut listing, parts, inquiry, .. } = self;
+        let (Ok(source), Some(inquiry)) = (&context.source, inquiry) else { return listing };
+        let summary = &mut listing.summary;
+        let mut seen = Seen::default();
+        let several = parts.len() > 1;
+        let mask = context.config.privacy.mask;
+        let mut count_and_pass_on = |message: &Message<'_>| {
+            if several && !seen.is_new(&message.id) {
+                return;
+            }
+            let masked = mask.map(|mask| mask.hide(message));
+            let message = masked.as_ref().unwrap_or(message);
+            summary.add(message);
+            found(message);
+        };
+        let own = context.config.mta.list_command.is_empty();
+        let mut commands = Vec::new();
+        for (command, output) in parts {
+            let mut parser = source.mta.parser(&context.clock);
+            let listed = output.and_then(|output| {
+                let exit = match output {
+                    Output::Coming(running) => {
+                        running.lines(deadline, reader, |line| parser.line(line, &mut count_and_pass_on))
+                    }
+                    Output::Nothing(exit) => exit,
+                };
+                parser.end(&command, &exit, &context.account, &mut count_and_pass_on)
+            });
+            let own_program = || source.mta.list_commands().first().map(Argv::program).unwrap_or_default();
+            let listed = listed.map_err(|trouble| if own { trouble } else { trouble.of_configured(own_program()) });
+            // The first trouble is told; what the other parts hold is shown all the same.
+            listing.trouble = listing.trouble.or(listed.err());
+            commands.push(command.to_string());
+        }
+        if !source.mta.cuts_short() {
+            // An ellipsis is then somebody's own.
+            listing.summary.cut = 0;
+        }
+        listing.command = commands.join("; ");
+        listing.facts = inquiry.answer(deadline.min(Instant::now() + INQUIRY_PATIENCE));
+        listing.took = started.elapsed();
+        listing
+    }
 }
 
 /// The messages of a listing in several parts: one that moves from part to part meanwhile (sendmail's
@@ -118,98 +178,6 @@ impl Seen {
         let hash = hasher.finish();
         if self.ids.len() >= Self::LIMIT { !self.ids.contains(&hash) } else { self.ids.insert(hash) }
     }
-}
-
-/// The ways to run one listing command: plainly, in the form for an older mail server, and by a sudo
-/// or doas rule where the plain command is refused.
-struct Ways<'a> {
-    /// Whether the commands are the mail server's own; a configured one is run as it stands.
-    own: bool,
-    source: &'a Source,
-    clock: &'a Clock,
-    account: &'a Account,
-    deadline: Instant,
-    reader: Option<BorrowedFd<'a>>,
-}
-
-impl Ways<'_> {
-    /// Lists, and leaves in `command` the form that was used in the end.
-    fn list(&self, command: &mut Argv, found: &mut dyn FnMut(&Message<'_>)) -> Option<Trouble> {
-        let (mut trouble, mut exit) = self.once(command, found)?;
-        if !self.own {
-            return Some(trouble.of_configured(self.own_program()));
-        }
-        if let Some(older) = exit.as_ref().and_then(|exit| self.source.mta.older_list_command(exit)) {
-            *command = older;
-            (trouble, exit) = self.once(command, found)?;
-        }
-        let refused = matches!(trouble, Trouble::NotPermitted { .. }) && exit.is_some();
-        if let Some(prefix) = refused.then(|| privilege::prefix(command)).flatten() {
-            *command = prefix.and(command);
-            return self.once(command, found).map(|(trouble, _)| trouble);
-        }
-        Some(trouble)
-    }
-
-    fn own_program(&self) -> PathBuf {
-        self.source.mta.list_commands().first().map(Argv::program).unwrap_or_default()
-    }
-
-    /// `None` when all was listed, else why not, and how the command ended if it was started.
-    fn once(&self, command: &Argv, found: &mut dyn FnMut(&Message<'_>)) -> Option<(Trouble, Option<Exit>)> {
-        let running = match command::start(command) {
-            Ok(running) => running,
-            Err(trouble) => return Some((trouble, None)),
-        };
-        let mut parser = self.source.mta.parser(self.clock);
-        let exit = running.lines(self.deadline, self.reader, |line| parser.line(line, found));
-        parser.end(command, &exit, self.account, found).err().map(|trouble| (trouble, Some(exit)))
-    }
-}
-
-/// How long the mail server may take to tell the reasons of all messages on a page.
-const REASONS_PATIENCE: Duration = Duration::from_secs(3);
-
-/// Asks for the reasons of a page's messages where the listing has none (Exim), as far as time allows.
-///
-/// # Errors
-/// Why the mail server does not tell this user, or that the time was over; what is not told by then stays
-/// without a reason.
-pub fn explain(context: &Context, rows: &mut [Message<'static>]) -> Result<(), Trouble> {
-    let Ok(source) = &context.source else { return Ok(()) };
-    // A configured command may list another machine's queue.
-    if !context.config.mta.list_command.is_empty() {
-        return Ok(());
-    }
-    let started = Instant::now();
-    let mut prefix = None;
-    for message in rows {
-        let Some(command) = source.mta.reason_command(&message.id) else { return Ok(()) };
-        let prefix =
-            prefix.get_or_insert_with(|| if context.account.is_root() { None } else { privilege::prefix(&command) });
-        let command = prefix.clone().map_or(command.clone(), |prefix| prefix.and(&command));
-        let mut reasons = HashMap::new();
-        // A refusal may be told on either stream.
-        let mut first = None;
-        let exit = command::start(&command)?.lines(started + REASONS_PATIENCE, None, |line| {
-            let line = String::from_utf8_lossy(line);
-            reasons.extend(source.mta.read_reason(&line));
-            first.get_or_insert_with(|| line.into_owned());
-        });
-        if exit.ending == Ending::Deadline {
-            return Err(Trouble::TooSlow { command: command.to_string(), after: REASONS_PATIENCE });
-        }
-        if !exit.success() {
-            let exit = Exit { said: format!("{}\n{}", first.unwrap_or_default(), exit.said), ..exit };
-            // The message may have gone meanwhile; a refusal is one for all.
-            source.mta.reason_verdict(&command, &exit, &context.account)?;
-            continue;
-        }
-        for recipient in &mut message.recipients {
-            recipient.reason = reasons.get(&*recipient.address).map(|reason| reason.clone().into());
-        }
-    }
-    Ok(())
 }
 
 /// Version and settings of the mail server, without a listing.

@@ -31,6 +31,8 @@ pub struct Remainder {
     pub messages: u64,
     /// Recipients that still wait.
     pub recipients: u64,
+    /// Of the messages, those that are held.
+    pub held: u64,
     /// Of the messages, those that are being delivered now.
     pub in_delivery: u64,
     /// Messages by what keeps them.
@@ -45,24 +47,20 @@ impl Remainder {
             waited,
             messages: 0,
             recipients: 0,
+            held: 0,
             in_delivery: 0,
             reasons: HashMap::new(),
         }
     }
 
-    /// Begins to count anew.
-    pub fn clear(&mut self) {
-        (self.messages, self.recipients, self.in_delivery) = (0, 0, 0);
-        self.reasons.clear();
-    }
-
-    /// Looks at one message.
-    pub fn add(&mut self, message: &Message<'_>) {
+    /// Looks at one message. Returns whether it counts.
+    pub fn add(&mut self, message: &Message<'_>) -> bool {
         let is_meant = self.target.as_ref().is_some_and(|target| target.holds(message));
         if !is_meant || !self.waited.holds(message) {
-            return;
+            return false;
         }
         self.messages += 1;
+        self.held += u64::from(message.state == State::Held);
         self.in_delivery += u64::from(matches!(message.state, State::Active | State::Incoming));
         let mut reasons = HashSet::new();
         for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
@@ -78,6 +76,7 @@ impl Remainder {
             let known = self.reasons.contains_key(reason) || self.reasons.len() < DISTINCT_LIMIT;
             *self.reasons.entry(if known { reason } else { "other reasons" }.to_owned()).or_default() += 1;
         }
+        true
     }
 
     /// Why they wait: `mailbox full (2), connection refused (1)`.
@@ -207,8 +206,6 @@ mod tests {
         }
         assert_eq!((remainder.messages, remainder.recipients, remainder.in_delivery), (2, 1, 1));
         assert_eq!(remainder.why(), "x (1)");
-        remainder.clear();
-        assert_eq!((remainder.messages, remainder.in_delivery, remainder.why().as_str()), (0, 0, ""));
     }
 
     #[test]
@@ -259,7 +256,9 @@ mod tests {
     #[test]
     fn many_different_reasons_take_bounded_memory() {
         let mut remainder = Remainder::of("all", Waited::By(100));
-        (0..1000).for_each(|n| remainder.add(&message("A", 1, &[&format!("reason {n}")])));
+        for n in 0..1000 {
+            remainder.add(&message("A", 1, &[&format!("reason {n}")]));
+        }
         assert!(remainder.reasons.len() <= DISTINCT_LIMIT + 1);
         assert!(remainder.why().contains("other reasons (93"), "{}", remainder.why());
     }

@@ -1,7 +1,6 @@
 //! One CGI request from its vetted form to its answer: the routes.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 
 use cgi::http::{StatusCode, header};
 
@@ -10,19 +9,16 @@ use crate::config::{AccessConfig, Config, ConfigError};
 use crate::context::Context;
 use crate::flush::{self, Refusal};
 use crate::gateway::{self, Head, Method, Request, Stream, Unacceptable};
-use crate::history;
-use crate::listing;
-use crate::mta::trouble::{Status, Trouble};
-use crate::outcome::Followed;
-use crate::primary::Outlook;
-use crate::queue::{Message, Selection, Window};
+use crate::look::look;
+use crate::mta::trouble::Status;
+use crate::queue::Window;
 use crate::request::{Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST, Target};
 use crate::system;
 use crate::view::csv::Csv;
 use crate::view::json::{self, Json};
 use crate::view::openmetrics::OpenMetrics;
 use crate::view::text::{Terminal, Text};
-use crate::view::{Report, Streamed, html, sentences};
+use crate::view::{Streamed, html};
 
 /// How long after a queue run its page renews itself at the most, and how often, in seconds.
 const FOLLOWED: i64 = flush::WATCHED.as_secs() as i64;
@@ -119,7 +115,7 @@ impl Answer<'_> {
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
         match flush::start(context, target, by) {
-            Ok((flush, _)) => {
+            Ok(flush) => {
                 let place = format!("?flushed={}", flush.number);
                 let head = Head::new(StatusCode::SEE_OTHER, Format::Text.media_type()).with(header::LOCATION, &*place);
                 self.send(&head, format!("The queue run was started: {place}\n").into_bytes());
@@ -225,59 +221,4 @@ fn write_in(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::R
         Status::Ok => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     })
-}
-
-/// Lists for one answer, as long as somebody reads our standard output. Returns the rows of the page that
-/// was asked for; where none was, each message that matches is passed on to `each`.
-///
-/// # Errors
-/// Those of `each`.
-pub fn look(
-    context: &Context,
-    asked: &Asked,
-    each: &mut dyn FnMut(&Message<'_>) -> io::Result<()>,
-) -> io::Result<(Report, Vec<Message<'static>>)> {
-    let now = context.clock.now;
-    let primaries = Outlook::begin(context);
-    let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
-    let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now));
-    let mut written = Ok(());
-    let mut listing = listing::list(context, Some(io::stdout().as_fd()), &mut |message| {
-        followed.iter_mut().for_each(|followed| followed.add(message));
-        match &mut selection {
-            Some(selection) => selection.offer(message),
-            None if written.is_ok() && asked.filter.matches(message, now) => written = each(message),
-            None => {}
-        }
-    });
-    written?;
-    let matched = selection.as_ref().map_or(0, Selection::matched);
-    let complete = listing.trouble.is_none();
-    let mut rows = selection.map_or(Ok(Vec::new()), Selection::into_rows).unwrap_or_else(|error| {
-        listing.trouble.get_or_insert(Trouble::NoPage { error });
-        Vec::new()
-    });
-    if let Some(trouble) = &listing.trouble {
-        system::log(&trouble.to_string());
-    }
-    let unexplained = listing::explain(context, &mut rows).err();
-    let followed = followed.map(|followed| followed.outcome(context.clock.now, complete));
-    let selection = asked.window.map(|window| (window, matched));
-    let no_reasons = context.source.as_ref().is_ok_and(|source| source.mta.reason_command("A1").is_some());
-    let note = match () {
-        () if no_reasons && asked.filter.reads_reasons() => Some(sentences::BLIND),
-        () if no_reasons && !context.config.mta.list_command.is_empty() => Some(sentences::NO_REASONS),
-        () => None,
-    };
-    let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
-    let mut report = Report { unexplained, note, followed, outlook, ..Report::gather(context, listing, selection) };
-    if let (Ok(store), None) = (&context.store, &report.listing.trouble) {
-        let sample = history::sample(context.clock.now, &report.listing.summary, &report.filesystems);
-        // Where there is no room for it, the page says so itself.
-        report.history = store.add_sample(&sample).unwrap_or_default();
-        // At most one a minute is kept; this one is the latest.
-        report.history.pop_if(|last| sample.taken - last.taken < 60);
-        report.history.push(sample);
-    }
-    Ok((report, rows))
 }

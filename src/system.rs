@@ -11,23 +11,26 @@ use jiff::tz::TimeZone;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{geteuid, gethostname};
+use serde::{Deserialize, Serialize};
 
 /// The user this program runs as.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Numeric user id.
     pub uid: u32,
     /// Login name, or the number where `/etc/passwd` has none.
     pub name: String,
+    /// Whether this process, and what it starts, can't gain rights by set-user-id or set-group-id bits (prctl(2)).
+    pub bound: bool,
 }
 
 impl Account {
-    /// The effective user of this process.
+    /// The effective user of this process. To be asked before the cage is entered, which binds it.
     pub fn current() -> Account {
         let uid = geteuid().as_raw();
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let name = name_in_passwd(&passwd, uid).unwrap_or_else(|| uid.to_string());
-        Account { uid, name }
+        Account { uid, name, bound: nix::sys::prctl::get_no_new_privs().unwrap_or_default() }
     }
 
     /// Whether this is root.
@@ -55,11 +58,6 @@ pub fn host_name() -> String {
 pub fn time_zone() -> TimeZone {
     let rules = fs::read("/etc/localtime").ok();
     rules.and_then(|rules| TimeZone::tzif("local", &rules).ok()).unwrap_or(TimeZone::UTC)
-}
-
-/// Whether this process, and what it starts, can't gain rights by set-user-id or set-group-id bits (prctl(2)).
-pub fn has_no_new_privileges() -> bool {
-    nix::sys::prctl::get_no_new_privs().unwrap_or_default()
 }
 
 /// The path of this program, to start it once more; `None` where neither `/proc` nor the name that it was

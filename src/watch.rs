@@ -1,16 +1,17 @@
 //! What `bartleby watch` does by itself: looks at the primary and at the queue, and runs the queue once when the
 //! primary has come back and mail waits.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::context::Context;
-use crate::disk;
 use crate::flush::{self, Refusal};
-use crate::history;
-use crate::listing;
-use crate::primary::Outlook;
+use crate::itself;
+use crate::look;
 use crate::queue::State;
-use crate::request::Target;
+use crate::request::{Asked, Format, Target};
 use crate::store::{Flush, Store};
 use crate::view::words::count;
 
@@ -44,43 +45,43 @@ pub enum Done {
     BackOff(i64),
 }
 
+/// The word that makes this program look.
+pub const WORKER: &str = "run-look";
+
+/// How long a look may take besides the listing.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a look found.
+#[derive(Debug, Serialize, Deserialize)]
+struct Seen {
+    /// The primaries and the queue in words.
+    told: String,
+    /// The primaries that take mail.
+    up: Vec<String>,
+    /// Messages that a queue run would deliver.
+    waiting: u64,
+}
+
 /// Looks once. Returns what to tell, on one line.
 ///
 /// # Errors
 /// What kept it from looking, or from running the queue.
 pub fn once(context: &Context) -> Result<String, String> {
     let store = context.store.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
-    let now = context.clock.now;
-    let primaries = Outlook::begin(context);
-    let listing = listing::list(context, None, &mut |_| ());
-    let outlook = primaries.outlook(Ok(store), now);
-    if let Some(trouble) = &listing.trouble {
-        return Err(format!("{trouble} {}", trouble.remedy()));
-    }
-    let filesystems = disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk);
-    let summary = &listing.summary;
-    store.add_sample(&history::sample(now, summary, &filesystems))?;
-    if outlook.primaries.is_empty() {
-        let remedy = "name it in /etc/bartleby.toml: [primary] hosts = [\"primary.example.com\"]";
-        return Err(format!("it is not known which server is the primary; {remedy}"));
-    }
-    let states = outlook.primaries.iter().map(|primary| format!("{} is {}", primary.host, primary.state.as_str()));
-    let told = states.collect::<Vec<_>>().join(", ");
-    let waiting = format!("{} in the queue", count(summary.messages, "message", "messages"));
-    let up: Vec<_> = outlook
-        .primaries
-        .iter()
-        .filter(|primary| primary.up == Some(true))
-        .map(|primary| primary.host.as_str())
-        .collect();
-    let done = match (store.is_back(&up)?, summary.messages - summary.state(State::Held)) {
+    store.room()?;
+    // What reads the listing can start no queue run.
+    let look = itself::again(&context.config, WORKER, &[]);
+    let seen = look.and_then(|look| itself::ask(&look, context.config.mta.deadline + PATIENCE));
+    let Seen { told, up, waiting } = seen.unwrap_or_else(|trouble| Err(trouble.to_string()))?;
+    let up: Vec<_> = up.iter().map(String::as_str).collect();
+    let done = match (store.is_back(&up)?, waiting) {
         (false, _) if up.is_empty() => Done::Nothing("the primary does not take mail"),
         (false, _) => Done::Nothing("the queue was run since the primary came back, or it was never seen down"),
         (true, 0) => {
             store.welcome_back()?;
             Done::Nothing("the primary is back, and nothing waits")
         }
-        (true, _) => run(context, store, now)?,
+        (true, _) => run(context, store, context.clock.now)?,
     };
     let outcome = match done {
         Done::Flushed(number) => format!("the primary is back: queue run {number} was started"),
@@ -89,7 +90,37 @@ pub fn once(context: &Context) -> Result<String, String> {
             format!("the primary is back, but goes up and down: the next queue run is due in {seconds} s")
         }
     };
-    Ok(format!("{told}; {waiting}; {outcome}"))
+    Ok(format!("{told}; {outcome}"))
+}
+
+/// The process that looks, and takes a sample of the queue. Its word is the configuration's file.
+pub fn work(words: &[OsString]) {
+    let Ok((config, _)) = itself::told(words) else { return };
+    itself::answer(&look_once(&Context::gather(config)));
+}
+
+fn look_once(context: &Context) -> Result<Seen, String> {
+    let looked = look::look(context, &Asked::of(Format::Text), &mut |_| Ok(()));
+    let (report, _) = looked.map_err(|error| error.to_string())?;
+    if let Some(trouble) = &report.listing.trouble {
+        return Err(format!("{trouble} {}", trouble.remedy()));
+    }
+    let primaries = &report.outlook.primaries;
+    if primaries.is_empty() {
+        let remedy = "name it in /etc/bartleby.toml: [primary] hosts = [\"primary.example.com\"]";
+        return Err(format!("it is not known which server is the primary; {remedy}"));
+    }
+    let states = primaries.iter().map(|primary| format!("{} is {}", primary.host, primary.state.as_str()));
+    let summary = &report.listing.summary;
+    Ok(Seen {
+        told: format!(
+            "{}; {} in the queue",
+            states.collect::<Vec<_>>().join(", "),
+            count(summary.messages, "message", "messages")
+        ),
+        up: primaries.iter().filter(|primary| primary.up == Some(true)).map(|primary| primary.host.clone()).collect(),
+        waiting: summary.messages - summary.state(State::Held),
+    })
 }
 
 fn run(context: &Context, store: &Store, now: i64) -> Result<Done, String> {
@@ -98,7 +129,7 @@ fn run(context: &Context, store: &Store, now: i64) -> Result<Done, String> {
         return Ok(Done::BackOff(wait));
     }
     match flush::start(context, &Target::All, BY.to_owned()) {
-        Ok((flush, _)) => Ok(Done::Flushed(flush.number)),
+        Ok(flush) => Ok(Done::Flushed(flush.number)),
         Err(Refusal::UnderWay) => Ok(Done::Nothing("the queue is being run already")),
         Err(Refusal::CoolDown(_)) => Ok(Done::Nothing("the queue was run a moment ago")),
         Err(Refusal::Impossible(trouble)) => Err(format!("{trouble} {}", trouble.remedy())),

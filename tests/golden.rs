@@ -26,9 +26,9 @@ fn clock() -> Clock {
 
 fn account(case: &str) -> Account {
     if case.contains("root") {
-        Account { uid: 0, name: "root".into() }
+        Account { uid: 0, name: "root".into(), bound: false }
     } else {
-        Account { uid: 33, name: "www-data".into() }
+        Account { uid: 33, name: "www-data".into(), bound: false }
     }
 }
 

@@ -6,18 +6,18 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ const CHUNK: usize = 256 * 1024;
 /// How long a killed command is waited for. It may be out of reach (a set-uid helper): then it is
 /// left to itself.
 const REAP_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether what runs on our own streams has ended.
+const ATTACHED_PAUSE: Duration = Duration::from_millis(20);
 
 /// A program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,14 +196,17 @@ impl Exit {
     }
 
     /// The trouble of a command that its own rights were kept from, if that is what it says.
-    pub fn denied_privileges(&self, mta: Kind, signs: &[&str]) -> Option<Trouble> {
-        signs.iter().any(|sign| self.said.contains(sign)).then(|| Trouble::NoNewPrivileges { mta, words: self.words() })
+    pub fn denied_privileges(&self, mta: Kind, signs: &[&str], account: &Account) -> Option<Trouble> {
+        let says_so = signs.iter().any(|sign| self.said.contains(sign));
+        says_so.then(|| Trouble::NoNewPrivileges { mta, words: self.words(), bound: account.bound })
     }
 }
 
 /// A command under way. Dropping it ends its whole process group.
 pub struct Running {
     child: Child,
+    /// Where it is told something.
+    stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     stderr: ChildStderr,
     errors: Vec<u8>,
@@ -217,6 +223,14 @@ pub fn start(argv: &Argv) -> Result<Running, Trouble> {
     start_with(argv, Stdio::null())
 }
 
+/// Starts a command that is told something later on, by [`Running::tell`].
+///
+/// # Errors
+/// [`Trouble::NotStarted`].
+pub fn start_listening(argv: &Argv) -> Result<Running, Trouble> {
+    start_with(argv, Stdio::piped())
+}
+
 /// Starts a command that outlives this process, with `held` as its standard input: a lock that it
 /// keeps by holding the file open. Returns its output if it ends within `patience`; else it is left
 /// to itself.
@@ -226,9 +240,35 @@ pub fn start(argv: &Argv) -> Result<Running, Trouble> {
 pub fn hand_over(argv: &Argv, held: Option<File>, patience: Duration) -> Result<Option<Vec<u8>>, Trouble> {
     let mut running = start_with(argv, held.map_or_else(Stdio::null, Stdio::from))?;
     let mut output = Vec::new();
-    let ending = running.read(Instant::now() + patience, None, |chunk| output.extend_from_slice(chunk));
+    let ending = running.read(Instant::now() + patience, None, &mut |chunk| output.extend_from_slice(chunk));
     running.reaped = true;
     Ok((ending == Ending::Exited).then_some(output))
+}
+
+/// Runs this program once more on this process's own streams and with its environment, and waits for it. A signal
+/// that ends this process meanwhile ends that one first. Returns its exit status.
+///
+/// # Errors
+/// Those of starting it.
+pub fn attached(argv: &Argv) -> io::Result<Option<i32>> {
+    let (program, arguments) = argv.0.split_first().ok_or(io::ErrorKind::NotFound)?;
+    let signals = EndingSignals::hold_back();
+    let mut child = Command::new(program).args(arguments).spawn()?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
+        let watched =
+            Watched { stdout: None, stderr: None, reader: None, signals: signals.as_ref().map(|s| s.as_fd()) };
+        if watched.wait(ATTACHED_PAUSE).is_ok_and(|ready| !ready.signals.is_empty()) {
+            if let Ok(pid) = i32::try_from(child.id()) {
+                // It may have ended already.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            }
+            // Lets the signal through.
+            return child.wait().map(|status| status.code());
+        }
+    }
 }
 
 fn start_with(argv: &Argv, stdin: Stdio) -> Result<Running, Trouble> {
@@ -251,17 +291,45 @@ fn start_with(argv: &Argv, stdin: Stdio) -> Result<Running, Trouble> {
     };
     // A larger pipe is a matter of speed alone.
     let _ = fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(CHUNK as i32));
-    Ok(Running { child, stdout, stderr, errors: Vec::new(), started: Instant::now(), reaped: false })
+    let stdin = child.stdin.take();
+    Ok(Running { child, stdin, stdout, stderr, errors: Vec::new(), started: Instant::now(), reaped: false })
+}
+
+/// What output is passed on to, as it comes.
+type Sink<'a> = &'a mut dyn FnMut(&[u8]);
+
+/// What a command has begun to say.
+pub enum Output {
+    /// Something, of which nothing has been read.
+    Coming(Running),
+    /// Nothing: it has ended, so.
+    Nothing(Exit),
 }
 
 impl Running {
+    /// Waits for the first byte of output, and does not read it.
+    pub fn output(mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>) -> Output {
+        match self.attend(deadline, reader, None) {
+            None => Output::Coming(self),
+            Some(ending) => Output::Nothing(self.exit(deadline, ending)),
+        }
+    }
+
+    /// Tells a command all that it is to know. It must fit into a pipe, 64 KiB.
+    pub fn tell(&mut self, words: &[u8]) {
+        if let Some(mut stdin) = self.stdin.take() {
+            // One that does not listen any more has ended, which is then told.
+            let _ = stdin.write_all(words);
+        }
+    }
+
     /// Reads the output line by line until it ends, the deadline passes, or `reader` (the far end of
     /// our own answer) hangs up. A line is passed on without its line feed, and of one longer than
     /// [`LINE_LIMIT`] its beginning. A last line that lacks its line feed was cut off: it is not passed
     /// on, but told by [`Exit::unfinished`].
     pub fn lines(mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, mut line: impl FnMut(&[u8])) -> Exit {
         let mut rest = Vec::new();
-        let ending = self.read(deadline, reader, |mut chunk| {
+        let ending = self.read(deadline, reader, &mut |mut chunk| {
             while let Some(end) = memchr::memchr(b'\n', chunk) {
                 if rest.is_empty() {
                     line(&chunk[..end]);
@@ -280,21 +348,32 @@ impl Running {
     /// Reads the output, of which the beginning is kept.
     pub fn collect(mut self, deadline: Instant) -> (Exit, Vec<u8>) {
         let mut output = Vec::new();
-        let ending = self.read(deadline, None, |chunk| {
+        let ending = self.read(deadline, None, &mut |chunk| {
             output.extend_from_slice(&chunk[..chunk.len().min(COLLECT_LIMIT.saturating_sub(output.len()))]);
         });
         (self.exit(deadline, ending), output)
     }
 
-    /// Reads both streams until they end. A signal that ends this process meanwhile ends the command first.
-    fn read(&mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, mut chunk: impl FnMut(&[u8])) -> Ending {
-        let mut buffer = vec![0; CHUNK];
+    /// Reads both streams until they end.
+    fn read(&mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, chunk: Sink<'_>) -> Ending {
+        self.attend(deadline, reader, Some(chunk)).unwrap_or(Ending::Exited)
+    }
+
+    /// Attends to both streams until they end, or, without a `chunk` to pass output on to, until there is some
+    /// (`None`). A signal that ends this process meanwhile ends the command first.
+    fn attend(
+        &mut self,
+        deadline: Instant,
+        reader: Option<BorrowedFd<'_>>,
+        mut chunk: Option<Sink<'_>>,
+    ) -> Option<Ending> {
+        let mut buffer = vec![0; if chunk.is_some() { CHUNK } else { STDERR_LIMIT }];
         let signals = EndingSignals::hold_back();
         let (mut out_open, mut err_open) = (true, true);
         while out_open || err_open {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ending::Deadline;
+                return Some(Ending::Deadline);
             }
             let watched = Watched {
                 stdout: out_open.then(|| self.stdout.as_fd()),
@@ -305,26 +384,29 @@ impl Running {
             let ready = match watched.wait(left) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => continue,
-                Err(_) => return Ending::Exited,
+                Err(_) => return Some(Ending::Exited),
             };
-            if ready.signals {
+            if !ready.signals.is_empty() {
                 self.kill();
                 // Lets the signal through, which ends this process.
                 drop(signals);
-                return Ending::ReaderGone;
+                return Some(Ending::ReaderGone);
             }
-            if ready.reader {
-                return Ending::ReaderGone;
+            if !ready.reader.is_empty() {
+                return Some(Ending::ReaderGone);
             }
-            if ready.stdout {
+            if ready.stdout.contains(PollFlags::POLLIN) && chunk.is_none() {
+                return None;
+            }
+            if !ready.stdout.is_empty() {
                 match self.stdout.read(&mut buffer) {
                     Ok(0) => out_open = false,
-                    Ok(length) => chunk(&buffer[..length]),
+                    Ok(length) => chunk.iter_mut().for_each(|chunk| chunk(&buffer[..length])),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => out_open = false,
                 }
             }
-            if ready.stderr {
+            if !ready.stderr.is_empty() {
                 match self.stderr.read(&mut buffer) {
                     Ok(0) => err_open = false,
                     Ok(length) => {
@@ -336,7 +418,7 @@ impl Running {
                 }
             }
         }
-        Ending::Exited
+        Some(Ending::Exited)
     }
 
     fn exit(mut self, deadline: Instant, ending: Ending) -> Exit {
@@ -393,7 +475,7 @@ struct Watched<T> {
 impl Watched<Option<BorrowedFd<'_>>> {
     /// Waits until there is something to read. What is closed is left out: poll(2) would tell of it at
     /// once, each time.
-    fn wait(self, timeout: Duration) -> Result<Watched<bool>, Errno> {
+    fn wait(self, timeout: Duration) -> Result<Watched<PollFlags>, Errno> {
         let input = PollFlags::POLLIN;
         let watched =
             [(self.stdout, input), (self.stderr, input), (self.reader, PollFlags::empty()), (self.signals, input)];
@@ -402,8 +484,9 @@ impl Watched<Option<BorrowedFd<'_>>> {
         // Rounded up, so that the last fraction of a millisecond is not spent in a busy loop.
         let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         poll(&mut open, timeout)?;
-        let mut ready = open.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
-        let [stdout, stderr, reader, signals] = watched.map(|(fd, _)| fd.is_some() && ready.next().unwrap_or_default());
+        let mut ready = open.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let [stdout, stderr, reader, signals] =
+            watched.map(|(fd, _)| fd.and_then(|_| ready.next()).unwrap_or(PollFlags::empty()));
         Ok(Watched { stdout, stderr, reader, signals })
     }
 }
@@ -499,8 +582,8 @@ mod tests {
         drop(near);
         let wait =
             |stdout| Watched { stdout, stderr: None, reader: None, signals: None }.wait(Duration::from_millis(1));
-        assert!(wait(Some(far.as_fd())).unwrap().stdout, "its end is told at once");
-        assert!(!wait(None).unwrap().stdout);
+        assert!(wait(Some(far.as_fd())).unwrap().stdout.contains(PollFlags::POLLHUP), "its end is told at once");
+        assert!(wait(None).unwrap().stdout.is_empty());
     }
 
     #[test]

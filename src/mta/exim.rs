@@ -38,6 +38,10 @@ impl Mta for Exim {
         Kind::Exim
     }
 
+    fn sample_id(&self) -> &'static str {
+        "1vNAb2-00000c-2p"
+    }
+
     fn list_commands(&self) -> Vec<Argv> {
         vec![Argv::new(&self.program, &["-bp"])]
     }
@@ -139,7 +143,7 @@ fn facts(output: &str) -> Facts {
 fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
     let mta = Kind::Exim;
     if !exit.success() {
-        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING) {
+        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING, account) {
             return Err(trouble);
         }
         if exit.said.contains("ermission denied") {

@@ -84,6 +84,9 @@ pub trait Mta {
     /// Which one.
     fn kind(&self) -> Kind;
 
+    /// A queue id as it gives them: a rule may be asked about, or a command made, before any is seen.
+    fn sample_id(&self) -> &'static str;
+
     /// The commands that list the queue, to be run one after the other: each lists a part of it.
     fn list_commands(&self) -> Vec<Argv>;
 

@@ -36,6 +36,10 @@ impl Mta for OpenSmtpd {
         Kind::OpenSmtpd
     }
 
+    fn sample_id(&self) -> &'static str {
+        "0a1b2c3d"
+    }
+
     fn list_commands(&self) -> Vec<Argv> {
         vec![Argv::new(&self.program, &["show", "queue"])]
     }
@@ -111,7 +115,7 @@ fn disabled_route(line: &str) -> Option<&str> {
 fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
     let mta = Kind::OpenSmtpd;
     if !exit.success() {
-        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING) {
+        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING, account) {
             return Err(trouble);
         }
         if exit.said.contains("need root privileges") {

@@ -48,6 +48,10 @@ impl Mta for Postfix {
         Kind::Postfix
     }
 
+    fn sample_id(&self) -> &'static str {
+        "167A598CA53"
+    }
+
     fn list_commands(&self) -> Vec<Argv> {
         vec![Argv::new(&self.postqueue, &["-j"])]
     }
@@ -148,7 +152,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     if exit.code.is_some() {
         let says = |signs: &[&str]| signs.iter().any(|sign| exit.said.contains(sign));
         // First, as a flush without its rights also says, wrongly, that the mail system is down.
-        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING) {
+        if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING, account) {
             return Err(trouble);
         }
         if says(&["is not allowed to"]) || exit.code == Some(EX_NOPERM) {
@@ -368,7 +372,7 @@ mod tests {
     use super::*;
 
     fn account() -> Account {
-        Account { uid: 33, name: "www-data".into() }
+        Account { uid: 33, name: "www-data".into(), bound: false }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::command::{self, Argv};
+use crate::system::Account;
 
 /// The file for the rule, see `examples/sudoers.*`. sudo is asked only where it is seen: who asks sudo
 /// without any rule is reported to the administrator, by mail, which would then wait in the queue.
@@ -16,8 +17,11 @@ const DOAS_RULES: &str = "/etc/doas.conf";
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to put before the command so that it runs as root, if a rule allows exactly this command
-/// without a password.
-pub fn prefix(command: &Argv) -> Option<Argv> {
+/// without a password. Root needs none.
+pub fn prefix(command: &Argv, account: &Account) -> Option<Argv> {
+    if account.is_root() {
+        return None;
+    }
     if is_seen(SUDO_RULE) && says(&Argv::new("sudo", &["-n", "-l", "--"]).and(command), "") {
         return Some(Argv::new("sudo", &["-n", "--"]));
     }

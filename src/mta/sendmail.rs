@@ -74,6 +74,10 @@ impl Mta for Sendmail {
         Kind::Sendmail
     }
 
+    fn sample_id(&self) -> &'static str {
+        "6ANBHgOi000123"
+    }
+
     /// Quarantined messages are in a listing of their own (`-qQ`), and so is the submission queue (`-Ac`).
     fn list_commands(&self) -> Vec<Argv> {
         let list = |more: &[&str]| Argv::new(&self.program, &[&["-bp", "-v"], more].concat());
@@ -133,7 +137,7 @@ impl Mta for Sendmail {
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
         // The refusal is told on standard output; its status is EX_NOPERM of sysexits(3).
         if exit.code == Some(77) {
-            let denied = exit.denied_privileges(Kind::Sendmail, PRIVILEGES_MISSING);
+            let denied = exit.denied_privileges(Kind::Sendmail, PRIVILEGES_MISSING, account);
             return Err(denied.unwrap_or_else(|| exit.not_permitted(Kind::Sendmail, Act::Flush, command, account)));
         }
         exit.verdict(command)
@@ -408,7 +412,9 @@ impl Parser for SendmailParser {
                 let (account, program) = (account.clone(), command.program());
                 return Err(Trouble::NotPermitted { mta, act: Act::List, account, program, words, configured: false });
             }
-            Some(Refusal::NoPrivileges(words)) => return Err(Trouble::NoNewPrivileges { mta, words }),
+            Some(Refusal::NoPrivileges(words)) => {
+                return Err(Trouble::NoNewPrivileges { mta, words, bound: account.bound });
+            }
             None => {}
         }
         self.malformed.verdict(mta, exit.verdict(command))?;
@@ -502,7 +508,7 @@ mod tests {
             allowed: std::time::Duration::ZERO,
             unfinished: false,
         };
-        let account = Account { uid: 0, name: "root".into() };
+        let account = Account { uid: 0, name: "root".into(), bound: false };
         let verdict = |lines: &[&str]| {
             let mut parser = SendmailParser::new(&clock);
             lines.iter().for_each(|line| parser.line(line.as_bytes(), &mut |_| ()));
@@ -541,8 +547,8 @@ mod tests {
     #[test]
     fn only_root_may_run_the_queue_and_the_remedy_is_a_sudo_rule() {
         let sendmail = Sendmail::at(&Search::below(Path::new("/nonexistent")));
-        let www_data = Account { uid: 33, name: "www-data".into() };
-        let root = Account { uid: 0, name: "root".into() };
+        let www_data = Account { uid: 33, name: "www-data".into(), bound: false };
+        let root = Account { uid: 0, name: "root".into(), bound: false };
         assert_eq!(sendmail.flush_obstacle(&Facts::default(), &root), None);
         let remedy = sendmail.flush_obstacle(&Facts::default(), &www_data).unwrap().remedy();
         assert!(remedy.contains("www-data ALL=(root) NOPASSWD: /usr/sbin/sendmail -q"), "{remedy}");

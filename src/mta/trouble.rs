@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::mta::Kind;
-use crate::system::{self, Account};
+use crate::system::Account;
 
 /// How a listing ended; the word in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,7 +30,7 @@ pub enum Status {
 }
 
 /// Why a queue could not be listed, or not be run.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Trouble {
     /// No mail server that this program knows is installed.
     #[error(
@@ -69,6 +69,8 @@ pub enum Trouble {
         mta: Kind,
         /// What it said.
         words: String,
+        /// Whether this process itself was started under `no_new_privs`.
+        bound: bool,
     },
     /// The mail server does not run.
     #[error("{} is not running: “{words}”.", .mta.name())]
@@ -167,7 +169,7 @@ fn rule(account: &Account, arguments: &[&str], program: &Path) -> String {
 }
 
 /// What was asked of the mail server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
     /// To list the queue.
     List,
@@ -276,7 +278,7 @@ impl Trouble {
             Trouble::NotPermitted { account, program, .. } => {
                 format!("Only root may ask OpenSMTPD. {}", rule(account, &["show queue", "schedule all", "show routes", "^resume route [0-9]+$"], program))
             }
-            Trouble::NoNewPrivileges { .. } if !system::has_no_new_privileges() => "Look at its program: either its \
+            Trouble::NoNewPrivileges { bound: false, .. } => "Look at its program: either its \
                  set-user-id or set-group-id bit is lost, or its filesystem is mounted nosuid (findmnt -T). Under a \
                  sandbox that can't be seen from here (a web server's unit with NoNewPrivileges=yes): systemctl edit \
                  apache2 (Red Hat: httpd), add the two lines [Service] and NoNewPrivileges=no, then systemctl restart \

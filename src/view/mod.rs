@@ -11,8 +11,8 @@ pub mod words;
 use jiff::tz::TimeZone;
 
 use crate::context::Context;
-use crate::disk::{self, Filesystem};
-use crate::flush::Readiness;
+use crate::disk::{self, Filesystem, Mounts};
+use crate::flush::{Readiness, Rules};
 use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
 use crate::primary::Outlook;
@@ -54,14 +54,20 @@ pub struct Report {
 
 impl Report {
     /// Gathers what there is to tell besides the listing.
-    pub fn gather(context: &Context, listing: Listing, selection: Option<(Window, u64)>) -> Report {
+    pub fn gather(
+        context: &Context,
+        listing: Listing,
+        selection: Option<(Window, u64)>,
+        mounts: &Mounts,
+        rules: &Rules,
+    ) -> Report {
         Report {
             host: context.host.clone(),
             label: context.config.mta.label.clone(),
             zone: context.clock.zone.clone(),
             user: context.account.name.clone(),
-            filesystems: disk::filesystems(listing.facts.queue_directory.as_deref(), &context.config.disk),
-            flush: Readiness::find(context, &listing.facts),
+            filesystems: disk::filesystems(mounts, listing.facts.queue_directory.as_deref(), &context.config.disk),
+            flush: Readiness::find(context, &listing.facts, rules),
             note: None,
             history: Vec::new(),
             unexplained: None,

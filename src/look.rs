@@ -1,0 +1,81 @@
+//! One look at everything: what every answer, and every command that tells something, is made from.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::context::Context;
+use crate::disk::Mounts;
+use crate::flush::Rules;
+use crate::history;
+use crate::listing;
+use crate::mta::trouble::Trouble;
+use crate::outcome::Followed;
+use crate::primary::Outlook;
+use crate::queue::{Message, Selection};
+use crate::reasons::Reasons;
+use crate::request::Asked;
+use crate::system;
+use crate::view::{Report, sentences};
+
+/// Lists for one answer, as long as somebody reads our standard output. Returns the rows of the page that
+/// was asked for; where none was, each message that matches is passed on to `each`.
+///
+/// # Errors
+/// Those of `each`.
+pub fn look(
+    context: &Context,
+    asked: &Asked,
+    each: &mut dyn FnMut(&Message<'_>) -> io::Result<()>,
+) -> io::Result<(Report, Vec<Message<'static>>)> {
+    let now = context.clock.now;
+    let stdout = io::stdout();
+    let primaries = Outlook::begin(context);
+    let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
+    let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now));
+    let mut written = Ok(());
+    // Nothing of it has been read so far. Whatever takes files, programs or connections comes before that.
+    let begun = listing::begin(context, Some(stdout.as_fd()));
+    let rules = Rules::ask(context);
+    let mounts = Mounts::find();
+    let reasons = asked.window.map(|_| Reasons::begin(context));
+    let mut listing = begun.read(&mut |message| {
+        followed.iter_mut().for_each(|followed| followed.add(message));
+        match &mut selection {
+            Some(selection) => selection.offer(message),
+            None if written.is_ok() && asked.filter.matches(message, now) => written = each(message),
+            None => {}
+        }
+    });
+    written?;
+    let matched = selection.as_ref().map_or(0, Selection::matched);
+    let complete = listing.trouble.is_none();
+    let mut rows = selection.map_or(Ok(Vec::new()), Selection::into_rows).unwrap_or_else(|error| {
+        listing.trouble.get_or_insert(Trouble::NoPage { error });
+        Vec::new()
+    });
+    if let Some(trouble) = &listing.trouble {
+        system::log(&trouble.to_string());
+    }
+    let unexplained = reasons.and_then(|reasons| reasons.explain(context, &mut rows).err());
+    let followed = followed.map(|followed| followed.outcome(context.clock.now, complete));
+    let selection = asked.window.map(|window| (window, matched));
+    let no_reasons =
+        context.source.as_ref().is_ok_and(|source| source.mta.reason_command(source.mta.sample_id()).is_some());
+    let note = match () {
+        () if no_reasons && asked.filter.reads_reasons() => Some(sentences::BLIND),
+        () if no_reasons && !context.config.mta.list_command.is_empty() => Some(sentences::NO_REASONS),
+        () => None,
+    };
+    let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
+    let mut report =
+        Report { unexplained, note, followed, outlook, ..Report::gather(context, listing, selection, &mounts, &rules) };
+    if let (Ok(store), None) = (&context.store, &report.listing.trouble) {
+        let sample = history::sample(context.clock.now, &report.listing.summary, &report.filesystems);
+        // Where there is no room for it, the page says so itself.
+        report.history = store.add_sample(&sample).unwrap_or_default();
+        // At most one a minute is kept; this one is the latest.
+        report.history.pop_if(|last| sample.taken - last.taken < 60);
+        report.history.push(sample);
+    }
+    Ok((report, rows))
+}
