@@ -10,7 +10,7 @@ use std::time::Duration;
 use cgi::http::StatusCode;
 
 use crate::check::{self, Severity, Thresholds};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::context::Context;
 use crate::doctor;
 use crate::flush;
@@ -195,7 +195,7 @@ fn check(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Ok(thresholds) => thresholds,
         Err(error) => return unknown(error.to_string()),
     };
-    let context = match Config::load() {
+    let context = match load() {
         Ok(config) => Context::gather(config),
         Err(error) => return unknown(error.to_string()),
     };
@@ -351,13 +351,19 @@ fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
 }
 
 fn gather() -> Option<Context> {
-    match Config::load() {
+    match load() {
         Ok(config) => Some(Context::gather(config)),
         Err(error) => {
             system::log(&error.to_string());
             None
         }
     }
+}
+
+fn load() -> Result<Config, ConfigError> {
+    let config = Config::load();
+    system::leave_working_directory();
+    config
 }
 
 fn print(text: &str) -> Result<ExitCode, lexopt::Error> {

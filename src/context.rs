@@ -1,5 +1,7 @@
 //! What every request and every command starts from.
 
+use std::path::PathBuf;
+
 use crate::config::Config;
 use crate::mta::command::Argv;
 use crate::mta::trouble::Trouble;
@@ -21,6 +23,9 @@ pub struct Context {
     pub source: Result<Source, Trouble>,
     /// What is remembered between requests, or why nothing is.
     pub store: Result<Store, String>,
+    /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
+    /// takes, what does not fit into memory. `None` where there is none.
+    pub folder: Option<PathBuf>,
 }
 
 /// The mail server whose queue is shown, and the command that lists it.
@@ -35,9 +40,13 @@ impl Context {
     /// Gathers everything.
     pub fn gather(config: Config) -> Context {
         let account = Account::current();
+        let store = Store::open(config.state.directory.as_deref(), &account);
+        // Where nothing can be remembered there may still be room for a while.
+        let other = || Store::open(None, &account).ok().map(|store| store.directory().to_owned());
         Context {
             source: Source::find(&config),
-            store: Store::open(config.state.directory.as_deref(), &account),
+            folder: store.as_ref().map_or_else(|_| other(), |store| Some(store.directory().to_owned())),
+            store,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,

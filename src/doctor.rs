@@ -3,8 +3,8 @@
 use crate::context::Context;
 use crate::disk::Level;
 use crate::primary::Outlook;
-use crate::view::Report;
 use crate::view::words::{bytes, count, printable};
+use crate::view::{Report, sentences};
 
 /// One thing that was looked at.
 pub struct Check {
@@ -92,6 +92,20 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
             found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", allow.join(", "))),
         },
     ];
+    checks.push(Check {
+        subject: "cage",
+        found: match &report.gap {
+            None => {
+                Ok("what strangers wrote is read without the rights to open files, start programs or connect".into())
+            }
+            Some(gap) => fault(
+                sentences::gap(gap),
+                "Run Linux 5.13 or later with \"landlock\" among the words of /sys/kernel/security/lsm (kernel \
+                 parameter lsm=), and let containers use landlock(7) and seccomp(2)."
+                    .into(),
+            ),
+        },
+    });
     checks.extend(primary_checks(outlook));
     for filesystem in filesystems {
         let mount = printable(&filesystem.mount).into_owned();

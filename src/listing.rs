@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use crate::cage::Cage;
 use crate::context::{Context, Source};
 use crate::mta::command::{self, Argv, Output};
 use crate::mta::trouble::{Status, Trouble};
@@ -114,8 +115,8 @@ impl Begun<'_> {
         }
     }
 
-    /// Reads the listing to its end: `found` gets each message as soon as it is read.
-    pub fn read(self, found: &mut dyn FnMut(&Message<'_>)) -> Listing {
+    /// Reads the listing to its end, in the cage: `found` gets each message as soon as it is read.
+    pub fn read(self, _cage: &Cage, found: &mut dyn FnMut(&Message<'_>)) -> Listing {
         let Begun { context, reader, started, deadline, mut listing, parts, inquiry, .. } = self;
         let (Ok(source), Some(inquiry)) = (&context.source, inquiry) else { return listing };
         let summary = &mut listing.summary;

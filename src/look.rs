@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::cage::Cage;
 use crate::context::Context;
 use crate::disk::Mounts;
 use crate::flush::Rules;
@@ -31,14 +32,18 @@ pub fn look(
     let stdout = io::stdout();
     let primaries = Outlook::begin(context);
     let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
-    let mut selection = asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now));
+    let folder = context.folder.as_deref();
+    let mut selection =
+        asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now, folder));
     let mut written = Ok(());
     // Nothing of it has been read so far. Whatever takes files, programs or connections comes before that.
     let begun = listing::begin(context, Some(stdout.as_fd()));
     let rules = Rules::ask(context);
     let mounts = Mounts::find();
     let reasons = asked.window.map(|_| Reasons::begin(context));
-    let mut listing = begun.read(&mut |message| {
+    let primaries = primaries.once_caged();
+    let cage = Cage::enter(folder);
+    let mut listing = begun.read(&cage, &mut |message| {
         followed.iter_mut().for_each(|followed| followed.add(message));
         match &mut selection {
             Some(selection) => selection.offer(message),
@@ -67,8 +72,13 @@ pub fn look(
         () => None,
     };
     let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
-    let mut report =
-        Report { unexplained, note, followed, outlook, ..Report::gather(context, listing, selection, &mounts, &rules) };
+    let mut report = Report {
+        unexplained,
+        note,
+        followed,
+        outlook,
+        ..Report::gather(context, listing, &cage, selection, &mounts, &rules)
+    };
     if let (Ok(store), None) = (&context.store, &report.listing.trouble) {
         let sample = history::sample(context.clock.now, &report.listing.summary, &report.filesystems);
         // Where there is no room for it, the page says so itself.

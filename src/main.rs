@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let request = Request::read(|name| env::var_os(name), io::stdin());
     let config = Config::load();
     empty_environment();
+    system::leave_working_directory();
     page::answer(request, config);
     ExitCode::SUCCESS
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cage::Cage;
 use crate::context::Context;
 use crate::itself;
 use crate::listing;
@@ -74,7 +75,8 @@ pub fn work(words: &[OsString]) {
     let with_ids = words.len() == 1;
     let mut remainder = Remainder::of(target, waited);
     let mut ids = Vec::new();
-    let listing = listing::begin(&context, None).read(&mut |message| {
+    let begun = listing::begin(&context, None);
+    let listing = begun.read(&Cage::enter(None), &mut |message| {
         if remainder.add(message) && with_ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());
         }

@@ -2,10 +2,12 @@
 //!
 //! A static glibc has no name service switch, so user names are read from `/etc/passwd` alone.
 
+use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use jiff::tz::TimeZone;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -61,13 +63,23 @@ pub fn time_zone() -> TimeZone {
 }
 
 /// The path of this program, to start it once more; `None` where neither `/proc` nor the name that it was
-/// called by tells. To be asked before the working directory changes.
+/// called by tells.
 pub fn own_program() -> Option<PathBuf> {
-    let itself = PathBuf::from("/proc/self/exe");
-    if itself.exists() {
-        return Some(itself);
-    }
-    fs::canonicalize(std::env::args_os().next()?).ok()
+    /// That name may lead from the first working directory.
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let itself = PathBuf::from("/proc/self/exe");
+        if itself.exists() { Some(itself) } else { fs::canonicalize(env::args_os().next()?).ok() }
+    };
+    FOUND.get_or_init(find).clone()
+}
+
+/// Moves to the root folder: whatever is started from here stands in nobody's way. (To let each command move
+/// instead takes fork(2) with all its copying, in place of posix_spawn(3).)
+pub fn leave_working_directory() {
+    own_program();
+    // One that has no root folder has nothing to run either.
+    let _ = env::set_current_dir("/");
 }
 
 /// Closes every descriptor that the web server left open but the three standard ones, so that no

@@ -279,7 +279,6 @@ fn start_with(argv: &Argv, stdin: Stdio) -> Result<Running, Trouble> {
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
-        .current_dir("/")
         .process_group(0)
         .stdin(stdin)
         .stdout(Stdio::piped())

@@ -308,7 +308,7 @@ impl Trouble {
             Trouble::Partial { .. } => {
                 "In /etc/mail/sendmail.cf, raise MaxQueueRunSize (confMAX_QUEUE_RUN_SIZE).".into()
             }
-            Trouble::NoPage { .. } => "Make room in /var/tmp or /tmp; until then turn the order round or set a filter, so \
+            Trouble::NoPage { .. } => "Make room in the state directory (bartleby doctor names it); until then turn the order round or set a filter, so \
                  that the page is nearer to the beginning."
                 .into(),
             Trouble::NotUnderstood { .. } => "Bartleby does not know this form of the listing: please report it with \

@@ -73,6 +73,11 @@ impl Resolver {
         Resolver { servers: servers(&text("/etc/resolv.conf")), hosts: text("/etc/hosts"), deadline }
     }
 
+    /// Asks the same servers until another time.
+    pub fn until(&self, deadline: Instant) -> Resolver {
+        Resolver { deadline, ..self.clone() }
+    }
+
     /// The mail exchangers of a domain, the most preferred first; none where the domain has no MX record.
     ///
     /// # Errors

@@ -10,13 +10,14 @@ mod probe;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 use serde::Serialize;
 
+use crate::cage::Cage;
 use crate::config::PrimaryConfig;
 use crate::context::Context;
 use crate::mta::RelayDomains;
@@ -72,7 +73,12 @@ pub struct Outlook {
 }
 
 /// A look at the primaries under way, in a thread of its own.
-pub struct Look(Option<Receiver<Outlook>>, Instant);
+pub struct Look {
+    outlook: Option<Receiver<Outlook>>,
+    /// Disconnected once that thread is in the cage.
+    free: Option<Receiver<()>>,
+    deadline: Instant,
+}
 
 impl Outlook {
     /// Begins to look, beside the listing. [`Look::outlook`] ends it.
@@ -81,22 +87,37 @@ impl Outlook {
         let config = context.config.primary.clone();
         let relayed = context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
         if config.hosts.is_empty() && config.domains.is_empty() && relayed.is_none() {
-            return Look(None, deadline);
+            return Look { outlook: None, free: None, deadline };
         }
         let host = context.host.clone();
         let (answer, outlook) = mpsc::channel();
+        let (until_caged, free) = mpsc::channel();
         // A signal that ends this process shall be this thread's, which then ends the lister, too.
         let _held_back = system::EndingSignals::hold_back();
-        let started = thread::Builder::new().spawn(move || answer.send(look(&config, relayed, &host)));
-        Look(started.is_ok().then_some(outlook), deadline)
+        let started = thread::Builder::new().spawn(move || {
+            let questions = Questions::gather(config, relayed, host);
+            // What other servers say is strangers' words, too. Whether a cage holds is told of the listing's.
+            Cage::enter_with_network();
+            drop(until_caged);
+            answer.send(questions.ask())
+        });
+        Look { outlook: started.is_ok().then_some(outlook), free: Some(free), deadline }
     }
 }
 
 impl Look {
+    /// Waits until that thread is in the cage, so that none is left outside that another one could be made to use.
+    #[must_use]
+    pub fn once_caged(mut self) -> Look {
+        let patience = self.deadline.saturating_duration_since(Instant::now());
+        self.free = self.free.filter(|free| free.recv_timeout(patience) == Err(RecvTimeoutError::Timeout));
+        self
+    }
+
     /// What was found, each with the time since when it is so.
     pub fn outlook(self, store: Result<&Store, &String>, now: i64) -> Outlook {
-        let patience = self.1.saturating_duration_since(Instant::now());
-        let mut outlook = self.0.and_then(|outlook| outlook.recv_timeout(patience).ok()).unwrap_or_default();
+        let patience = self.deadline.saturating_duration_since(Instant::now());
+        let mut outlook = self.outlook.and_then(|outlook| outlook.recv_timeout(patience).ok()).unwrap_or_default();
         let found: Vec<_> = outlook.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
         let since = store.ok().and_then(|store| store.note_primaries(&found, now).ok()).unwrap_or_default();
         for (primary, since) in outlook.primaries.iter_mut().zip(since) {
@@ -106,34 +127,52 @@ impl Look {
     }
 }
 
-fn look(config: &PrimaryConfig, relayed: Option<RelayDomains>, own_name: &str) -> Outlook {
-    let deadline = Instant::now() + DNS_PATIENCE;
-    let resolver = Resolver::of_system(deadline);
-    let domains = match config.domains.as_slice() {
-        [] => relayed.map(|relayed| relayed(deadline)).filter(|domains| !domains.is_empty()),
-        configured => Some(configured.to_vec()),
-    };
-    let domains = domains.map(|mut domains| {
-        // A table has no order of its own.
-        domains.sort();
-        domains.dedup();
-        domains.truncate(MOST_DOMAINS);
-        domains
-    });
-    let us = ourselves(own_name);
-    let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
-    let mut hosts: Vec<String> = config.hosts.iter().map(|host| with_port(host)).collect();
-    let mut faults = Vec::new();
-    for (primaries, found) in compared {
-        if config.hosts.is_empty() {
-            hosts.extend(primaries.iter().map(|host| with_port(host)));
-        }
-        faults.extend(found);
+/// What is asked, and of whom.
+struct Questions {
+    /// As the configuration names them.
+    hosts: Vec<String>,
+    /// The domains to look up; `None` where they are not known.
+    domains: Option<Vec<String>>,
+    own_name: String,
+    us: Ourselves,
+    resolver: Resolver,
+}
+
+impl Questions {
+    /// Asks the mail server for its domains where the configuration names none.
+    fn gather(config: PrimaryConfig, relayed: Option<RelayDomains>, own_name: String) -> Questions {
+        let deadline = Instant::now() + DNS_PATIENCE;
+        let domains = match config.domains.as_slice() {
+            [] => relayed.map(|relayed| relayed(deadline)).filter(|domains| !domains.is_empty()),
+            configured => Some(configured.to_vec()),
+        };
+        let domains = domains.map(|mut domains| {
+            // A table has no order of its own.
+            domains.sort();
+            domains.dedup();
+            domains.truncate(MOST_DOMAINS);
+            domains
+        });
+        let us = ourselves(&own_name);
+        Questions { hosts: config.hosts, domains, us, own_name, resolver: Resolver::of_system(deadline) }
     }
-    let mut seen = HashSet::new();
-    hosts.retain(|host| seen.insert(host.clone()));
-    hosts.truncate(MOST_HOSTS);
-    Outlook { primaries: probe_all(&hosts, own_name), faults, domains }
+
+    fn ask(self) -> Outlook {
+        let Questions { hosts, domains, own_name, us, resolver } = self;
+        let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
+        let mut probed: Vec<String> = hosts.iter().map(|host| with_port(host)).collect();
+        let mut faults = Vec::new();
+        for (primaries, found) in compared {
+            if hosts.is_empty() {
+                probed.extend(primaries.iter().map(|host| with_port(host)));
+            }
+            faults.extend(found);
+        }
+        let mut seen = HashSet::new();
+        probed.retain(|host| seen.insert(host.clone()));
+        probed.truncate(MOST_HOSTS);
+        Outlook { primaries: probe_all(&probed, &resolver, &own_name), faults, domains }
+    }
 }
 
 /// Compares all domains at once with what the domain name system says.
@@ -158,19 +197,20 @@ fn compare_one(domain: &str, resolver: &Resolver, us: &Ourselves) -> (Vec<String
 }
 
 /// Probes all hosts at once.
-fn probe_all(hosts: &[String], own_name: &str) -> Vec<Primary> {
+fn probe_all(hosts: &[String], resolver: &Resolver, own_name: &str) -> Vec<Primary> {
     thread::scope(|scope| {
-        let probes: Vec<_> = hosts.iter().map(|host| scope.spawn(move || probe_one(host, own_name))).collect();
+        let probes: Vec<_> =
+            hosts.iter().map(|host| scope.spawn(move || probe_one(host, resolver, own_name))).collect();
         probes.into_iter().filter_map(|probe| probe.join().ok()).collect()
     })
 }
 
 /// Probes the addresses of a host, one after the other, until one is up.
-fn probe_one(host: &str, own_name: &str) -> Primary {
+fn probe_one(host: &str, resolver: &Resolver, own_name: &str) -> Primary {
     let started = Instant::now();
     let deadline = started + PROBE_PATIENCE;
     let mut found = (Condition::Unknown, String::new());
-    match addresses(host, &Resolver::of_system(deadline)) {
+    match addresses(host, &resolver.until(deadline)) {
         Err(error) => found.1 = error.to_string(),
         Ok(addresses) if addresses.is_empty() => found.1 = "its name has no address".into(),
         Ok(addresses) => {
@@ -255,7 +295,7 @@ mod tests {
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let config = PrimaryConfig { hosts: vec![host.clone(), host.clone()], domains: vec![] };
-        let outlook = look(&config, None, "mx2.example.com");
+        let outlook = Questions::gather(config, None, "mx2.example.com".into()).ask();
         let [primary] = outlook.primaries.as_slice() else { panic!("{outlook:?}") };
         assert_eq!(
             (primary.host.as_str(), primary.up, primary.detail.as_str()),

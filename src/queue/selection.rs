@@ -2,6 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
+use std::path::Path;
 
 use rusqlite::types::Value as Sql;
 
@@ -109,15 +110,17 @@ pub struct Selection {
 /// The rows up to the end of the page.
 enum Kept {
     InMemory(BinaryHeap<Candidate>),
-    OnDisk(rusqlite::Result<Spool>),
+    OnDisk(Result<Spool, String>),
 }
 
 impl Selection {
     /// An empty selection. Without an order, messages stay in the mail server's order. Ages
-    /// are counted back from `now`, in seconds since 1970.
-    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64) -> Self {
+    /// are counted back from `now`, in seconds since 1970. For a page deep in the queue it takes a private `folder`.
+    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, folder: Option<&Path>) -> Self {
         let deep = window.end() > HELD_LIMIT;
-        let kept = if deep { Kept::OnDisk(Spool::new()) } else { Kept::InMemory(BinaryHeap::new()) };
+        let spool = |folder: &Path| Spool::new(folder).map_err(|error| error.to_string());
+        let on_disk = || folder.map_or_else(|| Err("there is no folder of our own".into()), spool);
+        let kept = if deep { Kept::OnDisk(on_disk()) } else { Kept::InMemory(BinaryHeap::new()) };
         Selection { filter, order, window, kept, matched: 0, now }
     }
 
@@ -165,7 +168,7 @@ impl Selection {
                 let descending = self
                     .order
                     .is_some_and(|order| order.reversed && !matches!(order.key, SortKey::Age | SortKey::Size));
-                spool.and_then(|spool| spool.page(self.window, descending)).map_err(|error| error.to_string())
+                spool.and_then(|spool| spool.page(self.window, descending).map_err(|error| error.to_string()))
             }
         }
     }
@@ -271,7 +274,7 @@ mod tests {
 
     fn ids(sort: Option<&str>, page: usize, per_page: usize) -> Vec<String> {
         let order = sort.map(|word| Order::from_word(word).unwrap());
-        let mut selection = Selection::new(Filter::default(), order, Window { page, per_page }, 0);
+        let mut selection = Selection::new(Filter::default(), order, Window { page, per_page }, 0, None);
         for message in [
             message("c", Some(30), Some(100)),
             message("a", Some(10), Some(300)),
@@ -310,6 +313,7 @@ mod tests {
 
     #[test]
     fn a_page_deep_in_the_queue_is_the_same_from_disk() {
+        let folder = tempfile::tempdir().unwrap();
         let all: Vec<_> = (0..HELD_LIMIT + 300)
             .map(|n| {
                 let number = n as i64 * 7919 % 1009;
@@ -323,7 +327,7 @@ mod tests {
             let order = sort.map(|word| Order::from_word(word).unwrap());
             let page = |kept: Option<Kept>| {
                 let window = Window { page: HELD_LIMIT / 100 + 1, per_page: 100 };
-                let mut selection = Selection::new(Filter::default(), order, window, 0);
+                let mut selection = Selection::new(Filter::default(), order, window, 0, Some(folder.path()));
                 assert!(matches!(selection.kept, Kept::OnDisk(Ok(_))));
                 selection.kept = kept.unwrap_or(selection.kept);
                 all.iter().for_each(|message| selection.offer(message));
@@ -337,8 +341,8 @@ mod tests {
 
     #[test]
     fn where_rows_can_not_be_kept_there_is_no_page() {
-        let mut selection = Selection::new(Filter::default(), None, Window { page: 1000, per_page: 1000 }, 0);
-        selection.kept = Kept::OnDisk(Err(rusqlite::Error::InvalidQuery));
+        let window = Window { page: 1000, per_page: 1000 };
+        let mut selection = Selection::new(Filter::default(), None, window, 0, None);
         selection.offer(&message("a", None, None));
         assert_eq!(selection.matched(), 1);
         assert!(selection.into_rows().is_err());

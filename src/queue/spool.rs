@@ -1,5 +1,7 @@
 //! Where the rows in front of a page deep in a long queue are kept: on disk, so that memory does not grow
-//! with the queue. SQLite keeps such a database in a file without a name, which is gone with this process.
+//! with the queue. SQLite keeps such a database in a file that loses its name at once, and is gone with this process.
+
+use std::path::Path;
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params};
@@ -16,9 +18,10 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// An empty spool.
-    pub fn new() -> rusqlite::Result<Spool> {
+    /// An empty spool, with its files in a private folder.
+    pub fn new(folder: &Path) -> rusqlite::Result<Spool> {
         let rows = Connection::open("")?;
+        rows.pragma_update(None, "temp_store_directory", folder.to_string_lossy())?;
         rows.execute_batch(&format!(
             "PRAGMA temp_store = FILE; PRAGMA cache_size = -{CACHE}; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
              CREATE TABLE row (number INTEGER PRIMARY KEY, value, arrival INTEGER, message TEXT NOT NULL); BEGIN"

@@ -10,6 +10,7 @@ pub mod words;
 
 use jiff::tz::TimeZone;
 
+use crate::cage::Cage;
 use crate::context::Context;
 use crate::disk::{self, Filesystem, Mounts};
 use crate::flush::{Readiness, Rules};
@@ -34,6 +35,8 @@ pub struct Report {
     pub user: String,
     /// The listing.
     pub listing: Listing,
+    /// Why the cage does not hold in which it was read; `None` if it does.
+    pub gap: Option<String>,
     /// The page that was asked for, and how many messages there are to choose from.
     pub selection: Option<(Window, u64)>,
     /// What is to be said of the reasons, where the mail server's listing holds none.
@@ -57,6 +60,7 @@ impl Report {
     pub fn gather(
         context: &Context,
         listing: Listing,
+        cage: &Cage,
         selection: Option<(Window, u64)>,
         mounts: &Mounts,
         rules: &Rules,
@@ -68,6 +72,7 @@ impl Report {
             user: context.account.name.clone(),
             filesystems: disk::filesystems(mounts, listing.facts.queue_directory.as_deref(), &context.config.disk),
             flush: Readiness::find(context, &listing.facts, rules),
+            gap: cage.gap().map(str::to_owned),
             note: None,
             history: Vec::new(),
             unexplained: None,

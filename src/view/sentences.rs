@@ -98,6 +98,11 @@ pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if outcome.settled { format!("{sentence}; done") } else { format!("so far {sentence}") }
 }
 
+/// That the cage does not hold in which the listing was read.
+pub fn gap(gap: &str) -> String {
+    format!("Senders’ words were read without the cage that keeps them from doing harm: {gap}.")
+}
+
 fn waiting(messages: u64) -> String {
     format!("{} {}", count(messages, "message", "messages"), if messages == 1 { "waits" } else { "wait" })
 }

@@ -170,6 +170,9 @@ impl<W: Write> Streamed for Text<W> {
         for fault in &report.outlook.faults {
             writeln!(self.out, "DNS: {}\nREMEDY: {}", printable(&fault.message), printable(&fault.remedy))?;
         }
+        if let Some(gap) = &report.gap {
+            writeln!(self.out, "{}", printable(&sentences::gap(gap)))?;
+        }
         writeln!(self.out, "\nDisk:")?;
         for filesystem in &report.filesystems {
             self.filesystem(filesystem)?;

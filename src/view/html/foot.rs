@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::Report;
+use super::super::sentences;
 use super::super::words::{count, printable};
 
 /// Which mail server and version, which command, when, how long, and whether anything is missing.
@@ -28,6 +29,7 @@ pub fn foot(report: &Report) -> Markup {
                     " short; they end in “…”."
                 }
             }
+            @if let Some(gap) = &report.gap { p.gap { (sentences::gap(gap)) } }
             p {
                 "Also as " a href="?format=text" { "text" } " and as " a href="?format=json" { "JSON" } "."
             }
