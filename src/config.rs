@@ -279,15 +279,30 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn read(file: &Path) -> Result<Config, ConfigError> {
-        let wrong = |line, message| ConfigError { file: file.into(), line, key: None, message };
-        let bytes = fs::read(file).map_err(|error| wrong(None, format!("it can't be read: {error}")))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
-            wrong(Some(line_of(&valid, valid.len())), "it holds a byte that is no UTF-8".into())
-        })?;
+        let unread = |error| ConfigError {
+            file: file.into(),
+            line: None,
+            key: None,
+            message: format!("it can't be read: {error}"),
+        };
+        let config = Config::from_bytes(&fs::read(file).map_err(unread)?, file)?;
         // Absolute, as a queue run works from another folder.
         let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());
-        Ok(Config { file: Some(absolute), ..Config::parse(&text, file)? })
+        Ok(Config { file: Some(absolute), ..config })
+    }
+
+    /// Reads what stands in that file.
+    ///
+    /// # Errors
+    /// Something in it is unknown or wrong.
+    pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<Config, ConfigError> {
+        let text = str::from_utf8(bytes).map_err(|error| ConfigError {
+            file: file.into(),
+            line: Some(bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1),
+            key: None,
+            message: "it holds a byte that is no UTF-8".into(),
+        })?;
+        Config::parse(text, file)
     }
 
     fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {

@@ -23,6 +23,7 @@ use crate::mta::trouble::Trouble;
 use crate::queue::Message;
 use crate::system::Account;
 use command::{Argv, Exit};
+pub use date::past_instant;
 pub use exim::Exim;
 pub use opensmtpd::OpenSmtpd;
 pub use postfix::Postfix;

@@ -1,0 +1,390 @@
+//! What holds whatever the bytes are: nothing panics, counts add up, a message that comes in comes out once, in every
+//! form, and each form is well-formed. Shared by this test, which makes up bytes, and by `fuzz/`, which hunts for them.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::time::Duration;
+
+use bartleby::access;
+use bartleby::config::Config;
+use bartleby::flush::Readiness;
+use bartleby::gateway::Request;
+use bartleby::listing::Listing;
+use bartleby::mta::command::{Ending, Exit};
+use bartleby::mta::trouble::Trouble;
+use bartleby::mta::{self, Clock, Facts, Kind, Search};
+use bartleby::primary::Outlook;
+use bartleby::queue::{Mask, Message, Order, Selection, SortKey, State, Summary, Window};
+use bartleby::request::{Asked, Format};
+use bartleby::system::Account;
+use bartleby::view::csv::Csv;
+use bartleby::view::json::Json;
+use bartleby::view::openmetrics::OpenMetrics;
+use bartleby::view::text::Text;
+use bartleby::view::words::printable;
+use bartleby::view::{Report, Streamed, html};
+use jiff::tz::TimeZone;
+use scraper::{Html, Selector};
+
+/// The day on which the fixtures were recorded: 2026-11-23, 11:45 UTC.
+pub const NOW: i64 = 1_795_434_300;
+
+/// Rows on the page.
+const ROWS: usize = 25;
+
+/// What a parser makes of a listing.
+pub struct Read {
+    /// The messages, in their order.
+    pub messages: Vec<Message<'static>>,
+    /// Why that is not all.
+    pub trouble: Option<Trouble>,
+}
+
+/// Reads a listing whose lister ended well.
+pub fn read(kind: Kind, bytes: &[u8]) -> Read {
+    let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).unwrap();
+    let mut messages = Vec::new();
+    let mut keep = |message: &Message<'_>| messages.push(message.clone().into_owned());
+    let mut parser = mta.parser(&clock(NOW));
+    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let rest = lines.pop().unwrap_or_default();
+    lines.into_iter().for_each(|line| parser.line(line, &mut keep));
+    let exit = Exit {
+        ending: Ending::Exited,
+        code: Some(0),
+        signal: None,
+        said: String::new(),
+        allowed: Duration::from_secs(20),
+        unfinished: !rest.is_empty(),
+    };
+    let account = Account { uid: 33, name: "www-data".into(), bound: false };
+    let trouble = parser.end(&mta.list_commands()[0], &exit, &account, &mut keep).err();
+    Read { messages, trouble }
+}
+
+fn clock(now: i64) -> Clock {
+    Clock { now, zone: TimeZone::UTC }
+}
+
+/// Any listing: what comes of it adds up, and comes out once in every form.
+pub fn listing(kind: Kind, bytes: &[u8]) {
+    let Read { messages, trouble } = read(kind, bytes);
+    assert!(messages.len() <= bytes.split(|byte| *byte == b'\n').count(), "more messages than lines");
+    let text: usize = messages.iter().map(length).sum();
+    // A byte that is no text becomes three; a state may have a name of its own.
+    assert!(text <= 3 * bytes.len() + 64 * messages.len(), "{text} bytes of {}", bytes.len());
+
+    let mut summary = Summary::new(NOW);
+    messages.iter().for_each(|message| summary.add(message));
+    adds_up(&summary, &messages);
+    in_parts(&messages);
+
+    let rows = &messages[..messages.len().min(ROWS)];
+    let report = report(kind, summary, trouble, Window { page: 1, per_page: ROWS });
+    assert_eq!(as_page(&report, rows), printed_ids(rows), "the page");
+    assert_eq!(as_json(&report, &messages), ids(&messages), "JSON");
+    assert_eq!(as_csv(&report, &messages), ids_of_lines(&messages), "CSV");
+    as_text(&report, &messages);
+    as_metrics(&report, &messages);
+    for message in &messages {
+        assert!(length(&Mask::LocalPart.hide(message)) <= 4 * length(message) + 64);
+    }
+}
+
+fn length(message: &Message<'_>) -> usize {
+    let recipients = message.recipients.iter();
+    let recipients = recipients.map(|r| r.address.len() + r.reason.as_ref().map_or(0, |reason| reason.len()));
+    message.id.len()
+        + message.mta_state.len()
+        + message.sender.as_ref().map_or(0, |sender| sender.len())
+        + recipients.sum::<usize>()
+}
+
+fn ids(messages: &[Message<'_>]) -> Vec<String> {
+    messages.iter().map(|message| message.id.clone().into_owned()).collect()
+}
+
+fn printed_ids(messages: &[Message<'_>]) -> Vec<String> {
+    messages.iter().map(|message| printable(&message.id).into_owned()).collect()
+}
+
+/// A line a recipient, and one for a message without any. A field that looks like a formula gets an apostrophe.
+fn ids_of_lines(messages: &[Message<'_>]) -> Vec<String> {
+    let lines = messages.iter().flat_map(|message| vec![message.id.as_ref(); message.recipients.len().max(1)]);
+    lines.map(|id| id.trim_start_matches('\'').to_owned()).collect()
+}
+
+fn adds_up(summary: &Summary, messages: &[Message<'_>]) {
+    let recipients = || messages.iter().flat_map(|message| &message.recipients);
+    let waiting = recipients().filter(|recipient| !recipient.delivered).count() as u64;
+    assert_eq!(summary.messages, messages.len() as u64);
+    assert_eq!((summary.recipients, summary.delivered), (waiting, recipients().count() as u64 - waiting));
+    assert_eq!(State::ALL.map(|state| summary.state(state)).iter().sum::<u64>(), summary.messages);
+    assert_eq!(State::ALL.map(|state| summary.recipients_in(state)).iter().sum::<u64>(), summary.recipients);
+    let with_reason = recipients().filter(|recipient| !recipient.delivered && recipient.reason.is_some()).count();
+    for limit in [0, 1, 7, 10_000] {
+        let destinations = summary.destinations(limit);
+        assert!(destinations.len() <= limit + 1);
+        assert_eq!(destinations.iter().map(|d| d.recipients).sum::<u64>(), summary.recipients);
+        for destination in &destinations {
+            assert!(destination.ages.iter().sum::<u64>() <= destination.recipients);
+            assert!((1..=destination.recipients).contains(&destination.messages), "{destination:?}");
+        }
+        assert_eq!(summary.reasons(limit).iter().map(|r| r.recipients).sum::<u64>(), with_reason as u64);
+    }
+    let bytes: u64 = messages.iter().filter_map(|message| message.size).fold(0, u64::saturating_add);
+    assert_eq!(summary.bytes().unwrap_or_default(), bytes);
+}
+
+/// The pages of every order hold each message once.
+fn in_parts(messages: &[Message<'_>]) {
+    let orders = SortKey::ALL.into_iter().flat_map(|key| [false, true].map(|reversed| Some(Order { key, reversed })));
+    for order in orders.chain([None]) {
+        let page = |page| {
+            let window = Window { page, per_page: 7 };
+            let mut selection = Selection::new(Default::default(), order, window, NOW, None);
+            messages.iter().for_each(|message| selection.offer(message));
+            assert_eq!(selection.matched(), messages.len() as u64);
+            selection.into_rows().unwrap()
+        };
+        let last = messages.len().min(70).div_ceil(7);
+        let mut left: HashMap<&str, i64> = HashMap::new();
+        messages.iter().for_each(|message| *left.entry(&message.id).or_default() += 1);
+        let mut shown = 0;
+        for row in (1..=last).flat_map(page) {
+            shown += 1;
+            *left.get_mut(&*row.id).unwrap() -= 1;
+        }
+        assert_eq!(shown, messages.len().min(70));
+        assert!(left.values().all(|left| *left >= 0), "{order:?} shows a message twice");
+    }
+}
+
+fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window) -> Report {
+    let selection = Some((window, summary.messages));
+    let listing = Listing {
+        trouble,
+        summary,
+        kind: Some(kind),
+        facts: Facts::default(),
+        command: "lister".into(),
+        sampled: NOW,
+        took: Duration::from_millis(1),
+    };
+    Report {
+        host: "mx2.example.com".into(),
+        label: None,
+        zone: TimeZone::UTC,
+        user: "www-data".into(),
+        listing,
+        gap: None,
+        selection,
+        note: None,
+        unexplained: None,
+        filesystems: Vec::new(),
+        history: Vec::new(),
+        outlook: Outlook::default(),
+        flush: Readiness {
+            possible: Ok(()),
+            parts: true,
+            held: [false, true],
+            release: "",
+            wait_seconds: 0,
+            under_way: false,
+            log: Vec::new(),
+            unguarded: None,
+            set_aside: None,
+        },
+        followed: None,
+    }
+}
+
+/// The ids in the page's rows.
+fn as_page(report: &Report, rows: &[Message<'_>]) -> Vec<String> {
+    let page = html::page(report, rows, &Asked::of(Format::Html)).into_string();
+    let document = well_formed(&page);
+    let (row, id) = (Selector::parse(".messages tbody tr").unwrap(), Selector::parse("td:last-child code").unwrap());
+    let id = |row: scraper::ElementRef<'_>| row.select(&id).next().unwrap().text().collect();
+    document.select(&row).map(id).collect()
+}
+
+/// A page as a browser reads it, which finds nothing wrong with it, and runs nothing.
+fn well_formed(page: &str) -> Html {
+    let document = Html::parse_document(page);
+    assert_eq!(document.errors, Vec::<String>::new(), "{page}");
+    for active in ["script", "iframe", "object", "embed", "img", "base", "[onclick]", "[onerror]", "[style]"] {
+        assert!(document.select(&Selector::parse(active).unwrap()).next().is_none(), "{active} in {page}");
+    }
+    for link in document.select(&Selector::parse("a").unwrap()) {
+        let target = link.attr("href").unwrap();
+        assert!(target.starts_with(['?', '#', '.', '/']) || target.starts_with("https://"), "{target}");
+    }
+    document
+}
+
+fn written<F: Streamed>(mut form: F, report: &Report, messages: &[Message<'_>]) -> F {
+    messages.iter().for_each(|message| form.message(message).unwrap());
+    form.end(report).unwrap();
+    form
+}
+
+fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
+    let json = written(Json::begin(Vec::new()).unwrap(), report, messages).into_inner();
+    let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(value["queue"]["messages"], messages.len());
+    assert_eq!(value["queue"]["complete"], report.listing.trouble.is_none());
+    let list = value["messages"].as_array().unwrap();
+    list.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn as_csv(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
+    let csv = written(Csv::begin(Vec::new()).unwrap(), report, messages).into_inner().unwrap();
+    let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(csv.as_slice());
+    let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
+    let incomplete = report.listing.trouble.is_some();
+    assert!(!incomplete || lines.last().is_some_and(|line| &line[1] == "INCOMPLETE"));
+    for field in lines.iter().flatten() {
+        assert!(!field.starts_with(['=', '+', '-', '@', '\t', '\r']), "{field:?} is a formula");
+    }
+    let lines = &lines[..lines.len() - usize::from(incomplete)];
+    lines.iter().map(|line| line[0].trim_start_matches('\'').to_owned()).collect()
+}
+
+fn as_text(report: &Report, messages: &[Message<'_>]) {
+    let text = String::from_utf8(written(Text::begin(Vec::new(), NOW), report, messages).into_inner()).unwrap();
+    let acts =
+        |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+    assert_eq!(text.chars().find(|c| acts(*c)), None, "{text:?}");
+    for message in messages {
+        assert!(text.contains(&*printable(&message.id)), "no {:?} in {text}", message.id);
+    }
+}
+
+fn as_metrics(report: &Report, messages: &[Message<'_>]) {
+    let metrics = written(OpenMetrics::begin(Vec::new()), report, messages).into_inner();
+    let metrics = String::from_utf8(metrics).unwrap();
+    assert!(metrics.ends_with("# EOF\n"));
+    assert!(metrics.lines().all(|line| line.starts_with("# ") || line.starts_with("bartleby_")), "{metrics}");
+    let up = if report.listing.trouble.is_some() { "bartleby_up 0\n" } else { "bartleby_up 1\n" };
+    assert!(metrics.contains(up), "{metrics}");
+}
+
+/// Any query string: it is understood or refused, and the links of its page ask for the same again.
+pub fn query(bytes: &[u8]) {
+    let Ok(request) = request(|name| (name == "QUERY_STRING").then(|| bytes.to_vec()), &[]) else { return };
+    let asked = match Asked::read(request.parameters(), None) {
+        Ok(asked) => asked,
+        Err(bad) => {
+            well_formed(&html::notice("mx2.example.com", "Not understood", &bad.to_string(), "").into_string());
+            return;
+        }
+    };
+    let window = asked.window.unwrap_or(Window { page: 1, per_page: ROWS });
+    assert!(window.page >= 1 && (1..=1000).contains(&window.per_page));
+    let message = read(Kind::Postfix, MESSAGE).messages.remove(0);
+    let matches = u64::from(asked.filter.matches(&message, NOW));
+    let mut selection = Selection::new(asked.filter.clone(), asked.order, Window { page: 1, ..window }, NOW, None);
+    selection.offer(&message);
+    assert_eq!(selection.matched(), matches);
+    let mut summary = Summary::new(NOW);
+    summary.add(&message);
+    let report = Report { selection: Some((window, matches)), ..report(Kind::Postfix, summary, None, window) };
+    let asked = Asked { window: Some(window), ..asked };
+    let document = well_formed(&html::page(&report, &[message], &asked).into_string());
+    // A column's link keeps the filter.
+    for link in document.select(&Selector::parse("th a").unwrap()) {
+        let again = link.attr("href").unwrap().trim_start_matches('?').as_bytes().to_vec();
+        let request = self::request(|name| (name == "QUERY_STRING").then(|| again.clone()), &[]).unwrap();
+        let again = Asked::read(request.parameters(), None).unwrap();
+        assert_eq!(again.filter, asked.filter);
+    }
+}
+
+/// A message that filters are tried on.
+const MESSAGE: &[u8] = br#"{"queue_name": "deferred", "queue_id": "951BB98C3CD", "arrival_time": 1795434000, "message_size": 344, "sender": "sender@example.org", "recipients": [{"address": "larry@example.com", "delay_reason": "connect to mx: Connection refused"}]}
+"#;
+
+fn request(
+    variable: impl Fn(&str) -> Option<Vec<u8>>,
+    body: &[u8],
+) -> Result<Request, bartleby::gateway::Unacceptable> {
+    Request::read(|name| variable(name).map(OsString::from_vec), body)
+}
+
+/// The variables of a request, in the order in which [`environment`] fills them.
+const VARIABLES: [&str; 17] = [
+    "REQUEST_METHOD",
+    "QUERY_STRING",
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "REMOTE_ADDR",
+    "REMOTE_USER",
+    "BARTLEBY_ACCESS",
+    "HTTP_ACCEPT",
+    "HTTP_HOST",
+    "HTTP_ORIGIN",
+    "HTTP_REFERER",
+    "HTTP_USER_AGENT",
+    "HTTP_SEC_FETCH_SITE",
+    "HTTP_SEC_PURPOSE",
+    "HTTP_PURPOSE",
+    "HTTP_X_PURPOSE",
+    "HTTP_X_MOZ",
+];
+
+/// Any environment and body, one value a line (an empty one is not set), the body last: nothing panics, and nobody is
+/// let in but by an address or the web server's word.
+pub fn environment(bytes: &[u8]) {
+    let mut lines = bytes.splitn(VARIABLES.len() + 1, |byte| *byte == b'\n');
+    let mut values = HashMap::new();
+    for name in VARIABLES {
+        values.insert(name, lines.next().unwrap_or_default().to_vec());
+    }
+    let value = |name: &str| values.get(name).filter(|value| !value.is_empty()).cloned();
+    let body = lines.next().unwrap_or_default();
+    let Ok(request) = request(value, body) else { return };
+    let allow = bartleby::config::AccessConfig::default().allow;
+    if access::is_granted(&request, &allow) {
+        let address = request.remote_addr.is_some_and(|address| address.to_canonical().is_loopback());
+        assert!(request.access_granted || address, "{request:?}");
+    }
+    let meant = access::is_meant(&request).is_ok();
+    let foreign = ["cross-site", "same-site"].map(|site| Some(site.as_bytes().to_vec()));
+    assert!(!meant || !foreign.contains(&value("HTTP_SEC_FETCH_SITE")), "{request:?}");
+    assert!(!meant || value("HTTP_ORIGIN") != Some(b"null".to_vec()), "{request:?}");
+    let format = Format::of(request.parameters(), request.accept.as_deref());
+    assert!(Format::ALL.contains(&format));
+    let _ = Asked::read(request.parameters(), request.accept.as_deref());
+}
+
+/// Any configuration: it is taken, or refused with its file and what is wrong, on one line.
+pub fn configuration(bytes: &[u8]) {
+    match Config::from_bytes(bytes, Path::new("/etc/bartleby.toml")) {
+        Ok(config) => assert!(config.mta.deadline > Duration::ZERO),
+        Err(error) => {
+            let error = error.to_string();
+            assert!(error.starts_with("/etc/bartleby.toml") && error.contains(": "), "{error}");
+            assert!(!error.contains('\n'), "{error:?}");
+        }
+    }
+}
+
+/// Any date of sendmail's, and any present: it lies in the past, and reads as it was written.
+pub fn date(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for now in [NOW, 0, 1, -1, 4_294_967_295, 951_782_400, i64::MAX, i64::MIN] {
+        let Some(instant) = mta::past_instant(&text, &clock(now)) else { continue };
+        assert!(instant <= now, "{text} is {instant}, after {now}");
+        let local = jiff::Timestamp::from_second(instant).unwrap().to_zoned_datetime(TimeZone::UTC);
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        assert_eq!(words.len(), 3, "{text}");
+        if instant < now {
+            assert_eq!(words[0], local.strftime("%b").to_string());
+            assert_eq!(words[1].parse(), Ok(local.day()));
+            let time: Vec<i8> = words[2].split(':').map(|number| number.parse().unwrap()).collect();
+            assert_eq!(time[..2], [local.hour(), local.minute()]);
+        }
+    }
+}
