@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bartleby::access;
@@ -149,7 +150,7 @@ fn in_parts(messages: &[Message<'_>]) {
             assert_eq!(selection.matched(), messages.len() as u64);
             selection.into_rows().unwrap()
         };
-        let last = messages.len().min(70).div_ceil(7);
+        let last = messages.len().min(21).div_ceil(7);
         let mut left: HashMap<&str, i64> = HashMap::new();
         messages.iter().for_each(|message| *left.entry(&message.id).or_default() += 1);
         let mut shown = 0;
@@ -157,7 +158,7 @@ fn in_parts(messages: &[Message<'_>]) {
             shown += 1;
             *left.get_mut(&*row.id).unwrap() -= 1;
         }
-        assert_eq!(shown, messages.len().min(70));
+        assert_eq!(shown, messages.len().min(21));
         assert!(left.values().all(|left| *left >= 0), "{order:?} shows a message twice");
     }
 }
@@ -201,23 +202,33 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
     }
 }
 
+macro_rules! selector {
+    ($text:literal) => {
+        LazyLock::new(|| Selector::parse($text).unwrap())
+    };
+}
+
 /// The ids in the page's rows.
 fn as_page(report: &Report, rows: &[Message<'_>]) -> Vec<String> {
     let page = html::page(report, rows, &Asked::of(Format::Html)).into_string();
     let document = well_formed(&page);
-    let (row, id) = (Selector::parse(".messages tbody tr").unwrap(), Selector::parse("td:last-child code").unwrap());
-    let id = |row: scraper::ElementRef<'_>| row.select(&id).next().unwrap().text().collect();
-    document.select(&row).map(id).collect()
+    let id = |row: scraper::ElementRef<'_>| row.select(&ID).next().unwrap().text().collect();
+    document.select(&ROW).map(id).collect()
 }
+
+static ROW: LazyLock<Selector> = selector!(".messages tbody tr");
+static ID: LazyLock<Selector> = selector!("td:last-child code");
+static LINK: LazyLock<Selector> = selector!("a");
+static SORT: LazyLock<Selector> = selector!("th a");
+static ACTIVE: LazyLock<Selector> =
+    selector!("script,iframe,object,embed,img,base,[onclick],[onerror],[onload],[style]");
 
 /// A page as a browser reads it, which finds nothing wrong with it, and runs nothing.
 fn well_formed(page: &str) -> Html {
     let document = Html::parse_document(page);
     assert_eq!(document.errors, Vec::<String>::new(), "{page}");
-    for active in ["script", "iframe", "object", "embed", "img", "base", "[onclick]", "[onerror]", "[style]"] {
-        assert!(document.select(&Selector::parse(active).unwrap()).next().is_none(), "{active} in {page}");
-    }
-    for link in document.select(&Selector::parse("a").unwrap()) {
+    assert!(document.select(&ACTIVE).next().is_none(), "{page}");
+    for link in document.select(&LINK) {
         let target = link.attr("href").unwrap();
         assert!(target.starts_with(['?', '#', '.', '/']) || target.starts_with("https://"), "{target}");
     }
@@ -294,7 +305,7 @@ pub fn query(bytes: &[u8]) {
     let asked = Asked { window: Some(window), ..asked };
     let document = well_formed(&html::page(&report, &[message], &asked).into_string());
     // A column's link keeps the filter.
-    for link in document.select(&Selector::parse("th a").unwrap()) {
+    for link in document.select(&SORT) {
         let again = link.attr("href").unwrap().trim_start_matches('?').as_bytes().to_vec();
         let request = self::request(|name| (name == "QUERY_STRING").then(|| again.clone()), &[]).unwrap();
         let again = Asked::read(request.parameters(), None).unwrap();

@@ -85,32 +85,28 @@ fn any_listing_of_opensmtpd() {
     hold("opensmtpd", fixtures("opensmtpd"), |bytes| holds::listing(Kind::OpenSmtpd, bytes));
 }
 
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    files(&tests().join("properties/seeds").join(name))
+}
+
 #[test]
 fn any_query_string() {
-    let seeds = files(&tests().join("properties/seeds/query"));
-    hold("query", seeds, holds::query);
+    hold("query", seeds("query"), holds::query);
 }
 
 #[test]
 fn any_environment() {
-    hold("environment", files(&tests().join("properties/seeds/environment")), holds::environment);
+    hold("environment", seeds("environment"), holds::environment);
 }
 
 #[test]
 fn any_configuration() {
-    let example = fs::read(tests().join("../examples/bartleby.toml")).unwrap();
-    let all_set: String = String::from_utf8(example.clone())
-        .unwrap()
-        .lines()
-        .map(|line| line.trim_start_matches("# ").to_owned() + "\n")
-        .collect();
-    hold("configuration", vec![example, all_set.into_bytes()], holds::configuration);
+    hold("configuration", seeds("configuration"), holds::configuration);
 }
 
 #[test]
 fn any_date() {
-    let seeds: [&[u8]; 4] = [b"Nov 23 11:27", b"Feb 29 00:00", b"Dec 31 23:59:60", b"Jan 1 0:0\nOct 25 2:30\n"];
-    hold("date", seeds.map(<[u8]>::to_vec).into(), holds::date);
+    hold("date", seeds("date"), holds::date);
 }
 
 /// A recorded listing taken apart: what it is made of.

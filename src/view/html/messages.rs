@@ -72,8 +72,8 @@ fn search(asked: &Asked) -> Markup {
     let kept = links::parameters(asked).into_iter().filter(|(name, _)| !matches!(*name, "q" | "state"));
     html! {
         form role="search" {
-            @for (name, value) in kept { input type="hidden" name=(name) value=(value); }
-            label { "Search " input type="search" name="q" value=[asked.filter.text.as_deref()]; }
+            @for (name, value) in kept { input type="hidden" name=(name) value=(printable(&value)); }
+            label { "Search " input type="search" name="q" value=[asked.filter.text.as_deref().map(printable)]; }
             " " label {
                 "State "
                 select name="state" {
