@@ -45,7 +45,7 @@ completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(not
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	APACHE='$(APACHE)' sh apache/site.sh
 
-.PHONY: all run test lint bench install uninstall clean help
+.PHONY: all run test lint deny fuzz bench install uninstall clean help
 
 # cargo knows what is up to date, so it is always asked. It refuses a program called "index.cgi",
 # hence the copy. The linker says nothing when it could not link statically: look.
@@ -65,7 +65,7 @@ all: ## build target/index.cgi, static and stripped (the default)
 run: all ## serve the page at http://127.0.0.1:8025/ (with a sample queue where there is no mail server)
 	$(CARGO) run --quiet --locked --example serve -- $(PROGRAM)
 
-test: all lint ## check and test everything; as root on Debian also against real mail servers
+test: all lint deny ## check and test everything; as root on Debian also against real mail servers
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
 	fi
@@ -74,6 +74,33 @@ test: all lint ## check and test everything; as root on Debian also against real
 lint: ## check the formatting, and clippy without a warning
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# Where cargo-deny keeps what is known of broken crates.
+ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
+
+deny: ## check the crates: licences, sources, duplicates, advisories (needs cargo-deny)
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+	    echo; echo "*** no cargo-deny: the crates are NOT checked (cargo install cargo-deny) ***"; echo; \
+	    [ "$$BARTLEBY_LAB" != required ]; exit; \
+	fi; \
+	$(CARGO) deny --locked check licenses bans sources || exit 1; \
+	if $(CARGO) deny --locked fetch db >/dev/null 2>&1 || ls $(ADVISORIES)/*/crates >/dev/null 2>&1; then \
+	    $(CARGO) deny --locked check --disable-fetch advisories; \
+	else \
+	    echo; echo "*** the advisory database can't be had: advisories are NOT checked ***"; echo; \
+	fi
+
+# A target of fuzz/, and for how long, in seconds.
+TARGETS = postfix sendmail exim opensmtpd query environment configuration date
+SECONDS ?= 60
+
+fuzz: ## hunt for bytes that break a parser: make fuzz [SECONDS=60] [TARGETS=postfix] (needs cargo-fuzz and nightly)
+	for target in $(TARGETS); do \
+	    mkdir -p fuzz/corpus/$$target; \
+	    seeds=tests/fixtures/$$target; [ -d $$seeds ] || seeds=tests/properties/seeds/$$target; \
+	    $(CARGO) +nightly fuzz run -s none $$target fuzz/corpus/$$target $$seeds -- \
+	        -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=1024 || exit 1; \
+	done
 
 bench: all ## measure against the lister alone and a Perl script: prints a table of ratios
 	$(CARGO) bench --locked --bench queue -- $(PROGRAM)

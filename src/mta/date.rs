@@ -22,7 +22,7 @@ pub fn past_instant(text: &str, clock: &Clock) -> Option<i64> {
     if words.next().is_some() || time.next().is_some() {
         return None;
     }
-    let this_year = jiff::Timestamp::from_second(clock.now).ok()?.to_zoned_datetime(clock.zone.clone()).year();
+    let this_year = jiff::Timestamp::from_second(clock.now).ok()?.to_zoned(clock.zone.clone()).year();
     // One year on: it may be the new year already in the zone. Eight back: a 29th of February.
     (this_year.saturating_sub(8)..=this_year.saturating_add(1)).rev().find_map(|year| {
         let local = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;

@@ -69,7 +69,7 @@ fn in_largest_unit(seconds: i64) -> (i64, &'static str) {
 /// `2026-11-23 12:18:08+01:00`
 pub fn local_time(seconds: i64, zone: &TimeZone) -> String {
     let Ok(instant) = jiff::Timestamp::from_second(seconds) else { return "?".into() };
-    instant.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
+    instant.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
 }
 
 /// Foreign text with every character made visible that would act instead of show: controls, and

@@ -388,7 +388,7 @@ pub fn date(bytes: &[u8]) {
     for now in [NOW, 0, 1, -1, 4_294_967_295, 951_782_400, i64::MAX, i64::MIN] {
         let Some(instant) = mta::past_instant(&text, &clock(now)) else { continue };
         assert!(instant <= now, "{text} is {instant}, after {now}");
-        let local = jiff::Timestamp::from_second(instant).unwrap().to_zoned_datetime(TimeZone::UTC);
+        let local = jiff::Timestamp::from_second(instant).unwrap().to_zoned(TimeZone::UTC);
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         assert_eq!(words.len(), 3, "{text}");
         if instant < now {
