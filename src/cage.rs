@@ -156,9 +156,7 @@ impl Cage {
     /// be made, read and written.
     pub fn enter(folder: Option<&Path>) -> Cage {
         limit();
-        let t = std::time::Instant::now();
         let files = restrict(folder, AccessNet::from_all(ABI::V4));
-        eprintln!("landlock {:?}", t.elapsed());
         Cage::of(files, filter(&[]))
     }
 
@@ -181,11 +179,6 @@ impl Cage {
 
 /// Lowers the limits of this process, where they are higher.
 fn limit() {
-    let t = std::time::Instant::now();
-    limit2();
-    eprintln!("limit {:?}", t.elapsed());
-}
-fn limit2() {
     for (resource, most) in LIMITS {
         if let Ok((soft, hard)) = getrlimit(resource) {
             // Lowering is always allowed.
@@ -225,14 +218,8 @@ fn filter(more: &[libc::c_long]) -> Result<(), String> {
         let refusal = SeccompAction::Errno(libc::ENOSYS as u32);
         SeccompFilter::new(rules, refusal, SeccompAction::Allow, TargetArch::try_from(ARCH)?)?.try_into()
     };
-    let t = std::time::Instant::now();
-    let program = program();
-    eprintln!("compile {:?}", t.elapsed());
-    let program = program.map_err(|error| format!("seccomp: {error}"))?;
-    let t = std::time::Instant::now();
-    let r = seccompiler::apply_filter(&program);
-    eprintln!("apply {:?} {}", t.elapsed(), program.len());
-    r.map_err(|error| format!("this kernel has no seccomp filters ({error})"))
+    let program = program().map_err(|error| format!("seccomp: {error}"))?;
+    seccompiler::apply_filter(&program).map_err(|error| format!("this kernel has no seccomp filters ({error})"))
 }
 
 /// A system call with that argument alone.

@@ -19,6 +19,7 @@ pub mod itself;
 pub mod listing;
 pub mod look;
 pub mod mta;
+pub mod number;
 pub mod outcome;
 pub mod page;
 pub mod primary;

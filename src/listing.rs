@@ -151,6 +151,7 @@ impl Begun<'_> {
             listing.trouble = listing.trouble.or(listed.err());
             commands.push(command.to_string());
         }
+        listing.trouble = listing.trouble.map(|trouble| trouble.after_messages(listing.summary.messages));
         if !source.mta.cuts_short() {
             // An ellipsis is then somebody's own.
             listing.summary.cut = 0;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::mta::Kind;
+use crate::number::count;
 use crate::system::Account;
 
 /// How a listing ended; the word in JSON.
@@ -81,12 +82,23 @@ pub enum Trouble {
         words: String,
     },
     /// The command did not finish in time.
-    #[error("{command} did not finish within {} s and was stopped.", (.after.as_secs_f32() * 10.0).round() / 10.0)]
+    #[error("{command} did not finish within {} s and was stopped.", tenths(.after))]
     TooSlow {
         /// The command line.
         command: String,
         /// The deadline.
         after: Duration,
+    },
+    /// The listing was cut at the deadline.
+    #[error("These are the first {}: the listing was cut after {} s, as {command} had not ended.",
+        count(*.messages, "message", "messages"), tenths(.after))]
+    Cut {
+        /// The command line.
+        command: String,
+        /// The deadline.
+        after: Duration,
+        /// Messages that were listed by then.
+        messages: u64,
     },
     /// Others were listing all the time.
     #[error("Others were listing the queue for {} s, so it could not be listed once more.", .after.as_secs())]
@@ -189,6 +201,11 @@ impl Act {
     }
 }
 
+/// A time in seconds, with a digit behind the point where that is not zero.
+fn tenths(time: &Duration) -> f32 {
+    (time.as_secs_f32() * 10.0).round() / 10.0
+}
+
 impl Trouble {
     /// The same, of a command that the configuration names in place of the mail server's own `program`. A rule is
     /// for that one: what the configuration names may be a shell, or sudo itself.
@@ -197,6 +214,14 @@ impl Trouble {
             Trouble::NotPermitted { mta, act, account, words, .. } => {
                 Trouble::NotPermitted { mta, act, account, words, program: own, configured: true }
             }
+            other => other,
+        }
+    }
+
+    /// The same, with how many messages were listed before.
+    pub fn after_messages(self, messages: u64) -> Trouble {
+        match self {
+            Trouble::TooSlow { command, after } if messages > 0 => Trouble::Cut { command, after, messages },
             other => other,
         }
     }
@@ -215,7 +240,7 @@ impl Trouble {
             Trouble::NoMta { .. } | Trouble::NotInstalled(_) | Trouble::Unsupported(_) => Status::Missing,
             Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
             Trouble::NotRunning { .. } => Status::Down,
-            Trouble::TooSlow { .. } | Trouble::Crowded { .. } => Status::Timeout,
+            Trouble::TooSlow { .. } | Trouble::Cut { .. } | Trouble::Crowded { .. } => Status::Timeout,
             Trouble::NotStarted { .. }
             | Trouble::Ended { .. }
             | Trouble::BrokenOff { .. }
@@ -294,7 +319,7 @@ impl Trouble {
                 let unit = mta.unit();
                 format!("As root: systemctl start {unit}; if it does not stay up: journalctl -u {unit} -e")
             }
-            Trouble::TooSlow { .. } => "The machine may be overloaded, or its disk slow. Reload in a minute; for a \
+            Trouble::TooSlow { .. } | Trouble::Cut { .. } => "The machine may be overloaded, or its disk slow. Reload in a minute; for a \
                  very long queue raise [mta] deadline in /etc/bartleby.toml (and the web server's CGI time limit)."
                 .into(),
             Trouble::Crowded { .. } => "Reload in a minute; look who asks for this page so often.".into(),
