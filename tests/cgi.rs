@@ -308,7 +308,11 @@ fn a_lister_that_hangs_is_stopped_and_what_it_printed_is_kept() {
     assert_eq!((status, &json["queue"]["status"], &json["queue"]["messages"]), (503, &"timeout".into(), &5.into()));
     assert_eq!(json["messages"].as_array().unwrap().len(), 5);
     let page = machine.get("format=html").body;
-    assert!(page.contains("At least 5 messages wait") && page.contains("These are the first 5 messages: the listing was cut after 0.3 s"), "{page}");
+    assert!(
+        page.contains("At least 5 messages wait")
+            && page.contains("These are the first 5 messages: the listing was cut after 0.3 s"),
+        "{page}"
+    );
 }
 
 #[test]

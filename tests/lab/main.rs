@@ -17,6 +17,7 @@ mod comeback;
 mod evidence;
 mod example;
 mod exim;
+mod faults;
 mod guards;
 mod hostile;
 mod http;
@@ -43,6 +44,7 @@ mod wait;
 
 use comeback::PostfixWithNames;
 use exim::Exim;
+use faults::Script;
 use guards::PostfixWithBrowser;
 use machine::in_lab;
 use opensmtpd::OpenSmtpd;
@@ -152,4 +154,19 @@ fn apache_sends_our_headers_with_every_status() {
 #[test]
 fn apache_serving_an_open_copy() {
     in_lab("apache_serving_an_open_copy", &Postfix, open_copy::shows_nothing);
+}
+
+#[test]
+fn apache_with_a_lister_that_breaks() {
+    in_lab("apache_with_a_lister_that_breaks", &Script, faults::of_the_lister);
+}
+
+#[test]
+fn apache_on_a_machine_in_need() {
+    in_lab("apache_on_a_machine_in_need", &Script, faults::of_the_machine);
+}
+
+#[test]
+fn apache_with_many_readers() {
+    in_lab("apache_with_many_readers", &Script, faults::of_many_readers);
 }
