@@ -12,9 +12,9 @@ use crate::listing;
 use crate::mta::trouble::Trouble;
 use crate::outcome::Followed;
 use crate::primary::Outlook;
-use crate::queue::{Message, Selection};
+use crate::queue::{Message, Row, Selection};
 use crate::reasons::Reasons;
-use crate::request::Asked;
+use crate::request::{Asked, Format};
 use crate::system;
 use crate::view::{Report, sentences};
 
@@ -27,7 +27,7 @@ pub fn look(
     context: &Context,
     asked: &Asked,
     each: &mut dyn FnMut(&Message<'_>) -> io::Result<()>,
-) -> io::Result<(Report, Vec<Message<'static>>)> {
+) -> io::Result<(Report, Vec<Row>)> {
     let now = context.clock.now;
     let stdout = io::stdout();
     let primaries = Outlook::begin(context);
@@ -35,6 +35,10 @@ pub fn look(
     let folder = context.folder.as_deref();
     let mut selection =
         asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now, folder));
+    if asked.format == Format::Html {
+        // The page is made in memory.
+        selection = selection.map(Selection::abridged);
+    }
     let mut written = Ok(());
     // Nothing of it has been read so far. Whatever takes files, programs or connections comes before that.
     let begun = listing::begin(context, Some(stdout.as_fd()));

@@ -213,8 +213,8 @@ pub fn write_listing<W: Write>(
 
 fn write_in(context: &Context, asked: &Asked, form: &mut impl Streamed) -> io::Result<StatusCode> {
     let (report, rows) = look(context, asked, &mut |message| form.message(message))?;
-    for message in &rows {
-        form.message(message)?;
+    for row in &rows {
+        form.message(&row.message)?;
     }
     form.end(&report)?;
     Ok(match report.listing.status() {

@@ -15,7 +15,7 @@ use crate::itself;
 use crate::mta::command::{self, Ending, Exit, Running};
 use crate::mta::privilege;
 use crate::mta::trouble::Trouble;
-use crate::queue::Message;
+use crate::queue::Row;
 use crate::request::Target;
 use crate::system::Account;
 
@@ -24,6 +24,9 @@ pub const WORKER: &str = "run-reasons";
 
 /// How long the mail server may take to tell the reasons of all messages on a page.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How much of a line of the mail server's is looked at, in bytes.
+const LONGEST_LINE: usize = 16 * 1024;
 
 /// What a line of the mail server is passed on behind; a line without it is our own.
 const PASSED_ON: u8 = b' ';
@@ -54,19 +57,19 @@ impl Reasons {
     /// # Errors
     /// Why the mail server does not tell this user, or that the time was over; what is not told by then stays
     /// without a reason.
-    pub fn explain(self, context: &Context, rows: &mut [Message<'static>]) -> Result<(), Trouble> {
+    pub fn explain(self, context: &Context, rows: &mut [Row]) -> Result<(), Trouble> {
         let (Some(mut running), Ok(source)) = (self.0?, &context.source) else { return Ok(()) };
-        let Some(command) = rows.first().and_then(|message| source.mta.reason_command(&message.id)) else {
+        let Some(command) = rows.first().and_then(|row| source.mta.reason_command(&row.message.id)) else {
             return Ok(());
         };
-        running.tell(rows.iter().map(|message| format!("{}\n", message.id)).collect::<String>().as_bytes());
+        running.tell(rows.iter().map(|row| format!("{}\n", row.message.id)).collect::<String>().as_bytes());
         let mut reasons = HashMap::new();
         // A refusal may be told on either stream.
         let mut first = None;
         let mut refused = Ok(());
         let exit = running.lines(Instant::now() + PATIENCE + PATIENCE, None, |line| match line.split_first() {
             Some((&PASSED_ON, line)) => {
-                let line = String::from_utf8_lossy(line);
+                let line = String::from_utf8_lossy(&line[..line.len().min(LONGEST_LINE)]);
                 reasons.extend(source.mta.read_reason(&line));
                 first.get_or_insert_with(|| line.into_owned());
             }
@@ -84,7 +87,7 @@ impl Reasons {
                         refused = mem::replace(&mut refused, Ok(())).and(verdict);
                     }
                     Ok((id, Ok(_))) => {
-                        let of_this = rows.iter_mut().filter(|message| message.id == id);
+                        let of_this = rows.iter_mut().map(|row| &mut row.message).filter(|message| message.id == id);
                         for recipient in of_this.flat_map(|message| &mut message.recipients) {
                             recipient.reason =
                                 reasons.get(&*recipient.address).map(|reason: &String| reason.clone().into());

@@ -316,6 +316,23 @@ fn a_lister_that_hangs_is_stopped_and_what_it_printed_is_kept() {
 }
 
 #[test]
+fn a_message_with_very_many_recipients_does_not_take_the_page() {
+    let recipients: Vec<_> = (0..40_000).map(|n| format!("{{\"address\":\"r{n}@example.com\"}}")).collect();
+    let line = format!(
+        "{{\"queue_name\":\"active\",\"queue_id\":\"A1\",\"arrival_time\":0,\"message_size\":1,\"sender\":\"\",\"recipients\":[{}]}}\n",
+        recipients.join(",")
+    );
+    let machine = Machine::with_lister("postfix", "");
+    fs::write(machine.path("queue"), line).unwrap();
+    fs::write(machine.path("list"), format!("#!/bin/sh\ncat {}\n", machine.path("queue").display())).unwrap();
+    let page = machine.get("format=html").body;
+    assert!(page.contains("recipients too many for a page") && page.contains("40,000"), "{}", page.len());
+    assert!(page.len() < 200_000, "{}", page.len());
+    let (_, json) = machine.json();
+    assert_eq!(json["messages"][0]["recipients"].as_array().unwrap().len(), 40_000);
+}
+
+#[test]
 fn the_lister_gets_a_clean_environment_and_no_descriptors() {
     let machine = Machine::with_lister("postfix", ":");
     let seen = machine.path("seen");

@@ -30,7 +30,7 @@ impl Mask {
                 .iter()
                 .map(|recipient| Recipient {
                     address: address(&recipient.address),
-                    reason: recipient.reason.as_deref().map(|reason| text(reason, message)),
+                    reason: recipient.reason.as_deref().map(|reason| text(reason, recipient, message)),
                     delivered: recipient.delivered,
                 })
                 .collect(),
@@ -46,12 +46,13 @@ fn address(address: &str) -> Cow<'_, str> {
     }
 }
 
-/// Text without the message's own addresses, wherever they stand in it, and without whatever else looks like one.
-fn text<'t>(text: &'t str, message: &Message<'_>) -> Cow<'t, str> {
+/// A recipient's reason without its address and the sender's, wherever they stand in it, and without whatever else
+/// looks like one.
+fn text<'t>(text: &'t str, recipient: &Recipient<'_>, message: &Message<'_>) -> Cow<'t, str> {
     if !text.contains('@') {
         return Cow::Borrowed(text);
     }
-    let own = message.recipients.iter().map(|recipient| &*recipient.address).chain(message.sender.as_deref());
+    let own = [Some(&*recipient.address), message.sender.as_deref()].into_iter().flatten();
     let text = own.filter(|own| own.contains('@')).fold(text.to_owned(), |text, own| text.replace(own, &address(own)));
     let masked = text.split(' ').map(|word| match word.rfind('@') {
         Some(at) => {

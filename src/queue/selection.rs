@@ -1,17 +1,99 @@
 //! The rows that one page shows: the best `k` of any number of messages, in one pass.
 
+use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
-use std::path::Path;
+use std::mem;
+use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value as Sql;
 
 use super::spool::Spool;
-use super::{Filter, Message};
+use super::{Filter, Message, Recipient};
 
 /// The most rows that are held in memory, in some two MiB; where more stand before the end of the page that
 /// is asked for, they go to a [`Spool`].
 const HELD_LIMIT: usize = 5000;
+
+/// The most that these may take in memory, in bytes; where they take more, they go there, too.
+const HELD_BYTES: usize = 4 << 20;
+
+/// How much the rows of a page that is made in memory may take together, in bytes: the rows are abridged for it.
+const PAGE_BYTES: usize = 2 << 20;
+
+/// The most that whole rows may take together, in bytes.
+const WHOLE_BYTES: usize = 16 << 20;
+
+/// A message on a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The message.
+    pub message: Message<'static>,
+    /// How many of its recipients are not among those of the message here, so that one message does not take
+    /// all the room.
+    pub left_out: usize,
+}
+
+impl Row {
+    /// The whole message.
+    fn whole(message: &Message<'_>) -> Row {
+        Row { message: message.clone().into_owned(), left_out: 0 }
+    }
+
+    /// As many recipients, and as much of each text, as fit into so many bytes; one recipient at the least. What is
+    /// cut ends in `…`.
+    fn abridged(message: &Message<'_>, bytes: usize) -> Row {
+        let longest = bytes / 4;
+        let mut left = bytes;
+        let fits = |recipient: &&Recipient<'_>| {
+            let fits = left > 0;
+            left = left.saturating_sub(size(recipient, longest));
+            fits
+        };
+        let cut = |text: &str| Cow::Owned(cut(text, longest));
+        let recipients: Vec<_> = message
+            .recipients
+            .iter()
+            .take_while(fits)
+            .map(|recipient| Recipient {
+                address: cut(&recipient.address),
+                reason: recipient.reason.as_deref().map(cut),
+                delivered: recipient.delivered,
+            })
+            .collect();
+        Row {
+            left_out: message.recipients.len() - recipients.len(),
+            message: Message {
+                id: cut(&message.id),
+                state: message.state,
+                mta_state: cut(&message.mta_state),
+                size: message.size,
+                arrival: message.arrival,
+                sender: message.sender.as_deref().map(cut),
+                recipients,
+            },
+        }
+    }
+
+    /// What it takes in memory, in bytes, more or less.
+    fn size(&self) -> usize {
+        let Message { id, mta_state, sender, recipients, .. } = &self.message;
+        let texts = id.len() + mta_state.len() + sender.as_ref().map_or(0, |sender| sender.len());
+        size_of::<Row>() + texts + recipients.iter().map(|recipient| size(recipient, usize::MAX)).sum::<usize>()
+    }
+}
+
+/// What a recipient takes in memory, in bytes, with texts of that length at the most.
+fn size(recipient: &Recipient<'_>, longest: usize) -> usize {
+    let reason = recipient.reason.as_ref().map_or(0, |reason| reason.len());
+    size_of::<Recipient<'_>>() + recipient.address.len().min(longest) + reason.min(longest)
+}
+
+/// The beginning of a text that is longer than so many bytes.
+fn cut(text: &str, longest: usize) -> String {
+    let end = || (0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    if text.len() <= longest { text.to_owned() } else { format!("{}…", &text[..end()]) }
+}
 
 /// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
 /// smallest, the first in the alphabet.
@@ -102,6 +184,9 @@ pub struct Selection {
     filter: Filter,
     order: Option<Order>,
     window: Window,
+    folder: Option<PathBuf>,
+    /// How long a row may be, in bytes, where it is abridged.
+    longest: Option<usize>,
     kept: Kept,
     matched: u64,
     now: i64,
@@ -109,7 +194,8 @@ pub struct Selection {
 
 /// The rows up to the end of the page.
 enum Kept {
-    InMemory(BinaryHeap<Candidate>),
+    /// And what they take together, in bytes.
+    InMemory(BinaryHeap<Candidate>, usize),
     OnDisk(Result<Spool, String>),
 }
 
@@ -118,10 +204,16 @@ impl Selection {
     /// are counted back from `now`, in seconds since 1970. For a page deep in the queue it takes a private `folder`.
     pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, folder: Option<&Path>) -> Self {
         let deep = window.end() > HELD_LIMIT;
-        let spool = |folder: &Path| Spool::new(folder).map_err(|error| error.to_string());
-        let on_disk = || folder.map_or_else(|| Err("there is no folder of our own".into()), spool);
-        let kept = if deep { Kept::OnDisk(on_disk()) } else { Kept::InMemory(BinaryHeap::new()) };
-        Selection { filter, order, window, kept, matched: 0, now }
+        let kept = if deep { Kept::OnDisk(on_disk(folder)) } else { Kept::InMemory(BinaryHeap::new(), 0) };
+        let folder = folder.map(Path::to_owned);
+        Selection { filter, order, window, folder, longest: None, kept, matched: 0, now }
+    }
+
+    /// For a page that is made in memory: rows that are very long are abridged.
+    #[must_use]
+    pub fn abridged(mut self) -> Self {
+        self.longest = Some(PAGE_BYTES / self.window.per_page);
+        self
     }
 
     /// Takes note of a message, and keeps it if it may be on the page.
@@ -132,20 +224,41 @@ impl Selection {
         let value = self.value(message);
         let number = self.matched;
         self.matched += 1;
+        let longest = self.longest;
+        let row = || longest.map_or_else(|| Row::whole(message), |longest| Row::abridged(message, longest));
         match &mut self.kept {
-            Kept::InMemory(rows) => {
+            Kept::InMemory(rows, bytes) => {
                 let place = Place { value, arrived: number };
                 if rows.len() < self.window.end() {
-                    rows.push(Candidate { place, message: message.clone().into_owned() });
+                    let row = row();
+                    *bytes += row.size();
+                    rows.push(Candidate { place, row });
                 } else if let Some(mut worst) = rows.peek_mut()
                     && place < worst.place
                 {
-                    *worst = Candidate { place, message: message.clone().into_owned() };
+                    let row = row();
+                    *bytes = *bytes + row.size() - worst.row.size();
+                    *worst = Candidate { place, row };
+                }
+                if *bytes > HELD_BYTES {
+                    let rows = mem::take(rows);
+                    self.spill(rows);
                 }
             }
-            Kept::OnDisk(Ok(spool)) => spool.push(value.into(), message),
+            Kept::OnDisk(Ok(spool)) => spool.push(number, value.into(), &row()),
             Kept::OnDisk(Err(_)) => {}
         }
+    }
+
+    /// Goes on on disk.
+    fn spill(&mut self, rows: BinaryHeap<Candidate>) {
+        let mut spool = on_disk(self.folder.as_deref());
+        if let Ok(spool) = &mut spool {
+            for Candidate { place, row } in rows {
+                spool.push(place.arrived, place.value.into(), &row);
+            }
+        }
+        self.kept = Kept::OnDisk(spool);
     }
 
     /// How many messages passed the filter, shown or not.
@@ -156,19 +269,30 @@ impl Selection {
     /// The rows of the page, in order.
     ///
     /// # Errors
-    /// Why a page deep in the queue could not be put together: a full disk, say.
-    pub fn into_rows(self) -> Result<Vec<Message<'static>>, String> {
+    /// Why a page that did not fit into memory could not be put together: a full disk, say.
+    pub fn into_rows(self) -> Result<Vec<Row>, String> {
         match self.kept {
-            Kept::InMemory(rows) => {
+            Kept::InMemory(rows, _) => {
                 let sorted = rows.into_sorted_vec().into_iter().skip(self.window.first());
-                Ok(sorted.map(|candidate| candidate.message).collect())
+                Ok(sorted.map(|candidate| candidate.row).collect())
             }
             Kept::OnDisk(spool) => {
                 // Numbers are turned round when they are read, texts are not.
                 let descending = self
                     .order
                     .is_some_and(|order| order.reversed && !matches!(order.key, SortKey::Age | SortKey::Size));
-                spool.and_then(|spool| spool.page(self.window, descending).map_err(|error| error.to_string()))
+                let mut left = WHOLE_BYTES;
+                let has_room = |row: &Row| {
+                    let size = row.size();
+                    left = left.saturating_sub(size);
+                    left > 0
+                };
+                let rows =
+                    spool.and_then(|spool| spool.page(self.window, descending, has_room).map_err(|e| e.to_string()))?;
+                rows.ok_or_else(|| {
+                    let most = WHOLE_BYTES >> 20;
+                    format!("they take more than {most} MiB; ask for fewer a page, or for all of the queue")
+                })
             }
         }
     }
@@ -178,13 +302,18 @@ impl Selection {
         let text = |text: &str| Value::text(text, order.reversed);
         match order.key {
             // The youngest has the latest arrival: age runs against it.
-            SortKey::Age => Value::number(message.arrival.map(|arrival| -arrival), order.reversed),
+            SortKey::Age => Value::number(message.arrival.map(i64::saturating_neg), order.reversed),
             SortKey::Size => Value::number(message.size.and_then(|size| i64::try_from(size).ok()), order.reversed),
             SortKey::Sender => text(message.sender.as_deref().unwrap_or_default()),
             SortKey::Domain => text(message.recipients.first().map_or("", |recipient| recipient.domain())),
             SortKey::Id => text(&message.id),
         }
     }
+}
+
+fn on_disk(folder: Option<&Path>) -> Result<Spool, String> {
+    let folder = folder.ok_or("there is no folder of our own")?;
+    Spool::new(folder).map_err(|error| error.to_string())
 }
 
 /// A message's place in the order; messages of equal value stay in the mail server's order.
@@ -232,7 +361,7 @@ impl From<Value> for Sql {
 
 struct Candidate {
     place: Place,
-    message: Message<'static>,
+    row: Row,
 }
 
 impl PartialEq for Candidate {
@@ -258,7 +387,7 @@ impl Ord for Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Recipient, State};
+    use crate::queue::State;
 
     fn message(id: &str, size: Option<u64>, arrival: Option<i64>) -> Message<'static> {
         Message {
@@ -284,7 +413,7 @@ mod tests {
             selection.offer(&message);
         }
         assert_eq!(selection.matched(), 4);
-        selection.into_rows().unwrap().into_iter().map(|m| m.id.into_owned()).collect()
+        selection.into_rows().unwrap().into_iter().map(|row| row.message.id.into_owned()).collect()
     }
 
     #[test]
@@ -335,7 +464,61 @@ mod tests {
             };
             let on_disk = page(None);
             assert_eq!(on_disk.len(), 100);
-            assert!(on_disk == page(Some(Kept::InMemory(BinaryHeap::new()))), "{sort:?}");
+            assert!(on_disk == page(Some(Kept::InMemory(BinaryHeap::new(), 0))), "{sort:?}");
+        }
+    }
+
+    fn with_recipients(id: &str, count: usize, reason: &str) -> Message<'static> {
+        let recipient = |number: usize| Recipient {
+            address: format!("r{number}@example.com").into(),
+            reason: Some(format!("{number} {reason}").into()),
+            delivered: false,
+        };
+        Message { recipients: (0..count).map(recipient).collect(), ..message(id, Some(1), None) }
+    }
+
+    #[test]
+    fn a_message_that_takes_all_the_room_is_abridged_on_a_page_alone() {
+        let window = Window { page: 1, per_page: 100 };
+        let huge = with_recipients("huge", 50_000, "no");
+        let long = with_recipients("long", 3, &"é".repeat(500_000));
+        let short = with_recipients("short", 20, "Connection refused");
+        let all = [huge, long, short];
+        let rows = |selection: Selection| {
+            let mut selection = selection;
+            all.iter().for_each(|message| selection.offer(message));
+            selection.into_rows()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let new = || Selection::new(Filter::default(), None, window, 0, Some(folder.path()));
+        let page = rows(new().abridged()).unwrap();
+        assert!(page.iter().map(Row::size).sum::<usize>() < PAGE_BYTES);
+        assert_eq!(page[0].message.recipients.len() + page[0].left_out, 50_000);
+        assert!(page[0].left_out > 0 && page[0].message.recipients.len() > 100);
+        assert_eq!(page[1].left_out, 0, "a text that is too long is cut");
+        assert!(page[1].message.recipients.iter().all(|r| r.reason.as_ref().unwrap().ends_with("é…")));
+        assert_eq!((&page[2].message, page[2].left_out), (&all[2], 0));
+        // Whole, it goes to disk.
+        let whole = rows(new()).unwrap();
+        assert!(whole.iter().map(|row| &row.message).eq(&all));
+    }
+
+    #[test]
+    fn rows_that_no_longer_fit_go_to_disk_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let all: Vec<_> = (0..300).map(|n| with_recipients(&format!("Q{:03}", n * 7919 % 300), 1, "x")).collect();
+        let long: Vec<_> = (0..300).map(|n| with_recipients(&format!("Q{:03}", n * 7919 % 300), 300, "x")).collect();
+        for sort in [None, Some("id"), Some("-id")] {
+            let ids = |messages: &[Message<'_>]| {
+                let order = sort.map(|word| Order::from_word(word).unwrap());
+                let window = Window { page: 3, per_page: 70 };
+                let mut selection = Selection::new(Filter::default(), order, window, 0, Some(folder.path()));
+                messages.iter().for_each(|message| selection.offer(message));
+                let on_disk = matches!(selection.kept, Kept::OnDisk(_));
+                (selection.into_rows().unwrap().into_iter().map(|row| row.message.id).collect::<Vec<_>>(), on_disk)
+            };
+            assert_eq!(ids(&long).0, ids(&all).0, "{sort:?}");
+            assert_eq!((ids(&long).1, ids(&all).1), (true, false));
         }
     }
 

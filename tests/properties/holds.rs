@@ -17,7 +17,7 @@ use bartleby::mta::command::{Ending, Exit};
 use bartleby::mta::trouble::Trouble;
 use bartleby::mta::{self, Clock, Facts, Kind, Search};
 use bartleby::primary::Outlook;
-use bartleby::queue::{Mask, Message, Order, Selection, SortKey, State, Summary, Window};
+use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Window};
 use bartleby::request::{Asked, Format};
 use bartleby::system::Account;
 use bartleby::view::csv::Csv;
@@ -82,9 +82,13 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     adds_up(&summary, &messages);
     in_parts(&messages);
 
-    let rows = &messages[..messages.len().min(ROWS)];
-    let report = report(kind, summary, trouble, Window { page: 1, per_page: ROWS });
-    assert_eq!(as_page(&report, rows), printed_ids(rows), "the page");
+    let window = Window { page: 1, per_page: ROWS };
+    let mut first = Selection::new(Default::default(), None, window, NOW, None).abridged();
+    messages.iter().for_each(|message| first.offer(message));
+    let rows = first.into_rows().unwrap();
+    let report = report(kind, summary, trouble, window);
+    let shown = &messages[..rows.len()];
+    assert_eq!(as_page(&report, &rows), printed_ids(shown), "the page");
     assert_eq!(as_json(&report, &messages), ids(&messages), "JSON");
     assert_eq!(as_csv(&report, &messages), ids_of_lines(&messages), "CSV");
     as_text(&report, &messages);
@@ -154,7 +158,7 @@ fn in_parts(messages: &[Message<'_>]) {
         let mut left: HashMap<&str, i64> = HashMap::new();
         messages.iter().for_each(|message| *left.entry(&message.id).or_default() += 1);
         let mut shown = 0;
-        for row in (1..=last).flat_map(page) {
+        for Row { message: row, .. } in (1..=last).flat_map(page) {
             shown += 1;
             *left.get_mut(&*row.id).unwrap() -= 1;
         }
@@ -209,7 +213,7 @@ macro_rules! selector {
 }
 
 /// The ids in the page's rows.
-fn as_page(report: &Report, rows: &[Message<'_>]) -> Vec<String> {
+fn as_page(report: &Report, rows: &[Row]) -> Vec<String> {
     let page = html::page(report, rows, &Asked::of(Format::Html)).into_string();
     let document = well_formed(&page);
     let id = |row: scraper::ElementRef<'_>| row.select(&ID).next().unwrap().text().collect();
@@ -299,11 +303,12 @@ pub fn query(bytes: &[u8]) {
     let mut selection = Selection::new(asked.filter.clone(), asked.order, Window { page: 1, ..window }, NOW, None);
     selection.offer(&message);
     assert_eq!(selection.matched(), matches);
+    let rows = selection.into_rows().unwrap();
     let mut summary = Summary::new(NOW);
     summary.add(&message);
     let report = Report { selection: Some((window, matches)), ..report(Kind::Postfix, summary, None, window) };
     let asked = Asked { window: Some(window), ..asked };
-    let document = well_formed(&html::page(&report, &[message], &asked).into_string());
+    let document = well_formed(&html::page(&report, &rows, &asked).into_string());
     // A column's link keeps the filter.
     for link in document.select(&SORT) {
         let again = link.attr("href").unwrap().trim_start_matches('?').as_bytes().to_vec();

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::Report;
 use super::super::words::{bytes, count, printable, short_duration, thousands};
 use super::{links, status};
-use crate::queue::{Filter, Message, Order, Recipient, SortKey, State, Window};
+use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window};
 use crate::request::{Asked, Target};
 
 /// Recipients of one message that are shown without asking.
@@ -15,7 +15,7 @@ const RECIPIENTS_SHOWN: usize = 5;
 const LONGEST_WORD: usize = 40;
 
 /// The messages of one page, with the way to the others.
-pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup {
+pub fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     let Some((window, matched)) = report.selection else { return html! {} };
     if report.listing.summary.messages == 0 {
         return html! {};
@@ -46,7 +46,7 @@ pub fn messages(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup 
                             th scope="col" aria-sort=[direction(asked, SortKey::Id)] { "State and " (sort(asked, SortKey::Id, "id")) }
                         }
                     }
-                    tbody { @for message in rows { (row(report, message)) } }
+                    tbody { @for one in rows { (row(report, one)) } }
                 }
             }
             (paging(window, matched, asked))
@@ -141,7 +141,7 @@ fn is_ascending(order: Order) -> bool {
     !order.reversed
 }
 
-fn row(report: &Report, message: &Message<'_>) -> Markup {
+fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
     html! {
         tr {
             td {
@@ -152,7 +152,7 @@ fn row(report: &Report, message: &Message<'_>) -> Markup {
             }
             td {
                 div { "from " (sender(message)) }
-                (recipients(&message.recipients))
+                (recipients(&message.recipients, *left_out as u64))
             }
             @if is_sized(report) { td { @if let Some(size) = message.size { (unbroken(&bytes(size))) } @else { "?" } } }
             td {
@@ -182,7 +182,7 @@ fn sender(message: &Message<'_>) -> Markup {
     }
 }
 
-fn recipients(all: &[Recipient<'_>]) -> Markup {
+fn recipients(all: &[Recipient<'_>], left_out: u64) -> Markup {
     let (shown, more) = all.split_at(all.len().min(RECIPIENTS_SHOWN));
     html! {
         (recipient_list(shown))
@@ -191,6 +191,9 @@ fn recipients(all: &[Recipient<'_>]) -> Markup {
                 summary { "and " (count(more.len() as u64, "more recipient", "more recipients")) }
                 (recipient_list(more))
             }
+        }
+        @if left_out > 0 {
+            p.soft { "and " (count(left_out, "recipient", "recipients")) " too many for a page: " a href="?format=json" { "JSON" } " has all" }
         }
     }
 }

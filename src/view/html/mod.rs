@@ -15,7 +15,7 @@ use super::words::{printable, thousands};
 use super::{PROGRAM, Report};
 use crate::disk::Level;
 use crate::mta::trouble::Status;
-use crate::queue::Message;
+use crate::queue::Row;
 use crate::request::Asked;
 use crate::store::Flush;
 
@@ -57,7 +57,7 @@ impl Tone {
 }
 
 /// The page over one listing.
-pub fn page(report: &Report, rows: &[Message<'_>], asked: &Asked) -> Markup {
+pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     let summary = &report.listing.summary;
     let disk_is_full =
         report.filesystems.iter().any(|filesystem| filesystem.queue && filesystem.level == Level::Critical);
