@@ -12,39 +12,153 @@ use std::time::{Duration, Instant};
 /// 20,000 messages. A lister of that pace shows what a reader waits for.
 pub const REAL_PACE: u32 = 25_000;
 
-/// Writes the queue of so many messages as Postfix's `postqueue -j` does, some 320 bytes a message.
-pub fn write_queue(out: impl Write, messages: u32, pace: Option<u32>) -> io::Result<()> {
+/// The forms in which the mail servers print their queues.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Postfix's `postqueue -j`.
+    PostfixJson,
+    /// Postfix's `postqueue -p`, the form of older ones.
+    PostfixTable,
+    /// sendmail's `sendmail -bp -v`.
+    Sendmail,
+    /// Exim's `exim -bp`.
+    Exim,
+    /// OpenSMTPD's `smtpctl show queue`.
+    OpenSmtpd,
+}
+
+impl Form {
+    /// Every form, the one that is measured in full first.
+    pub const ALL: [Form; 5] = [Form::PostfixJson, Form::PostfixTable, Form::Sendmail, Form::Exim, Form::OpenSmtpd];
+
+    /// The mail server, as the configuration names it.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Form::PostfixJson | Form::PostfixTable => "postfix",
+            Form::Sendmail => "sendmail",
+            Form::Exim => "exim",
+            Form::OpenSmtpd => "opensmtpd",
+        }
+    }
+
+    /// The command that prints so.
+    pub fn command(self) -> &'static str {
+        match self {
+            Form::PostfixJson => "postqueue -j",
+            Form::PostfixTable => "postqueue -p",
+            Form::Sendmail => "sendmail -bp -v",
+            Form::Exim => "exim -bp",
+            Form::OpenSmtpd => "smtpctl show queue",
+        }
+    }
+
+    /// What stands before the first of so many messages.
+    fn head(self, out: &mut impl Write, messages: u32) -> io::Result<()> {
+        match self {
+            Form::PostfixTable if messages > 0 => {
+                out.write_all(b"-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------\n")
+            }
+            Form::Sendmail if messages > 0 => write!(
+                out,
+                "\t\t/var/spool/mqueue ({messages} requests)\n\
+                 -----Q-ID----- --Size-- -Priority- ---Q-Time--- --------Sender/Recipient--------\n"
+            ),
+            Form::Sendmail => out.write_all(b"/var/spool/mqueue is empty\n"),
+            _ => Ok(()),
+        }
+    }
+
+    /// What stands behind the last.
+    fn foot(self, out: &mut impl Write, messages: u32) -> io::Result<()> {
+        match self {
+            Form::PostfixTable if messages > 0 => writeln!(out, "-- 9 Kbytes in {messages} Requests."),
+            Form::PostfixTable => out.write_all(b"Mail queue is empty\n"),
+            Form::Sendmail => writeln!(out, "\t\tTotal requests: {messages}"),
+            _ => Ok(()),
+        }
+    }
+
+    fn message(self, out: &mut impl Write, number: u32) -> io::Result<()> {
+        let Envelope { arrival, size, sender, address, reason } = &Envelope::of(number);
+        let (hour, minute, second) = (number / 3600 % 24, number / 60 % 60, number % 60);
+        match self {
+            Form::PostfixJson => writeln!(
+                out,
+                "{{\"queue_name\": \"deferred\", \"queue_id\": \"{:010X}\", \"arrival_time\": {arrival}, \
+                 \"message_size\": {size}, \"forced_expire\": false, \"sender\": \"{sender}\", \"recipients\": \
+                 [{{\"address\": \"{address}\", \"delay_reason\": \"{reason}\"}}]}}",
+                0xA0_0000_0000_u64 + u64::from(number),
+            ),
+            Form::PostfixTable => write!(
+                out,
+                "{:010X} {size:>8} Sat Nov 21 {hour:02}:{minute:02}:{second:02}  {sender}\n({reason:>74})\n{address:>60}\n\n",
+                0xA0_0000_0000_u64 + u64::from(number),
+            ),
+            Form::Sendmail => write!(
+                out,
+                "6AL{number:011} {size:>8} {:>10} Nov 21 {hour:02}:{minute:02} <{sender}>\n                 \
+                 (Deferred: {reason})\n\t\t\t\t\t\t<{address}>\n",
+                30_000 + number,
+            ),
+            Form::Exim => write!(
+                out,
+                "{:>2}h {size:>5} 1x{:04}-{:06}-00 <{sender}>\n          {address}\n\n",
+                number % 100,
+                number / 1_000_000,
+                number % 1_000_000
+            ),
+            Form::OpenSmtpd => writeln!(
+                out,
+                "{number:08x}00000001|inet4|mta||{sender}|{address}|{address}|{arrival}|{arrival}|{arrival}|0|pending|4|{reason}"
+            ),
+        }
+    }
+}
+
+/// Writes the queue of so many messages, in Postfix's JSON some 320 bytes each.
+pub fn write_queue(form: Form, out: impl Write, messages: u32, pace: Option<u32>) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(4096, out);
     let started = Instant::now();
+    form.head(&mut out, messages)?;
     for number in 0..messages {
         if let Some(pace) = pace.filter(|_| number % 100 == 0) {
             let due = Duration::from_secs(1) * number / pace;
             thread::sleep(due.saturating_sub(started.elapsed()));
         }
-        write_message(&mut out, number)?;
+        form.message(&mut out, number)?;
     }
+    form.foot(&mut out, messages)?;
     out.flush()
 }
 
 /// One message: 997 recipients in 23 domains, and reasons of which one in eight is like no other.
-fn write_message(out: &mut impl Write, number: u32) -> io::Result<()> {
-    let arrival = 1_795_440_000 - u64::from(number % 300_000);
-    let address = format!("recipient{}@department{}.example.com", number % 997, number % 23);
-    let reason = match number % 8 {
-        0 => format!("host mail.example.com[192.0.2.25] said: 450 4.2.0 <{address}>: Greylisted, try {number} again"),
-        1 => "host mail.example.com[192.0.2.25] said: 452 4.2.2 Mailbox full (in reply to RCPT TO command)".into(),
-        2 => "lost connection with mail.example.com[192.0.2.25] while receiving the initial server greeting".into(),
-        _ => "connect to mail.example.com[192.0.2.25]:25: Connection refused by the primary mail server".to_string(),
-    };
-    writeln!(
-        out,
-        "{{\"queue_name\": \"deferred\", \"queue_id\": \"{:010X}\", \"arrival_time\": {arrival}, \"message_size\": {}, \
-         \"forced_expire\": false, \"sender\": \"sender{}@lists.example.org\", \"recipients\": \
-         [{{\"address\": \"{address}\", \"delay_reason\": \"{reason}\"}}]}}",
-        0xA0_0000_0000_u64 + u64::from(number),
-        500 + number % 40_000,
-        number % 5003,
-    )
+struct Envelope {
+    arrival: u32,
+    size: u32,
+    sender: String,
+    address: String,
+    reason: String,
+}
+
+impl Envelope {
+    fn of(number: u32) -> Envelope {
+        let address = format!("recipient{}@department{}.example.com", number % 997, number % 23);
+        let reason = match number % 8 {
+            0 => {
+                format!("host mail.example.com[192.0.2.25] said: 450 4.2.0 <{address}>: Greylisted, try {number} again")
+            }
+            1 => "host mail.example.com[192.0.2.25] said: 452 4.2.2 Mailbox full (in reply to RCPT TO command)".into(),
+            2 => "lost connection with mail.example.com[192.0.2.25] while receiving the initial server greeting".into(),
+            _ => "connect to mail.example.com[192.0.2.25]:25: Connection refused by the primary mail server".into(),
+        };
+        Envelope {
+            arrival: 1_795_440_000 - number % 300_000,
+            size: 500 + number % 40_000,
+            sender: format!("sender{}@lists.example.org", number % 5003),
+            address,
+            reason,
+        }
+    }
 }
 
 /// Copies a written queue to the standard output, and notes in `folder` how many did so at that moment.

@@ -9,6 +9,7 @@
 //! has them: what the machine spends on a page in all.
 //!
 //!     queue [--rounds 7] [PROGRAM]
+//!     queue --own-queue PROGRAM      over the queue of this machine's own Postfix
 
 mod lister;
 mod measure;
@@ -23,13 +24,16 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lister::REAL_PACE;
+use lister::{Form, REAL_PACE};
 use measure::{Cost, cost};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The queues' lengths, in messages.
-const QUEUES: [u32; 4] = [0, 100, 20_000, 100_000];
+const QUEUES: [u32; 5] = [0, 100, 20_000, 100_000, 1_000_000];
+
+/// Rounds of a queue of a million messages, at the most.
+const LONG_ROUNDS: u32 = 3;
 
 /// How many readers come at once.
 const READERS: usize = 50;
@@ -43,12 +47,18 @@ fn main() -> Result<()> {
             // This program as the launcher and as the listers; see the two modules.
             Some("--measure") => return measure::launch(&arguments.collect::<Vec<_>>()),
             Some("--list") => {
-                return Ok(lister::write_queue(io::stdout(), number().ok_or("--list N [PACE]")?, number())?);
+                return Ok(lister::write_queue(
+                    Form::PostfixJson,
+                    io::stdout(),
+                    number().ok_or("--list N [PACE]")?,
+                    number(),
+                )?);
             }
             Some("--copy") => match (arguments.next(), arguments.next()) {
                 (Some(queue), Some(folder)) => return Ok(lister::copy_counted(queue.as_ref(), folder.as_ref())?),
                 _ => return Err("--copy QUEUE FOLDER".into()),
             },
+            Some("--own-queue") => return own_queue(arguments.next().ok_or("--own-queue PROGRAM")?.into()),
             Some("--rounds") => rounds = number().ok_or("--rounds N")?,
             _ => program = argument.into(),
         }
@@ -57,10 +67,23 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let mut bench = Bench { program, folder: folder.path().into(), rounds, figures: Vec::new() };
     bench.binary()?;
-    bench.queues()?;
+    for form in Form::ALL {
+        bench.queues(form)?;
+    }
     bench.real_pace()?;
-    bench.million()?;
     bench.readers()?;
+    bench.print_figures();
+    Ok(())
+}
+
+/// The page over the queue of this machine's own Postfix, against `postqueue -j` alone.
+fn own_queue(program: PathBuf) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut bench = Bench { program, folder: folder.path().into(), rounds: 7, figures: Vec::new() };
+    let real = Lister::new("postqueue", Form::PostfixJson, &[&"/usr/sbin/postqueue", &"-j"]);
+    println!("a real Postfix queue, {} KiB of postqueue -j", real.alone()?.sent / 1024);
+    bench.print_head();
+    bench.against_lister(&real, "page over a real Postfix queue")?;
     bench.print_figures();
     Ok(())
 }
@@ -75,21 +98,22 @@ struct Bench {
 
 /// One of the figures to reach.
 struct Figure {
-    what: &'static str,
+    what: String,
     limit: String,
     found: String,
     reached: bool,
 }
 
-/// A lister: its command, and a name for its files.
+/// A lister: its command, what it prints, and a name for its files.
 struct Lister {
     name: String,
+    form: Form,
     command: Vec<OsString>,
 }
 
 impl Lister {
-    fn new(name: impl Into<String>, command: &[&dyn AsRef<OsStr>]) -> Self {
-        Self { name: name.into(), command: command.iter().map(|word| word.as_ref().into()).collect() }
+    fn new(name: impl Into<String>, form: Form, command: &[&dyn AsRef<OsStr>]) -> Self {
+        Self { name: name.into(), form, command: command.iter().map(|word| word.as_ref().into()).collect() }
     }
 
     /// The lister without anybody reading but the bench.
@@ -114,48 +138,76 @@ impl Bench {
         Ok(())
     }
 
-    /// The table: queues of every length, in every format, with the lister and the Perl script.
-    fn queues(&mut self) -> Result<()> {
-        println!(
-            "{:24}{:>10}{:>10}{:>13}{:>13}{:>8}{:>10}",
-            "medians", "own CPU", "/ Perl's", "with lister", "wall", "peak", "sent"
-        );
-        println!("{:24}{:>10}{:>10}{:>13}{:>13}{:>8}{:>10}", "", "ms", "own", "ms", "/ lister's", "MiB", "KiB");
+    /// The table: queues of every length in one mail server's form, with the lister and the Perl script.
+    fn queues(&mut self, form: Form) -> Result<()> {
+        println!("\n{}: medians", form.command());
+        self.print_head();
+        let names: &[&str] = if form == Form::PostfixJson {
+            &[
+                "cat alone",
+                "bartleby html",
+                "bartleby json",
+                "bartleby text",
+                "bartleby csv",
+                "bartleby openmetrics",
+                "Perl html",
+            ]
+        } else {
+            &["cat alone", "bartleby html", "bartleby json", "Perl html"]
+        };
         for messages in QUEUES {
-            let file = self.folder.join(format!("queue-{messages}"));
-            lister::write_queue(File::create(&file)?, messages, None)?;
-            let lister = Lister::new(format!("cat-{messages}"), &[&"/bin/cat", &file]);
+            let file = self.folder.join("queue");
+            lister::write_queue(form, File::create(&file)?, messages, None)?;
+            let lister = Lister::new("cat", form, &[&"/bin/cat", &file]);
             self.check(&lister, messages)?;
 
-            let mut rows = ["cat alone", "bartleby html", "bartleby json", "bartleby text", "Perl html"].map(Row::new);
-            for _ in 0..self.rounds {
-                let alone = lister.alone()?;
+            let mut rows: Vec<_> = names.iter().copied().map(Row::new).collect();
+            for _ in 0..if messages > 100_000 { self.rounds.min(LONG_ROUNDS) } else { self.rounds } {
                 for row in &mut rows {
                     let run = match row.name.split_once(' ') {
                         Some(("bartleby", format)) => self.page(&lister, &format!("format={format}"))?,
                         Some(("Perl", _)) => self.perl(&lister)?,
-                        _ => alone,
+                        _ => lister.alone()?,
                     };
                     row.costs.push(run);
                 }
             }
             println!("{messages} messages");
-            let [alone, html, json, _, perl] = &rows;
-            for row in &rows {
-                row.print(alone, perl);
+            if let [alone, .., perl] = rows.as_slice() {
+                rows.iter().for_each(|row| row.print(alone, perl));
             }
-            match messages {
-                0 => self.figure_own("own processor time, empty queue, html", 2.0, html),
-                100_000 => {
-                    self.figure_own("own processor time, 100,000 messages, html", 150.0, html);
-                    self.figure_own("own processor time, 100,000 messages, json", 150.0, json);
-                    self.figure_peak("peak memory, 100,000 messages, html", 16.0, html.cost().peak);
-                    self.figure_peak("peak memory, 100,000 messages, json", 16.0, json.cost().peak);
-                }
-                _ => {}
+            self.queue_figures(form, messages, &rows);
+            if (form, messages) == (Form::PostfixJson, 100_000) {
+                // For those that come at once.
+                fs::copy(&file, self.folder.join("queue-100000"))?;
             }
         }
         Ok(())
+    }
+
+    /// The figures to reach of one queue.
+    fn queue_figures(&mut self, form: Form, messages: u32, rows: &[Row]) {
+        for (format, name) in [("html", "bartleby html"), ("json", "bartleby json")] {
+            let Some(row) = rows.iter().find(|row| row.name == name) else { continue };
+            let what = |figure: &str| format!("{figure}, {messages} messages, {} as {format}", form.command());
+            match messages {
+                0 => self.figure_own(&what("own time"), 2.0, row),
+                100_000 => {
+                    self.figure_own(&what("own time"), 150.0, row);
+                    self.figure_peak(&what("peak memory"), 16.0, row.cost().peak);
+                }
+                1_000_000 => self.figure_peak(&what("peak memory"), 16.0, row.cost().peak),
+                _ => {}
+            }
+        }
+    }
+
+    fn print_head(&self) {
+        println!(
+            "{:24}{:>10}{:>10}{:>13}{:>13}{:>8}{:>10}",
+            "", "own CPU", "/ Perl's", "with lister", "wall", "peak", "sent"
+        );
+        println!("{:24}{:>10}{:>10}{:>13}{:>13}{:>8}{:>10}", "", "ms", "own", "ms", "/ lister's", "MiB", "KiB");
     }
 
     /// Fails unless the program counts as many messages as the lister has: what is measured is right.
@@ -163,30 +215,28 @@ impl Bench {
         let output = Command::new(&self.program).env_clear().envs(self.request(lister, "format=json")?).output()?;
         let answer = String::from_utf8(output.stdout)?;
         let (_, body) = answer.split_once("\r\n\r\n").ok_or("the program's answer has no head")?;
-        let counted = serde_json::from_str::<Answer>(body)?.queue.messages;
-        if counted == messages { Ok(()) } else { Err(format!("of {messages} messages it sees {counted}").into()) }
+        let Queue { messages: counted, status } = serde_json::from_str::<Answer>(body)?.queue;
+        if (counted, status.as_str()) == (messages, "ok") {
+            Ok(())
+        } else {
+            Err(format!("of {messages} messages of {} it sees {counted}: {status}", lister.form.command()).into())
+        }
     }
 
     /// At the pace of a mail server: how much longer than its listing takes the page?
     fn real_pace(&mut self) -> Result<()> {
         let messages = "20000".to_owned();
-        let lister = Lister::new("pace", &[&env::current_exe()?, &"--list", &messages, &REAL_PACE.to_string()]);
-        println!("20000 messages at the pace of a real postqueue");
-        self.against_lister(&lister, "page over 20,000 messages at a mail server's pace")?;
-
-        // The same with this machine's own queue, if there is one worth measuring.
-        let real = Lister::new("postqueue", &[&"/usr/sbin/postqueue", &"-j"]);
-        match real.alone() {
-            Ok(run) if run.sent > 1_000_000 => {
-                println!("this machine's own queue, {} KiB of postqueue -j", run.sent / 1024);
-                self.against_lister(&real, "page over this machine's own queue")
-            }
-            _ => Ok(()),
-        }
+        let lister = Lister::new(
+            "pace",
+            Form::PostfixJson,
+            &[&env::current_exe()?, &"--list", &messages, &REAL_PACE.to_string()],
+        );
+        println!("\n20000 messages at the pace of a real postqueue");
+        self.against_lister(&lister, "page over 20,000 messages at a mail server's pace")
     }
 
     /// The wall time of the page and of the Perl script, as a ratio to the lister's alone.
-    fn against_lister(&mut self, lister: &Lister, what: &'static str) -> Result<()> {
+    fn against_lister(&mut self, lister: &Lister, what: &str) -> Result<()> {
         let mut rows = ["lister alone", "bartleby html", "Perl html"].map(Row::new);
         for _ in 0..self.rounds {
             let alone = lister.alone()?;
@@ -204,24 +254,12 @@ impl Bench {
         Ok(())
     }
 
-    /// Ten times the messages, made on the fly: memory must not grow.
-    fn million(&mut self) -> Result<()> {
-        let lister = Lister::new("million", &[&env::current_exe()?, &"--list", &"1000000"]);
-        for (what, format) in
-            [("peak memory, 1,000,000 messages, html", "html"), ("peak memory, 1,000,000 messages, json", "json")]
-        {
-            let run = self.page(&lister, &format!("format={format}"))?;
-            self.figure_peak(what, 16.0, run.peak);
-        }
-        Ok(())
-    }
-
     /// Fifty readers at once: is everyone answered, and how many listings run at a time?
     fn readers(&mut self) -> Result<()> {
         let folder = self.folder.join("readers");
         fs::create_dir_all(folder.join("running"))?;
         let queue = self.folder.join("queue-100000");
-        let lister = Lister::new("readers", &[&env::current_exe()?, &"--copy", &queue, &folder]);
+        let lister = Lister::new("readers", Form::PostfixJson, &[&env::current_exe()?, &"--copy", &queue, &folder]);
         let variables = self.request(&lister, "format=html")?;
 
         let alone = cost(&[self.program.as_os_str()], &variables)?;
@@ -279,7 +317,8 @@ impl Bench {
         let state = self.folder.join(format!("{}.state", lister.name));
         fs::create_dir_all(&state)?;
         let settings = format!(
-            "[mta]\nkind = \"postfix\"\nlist_command = {:?}\ndeadline = \"120s\"\n[state]\ndirectory = {state:?}\n",
+            "[mta]\nkind = {:?}\nlist_command = {:?}\ndeadline = \"120s\"\n[state]\ndirectory = {state:?}\n",
+            lister.form.kind(),
             lister.command
         );
         fs::write(&config, settings)?;
@@ -295,24 +334,24 @@ impl Bench {
         ])
     }
 
-    fn figure(&mut self, what: &'static str, limit: &str, found: String, reached: bool) {
-        self.figures.push(Figure { what, limit: limit.into(), found, reached });
+    fn figure(&mut self, what: &str, limit: &str, found: String, reached: bool) {
+        self.figures.push(Figure { what: what.into(), limit: limit.into(), found, reached });
     }
 
-    fn figure_own(&mut self, what: &'static str, limit: f64, row: &Row) {
+    fn figure_own(&mut self, what: &str, limit: f64, row: &Row) {
         let found = milliseconds(row.cost().own);
         self.figure(what, &format!("{limit} ms"), format!("{found:.2} ms"), found <= limit);
     }
 
-    fn figure_peak(&mut self, what: &'static str, limit: f64, peak: u64) {
+    fn figure_peak(&mut self, what: &str, limit: f64, peak: u64) {
         let found = mebibytes(peak);
         self.figure(what, &format!("{limit} MiB"), format!("{found:.1} MiB"), found <= limit);
     }
 
     fn print_figures(&self) {
-        println!("\n{:52} {:>18} {:>12}", "figures to reach", "at most", "found");
+        println!("\n{:66} {:>18} {:>12}", "figures to reach", "at most", "found");
         for Figure { what, limit, found, reached } in &self.figures {
-            println!("{what:52} {limit:>18} {found:>12}  {}", if *reached { "reached" } else { "MISSED" });
+            println!("{what:66} {limit:>18} {found:>12}  {}", if *reached { "reached" } else { "MISSED" });
         }
     }
 }
@@ -369,6 +408,7 @@ struct Answer {
 #[derive(serde::Deserialize)]
 struct Queue {
     messages: u32,
+    status: String,
 }
 
 fn ratio(one: Duration, other: Duration) -> f64 {
