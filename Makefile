@@ -104,6 +104,12 @@ fuzz: ## hunt for bytes that break a parser: make fuzz [SECONDS=60] [TARGETS=pos
 
 bench: all ## measure against the lister alone and a Perl script: prints a table of ratios
 	$(CARGO) bench --locked --bench queue -- $(PROGRAM)
+	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
+	    echo; echo "*** NOT root on Debian: a real Postfix queue is NOT measured ***"; echo; exit; \
+	fi; \
+	bench=$$($(CARGO) bench --locked --bench queue --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\)).*/\1/p'); \
+	BARTLEBY_BENCH="$$PWD/$$bench" BARTLEBY_CGI="$$PWD/$(PROGRAM)" \
+	    $(CARGO) test --quiet --locked --test lab -- --ignored --exact --nocapture a_real_postfix_queue
 
 install: ## install what `make` built, and the Apache snippet (as root; PREFIX, WWWDIR, DESTDIR, APACHE)
 	@test -f '$(PROGRAM)' || { echo "make install: no $(PROGRAM): run make first (not as root)" >&2; exit 1; }

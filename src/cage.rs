@@ -45,35 +45,26 @@ fn own_files() -> BitFlags<AccessFs> {
 /// far as Landlock allows them.
 const CALLS: &[libc::c_long] = &[
     libc::SYS_brk,
-    libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_close,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_fallocate,
     libc::SYS_fchmod,
     libc::SYS_fchown,
     libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_flock,
     libc::SYS_fstat,
-    libc::SYS_fstatfs,
     libc::SYS_fsync,
     libc::SYS_ftruncate,
     libc::SYS_futex,
-    libc::SYS_getcwd,
     libc::SYS_getdents64,
-    libc::SYS_getegid,
     libc::SYS_geteuid,
-    libc::SYS_getgid,
     libc::SYS_getpid,
     libc::SYS_getrandom,
     libc::SYS_gettid,
     libc::SYS_gettimeofday,
-    libc::SYS_getuid,
     // Whoever is still listing is ended at the deadline.
     libc::SYS_kill,
     libc::SYS_lseek,
@@ -82,17 +73,11 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    libc::SYS_nanosleep,
     libc::SYS_newfstatat,
     libc::SYS_openat,
-    libc::SYS_ppoll,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
     libc::SYS_read,
-    libc::SYS_readlinkat,
-    libc::SYS_readv,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
     libc::SYS_restart_syscall,
     libc::SYS_rseq,
     libc::SYS_rt_sigaction,
@@ -106,29 +91,28 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_statfs,
     libc::SYS_statx,
     libc::SYS_tgkill,
-    libc::SYS_uname,
-    libc::SYS_unlinkat,
     libc::SYS_wait4,
     libc::SYS_waitid,
     libc::SYS_write,
     libc::SYS_writev,
 ];
 
-/// The same by the names that only this kind of processor has.
+/// The same by the names that they have on some processors alone.
 #[cfg(target_arch = "x86_64")]
-const OLD_CALLS: &[libc::c_long] = &[
-    libc::SYS_access,
-    libc::SYS_lstat,
-    libc::SYS_open,
-    libc::SYS_poll,
-    libc::SYS_readlink,
-    libc::SYS_rename,
-    libc::SYS_stat,
-    libc::SYS_time,
-    libc::SYS_unlink,
-];
+const OTHER_CALLS: &[libc::c_long] =
+    &[libc::SYS_access, libc::SYS_poll, libc::SYS_readlink, libc::SYS_rename, libc::SYS_unlink];
 #[cfg(not(target_arch = "x86_64"))]
-const OLD_CALLS: &[libc::c_long] = &[];
+const OTHER_CALLS: &[libc::c_long] =
+    &[libc::SYS_faccessat, libc::SYS_ppoll, libc::SYS_readlinkat, libc::SYS_renameat, libc::SYS_unlinkat];
+
+/// And those of musl, a smaller C library.
+#[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+const MUSL_CALLS: &[libc::c_long] =
+    &[libc::SYS_fstatfs, libc::SYS_lstat, libc::SYS_nanosleep, libc::SYS_open, libc::SYS_readv, libc::SYS_stat];
+#[cfg(all(target_env = "musl", not(target_arch = "x86_64")))]
+const MUSL_CALLS: &[libc::c_long] = &[libc::SYS_fstatfs, libc::SYS_nanosleep, libc::SYS_readv];
+#[cfg(not(target_env = "musl"))]
+const MUSL_CALLS: &[libc::c_long] = &[];
 
 /// What asking name servers and mail servers takes besides.
 const NETWORK_CALLS: &[libc::c_long] = &[
@@ -206,7 +190,7 @@ fn restrict(folder: Option<&Path>, connections: BitFlags<AccessNet>) -> Result<(
 /// No system call but [`CALLS`] and `more`; another is answered as one that the kernel does not have.
 fn filter(more: &[libc::c_long]) -> Result<(), String> {
     let program = || -> Result<BpfProgram, BackendError> {
-        let calls = [CALLS, OLD_CALLS, more].concat();
+        let calls = [CALLS, OTHER_CALLS, MUSL_CALLS, more].concat();
         let mut rules: BTreeMap<_, _> = calls.into_iter().map(|call| (call, Vec::new())).collect();
         let threads = SeccompCmpOp::MaskedEq(libc::CLONE_THREAD as u64);
         rules.insert(libc::SYS_clone, vec![only(0, threads, libc::CLONE_THREAD as u64)?]);

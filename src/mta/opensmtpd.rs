@@ -244,16 +244,16 @@ struct Anchor<'a> {
 
 impl<'a> Anchor<'a> {
     fn read(text: &'a str) -> Option<Anchor<'a>> {
+        let is_number = |field: &&str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+        // Most of what is tried is none, which is seen at the first field.
         let mut fields = text.splitn(7, '|');
-        let creation = fields.next()?;
-        let numbers = [creation, fields.next()?, fields.next()?, fields.next()?];
-        let (run_state, seconds, error) = (fields.next()?, fields.next()?, fields.next()?);
-        let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
-        let known = matches!(run_state, "pending" | "inflight" | "invalid" | "offline");
-        let is_wait = seconds.is_empty() || is_number(seconds.strip_prefix('-').unwrap_or(seconds));
-        (numbers.into_iter().all(is_number) && known && is_wait)
-            .then(|| Some(Anchor { creation: creation.parse().ok()?, run_state, error }))
-            .flatten()
+        let creation = fields.next().filter(is_number)?;
+        (0..3).try_for_each(|_| fields.next().filter(is_number).map(|_| ()))?;
+        let known = |state: &&str| matches!(*state, "pending" | "inflight" | "invalid" | "offline");
+        let run_state = fields.next().filter(known)?;
+        let is_wait = |field: &&str| field.is_empty() || is_number(&field.strip_prefix('-').unwrap_or(field));
+        fields.next().filter(is_wait)?;
+        Some(Anchor { creation: creation.parse().ok()?, run_state, error: fields.next()? })
     }
 }
 

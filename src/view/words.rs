@@ -59,7 +59,8 @@ pub fn local_time(seconds: i64, zone: &TimeZone) -> String {
 /// Foreign text with every character made visible that would act instead of show: controls, and
 /// those that turn the direction of text or have no width. Markup is not its business.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(acts) {
+    // Nearly all of it is plain ASCII, which is seen fastest.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !text.chars().any(acts) {
         return Cow::Borrowed(text);
     }
     let mut visible = String::with_capacity(text.len() + 16);

@@ -88,7 +88,7 @@ fn outside(name: &str, mta: &dyn Mta) {
     let files = ["apache/bartleby.conf"].iter().chain(mta.brings()).map(|file| Path::new(SOURCE).join(file));
     // What .ci/run puts into target may not be there elsewhere.
     command.args(files.filter(|file| file.exists() || !file.starts_with(Path::new(SOURCE).join("target"))));
-    command.env("LAB_ARGUMENTS", format!("--exact {name} --nocapture --test-threads=1"));
+    command.env("LAB_ARGUMENTS", format!("--exact {name} --nocapture --include-ignored --test-threads=1"));
     command.env(INSIDE, "yes").env("LC_ALL", "C").env_remove("RUST_TEST_THREADS");
     command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output.try_clone().unwrap());
     let status = end_of(command.spawn().unwrap());

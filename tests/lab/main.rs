@@ -31,6 +31,7 @@ mod page;
 mod parts;
 mod postfix;
 mod primary;
+mod real_queue;
 mod relay;
 mod response_headers;
 mod rule;
@@ -49,6 +50,7 @@ use guards::PostfixWithBrowser;
 use machine::in_lab;
 use opensmtpd::OpenSmtpd;
 use postfix::Postfix;
+use real_queue::PostfixWithBench;
 use sendmail::Sendmail;
 
 #[test]
@@ -169,4 +171,10 @@ fn apache_on_a_machine_in_need() {
 #[test]
 fn apache_with_many_readers() {
     in_lab("apache_with_many_readers", &Script, faults::of_many_readers);
+}
+
+#[test]
+#[ignore = "make bench runs it"]
+fn a_real_postfix_queue() {
+    in_lab("a_real_postfix_queue", &PostfixWithBench, real_queue::is_measured);
 }
