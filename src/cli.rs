@@ -18,6 +18,7 @@ use crate::look;
 use crate::mta::command::{self, Argv};
 use crate::outcome;
 use crate::page;
+use crate::primary;
 use crate::reasons;
 use crate::request::{Asked, Format, Target};
 use crate::store::{Flush, Outcome};
@@ -77,7 +78,8 @@ whatever its arguments.
 ";
 
 /// What this program does when it starts itself.
-const WORKERS: [(&str, Work); 4] = [
+const WORKERS: [(&str, Work); 5] = [
+    (primary::WORKER, primary::work),
     (flush::WORKER, flush::work),
     (survey::WORKER, survey::work),
     (reasons::WORKER, reasons::work),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::{Config, ConfigError};
-use crate::mta::command::{self, Argv};
+use crate::mta::command::{self, Argv, Exit, Running};
 use crate::mta::trouble::Trouble;
 use crate::system;
 
@@ -44,13 +44,17 @@ pub fn told(words: &[OsString]) -> Result<(Config, &[OsString]), ConfigError> {
 /// # Errors
 /// That it could not be started, or ended without an answer.
 pub fn ask<T: DeserializeOwned>(argv: &Argv, patience: Duration) -> Result<T, Trouble> {
-    let mut answer = None;
-    let exit = command::start(argv)?.lines(Instant::now() + patience, None, |line| {
-        answer = serde_json::from_slice(line).ok();
-    });
+    let (answer, exit) = answer_of(command::start(argv)?, Instant::now() + patience);
     exit.verdict(argv)?;
     let how = "ended without an answer".into();
     answer.ok_or_else(|| Trouble::Ended { command: argv.to_string(), how, words: exit.words() })
+}
+
+/// What a process answers by [`answer`], and how it ended.
+pub fn answer_of<T: DeserializeOwned>(running: Running, deadline: Instant) -> (Option<T>, Exit) {
+    let mut answer = None;
+    let exit = running.lines(deadline, None, |line| answer = serde_json::from_slice(line).ok());
+    (answer, exit)
 }
 
 /// Answers, on standard output.

@@ -45,7 +45,6 @@ pub fn look(
     let rules = Rules::ask(context);
     let mounts = Mounts::find();
     let reasons = asked.window.map(|_| Reasons::begin(context));
-    let primaries = primaries.once_caged();
     let cage = Cage::enter(folder);
     let mut listing = begun.read(&cage, &mut |message| {
         followed.iter_mut().for_each(|followed| followed.add(message));

@@ -9,18 +9,20 @@ mod mx;
 mod probe;
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cage::Cage;
 use crate::config::PrimaryConfig;
-use crate::context::Context;
+use crate::context::{Context, Source};
+use crate::itself;
 use crate::mta::RelayDomains;
+use crate::mta::command::{self, Running};
 use crate::store::Store;
 use crate::system;
 use dns::{NoAnswer, Resolver};
@@ -40,11 +42,14 @@ const MOST_DOMAINS: usize = 20;
 /// How many mail exchangers of a domain are looked up, and how many hosts are probed.
 const MOST_HOSTS: usize = 10;
 
+/// The word that makes this program look.
+pub const WORKER: &str = "run-outlook";
+
 /// SMTP.
 const PORT: u16 = 25;
 
 /// A primary mail server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Primary {
     /// `host:port`.
     pub host: String,
@@ -57,12 +62,12 @@ pub struct Primary {
     /// How long it took.
     pub milliseconds: u64,
     /// Since when it is so, in seconds since 1970; `None` where that is not known.
-    #[serde(serialize_with = "crate::queue::serialize_instant")]
+    #[serde(serialize_with = "crate::queue::serialize_instant", skip_deserializing)]
     pub since: Option<i64>,
 }
 
 /// What is known of the primaries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outlook {
     /// Each of them.
     pub primaries: Vec<Primary>,
@@ -72,55 +77,29 @@ pub struct Outlook {
     pub domains: Option<Vec<String>>,
 }
 
-/// A look at the primaries under way, in a thread of its own.
+/// A look at the primaries under way, by a process of its own: what other servers say is strangers' words, too.
 pub struct Look {
-    outlook: Option<Receiver<Outlook>>,
-    /// Disconnected once that thread is in the cage.
-    free: Option<Receiver<()>>,
+    running: Option<Running>,
     deadline: Instant,
 }
 
 impl Outlook {
     /// Begins to look, beside the listing. [`Look::outlook`] ends it.
     pub fn begin(context: &Context) -> Look {
-        let deadline = Instant::now() + DNS_PATIENCE + PROBE_PATIENCE;
-        let config = context.config.primary.clone();
-        let relayed = context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
-        if config.hosts.is_empty() && config.domains.is_empty() && relayed.is_none() {
-            return Look { outlook: None, free: None, deadline };
-        }
-        let host = context.host.clone();
-        let (answer, outlook) = mpsc::channel();
-        let (until_caged, free) = mpsc::channel();
-        // A signal that ends this process shall be this thread's, which then ends the lister, too.
-        let _held_back = system::EndingSignals::hold_back();
-        let started = thread::Builder::new().spawn(move || {
-            let questions = Questions::gather(config, relayed, host);
-            if questions.are_none() {
-                return answer.send(Outlook::default());
-            }
-            // What other servers say is strangers' words, too. Whether a cage holds is told of the listing's.
-            Cage::enter_with_network();
-            drop(until_caged);
-            answer.send(questions.ask())
-        });
-        Look { outlook: started.is_ok().then_some(outlook), free: Some(free), deadline }
+        let config = &context.config.primary;
+        let tells = || context.source.as_ref().is_ok_and(|source| source.mta.relay_domains().is_some());
+        let asked = !config.hosts.is_empty() || !config.domains.is_empty() || tells();
+        let start = || command::start(&itself::again(&context.config, WORKER, &[]).ok()?).ok();
+        let patience = DNS_PATIENCE + DNS_PATIENCE + PROBE_PATIENCE;
+        Look { running: asked.then(start).flatten(), deadline: Instant::now() + patience }
     }
 }
 
 impl Look {
-    /// Waits until that thread is in the cage, so that none is left outside that another one could be made to use.
-    #[must_use]
-    pub fn once_caged(mut self) -> Look {
-        let patience = self.deadline.saturating_duration_since(Instant::now());
-        self.free = self.free.filter(|free| free.recv_timeout(patience) == Err(RecvTimeoutError::Timeout));
-        self
-    }
-
     /// What was found, each with the time since when it is so.
     pub fn outlook(self, store: Result<&Store, &String>, now: i64) -> Outlook {
-        let patience = self.deadline.saturating_duration_since(Instant::now());
-        let mut outlook = self.outlook.and_then(|outlook| outlook.recv_timeout(patience).ok()).unwrap_or_default();
+        let answer = |running| itself::answer_of(running, self.deadline).0;
+        let mut outlook: Outlook = self.running.and_then(answer).unwrap_or_default();
         let found: Vec<_> = outlook.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
         let since = store.ok().and_then(|store| store.note_primaries(&found, now).ok()).unwrap_or_default();
         for (primary, since) in outlook.primaries.iter_mut().zip(since) {
@@ -128,6 +107,16 @@ impl Look {
         }
         outlook
     }
+}
+
+/// The process that looks. Its word is the configuration's file.
+pub fn work(words: &[OsString]) {
+    let Ok((config, _)) = itself::told(words) else { return };
+    let relayed = Source::find(&config).ok().and_then(|source| source.mta.relay_domains());
+    let questions = Questions::gather(config.primary, relayed, system::host_name());
+    // Whether a cage holds is told of the listing's.
+    Cage::enter_with_network();
+    itself::answer(&questions.ask());
 }
 
 /// What is asked, and of whom.
@@ -158,10 +147,6 @@ impl Questions {
         });
         let us = ourselves(&own_name);
         Questions { hosts: config.hosts, domains, us, own_name, resolver: Resolver::of_system(deadline) }
-    }
-
-    fn are_none(&self) -> bool {
-        self.hosts.is_empty() && self.domains.is_none()
     }
 
     fn ask(self) -> Outlook {

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::dns::{Addresses, Exchanger, NoAnswer};
 
@@ -35,7 +35,7 @@ impl Ourselves {
 }
 
 /// Something in the domain name system that keeps a fall-back from working.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// What is wrong.
     pub message: String,

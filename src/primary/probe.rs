@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest reply that is read, in bytes.
 const REPLY_LIMIT: usize = 8 * 1024;
@@ -17,7 +17,7 @@ const PARTING: Duration = Duration::from_millis(200);
 const TOLD: usize = 200;
 
 /// How a mail server was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
     /// It greets, and takes mail.
