@@ -7,11 +7,12 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::cage::Cage;
-use crate::context::{Context, Source};
-use crate::mta::command::{self, Argv, Output};
+use crate::context::Context;
+use crate::mta::command::{self, Argv, Output, Running};
 use crate::mta::trouble::{Status, Trouble};
 use crate::mta::{Facts, Inquiry, Kind, privilege};
 use crate::queue::{Message, Summary};
+use crate::system::EndingSignals;
 
 /// How long version and settings may take after the listing.
 const INQUIRY_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,21 +42,23 @@ impl Listing {
     }
 }
 
-/// A listing under way, of which nothing has been read.
-pub struct Begun<'a> {
+/// A listing under way, of which nothing has been read. `P` is what there is of each command.
+pub struct Begun<'a, P> {
     context: &'a Context,
     reader: Option<BorrowedFd<'a>>,
     started: Instant,
     deadline: Instant,
     listing: Listing,
-    parts: Vec<(Argv, Result<Output, Trouble>)>,
+    parts: Vec<(Argv, Result<P, Trouble>)>,
     inquiry: Option<Inquiry>,
     /// Our place among those that list.
     _place: Option<File>,
+    /// So that a signal that ends this process ends what lists first.
+    _signals: Option<EndingSignals>,
 }
 
 /// Begins to list the queue. The listing ends early when `reader`, the far end of our answer, hangs up.
-pub fn begin<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>) -> Begun<'a> {
+pub fn begin<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>) -> Begun<'a, Running> {
     let Context { config, clock, .. } = context;
     let started = Instant::now();
     let deadline = started + config.mta.deadline;
@@ -68,8 +71,17 @@ pub fn begin<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>) -> Begun<
         sampled: clock.now,
         took: Duration::ZERO,
     };
-    let mut begun =
-        Begun { context, reader, started, deadline, listing, parts: Vec::new(), inquiry: None, _place: None };
+    let mut begun = Begun {
+        context,
+        reader,
+        started,
+        deadline,
+        listing,
+        parts: Vec::new(),
+        inquiry: None,
+        _place: None,
+        _signals: None,
+    };
     let source = match &context.source {
         Ok(source) => source,
         Err(trouble) => {
@@ -85,36 +97,50 @@ pub fn begin<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>) -> Begun<
             return begun;
         }
     }
+    begun._signals = EndingSignals::hold_back();
+    begun.parts = source.commands.iter().map(|command| begun.start(command)).collect();
     begun.inquiry = Some(source.mta.inquire());
-    begun.parts = source.commands.iter().map(|command| begun.start(source, command)).collect();
     begun
 }
 
-impl Begun<'_> {
-    /// Starts one command: by a sudo or doas rule where there is one for it, else plainly; and in the form for an
-    /// older mail server, where it says nothing but that it does not know this one. A configured command is run
-    /// as it stands.
-    fn start(&self, source: &Source, command: &Argv) -> (Argv, Result<Output, Trouble>) {
-        let once = |command: &Argv| command::start(command).map(|running| running.output(self.deadline, self.reader));
-        if !self.context.config.mta.list_command.is_empty() {
-            return (command.clone(), once(command));
-        }
-        let prefix = privilege::prefix(command, &self.context.account);
+impl<'a> Begun<'a, Running> {
+    /// Starts one command: by a sudo or doas rule where there is one for it, else plainly. A configured command is
+    /// run as it stands.
+    fn start(&self, command: &Argv) -> (Argv, Result<Running, Trouble>) {
+        let own = self.context.config.mta.list_command.is_empty();
+        let prefix = own.then(|| privilege::prefix(command, &self.context.account)).flatten();
         let command = prefix.map_or(command.clone(), |prefix| prefix.and(command));
-        let output = once(&command);
-        let older = match &output {
-            Ok(Output::Nothing(exit)) => source.mta.older_list_command(exit),
-            _ => None,
-        };
-        match older {
-            Some(older) => {
-                let output = once(&older);
-                (older, output)
-            }
-            None => (command, output),
-        }
+        let running = command::start(&command);
+        (command, running)
     }
 
+    /// Waits for the first byte of each command, which is not read. One that says nothing but that it does not know
+    /// this form of the listing is started in the form for an older mail server.
+    pub fn at_first_byte(self) -> Begun<'a, Output> {
+        let Begun { context, reader, started, deadline, listing, parts, inquiry, _place, _signals } = self;
+        let output = |running: Result<Running, Trouble>| running.map(|running| running.output(deadline, reader));
+        let own = context.config.mta.list_command.is_empty();
+        let source = context.source.as_ref().ok().filter(|_| own);
+        let begun = |(command, running)| {
+            let output_of_it = output(running);
+            let older = match &output_of_it {
+                Ok(Output::Nothing(exit)) => source.and_then(|source| source.mta.older_list_command(exit)),
+                _ => None,
+            };
+            match older {
+                Some(older) => {
+                    let output = output(command::start(&older));
+                    (older, output)
+                }
+                None => (command, output_of_it),
+            }
+        };
+        let parts = parts.into_iter().map(begun).collect();
+        Begun { context, reader, started, deadline, listing, parts, inquiry, _place, _signals }
+    }
+}
+
+impl Begun<'_, Output> {
     /// Reads the listing to its end, in the cage: `found` gets each message as soon as it is read.
     pub fn read(self, _cage: &Cage, found: &mut dyn FnMut(&Message<'_>)) -> Listing {
         let Begun { context, reader, started, deadline, mut listing, parts, inquiry, .. } = self;

@@ -30,7 +30,13 @@ pub fn look(
 ) -> io::Result<(Report, Vec<Row>)> {
     let now = context.clock.now;
     let stdout = io::stdout();
+    let mut written = Ok(());
+    // Nothing of it is read so far. Whatever takes files, programs or connections comes before that.
+    let begun = listing::begin(context, Some(stdout.as_fd()));
     let primaries = Outlook::begin(context);
+    let rules = Rules::ask(context);
+    let mounts = Mounts::find();
+    let reasons = asked.window.map(|_| Reasons::begin(context));
     let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
     let folder = context.folder.as_deref();
     let mut selection =
@@ -39,12 +45,7 @@ pub fn look(
         // The page is made in memory.
         selection = selection.map(Selection::abridged);
     }
-    let mut written = Ok(());
-    // Nothing of it has been read so far. Whatever takes files, programs or connections comes before that.
-    let begun = listing::begin(context, Some(stdout.as_fd()));
-    let rules = Rules::ask(context);
-    let mounts = Mounts::find();
-    let reasons = asked.window.map(|_| Reasons::begin(context));
+    let begun = begun.at_first_byte();
     let cage = Cage::enter(folder);
     let mut listing = begun.read(&cage, &mut |message| {
         followed.iter_mut().for_each(|followed| followed.add(message));

@@ -75,7 +75,7 @@ pub fn work(words: &[OsString]) {
     let with_ids = words.len() == 1;
     let mut remainder = Remainder::of(target, waited);
     let mut ids = Vec::new();
-    let begun = listing::begin(&context, None);
+    let begun = listing::begin(&context, None).at_first_byte();
     let listing = begun.read(&Cage::enter(None), &mut |message| {
         if remainder.add(message) && with_ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());

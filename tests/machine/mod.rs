@@ -62,17 +62,25 @@ impl Machine {
         fs::write(self.path("bartleby.toml"), text).unwrap();
     }
 
-    /// Kills every process that has to do with this machine: the worker of a flush.
+    /// Kills every process that has to do with this machine: the worker of a flush, and what that starts meanwhile.
     pub fn kill_all(&self) {
-        let folder = self.folder.path().as_os_str().as_bytes();
-        for process in fs::read_dir("/proc").unwrap().flatten() {
-            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let is_ours = words.windows(folder.len()).any(|part| part == folder);
-            if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).filter(|_| is_ours) {
-                // It may have ended meanwhile.
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-            }
+        while self.kill_those_seen() > 0 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
+    }
+
+    fn kill_those_seen(&self) -> usize {
+        let folder = self.folder.path().as_os_str().as_bytes();
+        let is_ours = |process: &fs::DirEntry| {
+            // One that has ended and waits for its parent has no command line any more.
+            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            words.windows(folder.len()).any(|part| part == folder)
+        };
+        let ours = fs::read_dir("/proc").unwrap().flatten().filter(is_ours);
+        let pids = ours.filter_map(|process| process.file_name().to_str()?.parse().ok());
+        // It may have ended meanwhile.
+        pids.map(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL))
+            .count()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
