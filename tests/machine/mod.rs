@@ -77,10 +77,12 @@ impl Machine {
             words.windows(folder.len()).any(|part| part == folder)
         };
         let ours = fs::read_dir("/proc").unwrap().flatten().filter(is_ours);
-        let pids = ours.filter_map(|process| process.file_name().to_str()?.parse().ok());
-        // It may have ended meanwhile.
-        pids.map(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL))
-            .count()
+        let pids: Vec<i32> = ours.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect();
+        for pid in &pids {
+            // It may have ended meanwhile.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        pids.len()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
