@@ -79,7 +79,7 @@ fn main() -> Result<()> {
 /// The page over the queue of this machine's own Postfix, against `postqueue -j` alone.
 fn own_queue(program: PathBuf) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut bench = Bench { program, folder: folder.path().into(), rounds: 7, figures: Vec::new() };
+    let mut bench = Bench { program, folder: folder.path().into(), rounds: 25, figures: Vec::new() };
     let real = Lister::new("postqueue", Form::PostfixJson, &[&"/usr/sbin/postqueue", &"-j"]);
     println!("a real Postfix queue, {} KiB of postqueue -j", real.alone()?.sent / 1024);
     bench.print_head();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::command::{Argv, Exit};
 use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search, date};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Message, Recipient, State, beginning};
 use crate::system::Account;
 
 /// Where sendmail itself is installed: Debian (new and old), Red Hat, FreeBSD and others.
@@ -473,7 +473,8 @@ fn unescape(printed: &str) -> String {
 
 /// A reason of which sendmail prints `limit` bytes at most.
 fn marked(reason: &str, limit: usize) -> String {
-    if reason.len() >= limit { format!("{reason}…") } else { reason.to_owned() }
+    // Each recipient has it. What is no text takes more room here than there.
+    if reason.len() >= limit { format!("{}…", beginning(reason, 4 * limit)) } else { reason.to_owned() }
 }
 
 #[cfg(test)]

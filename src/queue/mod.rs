@@ -131,6 +131,12 @@ pub fn domain_of(address: &str) -> &str {
     }
 }
 
+/// The beginning of a text: so many bytes at the most, and whole characters.
+pub fn beginning(text: &str, longest: usize) -> &str {
+    let end = (0..=longest.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
+}
+
 /// An instant in seconds since 1970 as RFC 3339 text in UTC, `None` outside the years -9999 to 9999.
 pub fn rfc3339(seconds: i64) -> Option<String> {
     jiff::Timestamp::from_second(seconds).ok().map(|instant| instant.to_string())
@@ -160,6 +166,12 @@ mod tests {
         assert_eq!(domain_of("a-very-long-local-part…"), "…");
         assert_eq!(domain_of(r#""cut@inside the quo"…"#), "…");
         assert_eq!(domain_of(""), "");
+    }
+
+    #[test]
+    fn the_beginning_of_a_text_is_text() {
+        let beginnings = [0, 1, 2, 3, 4, 9].map(|longest| beginning("aéz", longest));
+        assert_eq!(beginnings, ["", "a", "a", "aé", "aéz", "aéz"]);
     }
 
     #[test]

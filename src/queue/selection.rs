@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::Value as Sql;
 
 use super::spool::Spool;
-use super::{Filter, Message, Recipient};
+use super::{Filter, Message, Recipient, beginning};
 
 /// The most rows that are held in memory, in some two MiB; where more stand before the end of the page that
 /// is asked for, they go to a [`Spool`].
@@ -91,8 +91,7 @@ fn size(recipient: &Recipient<'_>, longest: usize) -> usize {
 
 /// The beginning of a text that is longer than so many bytes.
 fn cut(text: &str, longest: usize) -> String {
-    let end = || (0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-    if text.len() <= longest { text.to_owned() } else { format!("{}…", &text[..end()]) }
+    if text.len() <= longest { text.to_owned() } else { format!("{}…", beginning(text, longest)) }
 }
 
 /// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
