@@ -44,10 +44,6 @@ pub const LINE_LIMIT: usize = 8 * 1024 * 1024;
 /// rarely waits for its reader.
 const CHUNK: usize = 256 * 1024;
 
-/// How long output gathers, once there is much of it in small pieces: to be woken for each of them takes
-/// both sides longer than all the rest.
-const GATHERING: Duration = Duration::from_millis(1);
-
 /// How long a killed command is waited for. It may be out of reach (a set-uid helper): then it is
 /// left to itself.
 const REAP_PATIENCE: Duration = Duration::from_millis(200);
@@ -373,7 +369,6 @@ impl Running {
         let mut buffer = vec![0; if chunk.is_some() { CHUNK } else { STDERR_LIMIT }];
         let signals = EndingSignals::hold_back();
         let (mut out_open, mut err_open) = (true, true);
-        let mut read = 0;
         while out_open || err_open {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -405,13 +400,7 @@ impl Running {
             if !ready.stdout.is_empty() {
                 match self.stdout.read(&mut buffer) {
                     Ok(0) => out_open = false,
-                    Ok(length) => {
-                        chunk.iter_mut().for_each(|chunk| chunk(&buffer[..length]));
-                        read += length;
-                        if read > CHUNK && length < CHUNK / 16 {
-                            thread::sleep(GATHERING);
-                        }
-                    }
+                    Ok(length) => chunk.iter_mut().for_each(|chunk| chunk(&buffer[..length])),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => out_open = false,
                 }
