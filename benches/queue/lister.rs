@@ -91,8 +91,10 @@ impl Form {
             ),
             Form::PostfixTable => write!(
                 out,
-                "{:010X} {size:>8} Sat Nov 21 {hour:02}:{minute:02}:{second:02}  {sender}\n({reason:>74})\n{address:>60}\n\n",
+                "{:010X} {size:>8} Sat Nov 21 {hour:02}:{minute:02}:{second:02}  {sender}\n{:>78}\n{:41}{address}\n\n",
                 0xA0_0000_0000_u64 + u64::from(number),
+                format!("({reason})"),
+                "",
             ),
             Form::Sendmail => write!(
                 out,
@@ -102,14 +104,15 @@ impl Form {
             ),
             Form::Exim => write!(
                 out,
-                "{:>2}h {size:>5} 1x{:04}-{:06}-00 <{sender}>\n          {address}\n\n",
+                "{:>2}h {:>5} 1x{:04}-{:06}-00 <{sender}>\n          {address}\n\n",
                 number % 100,
+                if *size < 1024 { size.to_string() } else { format!("{}K", size / 1024) },
                 number / 1_000_000,
                 number % 1_000_000
             ),
             Form::OpenSmtpd => writeln!(
                 out,
-                "{number:08x}00000001|inet4|mta||{sender}|{address}|{address}|{arrival}|{arrival}|{arrival}|0|pending|4|{reason}"
+                "{number:08x}00000001|inet4|mta||{sender}|{address}|{address}|{arrival}|{arrival}|0|1|pending|392|{reason}"
             ),
         }
     }
