@@ -1,7 +1,8 @@
 //! Bartleby: the mail queue of a fall-back mail server as one CGI page.
 //!
 //! Data flows one way: [`gateway`] → [`request`] → [`listing`], [`primary`], [`disk`], [`flush`] → [`view`] →
-//! [`gateway`], led by [`page`] and by [`cli`]. A lower module never imports a higher one.
+//! [`gateway`], led by [`page`] and by [`cli`]. A lower module never imports a higher one. Whatever strangers wrote is
+//! read in the [`cage`]; what takes a program afterwards is done by this program once more, see [`itself`].
 #![forbid(unsafe_code)]
 
 pub mod access;

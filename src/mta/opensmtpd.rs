@@ -202,7 +202,7 @@ impl<'a> Envelope<'a> {
         if id.len() != 16 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
-        let bars: Vec<usize> = rest.match_indices('|').map(|(at, _)| at).collect();
+        let bars: Vec<usize> = memchr::memchr_iter(b'|', rest.as_bytes()).collect();
         let mut anchors = bars.iter().filter_map(|bar| Some((&rest[..*bar], Anchor::read(&rest[bar + 1..])?)));
         let (addresses, anchor) = anchors.next()?;
         let clear = anchors.next().is_none();
