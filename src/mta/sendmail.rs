@@ -328,7 +328,7 @@ impl SendmailParser {
                 self.unfinished = false;
                 self.sections += 1;
                 let Section { announced, kept_back, printed } = std::mem::take(&mut self.section);
-                return total.parse() == Ok(announced) && announced == printed + kept_back;
+                return total.parse() == Ok(announced) && printed.checked_add(kept_back) == Some(announced);
             }
             if let Some(reason) = self.reason(text) {
                 let last = self.message.as_mut().and_then(|draft| draft.message.recipients.last_mut());
@@ -353,9 +353,9 @@ impl SendmailParser {
         };
         let mut numbers = counts.split_ascii_whitespace().filter_map(|word| word.parse::<u64>().ok());
         let (total, printed) = (numbers.next(), numbers.next());
-        self.section.announced += total.unwrap_or_default();
+        self.section.announced = self.section.announced.saturating_add(total.unwrap_or_default());
         if let (Some(total), Some(printed)) = (total, printed) {
-            self.section.kept_back += total.saturating_sub(printed);
+            self.section.kept_back = self.section.kept_back.saturating_add(total.saturating_sub(printed));
             let queue = queue.to_owned();
             self.partial.get_or_insert(Trouble::Partial { mta: Kind::Sendmail, queue, printed, total });
         }
