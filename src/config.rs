@@ -187,7 +187,8 @@ impl<'de> Deserialize<'de> for Threshold {
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
+    let text =
+        String::deserialize(from).map_err(|_| de::Error::custom("write a duration such as \"20s\" or \"2m\""))?;
     let wrong = || de::Error::custom(format!("“{text}” is no duration such as \"20s\" or \"2m\""));
     let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     let span = Duration::try_from(span).map_err(|_| wrong())?;
@@ -401,7 +402,7 @@ mod tests {
             ("[mta]\ndeadline = \"25h\"\n", "line 2, [mta] deadline: “25h” is longer than a day"),
             ("[mta]\ndeadline = \"0s\"\n", "line 2, [mta] deadline: a listing takes some time"),
             ("[state]\ndirectory = \"x/y\"\n", "line 2, [state] directory: “x/y” is no absolute path"),
-            ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: invalid type: integer"),
+            ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: write a duration such as \"20s\""),
             ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow[0]: “office” is neither"),
             ("[disk]\nwarn = \"lots\"\n", "line 2, [disk] warn: “lots” is neither"),
             ("[disk]\nwarn = \"150%\"\n", "line 2, [disk] warn: “150%” is neither"),

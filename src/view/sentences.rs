@@ -1,7 +1,7 @@
 //! What is going on, in words: the same for the page and for the terminal.
 
 use super::Report;
-use super::words::{count, duration, thousands};
+use super::words::{count, duration, short, thousands};
 use crate::primary::Condition;
 use crate::queue::{Destination, State};
 use crate::request::Target;
@@ -20,7 +20,7 @@ pub struct Sentences {
 
 /// What waits for one destination.
 pub struct Detail {
-    /// The domain.
+    /// The domain, shortened.
     pub name: String,
     /// What is said of it.
     pub text: String,
@@ -126,6 +126,6 @@ fn name(destination: &Destination) -> String {
         None => "other domains".into(),
         Some("") => "this machine".into(),
         Some("…") => "domains that the mail server cut off".into(),
-        Some(domain) => domain.to_owned(),
+        Some(domain) => short(domain),
     }
 }

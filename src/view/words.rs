@@ -56,6 +56,16 @@ pub fn local_time(seconds: i64, zone: &TimeZone) -> String {
     instant.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
 }
 
+/// The beginning of long foreign text, [`printable`]: at most 120 characters, and `…` for the rest.
+pub fn short(text: &str) -> String {
+    const SHOWN: usize = 120;
+    let text = printable(text);
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
+}
+
 /// Foreign text with every character made visible that would act instead of show: controls, and
 /// those that turn the direction of text or have no width. Markup is not its business.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -129,6 +139,13 @@ mod tests {
         assert_eq!(printable("a\x07b\x1b[31m\n\x7f\u{85}"), "a␇b␛[31m␊␡⟨U+0085⟩");
         assert_eq!(printable("evil\u{202e}moc.elpmaxe"), "evil⟨U+202E⟩moc.elpmaxe");
         assert_eq!(printable("zero\u{200b}width"), "zero⟨U+200B⟩width");
+    }
+
+    #[test]
+    fn long_text_is_shortened() {
+        assert_eq!(short(&"é".repeat(120)), "é".repeat(120));
+        assert_eq!(short(&"é".repeat(5000)), format!("{}…", "é".repeat(120)));
+        assert_eq!(short("a\x07b"), "a␇b");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use bartleby::system::Account;
 use bartleby::view::csv::Csv;
 use bartleby::view::json::Json;
 use bartleby::view::openmetrics::OpenMetrics;
+use bartleby::view::sentences::Sentences;
 use bartleby::view::text::Text;
 use bartleby::view::words::printable;
 use bartleby::view::{Report, Streamed, html};
@@ -90,6 +91,9 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     messages.iter().for_each(|message| first.offer(message));
     let rows = first.into_rows().unwrap();
     let report = report(kind, summary, trouble, window);
+    let told = Sentences::of(&report);
+    let names = told.details.iter().map(|detail| &detail.name).chain([&told.headline[1]]);
+    names.for_each(|name| assert!(name.chars().count() <= 121, "{name}"));
     let shown = &messages[..rows.len()];
     assert_eq!(as_page(&report, &rows), printed_ids(shown), "the page");
     assert_eq!(as_json(&report, &messages), ids(&messages), "JSON");

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::super::Report;
 use super::super::sentences::{Detail, Sentences};
-use super::super::words::{bytes, count, printable, thousands};
+use super::super::words::{bytes, count, printable, short, thousands};
 use super::links;
 use crate::queue::{AGE_LIMITS, Ages, Destination, common_part};
 use crate::request::Asked;
@@ -131,16 +131,6 @@ fn reasons(report: &Report, asked: &Asked) -> Markup {
                 }
             }
         }
-    }
-}
-
-/// The beginning of a long reason.
-fn short(reason: &str) -> String {
-    const SHOWN: usize = 120;
-    let reason = printable(reason);
-    match reason.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &reason[..end]),
-        None => reason.into_owned(),
     }
 }
 
