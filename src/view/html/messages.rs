@@ -14,6 +14,10 @@ const RECIPIENTS_SHOWN: usize = 5;
 /// The longest word, in characters, that is not to be broken.
 const LONGEST_WORD: usize = 40;
 
+/// Characters of an address or a reason that are shown: an address has at most 320 octets, a line of a reply 512 (RFC
+/// 5321, section 4.5.3.1); more is a stranger's who wants the page for himself.
+const LONGEST_TEXT: usize = 1000;
+
 /// The messages of one page, with the way to the others.
 pub fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     let Some((window, matched)) = report.selection else { return html! {} };
@@ -215,10 +219,11 @@ fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
     }
 }
 
-/// Foreign text in which long words may be broken, so that none widens the table; browsers without
-/// style sheets have no other way.
+/// Foreign text in which long words may be broken, so that none widens the table (browsers without style sheets have no
+/// other way); of very long text the beginning.
 fn breakable(text: &str) -> Markup {
-    let text = printable(text);
+    let whole = printable(text);
+    let (text, rest) = whole.split_at(whole.char_indices().nth(LONGEST_TEXT).map_or(whole.len(), |(end, _)| end));
     let mut pieces = Vec::new();
     let (mut start, mut length) = (0, 0);
     for (index, c) in text.char_indices() {
@@ -228,7 +233,13 @@ fn breakable(text: &str) -> Markup {
             (start, length) = (index, 1);
         }
     }
-    html! { @for piece in pieces { (piece) wbr; } (text[start..]) }
+    html! {
+        @for piece in pieces { (piece) wbr; }
+        (text[start..])
+        @if !rest.is_empty() {
+            "… (and " (count(rest.chars().count() as u64, "more character", "more characters")) ")"
+        }
+    }
 }
 
 /// A number with its unit, kept on one line.
@@ -267,5 +278,12 @@ mod tests {
         assert_eq!(broken.matches("<wbr>").count(), 2);
         assert_eq!(broken.replace("<wbr>", ""), format!("short words {long}&lt;"));
         assert_eq!(breakable("larry@example.com").into_string(), "larry@example.com");
+    }
+
+    #[test]
+    fn of_long_text_the_rest_is_counted() {
+        let shown = |characters| breakable(&"é ".repeat(characters / 2)).into_string();
+        assert_eq!(shown(LONGEST_TEXT), "é ".repeat(LONGEST_TEXT / 2));
+        assert_eq!(shown(5000), format!("{}… (and 4,000 more characters)", "é ".repeat(LONGEST_TEXT / 2)));
     }
 }
