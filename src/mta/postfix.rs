@@ -276,10 +276,32 @@ fn is_table(line: &str) -> bool {
 /// another one than the recipient before.
 #[derive(Default)]
 struct Table {
+    /// The message that is being read, still without its recipients.
     message: Option<Message<'static>>,
-    reason: Option<String>,
+    recipients: Vec<Group>,
     read: u64,
     closed: bool,
+}
+
+/// Addresses with one reason, which is kept once: thousands of recipients may have it.
+struct Group {
+    reason: Option<String>,
+    addresses: Vec<String>,
+}
+
+impl Group {
+    fn of(reason: Option<&str>) -> Group {
+        Group { reason: reason.map(str::to_owned), addresses: Vec::new() }
+    }
+
+    fn recipients(&self) -> impl Iterator<Item = Recipient<'_>> {
+        let reason = self.reason.as_deref();
+        self.addresses.iter().map(move |address| Recipient {
+            address: address.into(),
+            reason: reason.map(Cow::from),
+            delivered: false,
+        })
+    }
 }
 
 impl Table {
@@ -306,25 +328,26 @@ impl Table {
             return true;
         }
         let text = line.trim_start();
-        let Some(message) = &mut self.message else { return line.contains("-Queue ID-") };
+        if self.message.is_none() {
+            return line.contains("-Queue ID-");
+        }
         match text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
-            Some("reason unavailable") => self.reason = None,
-            Some(reason) => self.reason = Some(reason.to_owned()),
-            None if line.starts_with("          ") => message.recipients.push(Recipient {
-                address: text.to_owned().into(),
-                reason: self.reason.clone().map(Cow::from),
-                delivered: false,
-            }),
+            Some("reason unavailable") => self.recipients.push(Group::of(None)),
+            Some(reason) => self.recipients.push(Group::of(Some(reason))),
+            None if line.starts_with("          ") => match self.recipients.last_mut() {
+                Some(group) => group.addresses.push(text.to_owned()),
+                None => self.recipients.push(Group { reason: None, addresses: vec![text.to_owned()] }),
+            },
             None => return false,
         }
         true
     }
 
     fn close_message(&mut self, found: &mut dyn FnMut(&Message<'_>)) {
-        self.reason = None;
+        let groups = std::mem::take(&mut self.recipients);
         if let Some(message) = self.message.take() {
             self.read += 1;
-            found(&message);
+            found(&Message { recipients: groups.iter().flat_map(Group::recipients).collect(), ..message });
         }
     }
 

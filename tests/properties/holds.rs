@@ -42,13 +42,18 @@ pub struct Read {
     pub messages: Vec<Message<'static>>,
     /// Why that is not all.
     pub trouble: Option<Trouble>,
+    /// Bytes of text in them.
+    pub text: usize,
 }
 
 /// Reads a listing whose lister ended well.
 pub fn read(kind: Kind, bytes: &[u8]) -> Read {
     let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).unwrap();
-    let mut messages = Vec::new();
-    let mut keep = |message: &Message<'_>| messages.push(message.clone().into_owned());
+    let (mut messages, mut text) = (Vec::new(), 0);
+    let mut keep = |message: &Message<'_>| {
+        text += length(message);
+        messages.push(message.clone().into_owned());
+    };
     let mut parser = mta.parser(&clock(NOW));
     let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     let rest = lines.pop().unwrap_or_default();
@@ -63,7 +68,7 @@ pub fn read(kind: Kind, bytes: &[u8]) -> Read {
     };
     let account = Account { uid: 33, name: "www-data".into(), bound: false };
     let trouble = parser.end(&mta.list_commands()[0], &exit, &account, &mut keep).err();
-    Read { messages, trouble }
+    Read { messages, trouble, text }
 }
 
 fn clock(now: i64) -> Clock {
@@ -72,9 +77,8 @@ fn clock(now: i64) -> Clock {
 
 /// Any listing: what comes of it adds up, and comes out once in every form.
 pub fn listing(kind: Kind, bytes: &[u8]) {
-    let Read { messages, trouble } = read(kind, bytes);
+    let Read { messages, trouble, text } = read(kind, bytes);
     assert!(messages.len() <= bytes.split(|byte| *byte == b'\n').count(), "more messages than lines");
-    let text: usize = messages.iter().map(length).sum();
     // A byte that is no text becomes three; a state may have a name of its own; sendmail tells one reason of 100 bytes
     // for all recipients of a message.
     let recipients: usize = messages.iter().map(|message| message.recipients.len()).sum();
@@ -105,9 +109,14 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     }
 }
 
+/// Bytes of a message's text; a reason that recipients share counts once.
 fn length(message: &Message<'_>) -> usize {
-    let recipients = message.recipients.iter();
-    let recipients = recipients.map(|r| r.address.len() + r.reason.as_ref().map_or(0, |reason| reason.len()));
+    let mut last = None;
+    let recipients = message.recipients.iter().map(|recipient| {
+        let reason = recipient.reason.as_deref();
+        let shared = std::mem::replace(&mut last, reason.map(str::as_ptr)) == reason.map(str::as_ptr);
+        recipient.address.len() + reason.filter(|_| !shared).map_or(0, str::len)
+    });
     message.id.len()
         + message.mta_state.len()
         + message.sender.as_ref().map_or(0, |sender| sender.len())
