@@ -194,7 +194,7 @@ pub fn write_listing<W: Write>(
     Ok(match asked.format {
         Format::Json => {
             let mut json = Json::begin(out)?;
-            (write_in(context, asked, &mut json)?, json.into_inner())
+            (write_in(context, asked, &mut json)?, json.into_inner()?)
         }
         Format::Csv => {
             let mut csv = Csv::begin(out)?;

@@ -1161,6 +1161,33 @@ fn the_memory_does_not_grow_with_the_page() {
     }
 }
 
+/// Postfix's table has a reason once; told for each of its recipients, as here, it would take 50 MiB.
+#[test]
+fn one_reason_for_very_many_recipients_takes_no_memory() {
+    let script = "echo '-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------'
+        echo '95C7C98C654   300356 Mon Nov 23 11:18:08  big@example.org'
+        awk 'BEGIN { printf \"(\"; for (n = 0; n < 1000; n++) printf \"full \"; print \")\"
+            for (n = 0; n < 10000; n++) printf \"%41s%d@example.com\\n\", \"\", n
+            printf \"\\n-- 293 Kbytes in 1 Request.\\n\" }'";
+    let machine = Machine::with_lister("postfix", script);
+    let answer = |format: &str| {
+        let query = format!("format={format}");
+        let command = machine.cgi(&[("QUERY_STRING", query.as_bytes())]);
+        Answer::of(behind(&["prlimit", "--data=16777216"], &command).output().unwrap())
+    };
+    for format in ["html", "text", "csv", "openmetrics", "json"] {
+        let answer = answer(format);
+        assert_eq!(answer.status, 200, "{format}: {}", &answer.body[..answer.body.len().min(500)]);
+        if format == "json" {
+            let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(json["messages"][0]["recipients"][9_999]["address"], "9999@example.com");
+        }
+    }
+    let answer = answer("json&page=1");
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("they take more than 16 MiB; ask for fewer a page"), "{}", answer.body);
+}
+
 /// The same command, started by another program with the words in front.
 fn behind(words: &[&str], command: &Command) -> Command {
     let mut behind = Command::new(words[0]);

@@ -35,13 +35,16 @@ pub struct Row {
 }
 
 impl Row {
-    /// The whole message.
+    /// The whole message; one that is longer than all rows may be, without any recipient. (In Postfix's table all
+    /// recipients share one reason, which each would take here.)
     fn whole(message: &Message<'_>) -> Row {
+        if bytes(message) > WHOLE_BYTES {
+            return Row::abridged(message, 0);
+        }
         Row { message: message.clone().into_owned(), left_out: 0 }
     }
 
-    /// As many recipients, and as much of each text, as fit into so many bytes; one recipient at the least. What is
-    /// cut ends in `…`.
+    /// As many recipients, and as much of each text, as fit into so many bytes. What is cut ends in `…`.
     fn abridged(message: &Message<'_>, bytes: usize) -> Row {
         let longest = bytes / 4;
         let mut left = bytes;
@@ -77,10 +80,15 @@ impl Row {
 
     /// What it takes in memory, in bytes, more or less.
     fn size(&self) -> usize {
-        let Message { id, mta_state, sender, recipients, .. } = &self.message;
-        let texts = id.len() + mta_state.len() + sender.as_ref().map_or(0, |sender| sender.len());
-        size_of::<Row>() + texts + recipients.iter().map(|recipient| size(recipient, usize::MAX)).sum::<usize>()
+        size_of::<Row>() + bytes(&self.message)
     }
+}
+
+/// What a message's texts and recipients take in memory, in bytes, where it is independent of the text it was read from.
+fn bytes(message: &Message<'_>) -> usize {
+    let Message { id, mta_state, sender, recipients, .. } = message;
+    let texts = id.len() + mta_state.len() + sender.as_ref().map_or(0, |sender| sender.len());
+    texts + recipients.iter().map(|recipient| size(recipient, usize::MAX)).sum::<usize>()
 }
 
 /// What a recipient takes in memory, in bytes, with texts of that length at the most.
@@ -270,10 +278,10 @@ impl Selection {
     /// # Errors
     /// Why a page that did not fit into memory could not be put together: a full disk, say.
     pub fn into_rows(self) -> Result<Vec<Row>, String> {
-        match self.kept {
+        let rows = match self.kept {
             Kept::InMemory(rows, _) => {
                 let sorted = rows.into_sorted_vec().into_iter().skip(self.window.first());
-                Ok(sorted.map(|candidate| candidate.row).collect())
+                Some(sorted.map(|candidate| candidate.row).collect())
             }
             Kept::OnDisk(spool) => {
                 // Numbers are turned round when they are read, texts are not.
@@ -286,14 +294,14 @@ impl Selection {
                     left = left.saturating_sub(size);
                     left > 0
                 };
-                let rows =
-                    spool.and_then(|spool| spool.page(self.window, descending, has_room).map_err(|e| e.to_string()))?;
-                rows.ok_or_else(|| {
-                    let most = WHOLE_BYTES >> 20;
-                    format!("they take more than {most} MiB; ask for fewer a page, or for all of the queue")
-                })
+                spool.and_then(|spool| spool.page(self.window, descending, has_room).map_err(|e| e.to_string()))?
             }
-        }
+        };
+        let may_lack = self.longest.is_some();
+        rows.filter(|rows: &Vec<Row>| may_lack || rows.iter().all(|row| row.left_out == 0)).ok_or_else(|| {
+            let most = WHOLE_BYTES >> 20;
+            format!("they take more than {most} MiB; ask for fewer a page, or for all of the queue")
+        })
     }
 
     fn value(&self, message: &Message<'_>) -> Value {
@@ -500,6 +508,26 @@ mod tests {
         // Whole, it goes to disk.
         let whole = rows(new()).unwrap();
         assert!(whole.iter().map(|row| &row.message).eq(&all));
+    }
+
+    #[test]
+    fn a_message_longer_than_all_rows_may_be_is_never_held() {
+        let reason = "no".repeat(1000);
+        let recipients =
+            vec![
+                Recipient { address: "a@example.com".into(), reason: Some(reason.as_str().into()), delivered: false };
+                20_000
+            ];
+        let longer = Message { recipients, ..message("longer", None, None) };
+        let page = |page| {
+            let window = Window { page, per_page: 1 };
+            let mut selection = Selection::new(Filter::default(), None, window, 0, None);
+            [&longer, &message("short", None, None)].into_iter().for_each(|message| selection.offer(message));
+            assert!(matches!(&selection.kept, Kept::InMemory(_, held) if *held < 2000));
+            selection.into_rows()
+        };
+        assert!(page(1).unwrap_err().starts_with("they take more than 16 MiB"));
+        assert_eq!(page(2).unwrap()[0].message.id, "short");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! JSON, streamed: the messages come first, the totals when they are known.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,10 +18,9 @@ const TOP: usize = 100;
 
 /// Writes JSON.
 pub struct Json<W: Write> {
-    out: W,
+    /// Behind a buffer of its own: the many small pieces that a message is made of take much longer one by one.
+    out: BufWriter<W>,
     first: bool,
-    /// One message: it is written in one piece, as the many small ones that it is made of take much longer.
-    line: Vec<u8>,
 }
 
 impl<W: Write> Json<W> {
@@ -29,24 +28,26 @@ impl<W: Write> Json<W> {
     ///
     /// # Errors
     /// Those of writing.
-    pub fn begin(mut out: W) -> io::Result<Self> {
+    pub fn begin(out: W) -> io::Result<Self> {
+        let mut out = BufWriter::new(out);
         write!(out, "{{\"version\":{VERSION},\"program\":\"{PROGRAM}\",\"messages\":[")?;
-        Ok(Json { out, first: true, line: Vec::new() })
+        Ok(Json { out, first: true })
     }
 
     /// The writer, to end the answer with.
-    pub fn into_inner(self) -> W {
-        self.out
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn into_inner(self) -> io::Result<W> {
+        self.out.into_inner().map_err(|error| error.into_error())
     }
 }
 
 impl<W: Write> Streamed for Json<W> {
     fn message(&mut self, message: &Message<'_>) -> io::Result<()> {
-        self.line.clear();
-        self.line.extend_from_slice(if self.first { b"\n" } else { b",\n" });
+        self.out.write_all(if self.first { b"\n" } else { b",\n" })?;
         self.first = false;
-        serde_json::to_writer(&mut self.line, message)?;
-        self.out.write_all(&self.line)
+        Ok(serde_json::to_writer(&mut self.out, message)?)
     }
 
     fn end(&mut self, report: &Report) -> io::Result<()> {
@@ -99,7 +100,8 @@ impl<W: Write> Streamed for Json<W> {
                 "error": report.flush.possible.as_ref().err().map(error),
             }),
         )?;
-        self.out.write_all(b"}\n")
+        self.out.write_all(b"}\n")?;
+        self.out.flush()
     }
 }
 

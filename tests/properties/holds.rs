@@ -262,7 +262,7 @@ fn written<F: Streamed>(mut form: F, report: &Report, messages: &[Message<'_>]) 
 }
 
 fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
-    let json = written(Json::begin(Vec::new()).unwrap(), report, messages).into_inner();
+    let json = written(Json::begin(Vec::new()).unwrap(), report, messages).into_inner().unwrap();
     let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(value["queue"]["messages"], messages.len());
     assert_eq!(value["queue"]["complete"], report.listing.trouble.is_none());
