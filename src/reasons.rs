@@ -2,7 +2,7 @@
 //! started after strangers' words were read. A process of its own starts them; it is told queue ids, and passes on
 //! what the mail server says without a look at it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::mem;
@@ -63,6 +63,11 @@ impl Reasons {
             return Ok(());
         };
         running.tell(rows.iter().map(|row| format!("{}\n", row.message.id)).collect::<String>().as_bytes());
+        let shown: HashSet<String> = rows
+            .iter()
+            .flat_map(|row| &row.message.recipients)
+            .map(|recipient| recipient.address.to_string())
+            .collect();
         let mut reasons = HashMap::new();
         // A refusal may be told on either stream.
         let mut first = None;
@@ -70,7 +75,7 @@ impl Reasons {
         let exit = running.lines(Instant::now() + PATIENCE + PATIENCE, None, |line| match line.split_first() {
             Some((&PASSED_ON, line)) => {
                 let line = String::from_utf8_lossy(&line[..line.len().min(LONGEST_LINE)]);
-                reasons.extend(source.mta.read_reason(&line));
+                reasons.extend(source.mta.read_reason(&line).filter(|(address, _)| shown.contains(address)));
                 first.get_or_insert_with(|| line.into_owned());
             }
             _ => {
