@@ -58,8 +58,8 @@ pub fn look(
     written?;
     let matched = selection.as_ref().map_or(0, Selection::matched);
     let complete = listing.trouble.is_none();
-    let mut rows = selection.map_or(Ok(Vec::new()), Selection::into_rows).unwrap_or_else(|error| {
-        listing.trouble.get_or_insert(Trouble::NoPage { error });
+    let mut rows = selection.map_or(Ok(Vec::new()), Selection::into_rows).unwrap_or_else(|why| {
+        listing.trouble.get_or_insert(Trouble::NoPage { why });
         Vec::new()
     });
     if let Some(trouble) = &listing.trouble {

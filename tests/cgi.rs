@@ -1185,7 +1185,7 @@ fn one_reason_for_very_many_recipients_takes_no_memory() {
     }
     let answer = answer("json&page=1");
     assert_eq!(answer.status, 503);
-    assert!(answer.body.contains("they take more than 16 MiB; ask for fewer a page"), "{}", answer.body);
+    assert!(answer.body.contains(r#"they take more than 16 MiB.","remedy":"Ask for fewer a page"#), "{}", answer.body);
 }
 
 /// The same command, started by another program with the words in front.

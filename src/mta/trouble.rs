@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mta::Kind;
 use crate::number::count;
+use crate::queue::NoRows;
 use crate::system::Account;
 
 /// How a listing ended; the word in JSON.
@@ -144,11 +145,11 @@ pub enum Trouble {
         /// Messages there.
         total: u64,
     },
-    /// The page that was asked for lies deep in the queue, and could not be put together.
-    #[error("The rows of this page could not be put together: {error}.")]
+    /// The rows of the page that was asked for could not be put together.
+    #[error("The rows of this page could not be put together: {why}.")]
     NoPage {
-        /// Why not: a full disk, say.
-        error: String,
+        /// Why not.
+        why: NoRows,
     },
     /// Some lines made no sense.
     #[error(
@@ -333,7 +334,8 @@ impl Trouble {
             Trouble::Partial { .. } => {
                 "In /etc/mail/sendmail.cf, raise MaxQueueRunSize (confMAX_QUEUE_RUN_SIZE).".into()
             }
-            Trouble::NoPage { .. } => "Make room in the state directory (bartleby doctor names it); until then turn the order round or set a filter, so \
+            Trouble::NoPage { why: NoRows::TooLong } => "Ask for fewer a page (per_page), or for the whole queue, without page and per_page.".into(),
+            Trouble::NoPage { why: NoRows::NotKept(_) } => "Make room in the state directory (bartleby doctor names it); until then turn the order round or set a filter, so \
                  that the page is nearer to the beginning."
                 .into(),
             Trouble::NotUnderstood { .. } => "Bartleby does not know this form of the listing: please report it with \

@@ -15,7 +15,7 @@ pub use cause::Cause;
 pub use filter::{Ages, Filter};
 pub use mask::Mask;
 pub use pattern::{common_part, pattern};
-pub use selection::{Order, Row, Selection, SortKey, Window};
+pub use selection::{NoRows, Order, Row, Selection, SortKey, Window};
 pub use summary::{AGE_LIMITS, Destination, Reason, Summary};
 
 use std::borrow::Cow;

@@ -7,6 +7,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value as Sql;
+use serde::{Deserialize, Serialize};
 
 use super::spool::Spool;
 use super::{Filter, Message, Recipient, beginning};
@@ -23,6 +24,17 @@ const PAGE_BYTES: usize = 2 << 20;
 
 /// The most that whole rows may take together, in bytes.
 const WHOLE_BYTES: usize = 16 << 20;
+
+/// Why there are no rows of a page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum NoRows {
+    /// Whole, they are too long to be held.
+    #[error("they take more than {} MiB", WHOLE_BYTES >> 20)]
+    TooLong,
+    /// The page lies deep in the queue, and what stands before it could not be kept on disk, which was full, say.
+    #[error("{0}")]
+    NotKept(String),
+}
 
 /// A message on a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,8 +288,8 @@ impl Selection {
     /// The rows of the page, in order.
     ///
     /// # Errors
-    /// Why a page that did not fit into memory could not be put together: a full disk, say.
-    pub fn into_rows(self) -> Result<Vec<Row>, String> {
+    /// [`NoRows`].
+    pub fn into_rows(self) -> Result<Vec<Row>, NoRows> {
         let rows = match self.kept {
             Kept::InMemory(rows, _) => {
                 let sorted = rows.into_sorted_vec().into_iter().skip(self.window.first());
@@ -294,14 +306,13 @@ impl Selection {
                     left = left.saturating_sub(size);
                     left > 0
                 };
-                spool.and_then(|spool| spool.page(self.window, descending, has_room).map_err(|e| e.to_string()))?
+                let page =
+                    spool.and_then(|spool| spool.page(self.window, descending, has_room).map_err(|e| e.to_string()));
+                page.map_err(NoRows::NotKept)?
             }
         };
         let may_lack = self.longest.is_some();
-        rows.filter(|rows: &Vec<Row>| may_lack || rows.iter().all(|row| row.left_out == 0)).ok_or_else(|| {
-            let most = WHOLE_BYTES >> 20;
-            format!("they take more than {most} MiB; ask for fewer a page, or for all of the queue")
-        })
+        rows.filter(|rows: &Vec<Row>| may_lack || rows.iter().all(|row| row.left_out == 0)).ok_or(NoRows::TooLong)
     }
 
     fn value(&self, message: &Message<'_>) -> Value {
@@ -526,7 +537,7 @@ mod tests {
             assert!(matches!(&selection.kept, Kept::InMemory(_, held) if *held < 2000));
             selection.into_rows()
         };
-        assert!(page(1).unwrap_err().starts_with("they take more than 16 MiB"));
+        assert_eq!(page(1), Err(NoRows::TooLong));
         assert_eq!(page(2).unwrap()[0].message.id, "short");
     }
 
