@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::mta::Kind;
 use crate::queue::Mask;
+use crate::view::words::printable;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
 pub const DEFAULT_PATH: &str = "/etc/bartleby.toml";
@@ -254,9 +255,9 @@ impl fmt::Display for ConfigError {
             write!(to, ", line {line}")?;
         }
         if let Some(key) = &self.key {
-            write!(to, ", {key}")?;
+            write!(to, ", {}", printable(key))?;
         }
-        write!(to, ": {}", self.message)
+        write!(to, ": {}", printable(&self.message))
     }
 }
 
