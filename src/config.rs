@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::mta::Kind;
 use crate::queue::Mask;
-use crate::view::words::printable;
+use crate::text::printable;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
 pub const DEFAULT_PATH: &str = "/etc/bartleby.toml";

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::mta::command::Argv;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
-use crate::store::Store;
+use crate::state::Store;
+use crate::system::process::Argv;
 use crate::system::{self, Account};
 
 /// The configuration and the machine, gathered once.

@@ -4,9 +4,9 @@ use std::env;
 use std::io;
 use std::process::ExitCode;
 
+use bartleby::cgi::gateway::Request;
 use bartleby::config::Config;
-use bartleby::gateway::Request;
-use bartleby::{cli, page, system};
+use bartleby::{cgi::routes, cli, system};
 
 fn main() -> ExitCode {
     system::close_inherited_descriptors();
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let config = Config::load();
     empty_environment();
     system::leave_working_directory();
-    page::answer(request, config);
+    routes::answer(request, config);
     ExitCode::SUCCESS
 }
 

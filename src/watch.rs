@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::flush::{self, Refusal};
-use crate::itself;
-use crate::look;
 use crate::queue::State;
+use crate::report;
 use crate::request::{Asked, Format, Target};
-use crate::store::{Flush, Store};
-use crate::view::words::count;
+use crate::sandbox::worker;
+use crate::state::{Flush, Store};
+use crate::text::count;
 
 /// How long after a look the next one is due.
 pub const INTERVAL: Duration = Duration::from_secs(60);
@@ -70,8 +70,8 @@ pub fn once(context: &Context) -> Result<String, String> {
     let store = context.store.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
     store.room()?;
     // What reads the listing can start no queue run.
-    let look = itself::again(&context.config, WORKER, &[]);
-    let seen = look.and_then(|look| itself::ask(&look, context.config.mta.deadline + PATIENCE));
+    let look = worker::again(&context.config, WORKER, &[]);
+    let seen = look.and_then(|look| worker::ask(&look, context.config.mta.deadline + PATIENCE));
     let Seen { told, up, waiting } = seen.unwrap_or_else(|trouble| Err(trouble.to_string()))?;
     let up: Vec<_> = up.iter().map(String::as_str).collect();
     let done = match (store.is_back(&up)?, waiting) {
@@ -95,12 +95,12 @@ pub fn once(context: &Context) -> Result<String, String> {
 
 /// The process that looks, and takes a sample of the queue. Its word is the configuration's file.
 pub fn work(words: &[OsString]) {
-    let Ok((config, _)) = itself::told(words) else { return };
-    itself::answer(&look_once(&Context::gather(config)));
+    let Ok((config, _)) = worker::told(words) else { return };
+    worker::answer(&look_once(&Context::gather(config)));
 }
 
 fn look_once(context: &Context) -> Result<Seen, String> {
-    let looked = look::look(context, &Asked::of(Format::Text), &mut |_| Ok(()));
+    let looked = report::look(context, &Asked::of(Format::Text), &mut |_| Ok(()));
     let (report, _) = looked.map_err(|error| error.to_string())?;
     if let Some(trouble) = &report.listing.trouble {
         return Err(format!("{trouble} {}", trouble.remedy()));

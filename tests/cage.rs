@@ -13,10 +13,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use bartleby::cage::Cage;
 use bartleby::config::Config;
 use bartleby::context::Context;
 use bartleby::listing;
+use bartleby::sandbox::Cage;
 use machine::{Answer, Machine};
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};

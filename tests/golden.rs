@@ -9,11 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bartleby::mta::command::{Ending, Exit};
 use bartleby::mta::trouble::{Status, Trouble};
 use bartleby::mta::{self, Clock, Kind, Mta, Part, Search};
 use bartleby::queue::{Message, Summary};
 use bartleby::system::Account;
+use bartleby::system::process::{Ending, Exit};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 

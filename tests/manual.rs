@@ -121,7 +121,7 @@ fn every_key_of_the_configuration_is_in_its_page() {
 #[test]
 fn every_variable_that_is_read_is_in_the_page() {
     let page = read("man/bartleby.8");
-    let gateway = read("src/gateway.rs");
+    let gateway = read("src/cgi/gateway.rs");
     let code = gateway.split("#[cfg(test)]").next().unwrap();
     let names: BTreeSet<_> = code
         .split('"')

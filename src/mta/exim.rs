@@ -8,11 +8,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::command::{self, Argv, Exit};
 use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
+use crate::system::process::{self, Argv, Exit};
 
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
@@ -91,7 +91,7 @@ impl Mta for Exim {
     fn relay_domains(&self) -> Option<RelayDomains> {
         let list = Argv::new(&self.program, &["-bP", "+relay_to_domains"]);
         Some(Box::new(move |deadline| {
-            let Ok(running) = command::start(&list) else { return Vec::new() };
+            let Ok(running) = process::start(&list) else { return Vec::new() };
             let output = running.collect(deadline).1;
             let output = String::from_utf8_lossy(&output);
             let value = output.split_once('=').map(|(_, value)| value).unwrap_or_default();

@@ -3,7 +3,6 @@
 //! One file a mail server, behind the trait [`Mta`]: which command lists, how its output reads,
 //! what its exit means, and which command runs the queue. Parsers are pure functions over lines.
 
-pub mod command;
 mod date;
 mod exim;
 mod opensmtpd;
@@ -22,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::mta::trouble::Trouble;
 use crate::queue::Message;
 use crate::system::Account;
-use command::{Argv, Exit};
+use crate::system::process::{self, Argv, Exit};
 pub use date::past_instant;
 pub use exim::Exim;
 pub use opensmtpd::OpenSmtpd;
@@ -240,7 +239,7 @@ pub struct Facts {
 
 /// An inquiry under way: commands whose output tells version and settings.
 pub struct Inquiry {
-    running: Vec<command::Running>,
+    running: Vec<process::Running>,
     read: Box<dyn Fn(&str) -> Facts>,
 }
 
@@ -248,7 +247,7 @@ impl Inquiry {
     /// Starts the commands, all at once. What they print, on either stream, is for `read`; one that
     /// can't be started prints nothing.
     fn start(commands: &[Argv], read: impl Fn(&str) -> Facts + 'static) -> Inquiry {
-        let running = commands.iter().filter_map(|argv| command::start(argv).ok()).collect();
+        let running = commands.iter().filter_map(|argv| process::start(argv).ok()).collect();
         Inquiry { running, read: Box::new(read) }
     }
 

@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 
-use super::command::{Argv, Exit};
 use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
+use crate::system::process::{Argv, Exit};
 
 /// What smtpctl says when its set-group-id bit did not take effect (fixture `as-www-data-nnp-show-queue`).
 const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];

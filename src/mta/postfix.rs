@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::command::{self, Argv, Exit};
 use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
+use crate::system::process::{self, Argv, Exit};
 
 /// `EX_NOPERM` of sysexits(3): postqueue(1) may end so when the user is not authorized.
 const EX_NOPERM: i32 = 77;
@@ -110,7 +110,7 @@ impl Mta for Postfix {
         Some(Box::new(move |deadline| {
             let ask = |program: &PathBuf, arguments: &[&str]| {
                 let output =
-                    command::start(&Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
+                    process::start(&Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
                 output.map(|(_, output)| String::from_utf8_lossy(&output).into_owned()).unwrap_or_default()
             };
             let value = ask(&postconf, &["-hx", "relay_domains"]);
@@ -418,7 +418,7 @@ mod tests {
     fn a_postfix_before_3_1_is_asked_in_its_own_way() {
         let postfix = Postfix::at(&Search::below(std::path::Path::new("/nonexistent")));
         let exit = |said: &str, code| Exit {
-            ending: super::super::command::Ending::Exited,
+            ending: crate::system::process::Ending::Exited,
             code: Some(code),
             signal: None,
             said: said.into(),

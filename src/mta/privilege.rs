@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::command::{self, Argv};
 use crate::system::Account;
+use crate::system::process::{self, Argv};
 
 /// The file for the rule, see `examples/sudoers.*`. sudo is asked only where it is seen: who asks sudo
 /// without any rule is reported to the administrator, by mail, which would then wait in the queue.
@@ -37,7 +37,7 @@ fn is_seen(file: &str) -> bool {
 
 /// Whether a question is answered with status 0 and these words.
 fn says(question: &Argv, words: &str) -> bool {
-    command::start(question).is_ok_and(|running| {
+    process::start(question).is_ok_and(|running| {
         let (exit, output) = running.collect(Instant::now() + PATIENCE);
         exit.success() && String::from_utf8_lossy(&output).starts_with(words)
     })

@@ -7,11 +7,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::command::{Argv, Exit};
 use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State, beginning};
 use crate::system::Account;
+use crate::system::process::{Argv, Exit};
 
 /// Where sendmail itself is installed: Debian (new and old), Red Hat, FreeBSD and others.
 const PROGRAMS: [&str; 4] = [
@@ -502,7 +502,7 @@ mod tests {
     fn the_totals_must_be_those_of_the_messages_that_were_listed() {
         let clock = Clock { now: 1_795_433_446, zone: jiff::tz::TimeZone::UTC };
         let exit = Exit {
-            ending: super::super::command::Ending::Exited,
+            ending: crate::system::process::Ending::Exited,
             code: Some(0),
             signal: None,
             said: String::new(),

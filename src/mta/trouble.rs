@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::mta::Kind;
-use crate::number::count;
 use crate::queue::NoRows;
 use crate::system::Account;
+use crate::text::count;
 
 /// How a listing ended; the word in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

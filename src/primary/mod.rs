@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use nix::ifaddrs::getifaddrs;
 use serde::{Deserialize, Serialize};
 
-use crate::cage::Cage;
 use crate::config::PrimaryConfig;
 use crate::context::{Context, Source};
-use crate::itself;
 use crate::mta::RelayDomains;
-use crate::mta::command::{self, Running};
-use crate::store::Store;
+use crate::sandbox::Cage;
+use crate::sandbox::worker;
+use crate::state::Store;
 use crate::system;
+use crate::system::process::{self, Running};
 use dns::{NoAnswer, Resolver};
 pub use mx::Fault;
 use mx::Ourselves;
@@ -89,7 +89,7 @@ impl Outlook {
         let config = &context.config.primary;
         let tells = || context.source.as_ref().is_ok_and(|source| source.mta.relay_domains().is_some());
         let asked = !config.hosts.is_empty() || !config.domains.is_empty() || tells();
-        let start = || command::start(&itself::again(&context.config, WORKER, &[]).ok()?).ok();
+        let start = || process::start(&worker::again(&context.config, WORKER, &[]).ok()?).ok();
         let patience = DNS_PATIENCE + DNS_PATIENCE + PROBE_PATIENCE;
         Look { running: asked.then(start).flatten(), deadline: Instant::now() + patience }
     }
@@ -98,7 +98,7 @@ impl Outlook {
 impl Look {
     /// What was found, each with the time since when it is so.
     pub fn outlook(self, store: Result<&Store, &String>, now: i64) -> Outlook {
-        let answer = |running| itself::answer_of(running, self.deadline).0;
+        let answer = |running| worker::answer_of(running, self.deadline).0;
         let mut outlook: Outlook = self.running.and_then(answer).unwrap_or_default();
         let found: Vec<_> = outlook.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
         let since = store.ok().and_then(|store| store.note_primaries(&found, now).ok()).unwrap_or_default();
@@ -111,12 +111,12 @@ impl Look {
 
 /// The process that looks. Its word is the configuration's file.
 pub fn work(words: &[OsString]) {
-    let Ok((config, _)) = itself::told(words) else { return };
+    let Ok((config, _)) = worker::told(words) else { return };
     let relayed = Source::find(&config).ok().and_then(|source| source.mta.relay_domains());
     let questions = Questions::gather(config.primary, relayed, system::host_name());
     // Whether a cage holds is told of the listing's.
     Cage::enter_with_network();
-    itself::answer(&questions.ask());
+    worker::answer(&questions.ask());
 }
 
 /// What is asked, and of whom.

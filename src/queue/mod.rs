@@ -6,9 +6,9 @@
 mod cause;
 mod filter;
 mod mask;
+mod overflow;
 mod pattern;
 mod selection;
-mod spool;
 mod summary;
 
 pub use cause::Cause;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::Value as Sql;
 use serde::{Deserialize, Serialize};
 
-use super::spool::Spool;
+use super::overflow::Spool;
 use super::{Filter, Message, Recipient, beginning};
 
 /// The most rows that are held in memory, in some two MiB; where more stand before the end of the page that

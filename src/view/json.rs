@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{PROGRAM, Report, Streamed, sentences};
 use crate::mta::trouble::{Status, Trouble};
 use crate::queue::{Message, State, rfc3339};
-use crate::store::Flush;
+use crate::state::Flush;
 
 /// The version of this form; a change that old readers can't follow raises it.
 const VERSION: u32 = 1;

@@ -1,24 +1,25 @@
 //! Answers in their several forms, all made from the same [`Report`].
 
+pub mod check;
 pub mod csv;
+pub mod doctor;
 pub mod html;
 pub mod json;
 pub mod openmetrics;
 pub mod sentences;
 pub mod text;
-pub mod words;
 
 use jiff::tz::TimeZone;
 
-use crate::cage::Cage;
 use crate::context::Context;
-use crate::disk::{self, Filesystem, Mounts};
 use crate::flush::{Readiness, Rules};
 use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
 use crate::primary::Outlook;
 use crate::queue::{Message, State, Window};
-use crate::store::{Flush, Outcome, Sample};
+use crate::report::disk::{self, Filesystem, Mounts};
+use crate::sandbox::Cage;
+use crate::state::{Flush, Outcome, Sample};
 
 /// The program's name and version.
 pub const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
@@ -95,7 +96,7 @@ impl Report {
 
     /// An instant as people here read it, such as `2026-11-23 12:18:08+01:00`.
     pub fn local_time(&self, seconds: i64) -> String {
-        words::local_time(seconds, &self.zone)
+        crate::text::local_time(seconds, &self.zone)
     }
 
     /// How old something is, in seconds; never negative.

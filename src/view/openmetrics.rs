@@ -70,8 +70,8 @@ impl<W: Write> OpenMetrics<W> {
 
     fn machine(&mut self, report: &Report) -> io::Result<()> {
         let filesystems = &report.filesystems;
-        let of_each = |value: fn(&crate::disk::Usage) -> Option<u64>| {
-            let labels = |filesystem: &crate::disk::Filesystem| {
+        let of_each = |value: fn(&crate::report::disk::Usage) -> Option<u64>| {
+            let labels = |filesystem: &crate::report::disk::Filesystem| {
                 vec![("mount", filesystem.mount.clone()), ("queue", filesystem.queue.to_string())]
             };
             filesystems.iter().filter_map(move |of| Some((labels(of), value(&of.usage)?))).collect::<Vec<_>>()

@@ -1,11 +1,11 @@
 //! What is going on, in words: the same for the page and for the terminal.
 
 use super::Report;
-use super::words::{count, duration, short, thousands};
 use crate::primary::Condition;
 use crate::queue::{Destination, State};
 use crate::request::Target;
-use crate::store::{Flush, Outcome};
+use crate::state::{Flush, Outcome};
+use crate::text::{count, duration, short, thousands};
 
 /// Destinations that get a sentence of their own.
 const NAMED: usize = 5;
@@ -94,7 +94,7 @@ pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if report.listing.trouble.is_some() && !outcome.settled {
         return "what came of it is not known".into();
     }
-    let sentence = crate::outcome::sentence(flush, outcome);
+    let sentence = crate::flush::outcome::sentence(flush, outcome);
     if outcome.settled { format!("{sentence}; done") } else { format!("so far {sentence}") }
 }
 

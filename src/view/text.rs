@@ -4,10 +4,10 @@
 use std::io::{self, Write};
 
 use super::sentences::{self, Sentences};
-use super::words::{self, printable};
 use super::{PROGRAM, Report, Streamed};
-use crate::disk::{Filesystem, Level};
 use crate::queue::{Message, State};
+use crate::report::disk::{Filesystem, Level};
+use crate::text::{self as words, printable};
 
 /// Writes text.
 pub struct Text<W: Write> {

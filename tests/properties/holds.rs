@@ -8,24 +8,24 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bartleby::access;
+use bartleby::cgi::access;
+use bartleby::cgi::gateway::Request;
 use bartleby::config::Config;
 use bartleby::flush::Readiness;
-use bartleby::gateway::Request;
 use bartleby::listing::Listing;
-use bartleby::mta::command::{Ending, Exit};
 use bartleby::mta::trouble::Trouble;
 use bartleby::mta::{self, Clock, Facts, Kind, Search};
 use bartleby::primary::Outlook;
 use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Window};
 use bartleby::request::{Asked, Format};
 use bartleby::system::Account;
+use bartleby::system::process::{Ending, Exit};
+use bartleby::text::printable;
 use bartleby::view::csv::Csv;
 use bartleby::view::json::Json;
 use bartleby::view::openmetrics::OpenMetrics;
 use bartleby::view::sentences::Sentences;
 use bartleby::view::text::Text;
-use bartleby::view::words::printable;
 use bartleby::view::{Report, Streamed, html};
 use jiff::tz::TimeZone;
 use scraper::{Html, Selector};
@@ -341,7 +341,7 @@ const MESSAGE: &[u8] = br#"{"queue_name": "deferred", "queue_id": "951BB98C3CD",
 fn request(
     variable: impl Fn(&str) -> Option<Vec<u8>>,
     body: &[u8],
-) -> Result<Request, bartleby::gateway::Unacceptable> {
+) -> Result<Request, bartleby::cgi::gateway::Unacceptable> {
     Request::read(|name| variable(name).map(OsString::from_vec), body)
 }
 

@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::super::Report;
-use super::super::words::{bytes, duration, printable, thousands};
-use crate::disk::{Filesystem, Level};
-use crate::history;
+use crate::report::disk::{Filesystem, Level};
+use crate::report::history;
+use crate::text::{bytes, duration, printable, thousands};
 
 /// Every filesystem with its bars.
 pub fn disk(report: &Report) -> Markup {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::super::Report;
 use super::super::sentences;
-use super::super::words::{count, printable};
+use crate::text::{count, printable};
 
 /// Which mail server and version, which command, when, how long, and whether anything is missing.
 pub fn foot(report: &Report) -> Markup {

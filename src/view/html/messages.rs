@@ -3,10 +3,10 @@
 use maud::{Markup, html};
 
 use super::super::Report;
-use super::super::words::{bytes, count, printable, short_duration, thousands};
 use super::{links, status};
 use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window};
 use crate::request::{Asked, Target};
+use crate::text::{bytes, count, printable, short_duration, thousands};
 
 /// Recipients of one message that are shown without asking.
 const RECIPIENTS_SHOWN: usize = 5;

@@ -11,13 +11,13 @@ mod status;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::words::{printable, thousands};
 use super::{PROGRAM, Report};
-use crate::disk::Level;
 use crate::mta::trouble::Status;
 use crate::queue::Row;
+use crate::report::disk::Level;
 use crate::request::Asked;
-use crate::store::Flush;
+use crate::state::Flush;
+use crate::text::{printable, thousands};
 
 const STYLE: &str = include_str!("style.css");
 

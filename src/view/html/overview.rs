@@ -5,11 +5,11 @@ use maud::{Markup, html};
 
 use super::super::Report;
 use super::super::sentences::{Detail, Sentences};
-use super::super::words::{bytes, count, printable, short, thousands};
 use super::links;
 use crate::queue::{AGE_LIMITS, Ages, Destination, common_part};
 use crate::request::Asked;
-use crate::store::Sample;
+use crate::state::Sample;
+use crate::text::{bytes, count, printable, short, thousands};
 
 /// Reasons that are told.
 const REASONS: usize = 5;

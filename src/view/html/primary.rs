@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::super::Report;
-use super::super::words::{duration, printable};
 use super::status;
 use crate::primary::{Condition, Primary};
+use crate::text::{duration, printable};
 
 /// How each primary is, and what is wrong in the domain name system.
 pub fn primary(report: &Report) -> Markup {

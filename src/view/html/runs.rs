@@ -3,10 +3,10 @@
 use maud::{Markup, html};
 
 use super::super::Report;
-use super::super::words::printable;
 use super::flush_line;
-use crate::outcome;
-use crate::store::Flush;
+use crate::flush::outcome;
+use crate::state::Flush;
+use crate::text::printable;
 
 /// The last runs, each with what came of it.
 pub fn runs(report: &Report) -> Markup {

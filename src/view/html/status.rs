@@ -4,11 +4,11 @@ use maud::{Markup, html};
 
 use super::super::Report;
 use super::super::sentences::{self, Sentences};
-use super::super::words::{bytes, duration, printable, short_duration, thousands};
 use super::{Tone, flush_line, links};
 use crate::mta::trouble::Trouble;
 use crate::queue::{Filter, State};
 use crate::request::Asked;
+use crate::text::{bytes, duration, printable, short_duration, thousands};
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
 pub fn label(report: &Report) -> Markup {

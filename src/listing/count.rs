@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cage::Cage;
 use crate::context::Context;
-use crate::itself;
+use crate::flush::outcome::Remainder;
 use crate::listing;
 use crate::mta::trouble::Trouble;
-use crate::outcome::Remainder;
 use crate::request::Target;
-use crate::store::{Flush, Waited};
+use crate::sandbox::Cage;
+use crate::sandbox::worker;
+use crate::state::{Flush, Waited};
 
 /// The word that makes this program count.
 pub const WORKER: &str = "run-survey";
@@ -56,7 +56,7 @@ impl Survey {
 
     fn ask(context: &Context, words: &[&str]) -> Survey {
         let patience = context.config.mta.deadline + PATIENCE;
-        let survey = itself::again(&context.config, WORKER, words).and_then(|argv| itself::ask(&argv, patience));
+        let survey = worker::again(&context.config, WORKER, words).and_then(|argv| worker::ask(&argv, patience));
         survey.unwrap_or_else(|trouble| Survey { trouble: Some(trouble), ..Survey::default() })
     }
 }
@@ -64,7 +64,7 @@ impl Survey {
 /// The process that counts. Its words are the configuration's file, the target, and, for a flush, its number and when
 /// it was started.
 pub fn work(words: &[OsString]) {
-    let Ok((config, words)) = itself::told(words) else { return };
+    let Ok((config, words)) = worker::told(words) else { return };
     let words: Vec<_> = words.iter().filter_map(|word| word.to_str()).collect();
     let context = Context::gather(config);
     let (target, waited) = match words.as_slice() {
@@ -81,7 +81,7 @@ pub fn work(words: &[OsString]) {
             ids.push(message.id.clone().into_owned());
         }
     });
-    itself::answer(&Survey {
+    worker::answer(&Survey {
         messages: remainder.messages,
         recipients: remainder.recipients,
         held: remainder.held,

@@ -3,9 +3,9 @@
 
 use std::str::FromStr;
 
-use crate::disk::Level;
+use crate::report::disk::Level;
+use crate::text::{bytes, count, printable, short_duration};
 use crate::view::Report;
-use crate::view::words::{bytes, count, printable, short_duration};
 
 /// How bad it is, the worst last but for what is not known, which is less bad than what is known to be so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,8 @@
 //!
 //! A kernel that can't hold it does not stop anything: [`Cage::gap`] tells, and so does every page.
 
+pub mod worker;
+
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::path::Path;

@@ -4,6 +4,8 @@
 //! this program once more, in a process group of its own. The worker holds the lock as its standard
 //! input; the kernel frees it when the worker ends, however it ends.
 
+pub mod outcome;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,15 +15,15 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::itself;
 use crate::listing;
-use crate::mta::command::{self, Argv, Exit};
+use crate::listing::count::Survey;
 use crate::mta::trouble::Trouble;
 use crate::mta::{Facts, Part, privilege};
 use crate::request::Target;
-use crate::store::{Flush, NoTurn, Outcome, Store, Turn, Waited};
-use crate::survey::Survey;
+use crate::sandbox::worker;
+use crate::state::{Flush, NoTurn, Outcome, Store, Turn, Waited};
 use crate::system;
+use crate::system::process::{self, Argv, Exit};
 
 /// How long a request waits for the flush command: enough to hear a refusal.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -272,12 +274,12 @@ fn run(
         error: error.to_owned(),
     };
     let numbers = [flush.number.to_string(), prepared.to_string()];
-    let mut worker = itself::again(&context.config, WORKER, &[&numbers[0], &numbers[1]])?;
+    let mut worker = worker::again(&context.config, WORKER, &[&numbers[0], &numbers[1]])?;
     for command in commands {
         worker = worker.and(&Argv::new(command.length().to_string(), &[])).and(command);
     }
     let held = turn.and_then(|turn| turn.0.try_clone().ok());
-    let report = command::hand_over(&worker, held, PATIENCE)?;
+    let report = process::hand_over(&worker, held, PATIENCE)?;
     let report = report.map(|report| serde_json::from_slice(&report)).transpose();
     report.map_err(|_| not_run("it could not be run in the background"))
 }
@@ -304,7 +306,7 @@ pub fn work(words: &[OsString]) {
     if number == 0 || (command <= prepared && !exit.success()) {
         return;
     }
-    let Ok((config, _)) = itself::told(words) else { return };
+    let Ok((config, _)) = worker::told(words) else { return };
     let context = Context::gather(config);
     let Ok(store) = &context.store else { return };
     if let Err(error) = store.add_exit(number, &exit.describe()) {
@@ -330,7 +332,7 @@ fn run_all(commands: impl Iterator<Item = Argv>, prepared: usize) -> Option<Ende
     let deadline = Instant::now() + RUN_LIMIT;
     let mut last = None;
     for (command, argv) in commands.enumerate() {
-        let end = command::start(&argv).map_err(|trouble| trouble.reason()).map(|running| {
+        let end = process::start(&argv).map_err(|trouble| trouble.reason()).map(|running| {
             let (exit, output) = running.collect(deadline);
             Exit { said: format!("{}\n{}", String::from_utf8_lossy(&output), exit.said), ..exit }
         });
@@ -452,7 +454,7 @@ fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
             privilege::prefix(command, &context.account).map(|prefix| prefix.and(command))
         }
     };
-    let running = allowed(&question).and_then(|question| command::start(&question).ok());
+    let running = allowed(&question).and_then(|question| process::start(&question).ok());
     let answer = running.map(|running| running.collect(Instant::now() + QUESTION_PATIENCE).1).unwrap_or_default();
     source.mta.flush_preparation(&String::from_utf8_lossy(&answer)).iter().filter_map(allowed).collect()
 }

@@ -1,8 +1,8 @@
 //! How the queue and its disk have changed: what the samples on record tell.
 
-use crate::disk::Filesystem;
 use crate::queue::Summary;
-use crate::store::Sample;
+use crate::report::disk::Filesystem;
+use crate::state::Sample;
 
 /// A rate is told from samples that are at least this far apart, in seconds.
 const LEAST_SPAN: i64 = 30 * 60;

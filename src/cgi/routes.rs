@@ -2,16 +2,16 @@
 
 use std::io::{self, Write};
 
-use cgi::http::{StatusCode, header};
+use ::cgi::http::{StatusCode, header};
 
-use crate::access;
+use crate::cgi::access;
+use crate::cgi::gateway::{self, Head, Method, Request, Stream, Unacceptable};
 use crate::config::{AccessConfig, Config, ConfigError};
 use crate::context::Context;
 use crate::flush::{self, Refusal};
-use crate::gateway::{self, Head, Method, Request, Stream, Unacceptable};
-use crate::look::look;
 use crate::mta::trouble::Status;
 use crate::queue::Window;
+use crate::report::look;
 use crate::request::{Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST, Target};
 use crate::system;
 use crate::view::csv::Csv;
@@ -156,7 +156,7 @@ impl Answer<'_> {
         title: &str,
         message: &str,
         remedy: &str,
-        field: Option<(cgi::http::HeaderName, String)>,
+        field: Option<(::cgi::http::HeaderName, String)>,
     ) {
         // A refusal is no table and no metric.
         let format = match self.format {

@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::{Config, ConfigError};
-use crate::mta::command::{self, Argv, Exit, Running};
 use crate::mta::trouble::Trouble;
 use crate::system;
+use crate::system::process::{self, Argv, Exit, Running};
 
 /// The command that makes this program do what `word` stands for, which no user gives, with the same configuration.
 ///
@@ -44,7 +44,7 @@ pub fn told(words: &[OsString]) -> Result<(Config, &[OsString]), ConfigError> {
 /// # Errors
 /// That it could not be started, or ended without an answer.
 pub fn ask<T: DeserializeOwned>(argv: &Argv, patience: Duration) -> Result<T, Trouble> {
-    let (answer, exit) = answer_of(command::start(argv)?, Instant::now() + patience);
+    let (answer, exit) = answer_of(process::start(argv)?, Instant::now() + patience);
     exit.verdict(argv)?;
     let how = "ended without an answer".into();
     answer.ok_or_else(|| Trouble::Ended { command: argv.to_string(), how, words: exit.words() })

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-use crate::gateway::Request;
+use crate::cgi::gateway::Request;
 
 /// Whether the web server or the configuration lets this client in.
 ///

@@ -1,9 +1,9 @@
 //! `bartleby doctor`: is everything in place, for the user that asks, and if not, the exact fix.
 
 use crate::context::Context;
-use crate::disk::Level;
 use crate::primary::Outlook;
-use crate::view::words::{bytes, count, printable};
+use crate::report::disk::Level;
+use crate::text::{bytes, count, printable};
 use crate::view::{Report, sentences};
 
 /// One thing that was looked at.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::queue::{Cause, Message, State};
 use crate::request::Target;
-use crate::store::{Flush, Outcome, Store, Waited};
+use crate::state::{Flush, Outcome, Store, Waited};
 
 /// Different reasons that are counted one by one; further ones count as "other reasons".
 const DISTINCT_LIMIT: usize = 64;

@@ -1,20 +1,22 @@
 //! One look at everything: what every answer, and every command that tells something, is made from.
 
+pub mod disk;
+pub mod history;
+
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::cage::Cage;
+use self::disk::Mounts;
 use crate::context::Context;
-use crate::disk::Mounts;
 use crate::flush::Rules;
-use crate::history;
+use crate::flush::outcome::Followed;
 use crate::listing;
+use crate::listing::reasons::Reasons;
 use crate::mta::trouble::Trouble;
-use crate::outcome::Followed;
 use crate::primary::Outlook;
 use crate::queue::{Message, Row, Selection};
-use crate::reasons::Reasons;
 use crate::request::{Asked, Format};
+use crate::sandbox::Cage;
 use crate::system;
 use crate::view::{Report, sentences};
 

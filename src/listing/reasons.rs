@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Source};
-use crate::itself;
-use crate::mta::command::{self, Ending, Exit, Running};
 use crate::mta::privilege;
 use crate::mta::trouble::Trouble;
 use crate::queue::Row;
 use crate::request::Target;
+use crate::sandbox::worker;
 use crate::system::Account;
+use crate::system::process::{self, Ending, Exit, Running};
 
 /// The word that makes this program ask.
 pub const WORKER: &str = "run-reasons";
@@ -48,7 +48,7 @@ impl Reasons {
         let own = context.config.mta.list_command.is_empty();
         let asked = own
             && context.source.as_ref().is_ok_and(|source| source.mta.reason_command(source.mta.sample_id()).is_some());
-        let start = || command::start_listening(&itself::again(&context.config, WORKER, &[])?);
+        let start = || process::start_listening(&worker::again(&context.config, WORKER, &[])?);
         Reasons(asked.then(start).transpose())
     }
 
@@ -111,7 +111,7 @@ impl Reasons {
 /// The process that asks: reads ids from standard input, one a line, and writes for each what the mail server says,
 /// then how that ended.
 pub fn work(words: &[OsString]) {
-    let Ok((config, _)) = itself::told(words) else { return };
+    let Ok((config, _)) = worker::told(words) else { return };
     let Ok(source) = Source::find(&config) else { return };
     let Some(example) = source.mta.reason_command(source.mta.sample_id()) else { return };
     // While the queue is still being listed.
@@ -122,7 +122,7 @@ pub fn work(words: &[OsString]) {
         let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
         let Some(command) = source.mta.reason_command(&id) else { return };
         let command = prefix.clone().map_or(command.clone(), |prefix| prefix.and(&command));
-        let end = command::start(&command).map(|running| {
+        let end = process::start(&command).map(|running| {
             running.lines(deadline, None, |line| {
                 // Whoever asked may have left.
                 let _ =

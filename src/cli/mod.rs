@@ -7,26 +7,26 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use cgi::http::StatusCode;
+use ::cgi::http::StatusCode;
 
-use crate::check::{self, Severity, Thresholds};
+use crate::cgi::routes;
 use crate::config::{Config, ConfigError};
 use crate::context::Context;
-use crate::doctor;
 use crate::flush;
-use crate::look;
-use crate::mta::command::{self, Argv};
-use crate::outcome;
-use crate::page;
+use crate::flush::outcome;
+use crate::listing::count;
+use crate::listing::reasons;
 use crate::primary;
-use crate::reasons;
+use crate::report;
 use crate::request::{Asked, Format, Target};
-use crate::store::{Flush, Outcome};
-use crate::survey;
+use crate::state::{Flush, Outcome};
 use crate::system;
+use crate::system::process::{self, Argv};
+use crate::text::printable;
 use crate::view::PROGRAM;
+use crate::view::check::{self, Severity, Thresholds};
+use crate::view::doctor;
 use crate::view::text::Terminal;
-use crate::view::words::printable;
 use crate::watch;
 
 /// Exit statuses of sysexits(3).
@@ -81,7 +81,7 @@ whatever its arguments.
 const WORKERS: [(&str, Work); 5] = [
     (primary::WORKER, primary::work),
     (flush::WORKER, flush::work),
-    (survey::WORKER, survey::work),
+    (count::WORKER, count::work),
     (reasons::WORKER, reasons::work),
     (watch::WORKER, watch::work),
 ];
@@ -148,7 +148,7 @@ fn list(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
             // Home, and clear what is below.
             print("\x1b[H\x1b[J")?;
         }
-        let code = command::attached(&again).map_err(|error| error.to_string())?;
+        let code = process::attached(&again).map_err(|error| error.to_string())?;
         let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(EX_IOERR);
         if [EX_CONFIG, EX_IOERR].contains(&code) {
             return Ok(ExitCode::from(code));
@@ -173,7 +173,7 @@ fn terminal() -> Option<Terminal> {
 fn print_listing(format: Format) -> Result<ExitCode, lexopt::Error> {
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
     let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-    let written = page::write_listing(&context, &Asked::of(format), terminal(), out);
+    let written = routes::write_listing(&context, &Asked::of(format), terminal(), out);
     Ok(match written.and_then(|(status, mut out)| out.flush().map(|()| status)) {
         Ok(StatusCode::OK) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(EX_UNAVAILABLE),
@@ -201,7 +201,7 @@ fn check(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Ok(config) => Context::gather(config),
         Err(error) => return unknown(error.to_string()),
     };
-    match look::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
+    match report::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
         Ok((report, _)) => {
             let (severity, line) = check::examine(&report, &thresholds);
             print(&format!("{line}\n")).map(|_| ExitCode::from(severity.code()))
@@ -337,7 +337,7 @@ fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         return Err(argument.unexpected());
     }
     let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
-    let (report, _) = match look::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
+    let (report, _) = match report::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
         Ok(found) => found,
         Err(error) => return Ok(not_written(&error)),
     };

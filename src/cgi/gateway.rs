@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::panic;
 use std::process;
 
-use cgi::http::{HeaderName, HeaderValue, StatusCode, header};
+use ::cgi::http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// The longest query string and the longest body that are read, in bytes.
 pub const INPUT_LIMIT: usize = 16 * 1024;
@@ -219,7 +219,7 @@ impl Head {
 
 /// Sends a whole answer. The environment must have been emptied.
 pub fn send(head: &Head, body: Vec<u8>) {
-    let mut response = cgi::http::Response::new(body);
+    let mut response = ::cgi::http::Response::new(body);
     *response.status_mut() = head.status;
     for (name, value) in head.all_fields() {
         if let Ok(value) = HeaderValue::from_str(&value) {

@@ -2,6 +2,8 @@
 //!
 //! A static glibc has no name service switch, so user names are read from `/etc/passwd` alone.
 
+pub mod process;
+
 use std::env;
 use std::fs;
 use std::io::{self, Write};

@@ -1,18 +1,21 @@
 //! One listing of the queue: starts the mail server's lister and passes its messages on while it runs.
 
+pub mod count;
+pub mod reasons;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use crate::cage::Cage;
 use crate::context::Context;
-use crate::mta::command::{self, Argv, Output, Running};
 use crate::mta::trouble::{Status, Trouble};
 use crate::mta::{Facts, Inquiry, Kind, privilege};
 use crate::queue::{Message, Summary};
+use crate::sandbox::Cage;
 use crate::system::EndingSignals;
+use crate::system::process::{self, Argv, Output, Running};
 
 /// How long version and settings may take after the listing.
 const INQUIRY_PATIENCE: Duration = Duration::from_secs(2);
@@ -110,7 +113,7 @@ impl<'a> Begun<'a, Running> {
         let own = self.context.config.mta.list_command.is_empty();
         let prefix = own.then(|| privilege::prefix(command, &self.context.account)).flatten();
         let command = prefix.map_or(command.clone(), |prefix| prefix.and(command));
-        let running = command::start(&command);
+        let running = process::start(&command);
         (command, running)
     }
 
@@ -129,7 +132,7 @@ impl<'a> Begun<'a, Running> {
             };
             match older {
                 Some(older) => {
-                    let output = output(command::start(&older));
+                    let output = output(process::start(&older));
                     (older, output)
                 }
                 None => (command, output_of_it),
