@@ -332,7 +332,7 @@ fn run_all(commands: impl Iterator<Item = Argv>, prepared: usize) -> Option<Ende
     let deadline = Instant::now() + RUN_LIMIT;
     let mut last = None;
     for (command, argv) in commands.enumerate() {
-        let end = process::start(&argv).map_err(|trouble| trouble.reason()).map(|running| {
+        let end = process::start(&argv).map_err(|not_started| not_started.error).map(|running| {
             let (exit, output) = running.collect(deadline);
             Exit { said: format!("{}\n{}", String::from_utf8_lossy(&output), exit.said), ..exit }
         });

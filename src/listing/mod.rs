@@ -113,7 +113,7 @@ impl<'a> Begun<'a, Running> {
         let own = self.context.config.mta.list_command.is_empty();
         let prefix = own.then(|| privilege::prefix(command, &self.context.account)).flatten();
         let command = prefix.map_or(command.clone(), |prefix| prefix.and(command));
-        let running = process::start(&command);
+        let running = process::start(&command).map_err(Trouble::from);
         (command, running)
     }
 
@@ -132,7 +132,7 @@ impl<'a> Begun<'a, Running> {
             };
             match older {
                 Some(older) => {
-                    let output = output(process::start(&older));
+                    let output = output(process::start(&older).map_err(Trouble::from));
                     (older, output)
                 }
                 None => (command, output_of_it),

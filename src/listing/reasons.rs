@@ -48,7 +48,7 @@ impl Reasons {
         let own = context.config.mta.list_command.is_empty();
         let asked = own
             && context.source.as_ref().is_ok_and(|source| source.mta.reason_command(source.mta.sample_id()).is_some());
-        let start = || process::start_listening(&worker::again(&context.config, WORKER, &[])?);
+        let start = || Ok(process::start_listening(&worker::again(&context.config, WORKER, &[])?)?);
         Reasons(asked.then(start).transpose())
     }
 
@@ -130,7 +130,7 @@ pub fn work(words: &[OsString]) {
             })
         });
         let over = end.as_ref().map_or(true, |exit| exit.ending == Ending::Deadline);
-        let told = serde_json::to_vec(&Told { id, end }).unwrap_or_default();
+        let told = serde_json::to_vec(&Told { id, end: end.map_err(Trouble::from) }).unwrap_or_default();
         let written = out.write_all(&told).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
         if over || written.is_err() {
             return;

@@ -10,6 +10,7 @@ mod postfix;
 pub mod privilege;
 mod sendmail;
 pub mod trouble;
+mod verdict;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};

@@ -21,9 +21,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::mta::Kind;
-use crate::mta::trouble::{Act, Trouble};
-use crate::system::{Account, EndingSignals};
+use crate::system::EndingSignals;
 
 /// The `PATH` of every command, and where a bare program name is looked for.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
@@ -150,7 +148,8 @@ impl Exit {
         if words.is_empty() { how } else { format!("{how}: “{words}”") }
     }
 
-    fn how(&self) -> String {
+    /// `ended with status 70`, `was killed by signal 9`.
+    pub fn how(&self) -> String {
         match (self.code, self.signal) {
             (Some(0), _) if self.unfinished => "broke off in the middle of a line".into(),
             (Some(code), _) => format!("ended with status {code}"),
@@ -167,39 +166,6 @@ impl Exit {
             None => line,
         }
     }
-
-    /// What every mail server has in common: the deadline, signals, statuses other than 0.
-    ///
-    /// # Errors
-    /// [`Trouble::TooSlow`] or [`Trouble::Ended`].
-    pub fn verdict(&self, command: &Argv) -> Result<(), Trouble> {
-        let command = command.to_string();
-        let ended = |how| Err(Trouble::Ended { command: command.clone(), how, words: self.words() });
-        match (self.ending, self.code) {
-            (Ending::Deadline, _) => Err(Trouble::TooSlow { command, after: self.allowed }),
-            (Ending::ReaderGone, _) => ended("was stopped, as nobody reads its answer any more".into()),
-            (Ending::Exited, Some(0)) if !self.unfinished => Ok(()),
-            (Ending::Exited, _) => ended(self.how()),
-        }
-    }
-
-    /// The trouble of a command that this user was refused.
-    pub fn not_permitted(&self, mta: Kind, act: Act, command: &Argv, account: &Account) -> Trouble {
-        Trouble::NotPermitted {
-            mta,
-            act,
-            account: account.clone(),
-            program: command.program(),
-            words: self.words(),
-            configured: false,
-        }
-    }
-
-    /// The trouble of a command that its own rights were kept from, if that is what it says.
-    pub fn denied_privileges(&self, mta: Kind, signs: &[&str], account: &Account) -> Option<Trouble> {
-        let says_so = signs.iter().any(|sign| self.said.contains(sign));
-        says_so.then(|| Trouble::NoNewPrivileges { mta, words: self.words(), bound: account.bound })
-    }
 }
 
 /// A command under way. Dropping it ends its whole process group.
@@ -215,19 +181,29 @@ pub struct Running {
     reaped: bool,
 }
 
+/// Why a command could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{command} could not be started: {error}.")]
+pub struct NotStarted {
+    /// The command line.
+    pub command: String,
+    /// The system's words.
+    pub error: String,
+}
+
 /// Starts a command.
 ///
 /// # Errors
-/// [`Trouble::NotStarted`].
-pub fn start(argv: &Argv) -> Result<Running, Trouble> {
+/// [`NotStarted`].
+pub fn start(argv: &Argv) -> Result<Running, NotStarted> {
     start_with(argv, Stdio::null())
 }
 
 /// Starts a command that is told something later on, by [`Running::tell`].
 ///
 /// # Errors
-/// [`Trouble::NotStarted`].
-pub fn start_listening(argv: &Argv) -> Result<Running, Trouble> {
+/// [`NotStarted`].
+pub fn start_listening(argv: &Argv) -> Result<Running, NotStarted> {
     start_with(argv, Stdio::piped())
 }
 
@@ -236,8 +212,8 @@ pub fn start_listening(argv: &Argv) -> Result<Running, Trouble> {
 /// to itself.
 ///
 /// # Errors
-/// [`Trouble::NotStarted`].
-pub fn hand_over(argv: &Argv, held: Option<File>, patience: Duration) -> Result<Option<Vec<u8>>, Trouble> {
+/// [`NotStarted`].
+pub fn hand_over(argv: &Argv, held: Option<File>, patience: Duration) -> Result<Option<Vec<u8>>, NotStarted> {
     let mut running = start_with(argv, held.map_or_else(Stdio::null, Stdio::from))?;
     let mut output = Vec::new();
     let ending = running.read(Instant::now() + patience, None, &mut |chunk| output.extend_from_slice(chunk));
@@ -271,8 +247,8 @@ pub fn attached(argv: &Argv) -> io::Result<Option<i32>> {
     }
 }
 
-fn start_with(argv: &Argv, stdin: Stdio) -> Result<Running, Trouble> {
-    let not_started = |error: String| Trouble::NotStarted { command: argv.to_string(), error };
+fn start_with(argv: &Argv, stdin: Stdio) -> Result<Running, NotStarted> {
+    let not_started = |error: String| NotStarted { command: argv.to_string(), error };
     let (program, arguments) = argv.0.split_first().ok_or_else(|| not_started("the command is empty".into()))?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -530,8 +506,7 @@ mod tests {
         assert_eq!(lines, ["one", "", "two"]);
         assert!(exit.unfinished);
         assert_eq!((exit.ending, exit.code, exit.words().as_str()), (Ending::Exited, Some(3), "oops"));
-        let verdict = exit.verdict(&Argv::new("x", &["-y"])).unwrap_err().to_string();
-        assert_eq!(verdict, "x -y ended with status 3: “oops”.");
+        assert_eq!(exit.describe(), "ended with status 3: “oops”");
     }
 
     #[test]
@@ -546,7 +521,6 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(300);
         let (exit, lines) = lines("sleep 987 & echo $!; echo $$; sleep 987", deadline);
         assert_eq!(exit.ending, Ending::Deadline);
-        assert!(matches!(exit.verdict(&Argv::new("x", &[])), Err(Trouble::TooSlow { .. })));
         assert_eq!(lines.len(), 2, "what was printed before is kept");
         for pid in lines {
             let pid = Pid::from_raw(pid.parse().unwrap());
@@ -572,7 +546,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(200);
         let (exit, _) = lines("exec >&- 2>&-; sleep 987", deadline);
         assert_eq!((exit.ending, exit.code), (Ending::Exited, None));
-        assert!(exit.verdict(&Argv::new("x", &[])).is_err());
+        assert!(!exit.success());
     }
 
     #[test]
