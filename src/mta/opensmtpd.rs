@@ -6,7 +6,8 @@
 
 use std::path::PathBuf;
 
-use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, Search};
+use super::parser::{Malformed, text};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, Search};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
@@ -287,7 +288,7 @@ fn is_address(text: &str) -> bool {
 impl Parser for OpenSmtpdParser {
     fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
         self.lines += 1;
-        let text = super::text(line);
+        let text = text(line);
         match Envelope::read(&text) {
             Some(envelope) => self.add(envelope, found),
             None => self.malformed.note(self.lines, line),

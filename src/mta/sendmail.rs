@@ -7,7 +7,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search, date};
+use super::parser::{Malformed, text};
+use super::relay::{domains, keys};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State, beginning};
 use crate::system::Account;
@@ -131,7 +133,7 @@ impl Mta for Sendmail {
     /// Class R, which is read from this file (cf/README).
     fn relay_domains(&self) -> Option<RelayDomains> {
         let text = fs::read_to_string(&self.relay_domains).ok()?;
-        Some(Box::new(move |_| super::domains(&super::keys(&text))))
+        Some(Box::new(move |_| domains(&keys(&text))))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
@@ -387,7 +389,7 @@ impl SendmailParser {
 impl Parser for SendmailParser {
     fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
         self.lines += 1;
-        let text = super::text(line);
+        let text = text(line);
         let understood = match line.first() {
             None => true,
             Some(b' ' | b'\t') => self.detail(&text, found),

@@ -3,17 +3,22 @@
 //! Sources: postqueue(1) with its exit statuses, Postfix's `showq_json.c` and `showq_compat.c`, and
 //! the recorded output under `tests/fixtures/postfix`.
 
+mod table;
+
 use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Clock, Facts, Inquiry, Kind, Malformed, Mta, Parser, Part, RelayDomains, Search, date};
+use super::parser::{Malformed, text};
+use super::relay::{domains, keys};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
 use crate::system::process::{self, Argv, Exit};
+use table::Table;
 
 /// `EX_NOPERM` of sysexits(3): postqueue(1) may end so when the user is not authorized.
 const EX_NOPERM: i32 = 77;
@@ -115,9 +120,9 @@ impl Mta for Postfix {
             };
             let value = ask(&postconf, &["-hx", "relay_domains"]);
             let named = value.split([',', ' ', '\t', '\n']).flat_map(|word| match (word.split_once(':'), &postmap) {
-                _ if word.starts_with('/') => super::domains(&fs::read_to_string(word).unwrap_or_default()),
-                (Some(_), Some(postmap)) => super::domains(&super::keys(&ask(postmap, &["-s", word]))),
-                _ => super::domains(word),
+                _ if word.starts_with('/') => domains(&fs::read_to_string(word).unwrap_or_default()),
+                (Some(_), Some(postmap)) => domains(&keys(&ask(postmap, &["-s", word]))),
+                _ => domains(word),
             });
             named.collect()
         }))
@@ -183,8 +188,8 @@ impl PostfixParser {
 impl Parser for PostfixParser {
     fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>)) {
         self.lines += 1;
-        let text = super::text(line);
-        if self.lines == 1 && is_table(&text) {
+        let text = text(line);
+        if self.lines == 1 && table::is_table(&text) {
             self.table = Some(Table::default());
         }
         let understood = match &mut self.table {
@@ -266,128 +271,6 @@ fn state(queue: &str) -> State {
         "hold" => State::Held,
         _ => State::Deferred,
     }
-}
-
-fn is_table(line: &str) -> bool {
-    line == "Mail queue is empty" || (line.starts_with('-') && line.contains("-Queue ID-"))
-}
-
-/// The table of `postqueue -p`: a line a message, then a reason before each recipient that has
-/// another one than the recipient before.
-#[derive(Default)]
-struct Table {
-    /// The message that is being read, still without its recipients.
-    message: Option<Message<'static>>,
-    recipients: Vec<Group>,
-    read: u64,
-    closed: bool,
-}
-
-/// Addresses with one reason, which is kept once: thousands of recipients may have it.
-struct Group {
-    reason: Option<String>,
-    addresses: Vec<String>,
-}
-
-impl Group {
-    fn of(reason: Option<&str>) -> Group {
-        Group { reason: reason.map(str::to_owned), addresses: Vec::new() }
-    }
-
-    fn recipients(&self) -> impl Iterator<Item = Recipient<'_>> {
-        let reason = self.reason.as_deref();
-        self.addresses.iter().map(move |address| Recipient {
-            address: address.into(),
-            reason: reason.map(Cow::from),
-            delivered: false,
-        })
-    }
-}
-
-impl Table {
-    fn line(&mut self, line: &str, clock: &Clock, found: &mut dyn FnMut(&Message<'_>)) -> bool {
-        if self.closed {
-            return false;
-        }
-        if line == "Mail queue is empty" {
-            self.closed = self.read == 0 && self.message.is_none();
-            return self.closed;
-        }
-        if line.is_empty() {
-            self.close_message(found);
-            return true;
-        }
-        if let Some(total) = total(line) {
-            self.close_message(found);
-            self.closed = total == self.read;
-            return self.closed;
-        }
-        if let Some(message) = table_message(line, clock) {
-            self.close_message(found);
-            self.message = Some(message);
-            return true;
-        }
-        let text = line.trim_start();
-        if self.message.is_none() {
-            return line.contains("-Queue ID-");
-        }
-        match text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
-            Some("reason unavailable") => self.recipients.push(Group::of(None)),
-            Some(reason) => self.recipients.push(Group::of(Some(reason))),
-            None if line.starts_with("          ") => match self.recipients.last_mut() {
-                Some(group) => group.addresses.push(text.to_owned()),
-                None => self.recipients.push(Group { reason: None, addresses: vec![text.to_owned()] }),
-            },
-            None => return false,
-        }
-        true
-    }
-
-    fn close_message(&mut self, found: &mut dyn FnMut(&Message<'_>)) {
-        let groups = std::mem::take(&mut self.recipients);
-        if let Some(message) = self.message.take() {
-            self.read += 1;
-            found(&Message { recipients: groups.iter().flat_map(Group::recipients).collect(), ..message });
-        }
-    }
-
-    /// Whether the closing line was there.
-    fn end(&mut self, found: &mut dyn FnMut(&Message<'_>)) -> bool {
-        self.close_message(found);
-        self.closed
-    }
-}
-
-/// The count in `-- 296 Kbytes in 12 Requests.`
-fn total(line: &str) -> Option<u64> {
-    let (_, rest) = line.strip_prefix("-- ")?.split_once(" Kbytes in ")?;
-    rest.strip_suffix(" Requests.").or_else(|| rest.strip_suffix(" Request."))?.parse().ok()
-}
-
-/// `95C7C98C654#  300356 Mon Nov 23 11:18:08  big@example.org`: id and marks, bytes, local time,
-/// sender.
-fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
-    let (word, rest) = line.split_once(' ')?;
-    let id = word.trim_end_matches(['*', '!', '#']);
-    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return None;
-    }
-    let (size, rest) = rest.trim_start().split_once(' ')?;
-    let (weekday_and_date, sender) = rest.split_at_checked("Mon Nov 23 11:18:08".len())?;
-    let (queue, state) = match word.as_bytes().get(id.len()) {
-        Some(b'*') => ("active", State::Active),
-        Some(b'!') => ("hold", State::Held),
-        _ => ("deferred", State::Deferred),
-    };
-    Some(Message {
-        id: id.to_owned().into(),
-        state,
-        mta_state: queue.into(),
-        size: Some(size.parse().ok()?),
-        arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
-        sender: Some(self::sender(sender.trim_start().to_owned().into())),
-        recipients: Vec::new(),
-    })
 }
 
 #[cfg(test)]

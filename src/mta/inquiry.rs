@@ -1,0 +1,52 @@
+//! What a mail server says of itself: its version and its settings.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::system::process::{self, Argv};
+
+/// What is known of a mail server besides its queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its version.
+    pub version: Option<String>,
+    /// Where it keeps its queue.
+    pub queue_directory: Option<PathBuf>,
+    /// Postfix: who may run the queue (`authorized_flush_users`).
+    pub flush_users: Option<String>,
+    /// Exim: whether it takes an admin user to run the queue (`prod_requires_admin`).
+    pub flush_needs_admin: Option<bool>,
+}
+
+/// An inquiry under way: commands whose output tells version and settings.
+pub struct Inquiry {
+    running: Vec<process::Running>,
+    read: Box<dyn Fn(&str) -> Facts>,
+}
+
+impl Inquiry {
+    /// Starts the commands, all at once. What they print, on either stream, is for `read`; one that
+    /// can't be started prints nothing.
+    pub(super) fn start(commands: &[Argv], read: impl Fn(&str) -> Facts + 'static) -> Inquiry {
+        let running = commands.iter().filter_map(|argv| process::start(argv).ok()).collect();
+        Inquiry { running, read: Box::new(read) }
+    }
+
+    /// The answer, or what is known without it at the deadline.
+    pub fn answer(self, deadline: Instant) -> Facts {
+        let outputs = self.running.into_iter().map(|running| {
+            let (exit, output) = running.collect(deadline);
+            format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
+        });
+        (self.read)(&outputs.collect::<String>())
+    }
+}
+
+impl Facts {
+    /// With the usual queue directory where the settings could not be asked, if it is there.
+    pub(super) fn or_usual(mut self, directory: &str) -> Facts {
+        self.queue_directory =
+            self.queue_directory.or_else(|| Some(directory.into()).filter(|path: &PathBuf| path.is_dir()));
+        self
+    }
+}

@@ -1,0 +1,38 @@
+//! The domains that mail is relayed for, as the configurations of mail servers name them.
+
+use std::time::Instant;
+
+/// Finds out for which domains mail is relayed, until a deadline; may take a process.
+pub type RelayDomains = Box<dyn FnOnce(Instant) -> Vec<String> + Send>;
+
+/// The words of a configuration that are domains, in lower case.
+pub(super) fn domains(text: &str) -> Vec<String> {
+    let is_domain = |word: &&str| {
+        word.contains('.')
+            && !word.starts_with(['.', '-'])
+            && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
+            && word.parse::<std::net::IpAddr>().is_err()
+    };
+    text.split([',', ':', ' ', '\t', '\n']).filter(is_domain).map(str::to_lowercase).collect()
+}
+
+/// The first words of the lines of a table, whatever stands behind them.
+pub(super) fn keys(table: &str) -> String {
+    let key = |line: &'_ str| line.split('#').next()?.split([' ', '\t', ':']).next().map(str::to_owned);
+    table.lines().filter_map(key).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_told_from_what_else_a_configuration_holds() {
+        let text = "example.com, Sub.Example.org\t192.0.2.0/24 192.0.2.1 $mydestination .example.net hash:/etc/x !no.example @";
+        assert_eq!(domains(text), ["example.com", "sub.example.org"]);
+        assert_eq!(
+            domains(&keys("# c\nexample.com  smtp:[mx.example.net]\nexample.org: x.example\n\n")),
+            ["example.com", "example.org"]
+        );
+    }
+}
