@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::remedy::{Refused, Remedy};
+use super::{ROWS, Row};
+
 /// The mail servers by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -14,41 +17,34 @@ pub enum Kind {
     Exim,
     /// OpenSMTPD.
     OpenSmtpd,
-    /// The DragonFly Mail Agent, which has no queue listing worth the name: found, not read.
-    #[serde(skip_deserializing)]
-    Dma,
-    /// nullmailer: found, not read.
-    #[serde(skip_deserializing)]
-    Nullmailer,
     /// Courier: found, not read.
     #[serde(skip_deserializing)]
     Courier,
+    /// nullmailer: found, not read.
+    #[serde(skip_deserializing)]
+    Nullmailer,
+    /// The DragonFly Mail Agent: found, not read.
+    #[serde(skip_deserializing)]
+    Dma,
 }
 
 impl Kind {
-    /// The name as its authors write it.
+    pub(super) fn row(self) -> &'static Row {
+        &ROWS[self as usize]
+    }
+
+    /// Its name, as its authors write it.
     pub fn name(self) -> &'static str {
-        match self {
-            Kind::Postfix => "Postfix",
-            Kind::Sendmail => "sendmail",
-            Kind::Exim => "Exim",
-            Kind::OpenSmtpd => "OpenSMTPD",
-            Kind::Dma => "the DragonFly Mail Agent",
-            Kind::Nullmailer => "nullmailer",
-            Kind::Courier => "Courier",
-        }
+        self.row().name
     }
 
     /// Its systemd unit.
     pub fn unit(self) -> &'static str {
-        match self {
-            Kind::Postfix => "postfix",
-            Kind::Sendmail => "sendmail",
-            Kind::Exim => "exim4",
-            Kind::OpenSmtpd => "opensmtpd",
-            Kind::Dma => "dma",
-            Kind::Nullmailer => "nullmailer",
-            Kind::Courier => "courier-mta",
-        }
+        self.row().unit
+    }
+
+    /// What an administrator can do about its refusal; `None` where it is not asked anything.
+    pub(super) fn remedy(self, refused: &Refused<'_>) -> Option<Remedy> {
+        self.row().reads.as_ref().map(|reads| (reads.remedy)(refused))
     }
 }

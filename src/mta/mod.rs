@@ -1,7 +1,8 @@
-//! The mail servers: finding out which one is installed, and what each can be asked.
+//! The mail servers: which one is installed, and what each can be asked.
 //!
-//! One file a mail server, behind the trait [`Mta`]: which command lists, how its output reads,
-//! what its exit means, and which command runs the queue. Parsers are pure functions over lines.
+//! A mail server is one file, which implements the trait [`Mta`], and one row of the table here. To add one, write its
+//! file, its row and its variant of [`Kind`]; nothing else names mail servers one by one. Parsers are pure functions
+//! over lines: they open, start and ask nothing.
 
 mod date;
 mod exim;
@@ -12,24 +13,28 @@ mod parser;
 mod postfix;
 pub mod privilege;
 mod relay;
+mod remedy;
 mod search;
 mod sendmail;
 pub mod trouble;
 mod verdict;
 
-use crate::mta::trouble::Trouble;
+use std::path::Path;
+
+use self::exim::Exim;
+use self::opensmtpd::OpenSmtpd;
+use self::postfix::Postfix;
+use self::remedy::{Refused, Remedy};
+use self::sendmail::Sendmail;
+use self::trouble::Trouble;
 use crate::system::Account;
 use crate::system::process::{Argv, Exit};
 pub use date::past_instant;
-pub use exim::Exim;
 pub use inquiry::{Facts, Inquiry};
 pub use kind::Kind;
-pub use opensmtpd::OpenSmtpd;
 pub use parser::{Clock, Parser};
-pub use postfix::Postfix;
 pub use relay::RelayDomains;
 pub use search::Search;
-pub use sendmail::Sendmail;
 
 /// One installed mail server.
 pub trait Mta {
@@ -129,26 +134,128 @@ pub enum Part<'a> {
     Message(&'a str),
 }
 
+/// What there is to know of a mail server before it is asked anything.
+struct Row {
+    kind: Kind,
+    /// Its name, as its authors write it.
+    name: &'static str,
+    /// Its systemd unit.
+    unit: &'static str,
+    /// Whether it is installed, seen by a program that no other mail server brings.
+    is_installed: fn(&Search) -> bool,
+    /// Whether the file that `/usr/sbin/sendmail` leads to is one of its own.
+    is_behind_sendmail: fn(&Path) -> bool,
+    /// How its queue is read; `None` for one that is recognised and not read.
+    reads: Option<Reads>,
+}
+
+/// How the queue of a mail server is read.
+struct Reads {
+    /// The mail server among the programs of a search; where there is none, at its usual path.
+    at: fn(&Search) -> Box<dyn Mta>,
+    /// What an administrator can do about its refusal.
+    remedy: fn(&Refused<'_>) -> Remedy,
+}
+
+/// The mail servers, each at the place of its [`Kind`]. Where several are installed and `/usr/sbin/sendmail` leads to
+/// none of them, the first counts.
+static ROWS: [Row; 7] = [
+    Row {
+        kind: Kind::Postfix,
+        name: "Postfix",
+        unit: "postfix",
+        is_installed: |search| search.program("postqueue").is_some(),
+        is_behind_sendmail: |target| has_word(target, "postfix"),
+        reads: Some(Reads { at: |search| Box::new(Postfix::at(search)), remedy: postfix::remedy }),
+    },
+    Row {
+        kind: Kind::Sendmail,
+        name: "sendmail",
+        unit: "sendmail",
+        is_installed: |search| sendmail::installed(search).is_some(),
+        is_behind_sendmail: sendmail::is_sendmail,
+        reads: Some(Reads { at: |search| Box::new(Sendmail::at(search)), remedy: sendmail::remedy }),
+    },
+    Row {
+        kind: Kind::Exim,
+        name: "Exim",
+        unit: "exim4",
+        is_installed: |search| exim::installed(search).is_some(),
+        is_behind_sendmail: |target| has_word(target, "exim"),
+        reads: Some(Reads { at: |search| Box::new(Exim::at(search)), remedy: exim::remedy }),
+    },
+    Row {
+        kind: Kind::OpenSmtpd,
+        name: "OpenSMTPD",
+        unit: "opensmtpd",
+        is_installed: |search| search.program("smtpctl").is_some(),
+        is_behind_sendmail: |target| has_word(target, "smtpctl"),
+        reads: Some(Reads { at: |search| Box::new(OpenSmtpd::at(search)), remedy: opensmtpd::remedy }),
+    },
+    Row {
+        kind: Kind::Courier,
+        name: "Courier",
+        unit: "courier-mta",
+        is_installed: |search| search.program("courier").is_some(),
+        is_behind_sendmail: |_| false,
+        reads: None,
+    },
+    Row {
+        kind: Kind::Nullmailer,
+        name: "nullmailer",
+        unit: "nullmailer",
+        is_installed: |search| search.program("nullmailer-send").is_some(),
+        is_behind_sendmail: |_| false,
+        reads: None,
+    },
+    // It has no queue listing worth the name.
+    Row {
+        kind: Kind::Dma,
+        name: "the DragonFly Mail Agent",
+        unit: "dma",
+        is_installed: |search| search.program("dma").is_some(),
+        is_behind_sendmail: |_| false,
+        reads: None,
+    },
+];
+
+/// Each row stands at the place of its kind, or this does not compile.
+const _: () = {
+    let mut place = 0;
+    while place < ROWS.len() {
+        assert!(ROWS[place].kind as usize == place, "a row of the table is not at the place of its kind");
+        place += 1;
+    }
+};
+
+/// Whether a path holds the name that distributions give a mail server's files.
+fn has_word(path: &Path, word: &str) -> bool {
+    path.to_str().is_some_and(|path| path.contains(word))
+}
+
+/// The mail servers whose queues are read, in a sentence.
+fn readable_names() -> String {
+    let names: Vec<_> = ROWS.iter().filter(|row| row.reads.is_some()).map(|row| row.name).collect();
+    match names.as_slice() {
+        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => names.concat(),
+    }
+}
+
 /// The mail server of this machine, or the one of the kind that the configuration names.
 ///
 /// # Errors
-/// [`Trouble::NoMta`], or [`Trouble::Unsupported`] where another is installed.
+/// [`Trouble::NoMta`], or [`Trouble::Unsupported`] where only one is installed whose queue is not read.
 pub fn find(kind: Option<Kind>, search: &Search) -> Result<Box<dyn Mta>, Trouble> {
-    match kind.or_else(|| search.installed()) {
-        Some(Kind::Postfix) => Ok(Box::new(Postfix::at(search))),
-        Some(Kind::Sendmail) => Ok(Box::new(Sendmail::at(search))),
-        Some(Kind::Exim) => Ok(Box::new(Exim::at(search))),
-        Some(Kind::OpenSmtpd) => Ok(Box::new(OpenSmtpd::at(search))),
-        Some(other) => Err(Trouble::Unsupported(other)),
-        None => Err(Trouble::NoMta { searched: search.folders.join(", ") }),
-    }
+    let kind = kind.or_else(|| search.installed());
+    let kind = kind.ok_or_else(|| Trouble::NoMta { searched: search.folders() })?;
+    kind.row().reads.as_ref().map(|reads| (reads.at)(search)).ok_or(Trouble::Unsupported(kind))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::mta::trouble::Act;
 
     #[test]
     fn each_mail_server_is_told_its_own_way_what_to_deliver() {
@@ -183,5 +290,40 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let trouble = find(None, &Search::below(root.path())).err().unwrap();
         assert!(trouble.to_string().contains("/usr/sbin, "), "{trouble}");
+    }
+
+    #[test]
+    fn a_refusal_is_answered_with_that_mail_servers_own_programs() {
+        let search = Search::below(Path::new("/nonexistent"));
+        let account = crate::system::Account { uid: 33, name: "www-data".into(), bound: false };
+        // What a remedy may call a mail server: by its name, or by its program.
+        let names = |row: &Row| {
+            let reads = row.reads.as_ref()?;
+            let program = (reads.at)(&search).list_commands()[0].program();
+            let file = program.file_name()?.to_str()?.to_owned();
+            Some((program, [row.name.to_lowercase(), file]))
+        };
+        for row in &ROWS {
+            let Some((program, own)) = names(row) else { continue };
+            for act in [Act::List, Act::Flush, Act::Explain] {
+                let refused = Refused { act, account: &account, program: &program };
+                let (Remedy::Setting(text) | Remedy::Rule(text)) = row.kind.remedy(&refused).unwrap();
+                let text = text.to_lowercase();
+                let is_named = |names: &[String]| names.iter().any(|name| text.contains(name.as_str()));
+                assert!(is_named(&own), "{}: {text}", row.name);
+                for other in ROWS.iter().filter(|other| other.kind != row.kind) {
+                    let others = names(other).map_or(vec![other.name.to_lowercase()], |(_, names)| names.into());
+                    assert!(!is_named(&others), "{}, of {}: {text}", row.name, other.name);
+                }
+            }
+        }
+        assert!(
+            Kind::Courier.remedy(&Refused { act: Act::List, account: &account, program: Path::new("/x") }).is_none()
+        );
+    }
+
+    #[test]
+    fn those_whose_queues_are_read_are_named_in_a_sentence() {
+        assert_eq!(readable_names(), "Postfix, sendmail, Exim and OpenSMTPD");
     }
 }

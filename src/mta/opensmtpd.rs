@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use super::parser::{Malformed, text};
+use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, Search};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
@@ -17,14 +18,14 @@ use crate::system::process::{Argv, Exit};
 const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];
 
 /// An installed OpenSMTPD.
-pub struct OpenSmtpd {
+pub(super) struct OpenSmtpd {
     program: PathBuf,
     daemon: Option<PathBuf>,
 }
 
 impl OpenSmtpd {
     /// The OpenSMTPD among the programs of `search`; where there is none, the usual path.
-    pub fn at(search: &Search) -> OpenSmtpd {
+    pub(super) fn at(search: &Search) -> OpenSmtpd {
         OpenSmtpd {
             program: search.program("smtpctl").unwrap_or_else(|| "/usr/sbin/smtpctl".into()),
             daemon: search.program("smtpd"),
@@ -129,8 +130,14 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     exit.verdict(command)
 }
 
+/// smtpctl asks the daemon for root alone; there is no setting.
+pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
+    let rule = refused.rule(&["show queue", "schedule all", "show routes", "^resume route [0-9]+$"]);
+    Remedy::Rule(format!("Only root may ask OpenSMTPD. {rule}"))
+}
+
 /// Reads `smtpctl show queue`, grouping envelopes that follow each other into messages.
-pub struct OpenSmtpdParser {
+struct OpenSmtpdParser {
     now: i64,
     lines: u64,
     malformed: Malformed,
@@ -140,7 +147,7 @@ pub struct OpenSmtpdParser {
 
 impl OpenSmtpdParser {
     /// A parser at the beginning of a listing.
-    pub fn new(clock: &Clock) -> Self {
+    fn new(clock: &Clock) -> Self {
         OpenSmtpdParser { now: clock.now, lines: 0, malformed: Malformed::default(), message: None, offline: false }
     }
 

@@ -8,7 +8,7 @@ use crate::system::process::{self, Argv};
 
 /// The file for the rule, see `examples/sudoers.*`. sudo is asked only where it is seen: who asks sudo
 /// without any rule is reported to the administrator, by mail, which would then wait in the queue.
-const SUDO_RULE: &str = "/etc/sudoers.d/bartleby";
+pub(super) const SUDO_RULE: &str = "/etc/sudoers.d/bartleby";
 
 /// doas(1)'s rules.
 const DOAS_RULES: &str = "/etc/doas.conf";

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Kind, exim, sendmail};
+use super::{Kind, ROWS, Row};
 
 /// Where programs are looked for: absolute folders, whatever the web server's `PATH` holds.
 #[derive(Clone, Debug)]
 pub struct Search {
     /// What every path starts with; `/` but in tests.
     root: PathBuf,
-    pub(super) folders: Vec<String>,
+    folders: Vec<String>,
 }
 
 impl Default for Search {
@@ -34,42 +34,23 @@ impl Search {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Which mail server is installed, told by the programs that only it brings. `/usr/sbin/sendmail`
-    /// is brought by all of them; where several are installed, it tells which one is in use.
-    pub(super) fn installed(&self) -> Option<Kind> {
-        let installed = self.all_installed();
-        let in_use = self.in_use();
-        installed.iter().copied().find(|kind| Some(*kind) == in_use).or_else(|| installed.first().copied())
+    /// The folders that are searched, in a sentence.
+    pub(super) fn folders(&self) -> String {
+        self.folders.join(", ")
     }
 
-    fn all_installed(&self) -> Vec<Kind> {
-        [
-            (Kind::Postfix, self.program("postqueue").is_some()),
-            (Kind::Exim, exim::installed(self).is_some()),
-            (Kind::OpenSmtpd, self.program("smtpctl").is_some()),
-            (Kind::Sendmail, sendmail::installed(self).is_some()),
-            (Kind::Courier, self.program("courier").is_some()),
-            (Kind::Nullmailer, self.program("nullmailer-send").is_some()),
-            (Kind::Dma, self.program("dma").is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(kind, there)| there.then_some(kind))
-        .collect()
+    /// Which mail server is installed. All of them bring a `/usr/sbin/sendmail`: where several are installed, it
+    /// shows which one is in use.
+    pub(super) fn installed(&self) -> Option<Kind> {
+        let installed: Vec<&Row> = ROWS.iter().filter(|row| (row.is_installed)(self)).collect();
+        let sendmail = self.below_root(Path::new("/usr/sbin/sendmail")).canonicalize().ok();
+        let in_use = |row: &&&Row| sendmail.as_deref().is_some_and(row.is_behind_sendmail);
+        installed.iter().find(in_use).or(installed.first()).map(|row| row.kind)
     }
 
     /// Whether this mail server is installed.
     pub fn has(&self, kind: Kind) -> bool {
-        self.all_installed().contains(&kind)
-    }
-
-    /// The mail server that `/usr/sbin/sendmail` leads to, by the names that distributions give.
-    fn in_use(&self) -> Option<Kind> {
-        let target = self.below_root(Path::new("/usr/sbin/sendmail")).canonicalize().ok()?;
-        let target = target.to_str()?;
-        [("exim", Kind::Exim), ("smtpctl", Kind::OpenSmtpd), ("postfix", Kind::Postfix)]
-            .into_iter()
-            .find_map(|(name, kind)| target.contains(name).then_some(kind))
-            .or_else(|| sendmail::is_sendmail(Path::new(target)).then_some(Kind::Sendmail))
+        (kind.row().is_installed)(self)
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
+use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State, beginning};
@@ -38,7 +39,7 @@ const SUBMISSION: &str = "/etc/mail/submit.cf";
 const PRIVILEGES_MISSING: &[&str] = &["can not chdir(", "RunAsUser for MSP ignored"];
 
 /// An installed sendmail.
-pub struct Sendmail {
+pub(super) struct Sendmail {
     program: PathBuf,
     configuration: PathBuf,
     relay_domains: PathBuf,
@@ -48,7 +49,7 @@ pub struct Sendmail {
 
 impl Sendmail {
     /// The sendmail among the programs of `search`; where there is none, the usual path.
-    pub fn at(search: &Search) -> Sendmail {
+    pub(super) fn at(search: &Search) -> Sendmail {
         Sendmail {
             program: installed(search).unwrap_or_else(|| COMMON_NAME.into()),
             configuration: search.below_root(Path::new(CONFIGURATION)),
@@ -162,8 +163,20 @@ fn facts(configuration: &str) -> Facts {
     .or_usual("/var/spool/mqueue")
 }
 
+/// The listing is a matter of `PrivacyOptions`; the queue is run by root alone, whatever they are.
+pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
+    Remedy::Rule(match refused.act {
+        Act::List => format!(
+            "In /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS (PrivacyOptions in \
+             sendmail.cf), then restart sendmail. Or {}",
+            refused.rule(&["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q"])
+        ),
+        Act::Flush | Act::Explain => format!("Only root may run sendmail's queue. {}", refused.rule(&["-q"])),
+    })
+}
+
 /// Reads `sendmail -bp` with and without `-v`, one or several queues one after the other.
-pub struct SendmailParser {
+struct SendmailParser {
     clock: Clock,
     lines: u64,
     malformed: Malformed,
@@ -201,7 +214,7 @@ enum Refusal {
 
 impl SendmailParser {
     /// A parser at the beginning of a listing.
-    pub fn new(clock: &Clock) -> Self {
+    fn new(clock: &Clock) -> Self {
         SendmailParser {
             clock: clock.clone(),
             lines: 0,

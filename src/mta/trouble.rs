@@ -3,12 +3,13 @@
 //! The variant is the cause, `Display` the sentence for the reader, [`Trouble::remedy`] the exact
 //! fix. Whatever goes wrong ends here: nothing else stands between a refusal and an "empty" queue.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::mta::Kind;
+use super::remedy::{Refused, Remedy};
+use super::{Kind, readable_names};
 use crate::queue::NoRows;
 use crate::system::Account;
 use crate::text::count;
@@ -35,9 +36,7 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Trouble {
     /// No mail server that this program knows is installed.
-    #[error(
-        "No mail server was found on this machine (looked for Postfix, sendmail, Exim and OpenSMTPD in {searched})."
-    )]
+    #[error("No mail server was found on this machine (looked for {} in {searched}).", readable_names())]
     NoMta {
         /// The folders that were searched.
         searched: String,
@@ -168,19 +167,6 @@ pub enum Trouble {
     },
 }
 
-/// A sudo rule, to be pasted. `examples/` holds the same as files, and the form for doas. The folder is
-/// made searchable (Debian's is) so that the rule can be seen without asking sudo, see [`super::privilege`].
-fn rule(account: &Account, arguments: &[&str], program: &Path) -> String {
-    let commands: Vec<_> = arguments.iter().map(|arguments| format!("{} {arguments}", program.display())).collect();
-    format!(
-        "As root (needs the package sudo, or, with examples/doas.conf, doas; nothing else to configure): \
-         echo '{} ALL=(root) NOPASSWD: {}' > /etc/sudoers.d/bartleby && chmod 440 /etc/sudoers.d/bartleby && chmod a+x /etc/sudoers.d",
-        // A user that /etc/passwd does not know is a number, with a mark before it (sudoers(5)).
-        if account.name == account.uid.to_string() { format!("#{}", account.uid) } else { account.name.clone() },
-        commands.join(", ")
-    )
-}
-
 /// What was asked of the mail server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
@@ -253,17 +239,6 @@ impl Trouble {
 
     /// What to do about it, to be pasted where it can be.
     pub fn remedy(&self) -> String {
-        let remedy = self.plain_remedy();
-        match self {
-            Trouble::NotPermitted { configured: true, mta, .. } if *mta != Kind::Postfix => format!(
-                "{remedy}. Then take the command out of [mta] in the configuration: a rule for the mail server's own \
-                 command is found by itself"
-            ),
-            _ => remedy,
-        }
-    }
-
-    fn plain_remedy(&self) -> String {
         match self {
             Trouble::NoMta { .. } => "Install a mail server, or name its command in /etc/bartleby.toml: \
                  [mta] kind = \"postfix\", list_command = [\"/path/to/postqueue\", \"-j\"]"
@@ -271,38 +246,16 @@ impl Trouble {
             Trouble::NotInstalled(_) => "Correct or delete [mta] kind in /etc/bartleby.toml, or install it; where its programs \
                  are in an unusual place, name them: list_command, flush_command."
                 .into(),
-            Trouble::Unsupported(_) => "Bartleby reads the queues of Postfix, sendmail, Exim and OpenSMTPD. Or name a command that prints in the format of one of them \
-                 in /etc/bartleby.toml: [mta] kind = \"postfix\", list_command = [...]"
-                .into(),
-            Trouble::NotPermitted { mta: Kind::Postfix, act, account, .. } => {
-                let parameter = match act {
-                    Act::List => "authorized_mailq_users",
-                    Act::Flush | Act::Explain => "authorized_flush_users",
-                };
-                format!(
-                    "As root: postconf -e \"{parameter} = $(postconf -h {parameter}), {}\" && postfix reload",
-                    account.name
-                )
-            }
-            Trouble::NotPermitted { mta: Kind::Sendmail, act: Act::List, account, program, .. } => format!(
-                "In /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS (PrivacyOptions in \
-                 sendmail.cf), then restart sendmail. Or {}",
-                rule(account, &["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q"], program)
-            ),
-            Trouble::NotPermitted { mta: Kind::Sendmail, account, program, .. } => {
-                format!("Only root may run sendmail's queue. {}", rule(account, &["-q"], program))
-            }
-            Trouble::NotPermitted { mta: Kind::Exim, act: Act::Explain, account, program, .. } => {
-                rule(account, &["-bp", "-qf", "^-Mvl [0-9A-Za-z-]+$"], program)
-            }
-            Trouble::NotPermitted { mta: Kind::Exim, account, program, .. } => format!(
-                "In Exim's main configuration (Debian: /etc/exim4/exim4.conf.template or a file in \
-                 /etc/exim4/conf.d/main, then update-exim4.conf), set queue_list_requires_admin = false and \
-                 prod_requires_admin = false, then restart Exim. Or {}",
-                rule(account, &["-bp", "-qf"], program)
-            ),
-            Trouble::NotPermitted { account, program, .. } => {
-                format!("Only root may ask OpenSMTPD. {}", rule(account, &["show queue", "schedule all", "show routes", "^resume route [0-9]+$"], program))
+            Trouble::Unsupported(_) => not_read(),
+            Trouble::NotPermitted { mta, act, account, program, configured, .. } => {
+                match mta.remedy(&Refused { act: *act, account, program }) {
+                    Some(Remedy::Rule(remedy)) if *configured => format!(
+                        "{remedy}. Then take the command out of [mta] in the configuration: a rule for the mail \
+                         server's own command is found by itself"
+                    ),
+                    Some(Remedy::Setting(remedy) | Remedy::Rule(remedy)) => remedy,
+                    None => not_read(),
+                }
             }
             Trouble::NoNewPrivileges { bound: false, .. } => "Look at its program: either its \
                  set-user-id or set-group-id bit is lost, or its filesystem is mounted nosuid (findmnt -T). Under a \
@@ -343,4 +296,13 @@ impl Trouble {
                 .into(),
         }
     }
+}
+
+/// The remedy for a mail server whose queue is not read.
+fn not_read() -> String {
+    format!(
+        "Bartleby reads the queues of {}. Or name a command that prints in the format of one of them in \
+         /etc/bartleby.toml: [mta] kind = \"postfix\", list_command = [...]",
+        readable_names()
+    )
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
+use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
@@ -22,13 +23,13 @@ use crate::system::process::{self, Argv, Exit};
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
 
 /// An installed Exim.
-pub struct Exim {
+pub(super) struct Exim {
     program: PathBuf,
 }
 
 impl Exim {
     /// The Exim among the programs of `search`; where there is none, Debian's usual path.
-    pub fn at(search: &Search) -> Exim {
+    pub(super) fn at(search: &Search) -> Exim {
         Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()) }
     }
 }
@@ -157,8 +158,21 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     exit.verdict(command)
 }
 
+/// Listing and running are settings, or a rule; the message log is open to admin users alone.
+pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
+    Remedy::Rule(match refused.act {
+        Act::List | Act::Flush => format!(
+            "In Exim's main configuration (Debian: /etc/exim4/exim4.conf.template or a file in \
+             /etc/exim4/conf.d/main, then update-exim4.conf), set queue_list_requires_admin = false and \
+             prod_requires_admin = false, then restart Exim. Or {}",
+            refused.rule(&["-bp", "-qf"])
+        ),
+        Act::Explain => refused.rule(&["-bp", "-qf", "^-Mvl [0-9A-Za-z-]+$"]),
+    })
+}
+
 /// Reads `exim -bp`.
-pub struct EximParser {
+struct EximParser {
     now: i64,
     lines: u64,
     malformed: Malformed,
@@ -169,7 +183,7 @@ pub struct EximParser {
 
 impl EximParser {
     /// A parser at the beginning of a listing.
-    pub fn new(clock: &Clock) -> Self {
+    fn new(clock: &Clock) -> Self {
         EximParser { now: clock.now, lines: 0, malformed: Malformed::default(), message: None, open: false }
     }
 

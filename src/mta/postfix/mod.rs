@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
+use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
@@ -31,7 +32,7 @@ const PRIVILEGES_MISSING: &[&str] =
 const DOWN: &[&str] = &["mail system is down", "Mail system is down"];
 
 /// An installed Postfix.
-pub struct Postfix {
+pub(super) struct Postfix {
     postqueue: PathBuf,
     postconf: Option<PathBuf>,
     postmap: Option<PathBuf>,
@@ -39,7 +40,7 @@ pub struct Postfix {
 
 impl Postfix {
     /// The Postfix among the programs of `search`; where there is none, the usual path.
-    pub fn at(search: &Search) -> Postfix {
+    pub(super) fn at(search: &Search) -> Postfix {
         Postfix {
             postqueue: search.program("postqueue").unwrap_or_else(|| "/usr/sbin/postqueue".into()),
             postconf: search.program("postconf"),
@@ -170,8 +171,20 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     exit.verdict(command)
 }
 
+/// Who may list and who may run the queue are settings (postconf(5)); the command keeps the users that are in them.
+pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
+    let parameter = match refused.act {
+        Act::List => "authorized_mailq_users",
+        Act::Flush | Act::Explain => "authorized_flush_users",
+    };
+    let user = &refused.account.name;
+    Remedy::Setting(format!(
+        "As root: postconf -e \"{parameter} = $(postconf -h {parameter}), {user}\" && postfix reload"
+    ))
+}
+
 /// Reads either form of postqueue's listing; the first line tells which it is.
-pub struct PostfixParser {
+struct PostfixParser {
     clock: Clock,
     lines: u64,
     malformed: Malformed,
@@ -180,7 +193,7 @@ pub struct PostfixParser {
 
 impl PostfixParser {
     /// A parser at the beginning of a listing.
-    pub fn new(clock: &Clock) -> Self {
+    fn new(clock: &Clock) -> Self {
         PostfixParser { clock: clock.clone(), lines: 0, malformed: Malformed::default(), table: None }
     }
 }
