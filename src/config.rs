@@ -47,6 +47,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct MtaConfig {
     /// Which one; default: found out.
+    #[serde(deserialize_with = "readable")]
     pub kind: Option<Kind>,
     /// The command that lists the queue in `kind`'s format; empty: the mail server's own.
     pub list_command: Vec<String>,
@@ -198,6 +199,14 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 
 /// Nothing here may last longer.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A mail server whose queue is read.
+fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Kind>, D::Error> {
+    let word = String::deserialize(from)?;
+    let words = || Kind::readable().map(|kind| format!("`{}`", kind.word())).collect::<Vec<_>>().join(", ");
+    let unknown = || de::Error::custom(format!("unknown variant `{word}`, expected one of {}", words()));
+    Kind::readable().find(|kind| kind.word() == word).map(Some).ok_or_else(unknown)
+}
 
 /// A duration that is not nothing.
 fn deadline<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
@@ -395,6 +404,10 @@ mod tests {
     fn what_is_wrong_is_told_with_file_line_and_key() {
         for (text, expected) in [
             ("[mta]\nkind = \"qmail\"\n", "/etc/bartleby.toml, line 2, [mta] kind: unknown variant `qmail`"),
+            (
+                "[mta]\nkind = \"dma\"\n",
+                "line 2, [mta] kind: unknown variant `dma`, expected one of `postfix`, `sendmail`, `exim`, `opensmtpd`",
+            ),
             ("[mta]\n\nkinds = \"x\"\n", "/etc/bartleby.toml, line 3, [mta] kinds: unknown field `kinds`"),
             ("[fush]\n", "/etc/bartleby.toml, line 1, [fush]: unknown field `fush`"),
             ("[flush]\ncooldown = \"soon\"\n", "line 2, [flush] cooldown: “soon” is no duration"),

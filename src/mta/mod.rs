@@ -137,6 +137,8 @@ pub enum Part<'a> {
 /// What there is to know of a mail server before it is asked anything.
 struct Row {
     kind: Kind,
+    /// Its name in the configuration, in JSON and between our own processes.
+    word: &'static str,
     /// Its name, as its authors write it.
     name: &'static str,
     /// Its systemd unit.
@@ -162,6 +164,7 @@ struct Reads {
 static ROWS: [Row; 7] = [
     Row {
         kind: Kind::Postfix,
+        word: "postfix",
         name: "Postfix",
         unit: "postfix",
         is_installed: |search| search.program("postqueue").is_some(),
@@ -170,6 +173,7 @@ static ROWS: [Row; 7] = [
     },
     Row {
         kind: Kind::Sendmail,
+        word: "sendmail",
         name: "sendmail",
         unit: "sendmail",
         is_installed: |search| sendmail::installed(search).is_some(),
@@ -178,6 +182,7 @@ static ROWS: [Row; 7] = [
     },
     Row {
         kind: Kind::Exim,
+        word: "exim",
         name: "Exim",
         unit: "exim4",
         is_installed: |search| exim::installed(search).is_some(),
@@ -186,6 +191,7 @@ static ROWS: [Row; 7] = [
     },
     Row {
         kind: Kind::OpenSmtpd,
+        word: "opensmtpd",
         name: "OpenSMTPD",
         unit: "opensmtpd",
         is_installed: |search| search.program("smtpctl").is_some(),
@@ -194,6 +200,7 @@ static ROWS: [Row; 7] = [
     },
     Row {
         kind: Kind::Courier,
+        word: "courier",
         name: "Courier",
         unit: "courier-mta",
         is_installed: |search| search.program("courier").is_some(),
@@ -202,6 +209,7 @@ static ROWS: [Row; 7] = [
     },
     Row {
         kind: Kind::Nullmailer,
+        word: "nullmailer",
         name: "nullmailer",
         unit: "nullmailer",
         is_installed: |search| search.program("nullmailer-send").is_some(),
@@ -211,6 +219,7 @@ static ROWS: [Row; 7] = [
     // It has no queue listing worth the name.
     Row {
         kind: Kind::Dma,
+        word: "dma",
         name: "the DragonFly Mail Agent",
         unit: "dma",
         is_installed: |search| search.program("dma").is_some(),

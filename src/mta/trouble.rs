@@ -306,3 +306,51 @@ fn not_read() -> String {
         readable_names()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+
+    /// The variant behind this one: a new variant does not compile before it has its place here.
+    fn behind(trouble: &Trouble) -> Option<Trouble> {
+        let mta = Kind::Courier;
+        let text = || "“x”\n".to_owned();
+        let after = Duration::from_millis(2500);
+        let account = Account { uid: 33, name: "www-data".into(), bound: true };
+        Some(match trouble {
+            Trouble::NoMta { .. } => Trouble::NotInstalled(mta),
+            Trouble::NotInstalled(_) => Trouble::Unsupported(mta),
+            Trouble::Unsupported(_) => Trouble::NotPermitted {
+                mta,
+                act: Act::Explain,
+                account,
+                program: "/usr/sbin/x".into(),
+                configured: true,
+                words: text(),
+            },
+            Trouble::NotPermitted { .. } => Trouble::NoNewPrivileges { mta, words: text(), bound: true },
+            Trouble::NoNewPrivileges { .. } => Trouble::NotRunning { mta, words: text() },
+            Trouble::NotRunning { .. } => Trouble::TooSlow { command: text(), after },
+            Trouble::TooSlow { .. } => Trouble::Cut { command: text(), after, messages: u64::MAX },
+            Trouble::Cut { .. } => Trouble::Crowded { after },
+            Trouble::Crowded { .. } => Trouble::NotStarted { command: text(), error: text() },
+            Trouble::NotStarted { .. } => Trouble::Ended { command: text(), how: text(), words: text() },
+            Trouble::Ended { .. } => Trouble::BrokenOff { mta, lines: 3 },
+            Trouble::BrokenOff { .. } => Trouble::Partial { mta, queue: text(), printed: 1, total: 2 },
+            Trouble::Partial { .. } => Trouble::NoPage { why: NoRows::TooLong },
+            Trouble::NoPage { .. } => Trouble::NotUnderstood { mta, count: 1, line: 2, text: text() },
+            Trouble::NotUnderstood { .. } => return None,
+        })
+    }
+
+    #[test]
+    fn every_trouble_goes_between_processes_whole() {
+        for trouble in iter::successors(Some(Trouble::NoMta { searched: "/usr/sbin".into() }), behind) {
+            let written = serde_json::to_vec(&trouble).unwrap();
+            assert_eq!(serde_json::from_slice::<Trouble>(&written).unwrap(), trouble);
+            assert!(!trouble.remedy().is_empty(), "{trouble}");
+        }
+    }
+}
