@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::flush::outcome::Remainder;
 use crate::listing;
+use crate::mta::Wanted;
 use crate::mta::trouble::Trouble;
 use crate::request::Target;
 use crate::sandbox::Cage;
@@ -75,7 +76,7 @@ pub fn work(words: &[OsString]) {
     let with_ids = words.len() == 1;
     let mut remainder = Remainder::of(target, waited);
     let mut ids = Vec::new();
-    let begun = listing::begin(&context, None).at_first_byte();
+    let begun = listing::begin_wanting(&context, None, Wanted::Nothing).at_first_byte();
     let listing = begun.read(&Cage::enter(None), &mut |message| {
         if remainder.add(message) && with_ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());

@@ -9,9 +9,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use crate::context::Context;
+use crate::context::{Context, Source};
 use crate::mta::trouble::{Status, Trouble};
-use crate::mta::{Facts, Inquiry, Kind, privilege};
+use crate::mta::{Facts, Inquiry, Kind, Wanted, privilege};
 use crate::queue::{Message, Summary};
 use crate::sandbox::Cage;
 use crate::system::EndingSignals;
@@ -60,8 +60,14 @@ pub struct Begun<'a, P> {
     _signals: Option<EndingSignals>,
 }
 
-/// Begins to list the queue. The listing ends early when `reader`, the far end of our answer, hangs up.
+/// Begins to list the queue, and to ask for all that is known of the mail server. The listing ends early when `reader`,
+/// the far end of our answer, hangs up.
 pub fn begin<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>) -> Begun<'a, Running> {
+    begin_wanting(context, reader, Wanted::Everything)
+}
+
+/// The same, for a caller who wants to know less of the mail server.
+pub fn begin_wanting<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>, wanted: Wanted) -> Begun<'a, Running> {
     let Context { config, clock, .. } = context;
     let started = Instant::now();
     let deadline = started + config.mta.deadline;
@@ -102,7 +108,7 @@ pub fn begin<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>) -> Begun<
     }
     begun._signals = EndingSignals::hold_back();
     begun.parts = source.commands.iter().map(|command| begun.start(command)).collect();
-    begun.inquiry = Some(source.mta.inquire());
+    begun.inquiry = Some(source.mta.inquire(wanted));
     begun
 }
 
@@ -211,10 +217,11 @@ impl Seen {
     }
 }
 
-/// Version and settings of the mail server, without a listing.
+/// What the mail server's settings say of running its queue, without a listing.
 pub fn facts(context: &Context) -> Facts {
     let deadline = Instant::now() + INQUIRY_PATIENCE;
-    context.source.as_ref().map_or_else(|_| Facts::default(), |source| source.mta.inquire().answer(deadline))
+    let permissions = |source: &Source| source.mta.inquire(Wanted::Permissions).answer(deadline);
+    context.source.as_ref().map(permissions).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,7 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::system::process::{self, Argv};
 
-/// What is known of a mail server besides its queue.
+/// What a caller needs to know of a mail server besides its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of [`Facts`].
+    Everything,
+    /// Whether this user may run the queue: [`Facts::flush_users`] and [`Facts::flush_needs_admin`].
+    Permissions,
+    /// The queue alone: no program is started.
+    Nothing,
+}
+
+/// What is known of a mail server besides its queue. What was not [`Wanted`] may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Its version.

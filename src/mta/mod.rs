@@ -30,7 +30,7 @@ use self::trouble::Trouble;
 use crate::system::Account;
 use crate::system::process::{Argv, Exit};
 pub use date::past_instant;
-pub use inquiry::{Facts, Inquiry};
+pub use inquiry::{Facts, Inquiry, Wanted};
 pub use kind::Kind;
 pub use parser::{Clock, Parser};
 pub use relay::RelayDomains;
@@ -55,8 +55,8 @@ pub trait Mta {
     /// A reader for that command's output.
     fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
 
-    /// Starts to ask for version and settings. What takes a process runs beside the listing.
-    fn inquire(&self) -> Inquiry;
+    /// Starts to ask for version and settings, as far as they are wanted. Its processes run beside the listing.
+    fn inquire(&self, wanted: Wanted) -> Inquiry;
 
     /// The commands that make a part of the queue be delivered now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::parser::{Malformed, text};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, Search};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
@@ -50,8 +50,10 @@ impl Mta for OpenSmtpd {
         Box::new(OpenSmtpdParser::new(clock))
     }
 
-    fn inquire(&self) -> Inquiry {
-        let version = self.daemon.iter().map(|daemon| Argv::new(daemon, &["-h"])).collect::<Vec<_>>();
+    /// Only root may run the queue, so there is no permission to be asked for.
+    fn inquire(&self, wanted: Wanted) -> Inquiry {
+        let daemon = self.daemon.iter().filter(|_| wanted == Wanted::Everything);
+        let version = daemon.map(|daemon| Argv::new(daemon, &["-h"])).collect::<Vec<_>>();
         Inquiry::start(&version, facts)
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, date};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State, beginning};
 use crate::system::Account;
@@ -99,8 +99,12 @@ impl Mta for Sendmail {
         Box::new(SendmailParser::new(clock))
     }
 
-    fn inquire(&self) -> Inquiry {
-        let configuration = fs::read_to_string(&self.configuration).unwrap_or_default();
+    /// Only root may run the queue, so there is no permission to be asked for.
+    fn inquire(&self, wanted: Wanted) -> Inquiry {
+        let configuration = match wanted {
+            Wanted::Everything => fs::read_to_string(&self.configuration).unwrap_or_default(),
+            Wanted::Permissions | Wanted::Nothing => String::new(),
+        };
         Inquiry::start(&[], move |_| facts(&configuration))
     }
 

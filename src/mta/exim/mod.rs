@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
@@ -31,6 +31,16 @@ impl Exim {
     /// The Exim among the programs of `search`; where there is none, Debian's usual path.
     pub(super) fn at(search: &Search) -> Exim {
         Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()) }
+    }
+
+    fn questions(&self, wanted: Wanted) -> Vec<Argv> {
+        let ask = |arguments: &[&str]| Argv::new(&self.program, arguments);
+        let settings = ask(&["-bP", "prod_requires_admin", "spool_directory"]);
+        match wanted {
+            Wanted::Everything => vec![settings, ask(&["-bV"])],
+            Wanted::Permissions => vec![settings],
+            Wanted::Nothing => Vec::new(),
+        }
     }
 }
 
@@ -55,10 +65,8 @@ impl Mta for Exim {
         Box::new(EximParser::new(clock))
     }
 
-    fn inquire(&self) -> Inquiry {
-        let settings = Argv::new(&self.program, &["-bP", "prod_requires_admin", "spool_directory"]);
-        let version = Argv::new(&self.program, &["-bV"]);
-        Inquiry::start(&[settings, version], facts)
+    fn inquire(&self, wanted: Wanted) -> Inquiry {
+        Inquiry::start(&self.questions(wanted), facts)
     }
 
     /// `-q` alone skips what is not due yet, which after an outage is nearly everything. `-qf` blocks
@@ -334,6 +342,8 @@ impl Parser for EximParser {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -362,6 +372,16 @@ mod tests {
         for soup in ["", "hello", " 0m", " 0m 1 <a@b>", &format!("7x 1 {id} <a@b>"), &format!(" 0m 1 {id} <a@b")] {
             assert_eq!(read(soup), None, "{soup}");
         }
+    }
+
+    #[test]
+    fn the_version_takes_a_process_only_where_it_is_wanted() {
+        let exim = Exim::at(&Search::below(Path::new("/nonexistent")));
+        let questions = |wanted| exim.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
+        let settings = "/usr/sbin/exim4 -bP prod_requires_admin spool_directory";
+        assert_eq!(questions(Wanted::Everything), [settings, "/usr/sbin/exim4 -bV"]);
+        assert_eq!(questions(Wanted::Permissions), [settings]);
+        assert!(questions(Wanted::Nothing).is_empty());
     }
 
     #[test]

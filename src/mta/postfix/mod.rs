@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::Account;
@@ -47,6 +47,15 @@ impl Postfix {
             postmap: search.program("postmap"),
         }
     }
+
+    fn questions(&self, wanted: Wanted) -> Vec<Argv> {
+        let names: &[&str] = match wanted {
+            Wanted::Everything => &["mail_version", "queue_directory", "authorized_flush_users"],
+            Wanted::Permissions => &["authorized_flush_users"],
+            Wanted::Nothing => return Vec::new(),
+        };
+        self.postconf.iter().map(|postconf| Argv::new(postconf, names)).collect()
+    }
 }
 
 impl Mta for Postfix {
@@ -72,10 +81,8 @@ impl Mta for Postfix {
         Box::new(PostfixParser::new(clock))
     }
 
-    fn inquire(&self) -> Inquiry {
-        let names = ["mail_version", "queue_directory", "authorized_flush_users"];
-        let command = self.postconf.iter().map(|postconf| Argv::new(postconf, &names)).collect::<Vec<_>>();
-        Inquiry::start(&command, facts)
+    fn inquire(&self, wanted: Wanted) -> Inquiry {
+        Inquiry::start(&self.questions(wanted), facts)
     }
 
     /// A domain goes message by message: `-s` would silently do nothing for one that is not among
@@ -326,6 +333,20 @@ mod tests {
         assert_eq!(older.to_string(), "/usr/sbin/postqueue -p");
         assert_eq!(postfix.older_list_command(&exit("postqueue: fatal: Queue report unavailable", 69)), None);
         assert_eq!(postfix.older_list_command(&exit("", 0)), None);
+    }
+
+    #[test]
+    fn one_postconf_answers_what_is_wanted() {
+        let machine = tempfile::tempdir().unwrap();
+        let folder = machine.path().join("usr/sbin");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("postconf"), "").unwrap();
+        let postfix = Postfix::at(&Search::below(machine.path()));
+        let questions = |wanted| postfix.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
+        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users";
+        assert_eq!(questions(Wanted::Everything), [everything]);
+        assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
+        assert!(questions(Wanted::Nothing).is_empty());
     }
 
     #[test]
