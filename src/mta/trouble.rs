@@ -106,6 +106,12 @@ pub enum Trouble {
         /// The deadline.
         after: Duration,
     },
+    /// The process of this program that reads the listing failed. What it said is in the error log.
+    #[error("The reader of the listing {how}.")]
+    Reader {
+        /// "was killed by signal 6", "answered nonsense", "did not finish within 30 s and was stopped".
+        how: String,
+    },
     /// The command could not be started.
     #[error("{command} could not be started: {error}.")]
     NotStarted {
@@ -213,14 +219,6 @@ impl Trouble {
         }
     }
 
-    /// The system's words, of a command that could not be started; else the whole sentence.
-    pub fn reason(&self) -> String {
-        match self {
-            Trouble::NotStarted { error, .. } => error.clone(),
-            other => other.to_string(),
-        }
-    }
-
     /// The status word of a listing that ended so.
     pub fn status(&self) -> Status {
         match self {
@@ -228,7 +226,8 @@ impl Trouble {
             Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
             Trouble::NotRunning { .. } => Status::Down,
             Trouble::TooSlow { .. } | Trouble::Cut { .. } | Trouble::Crowded { .. } => Status::Timeout,
-            Trouble::NotStarted { .. }
+            Trouble::Reader { .. }
+            | Trouble::NotStarted { .. }
             | Trouble::Ended { .. }
             | Trouble::BrokenOff { .. }
             | Trouble::Partial { .. }
@@ -277,6 +276,9 @@ impl Trouble {
                  very long queue raise [mta] deadline in /etc/bartleby.toml (and the web server's CGI time limit)."
                 .into(),
             Trouble::Crowded { .. } => "Reload in a minute; look who asks for this page so often.".into(),
+            Trouble::Reader { .. } => "Reload. If it happens again, please report it with the mail server's listing. What the \
+                 reader said is in the web server's error log."
+                .into(),
             Trouble::NotStarted { .. } => "Look whether the program is there and may be executed by the web server's \
                  user."
                 .into(),
@@ -335,7 +337,8 @@ mod tests {
             Trouble::NotRunning { .. } => Trouble::TooSlow { command: text(), after },
             Trouble::TooSlow { .. } => Trouble::Cut { command: text(), after, messages: u64::MAX },
             Trouble::Cut { .. } => Trouble::Crowded { after },
-            Trouble::Crowded { .. } => Trouble::NotStarted { command: text(), error: text() },
+            Trouble::Crowded { .. } => Trouble::Reader { how: "was killed by signal 6".into() },
+            Trouble::Reader { .. } => Trouble::NotStarted { command: text(), error: text() },
             Trouble::NotStarted { .. } => Trouble::Ended { command: text(), how: text(), words: text() },
             Trouble::Ended { .. } => Trouble::BrokenOff { mta, lines: 3 },
             Trouble::BrokenOff { .. } => Trouble::Partial { mta, queue: text(), printed: 1, total: 2 },
@@ -352,5 +355,13 @@ mod tests {
             assert_eq!(serde_json::from_slice::<Trouble>(&written).unwrap(), trouble);
             assert!(!trouble.remedy().is_empty(), "{trouble}");
         }
+    }
+
+    #[test]
+    fn a_reader_that_fails_is_a_listing_that_failed() {
+        let trouble = Trouble::Reader { how: "was killed by signal 6".into() };
+        assert_eq!(trouble.to_string(), "The reader of the listing was killed by signal 6.");
+        assert_eq!(trouble.status(), Status::Failed);
+        assert!(trouble.remedy().contains("error log"), "{}", trouble.remedy());
     }
 }
