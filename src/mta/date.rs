@@ -4,13 +4,13 @@ use jiff::civil::DateTime;
 
 use super::Clock;
 
-/// Mail is never this much older than its date without a year says at the least (a queue keeps mail
-/// for days), so a date that lies less than this in the future tells of a clock that was set back.
+/// A date that lies less than this in the future was written before the clock was set back. It is not a year old: a
+/// queue keeps mail for days.
 const CLOCK_SLIP_SECONDS: i64 = 24 * 60 * 60;
 
 /// Reads `Nov 23 11:27` or `Nov 23 11:27:05`, local time in the clock's zone, as the latest such
-/// instant that is not in the future, in seconds since 1970. Where the clock was set back by less
-/// than a day since, it is the present.
+/// instant that is not in the future, in seconds since 1970. If the clock has been set back by less than a day since,
+/// that is the present.
 pub fn past_instant(text: &str, clock: &Clock) -> Option<i64> {
     let mut words = text.split_ascii_whitespace();
     let month = month(words.next()?)?;
@@ -23,10 +23,10 @@ pub fn past_instant(text: &str, clock: &Clock) -> Option<i64> {
         return None;
     }
     let this_year = jiff::Timestamp::from_second(clock.now).ok()?.to_zoned(clock.zone.clone()).year();
-    // One year on: it may be the new year already in the zone. Eight back: a 29th of February.
+    // One year on, as the new year may have begun already in the zone. Eight back, for a 29th of February.
     (this_year.saturating_sub(8)..=this_year.saturating_add(1)).rev().find_map(|year| {
         let local = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
-        // Where summer time ends, an hour's times happen twice: the later, unless it is yet to come.
+        // When summer time ends, each time of one hour happens twice. The later one counts, unless it is yet to come.
         let twice = clock.zone.to_ambiguous_timestamp(local);
         let earlier = twice.earlier().ok()?.as_second();
         let later = twice.later().ok()?.as_second();

@@ -31,22 +31,22 @@ pub struct Facts {
     pub flush_needs_admin: Option<bool>,
 }
 
-/// An inquiry under way: commands whose output tells version and settings.
+/// An inquiry under way: commands that print version and settings.
 pub struct Inquiry {
     running: Vec<process::Running>,
     read: Box<dyn Fn(&str) -> Facts>,
 }
 
 impl Inquiry {
-    /// Starts the commands, all at once. What they print, on either stream, is for `read`; one that
-    /// can't be started prints nothing.
+    /// Starts the commands, all at once. `read` gets all that they print, on either stream. A command that can't be
+    /// started prints nothing.
     pub(super) fn start(commands: &[Argv], read: impl Fn(&str) -> Facts + 'static) -> Inquiry {
         let running = commands.iter().filter_map(|argv| process::start(argv).ok()).collect();
         Inquiry { running, read: Box::new(read) }
     }
 
-    /// The answer, or what is known without it at the deadline.
-    pub fn answer(self, deadline: Instant) -> Facts {
+    /// Waits for the answers. At the deadline, it does without those that are missing.
+    pub(crate) fn answer(self, deadline: Instant) -> Facts {
         let outputs = self.running.into_iter().map(|running| {
             let (exit, output) = running.collect(deadline);
             format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
@@ -56,7 +56,7 @@ impl Inquiry {
 }
 
 impl Facts {
-    /// With the usual queue directory where the settings could not be asked, if it is there.
+    /// The same facts, with the usual queue directory, if it is there, where the settings name none.
     pub(super) fn or_usual(mut self, directory: &str) -> Facts {
         self.queue_directory =
             self.queue_directory.or_else(|| Some(directory.into()).filter(|path: &PathBuf| path.is_dir()));

@@ -40,12 +40,12 @@ impl Kind {
     }
 
     /// Its name, as its authors write it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.row().name
     }
 
     /// Its systemd unit.
-    pub fn unit(self) -> &'static str {
+    pub(super) fn unit(self) -> &'static str {
         self.row().unit
     }
 

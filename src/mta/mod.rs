@@ -11,7 +11,7 @@ mod kind;
 mod opensmtpd;
 mod parser;
 mod postfix;
-pub mod privilege;
+pub(crate) mod privilege;
 mod relay;
 mod remedy;
 mod search;
@@ -33,7 +33,7 @@ pub use date::past_instant;
 pub use inquiry::{Facts, Inquiry, Wanted};
 pub use kind::Kind;
 pub use parser::{Clock, Parser};
-pub use relay::RelayDomains;
+pub(crate) use relay::RelayDomains;
 pub use search::Search;
 
 /// One installed mail server.
@@ -41,27 +41,27 @@ pub trait Mta {
     /// Which one.
     fn kind(&self) -> Kind;
 
-    /// A queue id as it gives them: a rule may be asked about, or a command made, before any is seen.
+    /// A queue id in its form, to ask whether a rule allows a command before any real id has been seen.
     fn sample_id(&self) -> &'static str;
 
-    /// The commands that list the queue, to be run one after the other: each lists a part of it.
+    /// The commands that list the queue. Each lists a part of it.
     fn list_commands(&self) -> Vec<Argv>;
 
-    /// The command for a mail server too old for the first one, as which it ended tells.
+    /// The listing command for an older version, if `exit` shows that this one does not know the newer form.
     fn older_list_command(&self, _exit: &Exit) -> Option<Argv> {
         None
     }
 
-    /// A reader for that command's output.
+    /// A parser for the output of one of these commands.
     fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
 
     /// Starts to ask for version and settings, as far as they are wanted. Its processes run beside the listing.
     fn inquire(&self, wanted: Wanted) -> Inquiry;
 
-    /// The commands that make a part of the queue be delivered now.
+    /// The commands that deliver a part of the queue now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;
 
-    /// Whether they deliver held messages, too.
+    /// Whether these deliver held messages, too.
     fn flushes_held(&self, _part: &Part<'_>) -> bool {
         false
     }
@@ -69,27 +69,26 @@ pub trait Mta {
     /// How an administrator releases held messages.
     fn release(&self) -> &'static str;
 
-    /// A question to be asked before a flush, with the same rights.
+    /// A question to ask before a flush, with the same rights.
     fn flush_question(&self) -> Option<Argv> {
         None
     }
 
-    /// What has to be run before the flush, as the answer to that question tells.
+    /// The commands that must run before the flush, given the answer to that question.
     fn flush_preparation(&self, _answer: &str) -> Vec<Argv> {
         Vec::new()
     }
 
-    /// What the mail server's settings have against this user running the queue; `None` where
-    /// nothing is known to be in the way.
+    /// Why the mail server's settings do not let this user run the queue; `None` where no reason is known.
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble>;
 
-    /// Why a flush command that ended so did not run the queue, or `Ok`.
+    /// Whether a flush command that ended so has run the queue.
     ///
     /// # Errors
-    /// The cause, told from the exit status and what was printed on either stream.
+    /// Why it did not, by its exit status and by what it printed on either stream.
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble>;
 
-    /// For which domains it relays mail, where its configuration tells.
+    /// A way to find out for which domains it relays mail; `None` where its configuration names none.
     fn relay_domains(&self) -> Option<RelayDomains> {
         None
     }
@@ -99,26 +98,26 @@ pub trait Mta {
         false
     }
 
-    /// The command that tells why a message waits, where the listing does not.
+    /// The command that prints why a message waits, for a mail server whose listing does not.
     fn reason_command(&self, _id: &str) -> Option<Argv> {
         None
     }
 
-    /// Whether that command, which failed, was refused.
+    /// Whether that command, which failed, was refused or only found no such message.
     ///
     /// # Errors
-    /// The refusal; a message that has gone meanwhile is none.
+    /// The refusal. That a message has left the queue meanwhile is no error.
     fn reason_verdict(&self, _command: &Argv, _exit: &Exit, _account: &Account) -> Result<(), Trouble> {
         Ok(())
     }
 
-    /// The recipient and the reason in a line of that command's output; a later line overrides an earlier.
+    /// The recipient and the reason in a line of that command's output. A later line overrides an earlier one.
     fn read_reason(&self, _line: &str) -> Option<(String, String)> {
         None
     }
 }
 
-/// What is to be delivered. Ids and domains are those of a listing, never of a request alone.
+/// A part of the queue, to be delivered. Ids and domains come from a listing, never from a request alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
     /// The whole queue.
@@ -267,7 +266,7 @@ mod tests {
     use crate::mta::trouble::Act;
 
     #[test]
-    fn each_mail_server_is_told_its_own_way_what_to_deliver() {
+    fn each_mail_server_has_its_own_commands_to_deliver_a_part() {
         let search = Search::below(Path::new("/nonexistent"));
         let ids = ["A1".to_owned(), "B2".to_owned()];
         let domain = Part::Domain { name: "example.com", ids: &ids };
@@ -288,9 +287,12 @@ mod tests {
             ),
         ] {
             let mta = find(Some(kind), &search).unwrap();
-            let told =
+            let commands =
                 |part: &Part<'_>| mta.flush_commands(part).iter().map(Argv::to_string).collect::<Vec<_>>().join("; ");
-            assert_eq!([told(&Part::All), told(&domain), told(&Part::Message("A1"))], [all, one_domain, message]);
+            assert_eq!(
+                [commands(&Part::All), commands(&domain), commands(&Part::Message("A1"))],
+                [all, one_domain, message]
+            );
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) struct OpenSmtpd {
 }
 
 impl OpenSmtpd {
-    /// The OpenSMTPD among the programs of `search`; where there is none, the usual path.
+    /// The OpenSMTPD among the programs of `search`. If there is none, its program is assumed at the usual path.
     pub(super) fn at(search: &Search) -> OpenSmtpd {
         OpenSmtpd {
             program: search.program("smtpctl").unwrap_or_else(|| "/usr/sbin/smtpctl".into()),
@@ -66,8 +66,8 @@ impl Mta for OpenSmtpd {
         }
     }
 
-    /// After errors a route to the primary is disabled, for up to an hour; what is scheduled meanwhile fails
-    /// at once, untried.
+    /// After errors, smtpd disables a route to the primary for up to an hour. A message that is scheduled meanwhile fails
+    /// at once and is not tried.
     fn flush_question(&self) -> Option<Argv> {
         Some(Argv::new(&self.program, &["show", "routes"]))
     }
@@ -76,7 +76,8 @@ impl Mta for OpenSmtpd {
         answer.lines().filter_map(disabled_route).map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
     }
 
-    /// What smtpd itself holds back while a route is down; what was paused (`suspend`) is passed over.
+    /// `schedule` runs what smtpd holds back while a route is down, and also paused (`suspend`) envelopes: seen with
+    /// 6.8.0p2.
     fn flushes_held(&self, _part: &Part<'_>) -> bool {
         true
     }
@@ -132,7 +133,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     exit.verdict(command)
 }
 
-/// smtpctl asks the daemon for root alone; there is no setting.
+/// smtpctl works for root alone, and no setting changes that.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     let rule = refused.rule(&["show queue", "schedule all", "show routes", "^resume route [0-9]+$"]);
     Remedy::Rule(format!("Only root may ask OpenSMTPD. {rule}"))
@@ -202,9 +203,9 @@ impl<'a> Envelope<'a> {
     /// Reads `id|source|agent|flags|sender|recipient|resolved recipient|creation|expiry|last try|
     /// tries|state|seconds|last error`.
     ///
-    /// Local parts may hold a `|`, and the last error anything, none of it escaped. The fields of fixed
-    /// form in the middle are looked for; where they, or the bounds of the addresses, can be found in
-    /// more than one way, somebody plays with us: then the addresses are kept as one text, unread.
+    /// Local parts may hold a `|`, and the last error may hold anything; smtpctl escapes neither. So this looks for
+    /// the fields of fixed form in the middle. If it finds them, or the bounds of the addresses, in more than one way,
+    /// somebody plays with us: then it keeps the addresses as one text, unread.
     fn read(line: &'a str) -> Option<Envelope<'a>> {
         let mut parts = line.splitn(5, '|');
         let (id, _source, _agent, flags, rest) =
@@ -255,7 +256,7 @@ struct Anchor<'a> {
 impl<'a> Anchor<'a> {
     fn read(text: &'a str) -> Option<Anchor<'a>> {
         let is_number = |field: &&str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
-        // Most of what is tried is none, which is seen at the first field.
+        // Most bars are not where these fields begin, and the first field shows it.
         let mut fields = text.splitn(7, '|');
         let creation = fields.next().filter(is_number)?;
         (0..3).try_for_each(|_| fields.next().filter(is_number).map(|_| ()))?;
@@ -267,10 +268,10 @@ impl<'a> Anchor<'a> {
     }
 }
 
-/// Sender, recipient and resolved recipient, if there is exactly one way to tell them apart.
+/// Sender, recipient and resolved recipient, if there is exactly one way to split the text.
 fn split_addresses(text: &str) -> Option<[&str; 3]> {
     let bars: Vec<usize> = text.match_indices('|').map(|(at, _)| at).collect();
-    // More bars than this are no accident; all pairs of them would be too many to try.
+    // More bars than this are no accident, and all their pairs would be too many to try.
     if bars.len() > 8 {
         return None;
     }

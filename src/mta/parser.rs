@@ -12,13 +12,13 @@ use crate::system::process::{Argv, Exit};
 
 /// Reads a listing, line by line.
 pub trait Parser {
-    /// Reads one line, given without its line feed, and passes each message that is complete on.
+    /// Reads one line, given without its line feed, and passes on each message that is now complete.
     fn line(&mut self, line: &[u8], found: &mut dyn FnMut(&Message<'_>));
 
-    /// Passes the last message on and says what the listing was: all of it, or why not.
+    /// Passes on the last message, and says whether the listing was the whole queue.
     ///
     /// # Errors
-    /// The cause, told from what was printed and how the command ended. What was passed on stays true.
+    /// Why it was not, by what was printed and how the command ended. The messages that were passed on stay true.
     fn end(
         &mut self,
         command: &Argv,
@@ -37,7 +37,7 @@ pub struct Clock {
     pub zone: TimeZone,
 }
 
-/// A line as text. Nearly all are, and to see that is quicker than what replaces bytes that are none.
+/// A line as text. Nearly every line is UTF-8 already, and to check that is quicker than to replace what is not.
 pub(super) fn text(line: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::Borrowed)
 }
@@ -60,7 +60,7 @@ impl Malformed {
         }
     }
 
-    /// What is to be told of a listing whose command ended so: lines that made no sense say more than a bad end.
+    /// The verdict on a listing whose command ended so. Lines that made no sense say more than a bad end.
     pub(super) fn verdict(&self, mta: Kind, end: Result<(), Trouble>) -> Result<(), Trouble> {
         match (&self.first, end) {
             (Some((line, text)), Ok(()) | Err(Trouble::Ended { .. })) => {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::system::Account;
 use crate::system::process::{self, Argv};
 
-/// The file for the rule, see `examples/sudoers.*`. sudo is asked only where it is seen: who asks sudo
-/// without any rule is reported to the administrator, by mail, which would then wait in the queue.
+/// The file for the rule, see `examples/sudoers.*`. sudo is asked only where this file is seen:
+/// sudo reports a user who asks without any rule to the administrator, by mail, which would then wait in the queue.
 pub(super) const SUDO_RULE: &str = "/etc/sudoers.d/bartleby";
 
 /// doas(1)'s rules.
@@ -16,9 +16,9 @@ const DOAS_RULES: &str = "/etc/doas.conf";
 /// How long sudo or doas may think about a rule.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What to put before the command so that it runs as root, if a rule allows exactly this command
-/// without a password. Root needs none.
-pub fn prefix(command: &Argv, account: &Account) -> Option<Argv> {
+/// The words to put before the command so that it runs as root, if a rule allows exactly this command without a
+/// password. Root needs no such words.
+pub(crate) fn prefix(command: &Argv, account: &Account) -> Option<Argv> {
     if account.is_root() {
         return None;
     }
@@ -35,7 +35,7 @@ fn is_seen(file: &str) -> bool {
     fs::symlink_metadata(file).is_ok()
 }
 
-/// Whether a question is answered with status 0 and these words.
+/// Whether the answer to a question is status 0 and these words.
 fn says(question: &Argv, words: &str) -> bool {
     process::start(question).is_ok_and(|running| {
         let (exit, output) = running.collect(Instant::now() + PATIENCE);

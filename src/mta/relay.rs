@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-/// Finds out for which domains mail is relayed, until a deadline; may take a process.
-pub type RelayDomains = Box<dyn FnOnce(Instant) -> Vec<String> + Send>;
+/// Finds out for which domains mail is relayed, until a deadline. It may start processes.
+pub(crate) type RelayDomains = Box<dyn FnOnce(Instant) -> Vec<String> + Send>;
 
-/// The words of a configuration that are domains, in lower case.
+/// Those words of a configuration that are domains, in lower case.
 pub(super) fn domains(text: &str) -> Vec<String> {
     let is_domain = |word: &&str| {
         word.contains('.')
@@ -16,7 +16,7 @@ pub(super) fn domains(text: &str) -> Vec<String> {
     text.split([',', ':', ' ', '\t', '\n']).filter(is_domain).map(str::to_lowercase).collect()
 }
 
-/// The first words of the lines of a table, whatever stands behind them.
+/// The keys of a table: each line's first word.
 pub(super) fn keys(table: &str) -> String {
     let key = |line: &'_ str| line.split('#').next()?.split([' ', '\t', ':']).next().map(str::to_owned);
     table.lines().filter_map(key).collect::<Vec<_>>().join("\n")
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn domains_are_told_from_what_else_a_configuration_holds() {
+    fn domains_are_picked_out_of_a_configuration() {
         let text = "example.com, Sub.Example.org\t192.0.2.0/24 192.0.2.1 $mydestination .example.net hash:/etc/x !no.example @";
         assert_eq!(domains(text), ["example.com", "sub.example.org"]);
         assert_eq!(

@@ -26,7 +26,7 @@ impl Search {
     }
 
     /// The absolute path of a program.
-    pub fn program(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn program(&self, name: &str) -> Option<PathBuf> {
         self.folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| self.below_root(path).is_file())
     }
 
@@ -49,7 +49,7 @@ impl Search {
     }
 
     /// Whether this mail server is installed.
-    pub fn has(&self, kind: Kind) -> bool {
+    pub(crate) fn has(&self, kind: Kind) -> bool {
         (kind.row().is_installed)(self)
     }
 }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mail_server_is_told_by_what_only_it_brings() {
+    fn a_mail_server_is_recognised_by_a_program_that_only_it_brings() {
         for (programs, link, kind) in [
             (&["/usr/sbin/postqueue", "/usr/sbin/sendmail"][..], None, Some(Kind::Postfix)),
             (&["/usr/libexec/sendmail/sendmail"], Some("/usr/libexec/sendmail/sendmail"), Some(Kind::Sendmail)),

@@ -2,7 +2,7 @@
 //!
 //! Sources: mailq(1), `print_single_queue()` and `prtstr()` of sendmail's `queue.c`, and the recorded
 //! output under `tests/fixtures/sendmail`. The listing is read by its indentation, which no address
-//! can imitate: what is not printable ASCII comes as `\ooo`, a backslash as two.
+//! can imitate: sendmail prints a byte that is not printable ASCII as `\ooo`, and a backslash as two.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const PROGRAMS: [&str; 4] = [
     "/usr/lib/sendmail-mta",
 ];
 
-/// The name by which all call it.
+/// The name by which every program calls it.
 const COMMON_NAME: &str = "/usr/sbin/sendmail";
 
 const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
@@ -48,7 +48,7 @@ pub(super) struct Sendmail {
 }
 
 impl Sendmail {
-    /// The sendmail among the programs of `search`; where there is none, the usual path.
+    /// The sendmail among the programs of `search`. If there is none, its program is assumed at the usual path.
     pub(super) fn at(search: &Search) -> Sendmail {
         Sendmail {
             program: installed(search).unwrap_or_else(|| COMMON_NAME.into()),
@@ -59,7 +59,7 @@ impl Sendmail {
     }
 }
 
-/// The path to call an installed sendmail by: the common name where that leads to it.
+/// The path to call an installed sendmail by: the common name, if that leads to it.
 pub(super) fn installed(search: &Search) -> Option<PathBuf> {
     let program = PROGRAMS.iter().map(PathBuf::from).find(|path| search.below_root(path).is_file())?;
     let common = PathBuf::from(COMMON_NAME);
@@ -108,7 +108,7 @@ impl Mta for Sendmail {
         Inquiry::start(&[], move |_| facts(&configuration))
     }
 
-    /// The domain is looked for as a part of the recipient, from its `@` on.
+    /// `-qR` looks for a part of the recipient: here the domain, with its `@`.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         let option = match part {
             Part::All => "-q".to_owned(),
@@ -142,7 +142,7 @@ impl Mta for Sendmail {
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
-        // The refusal is told on standard output; its status is EX_NOPERM of sysexits(3).
+        // sendmail prints the refusal on standard output; its status is EX_NOPERM of sysexits(3).
         if exit.code == Some(77) {
             let denied = exit.denied_privileges(Kind::Sendmail, PRIVILEGES_MISSING, account);
             return Err(denied.unwrap_or_else(|| exit.not_permitted(Kind::Sendmail, Act::Flush, command, account)));
@@ -167,7 +167,7 @@ fn facts(configuration: &str) -> Facts {
     .or_usual("/var/spool/mqueue")
 }
 
-/// The listing is a matter of `PrivacyOptions`; the queue is run by root alone, whatever they are.
+/// `PrivacyOptions` decides who may list. Only root may run the queue, whatever that option is.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     Remedy::Rule(match refused.act {
         Act::List => format!(
@@ -492,7 +492,7 @@ fn unescape(printed: &str) -> String {
 
 /// A reason of which sendmail prints `limit` bytes at most.
 fn marked(reason: &str, limit: usize) -> String {
-    // Each recipient has it. What is no text takes more room here than there.
+    // Each recipient gets a copy. A byte that is not UTF-8 takes more room here than there.
     if reason.len() >= limit { format!("{}…", beginning(reason, 4 * limit)) } else { reason.to_owned() }
 }
 

@@ -173,14 +173,14 @@ pub enum Trouble {
     },
 }
 
-/// What was asked of the mail server.
+/// What the mail server was asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
     /// To list the queue.
     List,
     /// To run the queue.
     Flush,
-    /// To tell why messages wait, where the listing does not.
+    /// To print why messages wait, for a mail server whose listing does not.
     Explain,
 }
 
@@ -194,15 +194,15 @@ impl Act {
     }
 }
 
-/// A time in seconds, with a digit behind the point where that is not zero.
+/// A time in seconds, to a tenth.
 fn tenths(time: &Duration) -> f32 {
     (time.as_secs_f32() * 10.0).round() / 10.0
 }
 
 impl Trouble {
-    /// The same, of a command that the configuration names in place of the mail server's own `program`. A rule is
-    /// for that one: what the configuration names may be a shell, or sudo itself.
-    pub fn of_configured(self, own: PathBuf) -> Trouble {
+    /// The same trouble, of a command that the configuration names in place of the mail server's program `own`. A rule
+    /// must be for `own`: the configured command may be a shell, or sudo itself.
+    pub(crate) fn of_configured(self, own: PathBuf) -> Trouble {
         match self {
             Trouble::NotPermitted { mta, act, account, words, .. } => {
                 Trouble::NotPermitted { mta, act, account, words, program: own, configured: true }
@@ -211,8 +211,8 @@ impl Trouble {
         }
     }
 
-    /// The same, with how many messages were listed before.
-    pub fn after_messages(self, messages: u64) -> Trouble {
+    /// The same trouble, of a listing that passed on this many messages before.
+    pub(crate) fn after_messages(self, messages: u64) -> Trouble {
         match self {
             Trouble::TooSlow { command, after } if messages > 0 => Trouble::Cut { command, after, messages },
             other => other,
@@ -236,7 +236,7 @@ impl Trouble {
         }
     }
 
-    /// What to do about it, to be pasted where it can be.
+    /// What an administrator can do about it, as commands to be pasted where possible.
     pub fn remedy(&self) -> String {
         match self {
             Trouble::NoMta { .. } => "Install a mail server, or name its command in /etc/bartleby.toml: \

@@ -12,11 +12,11 @@ impl From<NotStarted> for Trouble {
 }
 
 impl Exit {
-    /// What every mail server has in common: the deadline, signals, statuses other than 0.
+    /// Whether the command ended well, as far as any command shows it: by the deadline, signals, and its status.
     ///
     /// # Errors
     /// [`Trouble::TooSlow`] or [`Trouble::Ended`].
-    pub fn verdict(&self, command: &Argv) -> Result<(), Trouble> {
+    pub(crate) fn verdict(&self, command: &Argv) -> Result<(), Trouble> {
         let command = command.to_string();
         let ended = |how| Err(Trouble::Ended { command: command.clone(), how, words: self.words() });
         match (self.ending, self.code) {
@@ -27,8 +27,8 @@ impl Exit {
         }
     }
 
-    /// The trouble of a command that this user was refused.
-    pub fn not_permitted(&self, mta: Kind, act: Act, command: &Argv, account: &Account) -> Trouble {
+    /// The trouble where this user was refused the command.
+    pub(super) fn not_permitted(&self, mta: Kind, act: Act, command: &Argv, account: &Account) -> Trouble {
         Trouble::NotPermitted {
             mta,
             act,
@@ -39,8 +39,8 @@ impl Exit {
         }
     }
 
-    /// The trouble of a command that its own rights were kept from, if that is what it says.
-    pub fn denied_privileges(&self, mta: Kind, signs: &[&str], account: &Account) -> Option<Trouble> {
+    /// The trouble where the command could not take up its own rights, if it says so by one of these signs.
+    pub(super) fn denied_privileges(&self, mta: Kind, signs: &[&str], account: &Account) -> Option<Trouble> {
         let says_so = signs.iter().any(|sign| self.said.contains(sign));
         says_so.then(|| Trouble::NoNewPrivileges { mta, words: self.words(), bound: account.bound })
     }

@@ -8,8 +8,8 @@
 /// `log_selector` deciding what stands between. Where the envelope's recipient is another address (an
 /// alias) or is only written otherwise (a local part in quotes), it stands in angle brackets behind.
 ///
-/// Other lines tell of the sender's words (`Received from ... T="its subject"`), which may look alike: a
-/// recipient's begins with its address.
+/// Other lines repeat the sender's words (`Received from ... T="its subject"`), which may be made to look alike. A
+/// line about a recipient begins with its address.
 pub(super) fn deferral(line: &str) -> Option<(String, String)> {
     let (before, after) = line.split_once(" defer (")?;
     let mut words = before.splitn(3, ' ');

@@ -28,7 +28,7 @@ pub(super) struct Exim {
 }
 
 impl Exim {
-    /// The Exim among the programs of `search`; where there is none, Debian's usual path.
+    /// The Exim among the programs of `search`. If there is none, its program is assumed at Debian's usual path.
     pub(super) fn at(search: &Search) -> Exim {
         Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()) }
     }
@@ -69,8 +69,8 @@ impl Mta for Exim {
         Inquiry::start(&self.questions(wanted), facts)
     }
 
-    /// `-q` alone skips what is not due yet, which after an outage is nearly everything. `-qf` blocks
-    /// until the run ends.
+    /// `-q` alone skips messages that are not due yet, and after an outage nearly none is. `-qf` blocks until the run
+    /// ends.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         vec![match part {
             Part::All => Argv::new(&self.program, &["-qf"]),
@@ -79,7 +79,7 @@ impl Mta for Exim {
         }]
     }
 
-    /// `-M` thaws what it delivers, `-qf` passes frozen messages over.
+    /// `-M` thaws the message that it delivers, `-qf` skips frozen messages.
     fn flushes_held(&self, part: &Part<'_>) -> bool {
         matches!(part, Part::Message(_))
     }
@@ -166,7 +166,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     exit.verdict(command)
 }
 
-/// Listing and running are settings, or a rule; the message log is open to admin users alone.
+/// Settings, or a rule, allow to list and to run the queue. Only a rule opens the message log.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     Remedy::Rule(match refused.act {
         Act::List | Act::Flush => format!(
@@ -225,7 +225,7 @@ impl EximParser {
 
 const FROZEN: &str = " *** frozen ***";
 
-/// `25h  2.3K 1xVSDK-0002Gk-2p <carol@example.org> (login) *** frozen ***`; age and size are missing
+/// `25h  2.3K 1xVSDK-0002Gk-2p <carol@example.org> (login) *** frozen ***`. Age and size are missing
 /// where the spool file could not be read or is empty.
 fn header(line: &str, now: i64) -> Option<Message<'static>> {
     let (line, state) = match line.strip_suffix(FROZEN) {
@@ -282,14 +282,14 @@ fn recipient(line: &str, message: &mut Message<'static>) -> bool {
         "D" | "+D" => true,
         _ => return false,
     };
-    // A recipient that came out of another one's alias, and was delivered to: not of the envelope.
+    // "+" marks a delivered recipient that an alias has led to. It is not one of the envelope.
     if !marks.contains('+') {
         message.recipients.push(Recipient { address: address.to_owned().into(), reason: None, delivered });
     }
     !address.is_empty()
 }
 
-/// `433`, `2.3K`, `272K`, `1.5M`; rounded by Exim, so only about right from 1 KiB on.
+/// `433`, `2.3K`, `272K`, `1.5M`; Exim rounds it, so it is only about right from 1 KiB on.
 fn size_in_bytes(word: &str) -> Option<u64> {
     let (number, unit) = match word.strip_suffix(['K', 'M']) {
         Some(number) => (number, if word.ends_with('K') { 1024.0 } else { 1024.0 * 1024.0 }),

@@ -28,7 +28,7 @@ const EX_NOPERM: i32 = 77;
 const PRIVILEGES_MISSING: &[&str] =
     &["showq service: Permission denied", "unable to look up public/qmgr: Permission denied"];
 
-/// What postqueue says when Postfix is stopped. As root it lists the queue files all the same.
+/// What postqueue says when Postfix is stopped. For root, it lists the queue files all the same.
 const DOWN: &[&str] = &["mail system is down", "Mail system is down"];
 
 /// An installed Postfix.
@@ -39,7 +39,7 @@ pub(super) struct Postfix {
 }
 
 impl Postfix {
-    /// The Postfix among the programs of `search`; where there is none, the usual path.
+    /// The Postfix among the programs of `search`. If there is none, its program is assumed at the usual path.
     pub(super) fn at(search: &Search) -> Postfix {
         Postfix {
             postqueue: search.program("postqueue").unwrap_or_else(|| "/usr/sbin/postqueue".into()),
@@ -71,7 +71,7 @@ impl Mta for Postfix {
         vec![Argv::new(&self.postqueue, &["-j"])]
     }
 
-    /// Before 3.1 there is no `-j`: postqueue then tells its usage.
+    /// A postqueue before 3.1 does not know `-j` and prints its usage.
     fn older_list_command(&self, exit: &Exit) -> Option<Argv> {
         let unknown = exit.said.contains("usage: ") || exit.said.contains("invalid option");
         (unknown && !exit.success()).then(|| Argv::new(&self.postqueue, &["-p"]))
@@ -85,8 +85,8 @@ impl Mta for Postfix {
         Inquiry::start(&self.questions(wanted), facts)
     }
 
-    /// A domain goes message by message: `-s` would silently do nothing for one that is not among
-    /// `fast_flush_domains`, and knows only what it has seen deferred.
+    /// The mail for a domain is run message by message. `-s` would silently do nothing for a domain that is not among
+    /// `fast_flush_domains`, and it knows only those messages that it has seen deferred.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         let message = |id: &str| Argv::new(&self.postqueue, &["-i", id]);
         match part {
@@ -103,7 +103,7 @@ impl Mta for Postfix {
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
         let users = facts.flush_users.as_deref()?;
         let mut names = users.split([',', ' ', '\t']).filter(|name| !name.is_empty());
-        // A table or an exclusion takes Postfix itself to look up: then the attempt will tell.
+        // Only Postfix itself can look up a table or an exclusion: then only the attempt can show it.
         let plain = !users.contains([':', '/', '!']);
         let listed = names.any(|name| name == account.name);
         (plain && !listed && !account.is_root()).then(|| Trouble::NotPermitted {
@@ -116,7 +116,8 @@ impl Mta for Postfix {
         })
     }
 
-    /// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1) tells.
+    /// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1)
+    /// prints.
     fn relay_domains(&self) -> Option<RelayDomains> {
         let postconf = self.postconf.clone()?;
         let postmap = self.postmap.clone();
@@ -158,13 +159,13 @@ fn facts(output: &str) -> Facts {
     .or_usual("/var/spool/postfix")
 }
 
-/// What postqueue's exit tells. The refusals are told by their words, as nearly all end with status
+/// What postqueue's exit means. The refusals are recognised by their words, since nearly all of them end with status
 /// 69 (fixtures `denied-*`, `down-*`, `*-nnp`).
 fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
     let mta = Kind::Postfix;
     if exit.code.is_some() {
         let says = |signs: &[&str]| signs.iter().any(|sign| exit.said.contains(sign));
-        // First, as a flush without its rights also says, wrongly, that the mail system is down.
+        // This comes first, since a flush without its rights says, wrongly, that the mail system is down.
         if let Some(trouble) = exit.denied_privileges(mta, PRIVILEGES_MISSING, account) {
             return Err(trouble);
         }
@@ -190,7 +191,7 @@ pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     ))
 }
 
-/// Reads either form of postqueue's listing; the first line tells which it is.
+/// Reads either form of postqueue's listing. The first line shows which form it is.
 struct PostfixParser {
     clock: Clock,
     lines: u64,
@@ -249,7 +250,7 @@ struct Entry<'a> {
     recipients: Vec<EntryRecipient<'a>>,
 }
 
-/// A recipient there. Since Postfix 3.11 a reason may also be one for a bounce, or another.
+/// A recipient in that line. Since Postfix 3.11, the reason may also be one for a bounce, or another.
 #[derive(Deserialize)]
 struct EntryRecipient<'a> {
     #[serde(borrow)]
@@ -277,8 +278,8 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     true
 }
 
-/// The envelope sender: showq(8) prints the null sender as `MAILER-DAEMON`, in JSON too; a real
-/// address always has a domain.
+/// The envelope sender. showq(8) prints the null sender as `MAILER-DAEMON`, in JSON too, and a real address always has a
+/// domain.
 fn sender(printed: Cow<'_, str>) -> Cow<'_, str> {
     if printed == "MAILER-DAEMON" { Cow::Borrowed("") } else { printed }
 }
