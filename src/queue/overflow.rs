@@ -6,8 +6,7 @@ use std::path::Path;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params};
 
-use super::selection::Row;
-use super::{Message, Window};
+use super::{Message, Row, Window};
 
 /// How much of it is held in memory, in KiB.
 const CACHE: u32 = 1024;

@@ -1,16 +1,16 @@
 //! The rows that one page shows: the best `k` of any number of messages, in one pass.
 
-use std::borrow::Cow;
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use rusqlite::types::Value as Sql;
 use serde::{Deserialize, Serialize};
 
+use super::order::{Place, Value};
 use super::overflow::Spool;
-use super::{Filter, Message, Recipient, beginning};
+use super::row::WHOLE_BYTES;
+use super::{Filter, Message, Order, Row, SortKey};
 
 /// The most rows that are held in memory, in some two MiB; where more stand before the end of the page that
 /// is asked for, they go to a [`Spool`].
@@ -22,9 +22,6 @@ const HELD_BYTES: usize = 4 << 20;
 /// How much the rows of a page that is made in memory may take together, in bytes: the rows are abridged for it.
 const PAGE_BYTES: usize = 2 << 20;
 
-/// The most that whole rows may take together, in bytes.
-const WHOLE_BYTES: usize = 16 << 20;
-
 /// Why there are no rows of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NoRows {
@@ -34,142 +31,6 @@ pub enum NoRows {
     /// The page lies deep in the queue, and what stands before it could not be kept on disk, which was full, say.
     #[error("{0}")]
     NotKept(String),
-}
-
-/// A message on a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The message.
-    pub message: Message<'static>,
-    /// How many of its recipients are not among those of the message here, so that one message does not take
-    /// all the room.
-    pub left_out: usize,
-}
-
-impl Row {
-    /// The whole message; one that is longer than all rows may be, without any recipient. (In Postfix's table all
-    /// recipients share one reason, which each would take here.)
-    fn whole(message: &Message<'_>) -> Row {
-        if bytes(message) > WHOLE_BYTES {
-            return Row::abridged(message, 0);
-        }
-        Row { message: message.clone().into_owned(), left_out: 0 }
-    }
-
-    /// As many recipients, and as much of each text, as fit into so many bytes. What is cut ends in `…`.
-    fn abridged(message: &Message<'_>, bytes: usize) -> Row {
-        let longest = bytes / 4;
-        let mut left = bytes;
-        let fits = |recipient: &&Recipient<'_>| {
-            let fits = left > 0;
-            left = left.saturating_sub(size(recipient, longest));
-            fits
-        };
-        let cut = |text: &str| Cow::Owned(cut(text, longest));
-        let recipients: Vec<_> = message
-            .recipients
-            .iter()
-            .take_while(fits)
-            .map(|recipient| Recipient {
-                address: cut(&recipient.address),
-                reason: recipient.reason.as_deref().map(cut),
-                delivered: recipient.delivered,
-            })
-            .collect();
-        Row {
-            left_out: message.recipients.len() - recipients.len(),
-            message: Message {
-                id: cut(&message.id),
-                state: message.state,
-                mta_state: cut(&message.mta_state),
-                size: message.size,
-                arrival: message.arrival,
-                sender: message.sender.as_deref().map(cut),
-                recipients,
-            },
-        }
-    }
-
-    /// What it takes in memory, in bytes, more or less.
-    fn size(&self) -> usize {
-        size_of::<Row>() + bytes(&self.message)
-    }
-}
-
-/// What a message's texts and recipients take in memory, in bytes, where it is independent of the text it was read from.
-fn bytes(message: &Message<'_>) -> usize {
-    let Message { id, mta_state, sender, recipients, .. } = message;
-    let texts = id.len() + mta_state.len() + sender.as_ref().map_or(0, |sender| sender.len());
-    texts + recipients.iter().map(|recipient| size(recipient, usize::MAX)).sum::<usize>()
-}
-
-/// What a recipient takes in memory, in bytes, with texts of that length at the most.
-fn size(recipient: &Recipient<'_>, longest: usize) -> usize {
-    let reason = recipient.reason.as_ref().map_or(0, |reason| reason.len());
-    size_of::<Recipient<'_>>() + recipient.address.len().min(longest) + reason.min(longest)
-}
-
-/// The beginning of a text that is longer than so many bytes.
-fn cut(text: &str, longest: usize) -> String {
-    if text.len() <= longest { text.to_owned() } else { format!("{}…", beginning(text, longest)) }
-}
-
-/// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
-/// smallest, the first in the alphabet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SortKey {
-    /// Time since arrival.
-    Age,
-    /// Size in bytes.
-    Size,
-    /// Envelope sender.
-    Sender,
-    /// Domain of the first recipient.
-    Domain,
-    /// Queue id.
-    Id,
-}
-
-impl SortKey {
-    /// Every key.
-    pub const ALL: [SortKey; 5] = [SortKey::Age, SortKey::Size, SortKey::Sender, SortKey::Domain, SortKey::Id];
-
-    /// The word used in requests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SortKey::Age => "age",
-            SortKey::Size => "size",
-            SortKey::Sender => "sender",
-            SortKey::Domain => "domain",
-            SortKey::Id => "id",
-        }
-    }
-}
-
-/// An order asked for with `sort=`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// What to compare.
-    pub key: SortKey,
-    /// Whether the largest comes first (`-` before the key).
-    pub reversed: bool,
-}
-
-impl Order {
-    /// The order that `sort=` names, or `None` if it names none.
-    pub fn from_word(word: &str) -> Option<Order> {
-        let (reversed, name) = match word.strip_prefix('-') {
-            Some(name) => (true, name),
-            None => (false, word),
-        };
-        let key = SortKey::ALL.into_iter().find(|key| key.as_str() == name)?;
-        Some(Order { key, reversed })
-    }
-
-    /// The word for `sort=`.
-    pub fn to_word(self) -> String {
-        format!("{}{}", if self.reversed { "-" } else { "" }, self.key.as_str())
-    }
 }
 
 /// Which of the ordered matches to keep: `per_page` of them from page `page` (counted from 1).
@@ -334,49 +195,6 @@ fn on_disk(folder: Option<&Path>) -> Result<Spool, String> {
     Spool::new(folder).map_err(|error| error.to_string())
 }
 
-/// A message's place in the order; messages of equal value stay in the mail server's order.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    value: Value,
-    arrived: u64,
-}
-
-/// What is compared. All values of one selection are of one variant, but for `Unknown`, which
-/// comes last in either direction.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Value {
-    Unordered,
-    Number(i64),
-    Text(String),
-    TextReversed(Reverse<String>),
-    Unknown,
-}
-
-impl Value {
-    fn number(number: Option<i64>, reversed: bool) -> Value {
-        match number {
-            Some(number) => Value::Number(if reversed { number.saturating_neg() } else { number }),
-            None => Value::Unknown,
-        }
-    }
-
-    fn text(text: &str, reversed: bool) -> Value {
-        let text = text.to_lowercase();
-        if reversed { Value::TextReversed(Reverse(text)) } else { Value::Text(text) }
-    }
-}
-
-impl From<Value> for Sql {
-    fn from(value: Value) -> Sql {
-        match value {
-            Value::Unordered => Sql::Integer(0),
-            Value::Number(number) => Sql::Integer(number),
-            Value::Text(text) | Value::TextReversed(Reverse(text)) => Sql::Text(text),
-            Value::Unknown => Sql::Null,
-        }
-    }
-}
-
 struct Candidate {
     place: Place,
     row: Row,
@@ -405,7 +223,7 @@ impl Ord for Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::State;
+    use crate::queue::{Recipient, State};
 
     fn message(id: &str, size: Option<u64>, arrival: Option<i64>) -> Message<'static> {
         Message {
@@ -567,15 +385,5 @@ mod tests {
         selection.offer(&message("a", None, None));
         assert_eq!(selection.matched(), 1);
         assert!(selection.into_rows().is_err());
-    }
-
-    #[test]
-    fn words_of_orders_are_read_and_written_alike() {
-        for word in ["age", "-age", "size", "-domain", "id"] {
-            assert_eq!(Order::from_word(word).unwrap().to_word(), word);
-        }
-        for word in ["", "-", "--age", "Age", "bogus"] {
-            assert_eq!(Order::from_word(word), None, "{word}");
-        }
     }
 }
