@@ -19,6 +19,7 @@ pub use filter::{Ages, Filter};
 pub use mask::Mask;
 pub use message::{Message, Recipient, State, beginning, domain_of, rfc3339, serialize_instant};
 pub use order::{Order, SortKey};
+pub use overflow::NotKept;
 pub use pattern::{common_part, pattern};
 pub use row::Row;
 pub use selection::{NoRows, Selection, Window};

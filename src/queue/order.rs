@@ -2,7 +2,9 @@
 
 use std::cmp::Reverse;
 
-use rusqlite::types::Value as Sql;
+use serde::{Deserialize, Serialize};
+
+use super::Message;
 
 /// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
 /// smallest, the first in the alphabet.
@@ -62,17 +64,34 @@ impl Order {
     }
 }
 
-/// A message's place in the order; messages of equal value stay in the mail server's order.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+/// A message's place in the order. Messages of equal value stay in the mail server's order. The order is the same in
+/// memory and on disk.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Place {
-    pub(super) value: Value,
-    pub(super) arrived: u64,
+    value: Value,
+    /// The message's number in the mail server's order.
+    arrived: u64,
+}
+
+impl Place {
+    /// The place of the message that is the `arrived`-th; without an order, that is the order.
+    pub(super) fn of(message: &Message<'_>, order: Option<Order>, arrived: u64) -> Place {
+        Place { value: order.map_or(Value::Unordered, |order| Value::of(message, order)), arrived }
+    }
+
+    /// What its text takes in memory besides the place itself, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        match &self.value {
+            Value::Text(text) | Value::TextReversed(Reverse(text)) => text.len(),
+            Value::Unordered | Value::Number(_) | Value::Unknown => 0,
+        }
+    }
 }
 
 /// What is compared. All values of one selection are of one variant, but for `Unknown`, which
 /// comes last in either direction.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Value {
+#[derive(PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Value {
     Unordered,
     Number(i64),
     Text(String),
@@ -81,27 +100,29 @@ pub(super) enum Value {
 }
 
 impl Value {
-    pub(super) fn number(number: Option<i64>, reversed: bool) -> Value {
+    fn of(message: &Message<'_>, order: Order) -> Value {
+        match order.key {
+            // The youngest has the latest arrival: age runs against it.
+            SortKey::Age => Value::number(message.arrival.map(i64::saturating_neg), order),
+            SortKey::Size => Value::number(message.size.and_then(|size| i64::try_from(size).ok()), order),
+            SortKey::Sender => Value::text(message.sender.as_deref().unwrap_or_default(), order),
+            SortKey::Domain => {
+                Value::text(message.recipients.first().map_or("", |recipient| recipient.domain()), order)
+            }
+            SortKey::Id => Value::text(&message.id, order),
+        }
+    }
+
+    fn number(number: Option<i64>, order: Order) -> Value {
         match number {
-            Some(number) => Value::Number(if reversed { number.saturating_neg() } else { number }),
+            Some(number) => Value::Number(if order.reversed { number.saturating_neg() } else { number }),
             None => Value::Unknown,
         }
     }
 
-    pub(super) fn text(text: &str, reversed: bool) -> Value {
+    fn text(text: &str, order: Order) -> Value {
         let text = text.to_lowercase();
-        if reversed { Value::TextReversed(Reverse(text)) } else { Value::Text(text) }
-    }
-}
-
-impl From<Value> for Sql {
-    fn from(value: Value) -> Sql {
-        match value {
-            Value::Unordered => Sql::Integer(0),
-            Value::Number(number) => Sql::Integer(number),
-            Value::Text(text) | Value::TextReversed(Reverse(text)) => Sql::Text(text),
-            Value::Unknown => Sql::Null,
-        }
+        if order.reversed { Value::TextReversed(Reverse(text)) } else { Value::Text(text) }
     }
 }
 

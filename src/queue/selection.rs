@@ -2,18 +2,18 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::fs::File;
 use std::mem;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::order::{Place, Value};
-use super::overflow::Spool;
+use super::order::Place;
+use super::overflow::{NotKept, Overflow};
 use super::row::WHOLE_BYTES;
-use super::{Filter, Message, Order, Row, SortKey};
+use super::{Filter, Message, Order, Row};
 
 /// The most rows that are held in memory, in some two MiB; where more stand before the end of the page that
-/// is asked for, they go to a [`Spool`].
+/// is asked for, they go to disk.
 const HELD_LIMIT: usize = 5000;
 
 /// The most that these may take in memory, in bytes; where they take more, they go there, too.
@@ -30,7 +30,7 @@ pub enum NoRows {
     TooLong,
     /// The page lies deep in the queue, and what stands before it could not be kept on disk, which was full, say.
     #[error("{0}")]
-    NotKept(String),
+    NotKept(NotKept),
 }
 
 /// Which of the ordered matches to keep: `per_page` of them from page `page` (counted from 1).
@@ -54,7 +54,7 @@ impl Window {
     }
 
     /// How many rows stand before its end.
-    fn end(self) -> usize {
+    pub(super) fn end(self) -> usize {
         self.first().saturating_add(self.per_page)
     }
 }
@@ -64,7 +64,8 @@ pub struct Selection {
     filter: Filter,
     order: Option<Order>,
     window: Window,
-    folder: Option<PathBuf>,
+    /// The file for rows that don't fit into memory, until it is needed.
+    overflow: Option<File>,
     /// How long a row may be, in bytes, where it is abridged.
     longest: Option<usize>,
     kept: Kept,
@@ -76,17 +77,20 @@ pub struct Selection {
 enum Kept {
     /// And what they take together, in bytes.
     InMemory(BinaryHeap<Candidate>, usize),
-    OnDisk(Result<Spool, String>),
+    OnDisk(Result<Overflow, NotKept>),
 }
 
 impl Selection {
-    /// An empty selection. Without an order, messages stay in the mail server's order. Ages
-    /// are counted back from `now`, in seconds since 1970. For a page deep in the queue it takes a private `folder`.
-    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, folder: Option<&Path>) -> Self {
-        let deep = window.end() > HELD_LIMIT;
-        let kept = if deep { Kept::OnDisk(on_disk(folder)) } else { Kept::InMemory(BinaryHeap::new(), 0) };
-        let folder = folder.map(Path::to_owned);
-        Selection { filter, order, window, folder, longest: None, kept, matched: 0, now }
+    /// An empty selection. Without an order, messages stay in the mail server's order. Ages are counted back from `now`,
+    /// in seconds since 1970. Rows that don't fit into memory go to the file `overflow`, which is open for reading and
+    /// writing, and best has no name; without it, there is no page where they don't.
+    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, overflow: Option<File>) -> Self {
+        let kept = Kept::InMemory(BinaryHeap::new(), 0);
+        let mut selection = Selection { filter, order, window, overflow, longest: None, kept, matched: 0, now };
+        if window.end() > HELD_LIMIT {
+            selection.kept = Kept::OnDisk(selection.on_disk(BinaryHeap::new()));
+        }
+        selection
     }
 
     /// For a page that is made in memory: rows that are very long are abridged.
@@ -101,44 +105,44 @@ impl Selection {
         if !self.filter.matches(message, self.now) {
             return;
         }
-        let value = self.value(message);
-        let number = self.matched;
+        let place = Place::of(message, self.order, self.matched);
         self.matched += 1;
         let longest = self.longest;
         let row = || longest.map_or_else(|| Row::whole(message), |longest| Row::abridged(message, longest));
         match &mut self.kept {
             Kept::InMemory(rows, bytes) => {
-                let place = Place { value, arrived: number };
                 if rows.len() < self.window.end() {
-                    let row = row();
-                    *bytes += row.size();
-                    rows.push(Candidate { place, row });
+                    let candidate = Candidate { place, row: row() };
+                    *bytes += candidate.size();
+                    rows.push(candidate);
                 } else if let Some(mut worst) = rows.peek_mut()
                     && place < worst.place
                 {
-                    let row = row();
-                    *bytes = *bytes + row.size() - worst.row.size();
-                    *worst = Candidate { place, row };
+                    let candidate = Candidate { place, row: row() };
+                    *bytes = *bytes + candidate.size() - worst.size();
+                    *worst = candidate;
                 }
                 if *bytes > HELD_BYTES {
                     let rows = mem::take(rows);
-                    self.spill(rows);
+                    self.kept = Kept::OnDisk(self.on_disk(rows));
                 }
             }
-            Kept::OnDisk(Ok(spool)) => spool.push(number, value.into(), &row()),
-            Kept::OnDisk(Err(_)) => {}
+            Kept::OnDisk(kept) => {
+                if let Ok(overflow) = kept
+                    && let Err(error) = overflow.push(place, &row())
+                {
+                    // Closes the file, which gives its room back.
+                    *kept = Err(error.into());
+                }
+            }
         }
     }
 
-    /// Goes on on disk.
-    fn spill(&mut self, rows: BinaryHeap<Candidate>) {
-        let mut spool = on_disk(self.folder.as_deref());
-        if let Ok(spool) = &mut spool {
-            for Candidate { place, row } in rows {
-                spool.push(place.arrived, place.value.into(), &row);
-            }
-        }
-        self.kept = Kept::OnDisk(spool);
+    /// The rows, on disk from here on.
+    fn on_disk(&mut self, rows: BinaryHeap<Candidate>) -> Result<Overflow, NotKept> {
+        let mut overflow = Overflow::new(self.overflow.take().ok_or(NotKept::NoFile)?);
+        rows.into_iter().try_for_each(|Candidate { place, row }| overflow.push(place, &row))?;
+        Ok(overflow)
     }
 
     /// How many messages passed the filter, shown or not.
@@ -156,48 +160,31 @@ impl Selection {
                 let sorted = rows.into_sorted_vec().into_iter().skip(self.window.first());
                 Some(sorted.map(|candidate| candidate.row).collect())
             }
-            Kept::OnDisk(spool) => {
-                // Numbers are turned round when they are read, texts are not.
-                let descending = self
-                    .order
-                    .is_some_and(|order| order.reversed && !matches!(order.key, SortKey::Age | SortKey::Size));
+            Kept::OnDisk(kept) => {
                 let mut left = WHOLE_BYTES;
                 let has_room = |row: &Row| {
-                    let size = row.size();
-                    left = left.saturating_sub(size);
+                    left = left.saturating_sub(row.size());
                     left > 0
                 };
-                let page =
-                    spool.and_then(|spool| spool.page(self.window, descending, has_room).map_err(|e| e.to_string()));
-                page.map_err(NoRows::NotKept)?
+                let page = |overflow: Overflow| overflow.page(self.window, has_room).map_err(NotKept::from);
+                kept.and_then(page).map_err(NoRows::NotKept)?
             }
         };
         let may_lack = self.longest.is_some();
         rows.filter(|rows: &Vec<Row>| may_lack || rows.iter().all(|row| row.left_out == 0)).ok_or(NoRows::TooLong)
     }
-
-    fn value(&self, message: &Message<'_>) -> Value {
-        let Some(order) = self.order else { return Value::Unordered };
-        let text = |text: &str| Value::text(text, order.reversed);
-        match order.key {
-            // The youngest has the latest arrival: age runs against it.
-            SortKey::Age => Value::number(message.arrival.map(i64::saturating_neg), order.reversed),
-            SortKey::Size => Value::number(message.size.and_then(|size| i64::try_from(size).ok()), order.reversed),
-            SortKey::Sender => text(message.sender.as_deref().unwrap_or_default()),
-            SortKey::Domain => text(message.recipients.first().map_or("", |recipient| recipient.domain())),
-            SortKey::Id => text(&message.id),
-        }
-    }
-}
-
-fn on_disk(folder: Option<&Path>) -> Result<Spool, String> {
-    let folder = folder.ok_or("there is no folder of our own")?;
-    Spool::new(folder).map_err(|error| error.to_string())
 }
 
 struct Candidate {
     place: Place,
     row: Row,
+}
+
+impl Candidate {
+    /// What it takes in memory, in bytes, more or less.
+    fn size(&self) -> usize {
+        size_of::<Place>() + self.place.text_bytes() + self.row.size()
+    }
 }
 
 impl PartialEq for Candidate {
@@ -224,6 +211,7 @@ impl Ord for Candidate {
 mod tests {
     use super::*;
     use crate::queue::{Recipient, State};
+    use crate::system::unlinked_file;
 
     fn message(id: &str, size: Option<u64>, arrival: Option<i64>) -> Message<'static> {
         Message {
@@ -279,6 +267,7 @@ mod tests {
     #[test]
     fn a_page_deep_in_the_queue_is_the_same_from_disk() {
         let folder = tempfile::tempdir().unwrap();
+        let overflow = || unlinked_file(folder.path()).ok();
         let all: Vec<_> = (0..HELD_LIMIT + 300)
             .map(|n| {
                 let number = n as i64 * 7919 % 1009;
@@ -292,7 +281,7 @@ mod tests {
             let order = sort.map(|word| Order::from_word(word).unwrap());
             let page = |kept: Option<Kept>| {
                 let window = Window { page: HELD_LIMIT / 100 + 1, per_page: 100 };
-                let mut selection = Selection::new(Filter::default(), order, window, 0, Some(folder.path()));
+                let mut selection = Selection::new(Filter::default(), order, window, 0, overflow());
                 assert!(matches!(selection.kept, Kept::OnDisk(Ok(_))));
                 selection.kept = kept.unwrap_or(selection.kept);
                 all.iter().for_each(|message| selection.offer(message));
@@ -326,7 +315,8 @@ mod tests {
             selection.into_rows()
         };
         let folder = tempfile::tempdir().unwrap();
-        let new = || Selection::new(Filter::default(), None, window, 0, Some(folder.path()));
+        let overflow = || unlinked_file(folder.path()).ok();
+        let new = || Selection::new(Filter::default(), None, window, 0, overflow());
         let page = rows(new().abridged()).unwrap();
         assert!(page.iter().map(Row::size).sum::<usize>() < PAGE_BYTES);
         assert_eq!(page[0].message.recipients.len() + page[0].left_out, 50_000);
@@ -362,13 +352,14 @@ mod tests {
     #[test]
     fn rows_that_no_longer_fit_go_to_disk_in_their_order() {
         let folder = tempfile::tempdir().unwrap();
+        let overflow = || unlinked_file(folder.path()).ok();
         let all: Vec<_> = (0..300).map(|n| with_recipients(&format!("Q{:03}", n * 7919 % 300), 1, "x")).collect();
         let long: Vec<_> = (0..300).map(|n| with_recipients(&format!("Q{:03}", n * 7919 % 300), 300, "x")).collect();
         for sort in [None, Some("id"), Some("-id")] {
             let ids = |messages: &[Message<'_>]| {
                 let order = sort.map(|word| Order::from_word(word).unwrap());
                 let window = Window { page: 3, per_page: 70 };
-                let mut selection = Selection::new(Filter::default(), order, window, 0, Some(folder.path()));
+                let mut selection = Selection::new(Filter::default(), order, window, 0, overflow());
                 messages.iter().for_each(|message| selection.offer(message));
                 let on_disk = matches!(selection.kept, Kept::OnDisk(_));
                 (selection.into_rows().unwrap().into_iter().map(|row| row.message.id).collect::<Vec<_>>(), on_disk)
@@ -385,5 +376,29 @@ mod tests {
         selection.offer(&message("a", None, None));
         assert_eq!(selection.matched(), 1);
         assert!(selection.into_rows().is_err());
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_in_the_systems_words_and_counting_goes_on() {
+        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let window = Window { page: 1000, per_page: 1000 };
+        let mut selection = Selection::new(Filter::default(), None, window, 0, Some(full));
+        (0..1000).for_each(|_| selection.offer(&message("a", None, None)));
+        assert_eq!(selection.matched(), 1000);
+        assert!(matches!(selection.kept, Kept::OnDisk(Err(_))), "nothing more is written");
+        let why = selection.into_rows().unwrap_err();
+        assert!(matches!(&why, NoRows::NotKept(NotKept::File(words)) if words.contains("No space left")), "{why}");
+    }
+
+    #[test]
+    fn long_texts_that_are_only_compared_take_their_part_of_the_memory() {
+        let long = "x".repeat(HELD_BYTES / 4);
+        let window = Window { page: 1, per_page: 1000 };
+        let order = Order::from_word("sender");
+        let mut selection = Selection::new(Filter::default(), order, window, 0, None).abridged();
+        for _ in 0..5 {
+            selection.offer(&Message { sender: Some(long.as_str().into()), ..message("a", None, None) });
+        }
+        assert!(matches!(selection.kept, Kept::OnDisk(_)));
     }
 }
