@@ -1,7 +1,9 @@
 //! What a delivery reason amounts to, for the sentence at the head of the page.
 
+use serde::{Deserialize, Serialize};
+
 /// The common causes for mail to wait. A reason that fits none of them is shown as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// Nothing listens at the destination.
     Refused,

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Message, State};
 
 /// The filters of a request; all that are set must hold. Text is compared without regard to case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// `q=`: text anywhere in the id, the sender, a recipient or a reason.
     pub text: Option<String>,
@@ -23,7 +25,7 @@ pub struct Filter {
 }
 
 /// A span of ages in minutes, such as `5-10` or `1280-`: the first is in it, the last is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ages {
     /// At least so many minutes.
     pub from: i64,

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Where a message stands, in words that all mail servers share. The server's own word is kept
 /// beside it in [`Message::mta_state`].
@@ -51,7 +52,7 @@ pub struct Message<'a> {
     /// Size in bytes as the server gives it; `None` where it gives none.
     pub size: Option<u64>,
     /// When it came in, in seconds since 1970-01-01T00:00:00Z; `None` where the server does not tell.
-    #[serde(serialize_with = "serialize_instant", skip_deserializing)]
+    #[serde(serialize_with = "serialize_instant", deserialize_with = "deserialize_instant")]
     pub arrival: Option<i64>,
     /// The envelope sender; empty for the null sender (RFC 5321, section 4.5.5), `None` where the
     /// server does not tell. Text that the server cut short ends in `…`.
@@ -135,9 +136,60 @@ pub fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<
     }
 }
 
+/// An instant as [`serialize_instant`] writes it, in seconds since 1970; one outside the years -9999 to 9999 is not
+/// known on the other side.
+///
+/// # Errors
+/// Those of the deserializer, and a text that is no instant of RFC 3339.
+pub fn deserialize_instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    let text: Option<Cow<'_, str>> = Option::deserialize(from)?;
+    let instant = |text: Cow<'_, str>| text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_second);
+    text.map(instant).transpose().map_err(D::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn message(arrival: Option<i64>) -> Message<'static> {
+        Message {
+            id: "4F1A".into(),
+            state: State::Held,
+            mta_state: "hold\u{0}\n\u{202e}".into(),
+            size: None,
+            arrival,
+            sender: Some("".into()),
+            recipients: vec![
+                Recipient { address: "larry@example.com".into(), reason: Some("“no”\t\\".into()), delivered: true },
+                Recipient { address: "moe@example.com".into(), reason: None, delivered: false },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_message_is_the_same_after_it_was_sent_to_another_process() {
+        for arrival in [None, Some(0), Some(-1), Some(1_795_434_300), Some(253_402_207_200), Some(-377_705_023_201)] {
+            let text = serde_json::to_string(&message(arrival)).unwrap();
+            assert_eq!(serde_json::from_str::<Message<'static>>(&text).unwrap(), message(arrival), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_arrival_that_no_calendar_has_is_not_known_on_the_other_side() {
+        for arrival in [i64::MIN, i64::MAX] {
+            let text = serde_json::to_string(&message(Some(arrival))).unwrap();
+            assert_eq!(serde_json::from_str::<Message<'static>>(&text).unwrap(), message(None));
+        }
+    }
+
+    #[test]
+    fn an_arrival_that_is_no_instant_is_an_error() {
+        let text = serde_json::to_string(&message(Some(0))).unwrap();
+        for wrong in ["\"yesterday\"", "\"\"", "0", "\"1970-01-01\""] {
+            let wrong = text.replace("\"1970-01-01T00:00:00Z\"", wrong);
+            assert!(serde_json::from_str::<Message<'static>>(&wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_domain_is_behind_the_last_at_sign() {

@@ -17,7 +17,7 @@ mod target;
 pub use cause::Cause;
 pub use filter::{Ages, Filter};
 pub use mask::Mask;
-pub use message::{Message, Recipient, State, beginning, domain_of, rfc3339, serialize_instant};
+pub use message::{Message, Recipient, State, beginning, deserialize_instant, domain_of, rfc3339, serialize_instant};
 pub use order::{Order, SortKey};
 pub use overflow::NotKept;
 pub use pattern::{common_part, pattern};

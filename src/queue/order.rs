@@ -8,7 +8,7 @@ use super::Message;
 
 /// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
 /// smallest, the first in the alphabet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SortKey {
     /// Time since arrival.
     Age,
@@ -39,7 +39,7 @@ impl SortKey {
 }
 
 /// An order asked for with `sort=`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// What to compare.
     pub key: SortKey,

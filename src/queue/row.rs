@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Message, Recipient, beginning};
 
 /// The most that whole rows may take together, in bytes.
 pub(super) const WHOLE_BYTES: usize = 16 << 20;
 
 /// A message on a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The message.
     pub message: Message<'static>,
@@ -83,4 +85,29 @@ fn size(recipient: &Recipient<'_>, longest: usize) -> usize {
 /// The beginning of a text that is longer than so many bytes.
 fn cut(text: &str, longest: usize) -> String {
     if text.len() <= longest { text.to_owned() } else { format!("{}…", beginning(text, longest)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::State;
+
+    #[test]
+    fn a_row_is_the_same_after_it_was_sent_to_another_process() {
+        let recipient = Recipient { address: "é".repeat(100).into(), reason: None, delivered: false };
+        let message = Message {
+            id: "4F1A".into(),
+            state: State::Active,
+            mta_state: "active".into(),
+            size: Some(u64::MAX),
+            arrival: Some(1_795_434_300),
+            sender: None,
+            recipients: vec![recipient; 20],
+        };
+        for row in [Row::whole(&message), Row::abridged(&message, 200)] {
+            let text = serde_json::to_string(&row).unwrap();
+            assert_eq!(serde_json::from_str::<Row>(&text).unwrap(), row, "{text}");
+        }
+        assert!(Row::abridged(&message, 200).left_out > 0);
+    }
 }

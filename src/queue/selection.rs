@@ -34,7 +34,7 @@ pub enum NoRows {
 }
 
 /// Which of the ordered matches to keep: `per_page` of them from page `page` (counted from 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Page number, from 1.
     pub page: usize,

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::Message;
 
 /// What a flush is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// The whole queue.
     All,
@@ -62,5 +64,52 @@ impl fmt::Display for Target {
             Target::Domain(name) => write!(to, "domain:{name}"),
             Target::Id(id) => write!(to, "id:{id}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Recipient, State};
+
+    #[test]
+    fn the_words_of_a_target_are_read_as_they_are_written() {
+        for word in ["all", "domain:example.com", "id:4F1A", "id:domain:x"] {
+            assert_eq!(word.parse::<Target>().unwrap().to_string(), word);
+        }
+        assert_eq!("".parse(), Ok(Target::All));
+        assert_eq!("domain:Example.COM".parse(), Ok(Target::Domain("example.com".into())));
+        for word in ["id:", "domain:", "yes", ":", "All"] {
+            assert_eq!(word.parse::<Target>(), Err(()), "{word}");
+        }
+    }
+
+    #[test]
+    fn no_name_that_a_command_could_take_for_something_else_is_plain() {
+        let plain = |word: &str| [Target::Domain(word.into()), Target::Id(word.into())].map(|target| target.is_plain());
+        for word in ["example.com", "4F1A", "1xVSDK-0002Gk-2p", "a_b", "müller.example"] {
+            assert_eq!(plain(word), [true; 2], "{word}");
+        }
+        for word in ["-q", "a b", "*", "a;b", "a/b", "$x", "a\nb", "[192.0.2.1]"] {
+            assert_eq!(plain(word), [false; 2], "{word}");
+        }
+        assert!(Target::All.is_plain());
+    }
+
+    #[test]
+    fn a_message_is_of_every_domain_that_one_of_its_recipients_has() {
+        let recipient = |address: &'static str| Recipient { address: address.into(), reason: None, delivered: false };
+        let message = Message {
+            id: "4F1A".into(),
+            state: State::Deferred,
+            mta_state: "deferred".into(),
+            size: None,
+            arrival: None,
+            sender: None,
+            recipients: vec![recipient("larry@example.com"), recipient("moe@Example.ORG")],
+        };
+        let holds = |word: &str| word.parse::<Target>().unwrap().holds(&message);
+        assert!(holds("all") && holds("domain:EXAMPLE.com") && holds("domain:example.org") && holds("id:4F1A"));
+        assert!(!holds("domain:example") && !holds("domain:org") && !holds("id:4f1a") && !holds("id:4F1"));
     }
 }
