@@ -5,18 +5,18 @@ use std::borrow::Cow;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where a message stands, in words that all mail servers share. The server's own word is kept
+/// The state of a message, in words that all mail servers share. The server's own word is kept
 /// beside it in [`Message::mta_state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Just arrived, not yet looked at by the queue manager (Postfix: `maildrop`, `incoming`).
+    /// It has just arrived; the queue manager has not looked at it yet (Postfix: `maildrop`, `incoming`).
     Incoming,
-    /// Being delivered now.
+    /// It is being delivered now.
     Active,
     /// At least one attempt failed; the next one is scheduled.
     Deferred,
-    /// Waits for an administrator (Postfix hold, Exim frozen, sendmail quarantined).
+    /// It waits for an administrator (Postfix hold, Exim frozen, sendmail quarantined).
     Held,
 }
 
@@ -25,18 +25,13 @@ impl State {
     pub const ALL: [State; 4] = [State::Incoming, State::Active, State::Deferred, State::Held];
 
     /// The word used in requests and in JSON.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             State::Incoming => "incoming",
             State::Active => "active",
             State::Deferred => "deferred",
             State::Held => "held",
         }
-    }
-
-    /// The state that a request names, or `None` if it is no state.
-    pub fn from_word(word: &str) -> Option<State> {
-        State::ALL.into_iter().find(|state| state.as_str() == word)
     }
 }
 
@@ -45,17 +40,17 @@ impl State {
 pub struct Message<'a> {
     /// The queue id, unique among the messages that wait at one time.
     pub id: Cow<'a, str>,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
     /// The mail server's own word or mark for the state.
     pub mta_state: Cow<'a, str>,
     /// Size in bytes as the server gives it; `None` where it gives none.
     pub size: Option<u64>,
-    /// When it came in, in seconds since 1970-01-01T00:00:00Z; `None` where the server does not tell.
+    /// When it came in, in seconds since 1970-01-01T00:00:00Z; `None` where the server does not give it.
     #[serde(serialize_with = "serialize_instant", deserialize_with = "deserialize_instant")]
     pub arrival: Option<i64>,
     /// The envelope sender; empty for the null sender (RFC 5321, section 4.5.5), `None` where the
-    /// server does not tell. Text that the server cut short ends in `…`.
+    /// server does not give it. Text that the server cut short ends in `…`.
     pub sender: Option<Cow<'a, str>>,
     /// The envelope recipients in the server's order.
     pub recipients: Vec<Recipient<'a>>,
@@ -66,9 +61,9 @@ pub struct Message<'a> {
 pub struct Recipient<'a> {
     /// The address, without angle brackets. Text that the server cut short ends in `…`.
     pub address: Cow<'a, str>,
-    /// Why it still waits, in the server's words; `None` where the server does not tell.
+    /// Why it still waits, in the server's words; `None` where the server does not give it.
     pub reason: Option<Cow<'a, str>>,
-    /// Whether this recipient has its copy already (Exim lists such recipients too).
+    /// Whether this recipient's copy has been delivered already (Exim lists such recipients too).
     pub delivered: bool,
 }
 
@@ -93,8 +88,8 @@ impl Recipient<'_> {
         Recipient { address: own(self.address), reason: self.reason.map(own), delivered: self.delivered }
     }
 
-    /// The domain this recipient's mail goes to, see [`domain_of`].
-    pub fn domain(&self) -> &str {
+    /// The domain that this recipient's mail goes to, as `domain_of` has it.
+    pub(crate) fn domain(&self) -> &str {
         domain_of(&self.address)
     }
 }
@@ -103,10 +98,10 @@ fn own(text: Cow<'_, str>) -> Cow<'static, str> {
     Cow::Owned(text.into_owned())
 }
 
-/// The domain of an address: what stands behind its last `@` (a local part may hold one in quotes,
-/// a domain can't: RFC 5321, section 4.1.2). `…` where the server cut the address before its domain,
-/// empty for a local name without a domain.
-pub fn domain_of(address: &str) -> &str {
+/// The domain of an address, which begins after its last `@` (a local part may hold one in quotes, a domain can't:
+/// RFC 5321, section 4.1.2). It is `…` where the server cut the address before its domain, and empty for a local name
+/// without a domain.
+fn domain_of(address: &str) -> &str {
     match address.rfind('@') {
         Some(at) if !address[at + 1..].contains('"') => &address[at + 1..],
         _ if address.ends_with('…') => "…",
@@ -114,34 +109,34 @@ pub fn domain_of(address: &str) -> &str {
     }
 }
 
-/// The beginning of a text: so many bytes at the most, and whole characters.
-pub fn beginning(text: &str, longest: usize) -> &str {
+/// The beginning of a text: at most `longest` bytes, and only whole characters.
+pub(crate) fn beginning(text: &str, longest: usize) -> &str {
     let end = (0..=longest.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
 }
 
 /// An instant in seconds since 1970 as RFC 3339 text in UTC, `None` outside the years -9999 to 9999.
-pub fn rfc3339(seconds: i64) -> Option<String> {
+pub(crate) fn rfc3339(seconds: i64) -> Option<String> {
     jiff::Timestamp::from_second(seconds).ok().map(|instant| instant.to_string())
 }
 
-/// An instant that may not be known, as [`rfc3339`] writes it.
+/// Writes an instant that may not be known as `rfc3339` does, or as null.
 ///
 /// # Errors
 /// Those of the serializer.
-pub fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
     match instant.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
         Some(instant) => to.collect_str(&instant),
         None => to.serialize_none(),
     }
 }
 
-/// An instant as [`serialize_instant`] writes it, in seconds since 1970; one outside the years -9999 to 9999 is not
-/// known on the other side.
+/// Reads an instant as `serialize_instant` writes it: in seconds since 1970, or `None` where it was not known or lay
+/// outside the years -9999 to 9999.
 ///
 /// # Errors
-/// Those of the deserializer, and a text that is no instant of RFC 3339.
-pub fn deserialize_instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+/// Those of the deserializer, and that the text is no instant of RFC 3339.
+fn deserialize_instant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
     let text: Option<Cow<'_, str>> = Option::deserialize(from)?;
     let instant = |text: Cow<'_, str>| text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_second);
     text.map(instant).transpose().map_err(D::Error::custom)
@@ -211,9 +206,9 @@ mod tests {
     #[test]
     fn states_have_the_words_of_requests() {
         for state in State::ALL {
-            assert_eq!(State::from_word(state.as_str()), Some(state));
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+            assert_eq!(serde_json::from_value::<State>(state.as_str().into()).unwrap(), state);
         }
-        assert_eq!(State::from_word("bogus"), None);
+        assert!(serde_json::from_value::<State>("bogus".into()).is_err());
     }
 }

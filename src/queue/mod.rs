@@ -1,7 +1,9 @@
 //! The field's words: a queued message, its recipients, and what is said of a whole queue.
 //!
-//! Everything here is pure: no clock, and no I/O but for a page deep in a long queue. A parser lends each [`Message`] for the length of one
-//! call; whoever wants to keep it makes it its own with [`Message::into_owned`].
+//! Everything here is pure: it reads no clock and does no I/O, but for the file that [`Selection`] may be given for a
+//! page deep in a long queue. A parser lends each [`Message`] for the length of one call; to keep it longer, use
+//! [`Message::into_owned`].
+
 mod cause;
 mod filter;
 mod mask;
@@ -17,10 +19,11 @@ mod target;
 pub use cause::Cause;
 pub use filter::{Ages, Filter};
 pub use mask::Mask;
-pub use message::{Message, Recipient, State, beginning, deserialize_instant, domain_of, rfc3339, serialize_instant};
+pub use message::{Message, Recipient, State};
+pub(crate) use message::{beginning, rfc3339, serialize_instant};
 pub use order::{Order, SortKey};
 pub use overflow::NotKept;
-pub use pattern::{common_part, pattern};
+pub(crate) use pattern::{common_part, pattern};
 pub use row::Row;
 pub use selection::{NoRows, Selection, Window};
 pub use summary::{AGE_LIMITS, Destination, Reason, Summary};

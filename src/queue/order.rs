@@ -1,4 +1,4 @@
-//! What messages are ordered by, and where in that order one stands.
+//! The orders that messages can be listed in, and the place of a message in one of them.
 
 use std::cmp::Reverse;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 
-/// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
-/// smallest, the first in the alphabet.
+/// The value that messages are ordered by. Unless the order is reversed, the smallest comes first: the youngest, the
+/// smallest in bytes, the first in the alphabet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SortKey {
     /// Time since arrival.
@@ -27,7 +27,7 @@ impl SortKey {
     pub const ALL: [SortKey; 5] = [SortKey::Age, SortKey::Size, SortKey::Sender, SortKey::Domain, SortKey::Id];
 
     /// The word used in requests.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             SortKey::Age => "age",
             SortKey::Size => "size",
@@ -41,15 +41,15 @@ impl SortKey {
 /// An order asked for with `sort=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// What to compare.
+    /// The value to compare.
     pub key: SortKey,
     /// Whether the largest comes first (`-` before the key).
     pub reversed: bool,
 }
 
 impl Order {
-    /// The order that `sort=` names, or `None` if it names none.
-    pub fn from_word(word: &str) -> Option<Order> {
+    /// The order that `sort=` names, or `None` if the word is no such name.
+    pub(crate) fn from_word(word: &str) -> Option<Order> {
         let (reversed, name) = match word.strip_prefix('-') {
             Some(name) => (true, name),
             None => (false, word),
@@ -59,7 +59,7 @@ impl Order {
     }
 
     /// The word for `sort=`.
-    pub fn to_word(self) -> String {
+    pub(crate) fn to_word(self) -> String {
         format!("{}{}", if self.reversed { "-" } else { "" }, self.key.as_str())
     }
 }
@@ -74,12 +74,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of the message that is the `arrived`-th; without an order, that is the order.
+    /// The place of the message with the number `arrived` in the mail server's order, which stays as it is where there
+    /// is no `order`.
     pub(super) fn of(message: &Message<'_>, order: Option<Order>, arrived: u64) -> Place {
         Place { value: order.map_or(Value::Unordered, |order| Value::of(message, order)), arrived }
     }
 
-    /// What its text takes in memory besides the place itself, in bytes.
+    /// The memory that its text takes besides the place itself, in bytes.
     pub(super) fn text_bytes(&self) -> usize {
         match &self.value {
             Value::Text(text) | Value::TextReversed(Reverse(text)) => text.len(),
@@ -88,8 +89,8 @@ impl Place {
     }
 }
 
-/// What is compared. All values of one selection are of one variant, but for `Unknown`, which
-/// comes last in either direction.
+/// The value that is compared. All values of one selection are of one variant, except for `Unknown`, which comes last
+/// in either direction.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Value {
     Unordered,

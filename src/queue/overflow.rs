@@ -21,23 +21,23 @@ use serde::{Deserialize, Serialize};
 use super::order::Place;
 use super::{Message, Row, Window};
 
-/// How much the entries that are gathered for a run take in memory, in bytes, more or less.
+/// The memory that the entries of one run take before they are sorted and written, in bytes, more or less.
 const GATHERED_BYTES: usize = 1 << 20;
 
-/// How much all readers of a merge may take together in memory, in bytes. Where the runs need more, they are merged
+/// The memory that all readers of a merge may take together, in bytes. Where the runs need more, they are merged
 /// in several passes.
 const MERGE_BYTES: usize = 2 << 20;
 
-/// What is read, and written, at a time, in bytes.
+/// How many bytes are read, or written, at a time.
 const BUFFER: usize = 8 << 10;
 
-/// Why rows could not be kept on disk.
+/// Why rows could not be kept on disk and read back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NotKept {
     /// No file was given.
     #[error("there is no file to keep them in")]
     NoFile,
-    /// The file could not be written or read, its disk was full, say; in the system's words.
+    /// The file could not be written or read, for example because its disk is full; these are the system's words.
     #[error("{0}")]
     File(String),
 }
@@ -53,7 +53,7 @@ pub(super) struct Overflow {
     file: Rc<File>,
     out: BufWriter<Tail>,
     gathered: Vec<Entry>,
-    /// What these take in memory, in bytes.
+    /// The memory that these take, in bytes.
     gathered_bytes: usize,
     runs: Vec<Run>,
     limits: Limits,
@@ -81,7 +81,7 @@ struct Run {
 }
 
 impl Overflow {
-    /// Keeps rows in `file`, which is open for reading and writing. What it holds is written over.
+    /// Keeps rows in `file`, which is open for reading and writing, from its beginning on.
     pub(super) fn new(file: File) -> Overflow {
         Overflow::within(Limits { gathered: GATHERED_BYTES, merge: MERGE_BYTES }, file)
     }
@@ -95,7 +95,7 @@ impl Overflow {
     /// Adds a row.
     ///
     /// # Errors
-    /// Those of writing; the rows are of no use from then on.
+    /// Those of writing. The rows are of no use after one.
     pub(super) fn push(&mut self, place: Place, row: &Row) -> io::Result<()> {
         let start = position(&self.out);
         // An arrival beyond the calendar has no form in the message's own JSON.
@@ -112,7 +112,7 @@ impl Overflow {
         Ok(())
     }
 
-    /// The rows of a page in the order of their places, `None` where `has_room` says of one that it has no room.
+    /// The rows of a page in the order of their places, or `None` as soon as `has_room` denies one of them.
     ///
     /// # Errors
     /// Those of writing and reading.
@@ -184,7 +184,7 @@ fn write_run(out: &mut BufWriter<Tail>, entries: impl Iterator<Item = io::Result
 }
 
 impl Run {
-    /// What its reader takes in memory, in bytes: a buffer, a line (which may have twice the room that it needs), and
+    /// The memory that its reader takes, in bytes: a buffer, a line (which may have twice the room that it needs), and
     /// the entry that was read from one.
     fn memory(&self) -> usize {
         BUFFER.saturating_add(self.longest.saturating_mul(3))
@@ -226,7 +226,7 @@ impl Read for Part<'_> {
         let most = left.min(buffer.len());
         let read = self.file.read_at(&mut buffer[..most], self.bytes.start)?;
         if read == 0 && most > 0 {
-            // Somebody has cut the file: rows would be missing without a word.
+            // The file is shorter than what was written to it: rows would be missing without a word.
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.bytes.start += read as u64;

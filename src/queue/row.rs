@@ -1,4 +1,4 @@
-//! A message as a page holds it: whole, or cut to the room that there is.
+//! A message as a page holds it: whole, or cut to the room that it may take.
 
 use std::borrow::Cow;
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{Message, Recipient, beginning};
 
-/// The most that whole rows may take together, in bytes.
+/// The most memory that the whole rows of a page may take together, in bytes.
 pub(super) const WHOLE_BYTES: usize = 16 << 20;
 
 /// A message on a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// The message.
+    /// The message, perhaps with texts that are cut (they end in `…`) and without some of its recipients.
     pub message: Message<'static>,
-    /// How many of its recipients are not among those of the message here, so that one message does not take
-    /// all the room.
+    /// How many of its recipients are missing in `message`, so that one message does not take all the room; 0 in a
+    /// whole row.
     pub left_out: usize,
 }
 
 impl Row {
-    /// The whole message; one that is longer than all rows may be, without any recipient. (In Postfix's table all
-    /// recipients share one reason, which each would take here.)
+    /// The whole message. One that takes more than [`WHOLE_BYTES`] loses all its recipients instead. (In Postfix's
+    /// table all recipients share one reason, of which each would get a copy here.)
     pub(super) fn whole(message: &Message<'_>) -> Row {
         if bytes(message) > WHOLE_BYTES {
             return Row::abridged(message, 0);
@@ -29,7 +29,8 @@ impl Row {
         Row { message: message.clone().into_owned(), left_out: 0 }
     }
 
-    /// As many recipients, and as much of each text, as fit into so many bytes. What is cut ends in `…`.
+    /// The message with as many recipients, and as much of each text, as fit into `bytes`. A text that is cut ends in
+    /// `…`.
     pub(super) fn abridged(message: &Message<'_>, bytes: usize) -> Row {
         let longest = bytes / 4;
         let mut left = bytes;
@@ -63,26 +64,26 @@ impl Row {
         }
     }
 
-    /// What it takes in memory, in bytes, more or less.
+    /// The memory that it takes, in bytes, more or less.
     pub(super) fn size(&self) -> usize {
         size_of::<Row>() + bytes(&self.message)
     }
 }
 
-/// What a message's texts and recipients take in memory, in bytes, where it is independent of the text it was read from.
+/// The memory that a message's texts and recipients take, in bytes, once they are copies of their own.
 fn bytes(message: &Message<'_>) -> usize {
     let Message { id, mta_state, sender, recipients, .. } = message;
     let texts = id.len() + mta_state.len() + sender.as_ref().map_or(0, |sender| sender.len());
     texts + recipients.iter().map(|recipient| size(recipient, usize::MAX)).sum::<usize>()
 }
 
-/// What a recipient takes in memory, in bytes, with texts of that length at the most.
+/// The memory that a recipient takes, in bytes, where each of its texts is cut to `longest` bytes.
 fn size(recipient: &Recipient<'_>, longest: usize) -> usize {
     let reason = recipient.reason.as_ref().map_or(0, |reason| reason.len());
     size_of::<Recipient<'_>>() + recipient.address.len().min(longest) + reason.min(longest)
 }
 
-/// The beginning of a text that is longer than so many bytes.
+/// The text, or its beginning where it is longer than `longest` bytes.
 fn cut(text: &str, longest: usize) -> String {
     if text.len() <= longest { text.to_owned() } else { format!("{}…", beginning(text, longest)) }
 }

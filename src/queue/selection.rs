@@ -1,4 +1,4 @@
-//! The rows that one page shows: the best `k` of any number of messages, in one pass.
+//! The rows that one page shows: the first `k` in the order of any number of messages, found in one pass.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -12,28 +12,28 @@ use super::overflow::{NotKept, Overflow};
 use super::row::WHOLE_BYTES;
 use super::{Filter, Message, Order, Row};
 
-/// The most rows that are held in memory, in some two MiB; where more stand before the end of the page that
-/// is asked for, they go to disk.
+/// The most rows that are held in memory, where they usually take some two MiB. Where the page that is asked for ends
+/// behind more rows than these, they go to disk.
 const HELD_LIMIT: usize = 5000;
 
-/// The most that these may take in memory, in bytes; where they take more, they go there, too.
+/// The most memory that these may take, in bytes; where they take more, they go to disk, too.
 const HELD_BYTES: usize = 4 << 20;
 
-/// How much the rows of a page that is made in memory may take together, in bytes: the rows are abridged for it.
+/// The memory that the rows of a page may take together, in bytes, where they are abridged.
 const PAGE_BYTES: usize = 2 << 20;
 
 /// Why there are no rows of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NoRows {
-    /// Whole, they are too long to be held.
+    /// The whole rows would take too much memory.
     #[error("they take more than {} MiB", WHOLE_BYTES >> 20)]
     TooLong,
-    /// The page lies deep in the queue, and what stands before it could not be kept on disk, which was full, say.
+    /// The rows up to the end of the page do not fit into memory and could not be kept on disk.
     #[error("{0}")]
     NotKept(NotKept),
 }
 
-/// Which of the ordered matches to keep: `per_page` of them from page `page` (counted from 1).
+/// The page that is asked for, out of all messages that match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Page number, from 1.
@@ -44,16 +44,16 @@ pub struct Window {
 
 impl Window {
     /// How many pages `matched` messages fill; an empty result is one empty page.
-    pub fn pages(self, matched: u64) -> u64 {
+    pub(crate) fn pages(self, matched: u64) -> u64 {
         matched.div_ceil(self.per_page as u64).max(1)
     }
 
-    /// How many rows stand before it.
-    pub fn first(self) -> usize {
+    /// How many rows come before the page.
+    pub(crate) fn first(self) -> usize {
         (self.page - 1).saturating_mul(self.per_page)
     }
 
-    /// How many rows stand before its end.
+    /// How many rows there are up to the end of the page.
     pub(super) fn end(self) -> usize {
         self.first().saturating_add(self.per_page)
     }
@@ -64,9 +64,9 @@ pub struct Selection {
     filter: Filter,
     order: Option<Order>,
     window: Window,
-    /// The file for rows that don't fit into memory, until it is needed.
+    /// The file for rows that don't fit into memory, as long as all of them do.
     overflow: Option<File>,
-    /// How long a row may be, in bytes, where it is abridged.
+    /// The memory that a row may take, in bytes; `None` where rows stay whole.
     longest: Option<usize>,
     kept: Kept,
     matched: u64,
@@ -75,7 +75,7 @@ pub struct Selection {
 
 /// The rows up to the end of the page.
 enum Kept {
-    /// And what they take together, in bytes.
+    /// The rows, and the memory that they take together, in bytes.
     InMemory(BinaryHeap<Candidate>, usize),
     OnDisk(Result<Overflow, NotKept>),
 }
@@ -83,7 +83,7 @@ enum Kept {
 impl Selection {
     /// An empty selection. Without an order, messages stay in the mail server's order. Ages are counted back from `now`,
     /// in seconds since 1970. Rows that don't fit into memory go to the file `overflow`, which is open for reading and
-    /// writing, and best has no name; without it, there is no page where they don't.
+    /// writing, and best has no name; without it such a page ends in [`NoRows::NotKept`].
     pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, overflow: Option<File>) -> Self {
         let kept = Kept::InMemory(BinaryHeap::new(), 0);
         let mut selection = Selection { filter, order, window, overflow, longest: None, kept, matched: 0, now };
@@ -93,14 +93,14 @@ impl Selection {
         selection
     }
 
-    /// For a page that is made in memory: rows that are very long are abridged.
+    /// Cuts very long rows, for a page that is made in memory.
     #[must_use]
     pub fn abridged(mut self) -> Self {
         self.longest = Some(PAGE_BYTES / self.window.per_page);
         self
     }
 
-    /// Takes note of a message, and keeps it if it may be on the page.
+    /// Counts a message that passes the filter, and keeps it if it may be on the page.
     pub fn offer(&mut self, message: &Message<'_>) {
         if !self.filter.matches(message, self.now) {
             return;
@@ -138,7 +138,7 @@ impl Selection {
         }
     }
 
-    /// The rows, on disk from here on.
+    /// Moves the rows to disk, where those that follow go, too.
     fn on_disk(&mut self, rows: BinaryHeap<Candidate>) -> Result<Overflow, NotKept> {
         let mut overflow = Overflow::new(self.overflow.take().ok_or(NotKept::NoFile)?);
         rows.into_iter().try_for_each(|Candidate { place, row }| overflow.push(place, &row))?;
@@ -181,7 +181,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// What it takes in memory, in bytes, more or less.
+    /// The memory that it takes, in bytes, more or less.
     fn size(&self) -> usize {
         size_of::<Place>() + self.place.text_bytes() + self.row.size()
     }
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(page[1].left_out, 0, "a text that is too long is cut");
         assert!(page[1].message.recipients.iter().all(|r| r.reason.as_ref().unwrap().ends_with("é…")));
         assert_eq!((&page[2].message, page[2].left_out), (&all[2], 0));
-        // Whole, it goes to disk.
+        // The whole rows go to disk.
         let whole = rows(new()).unwrap();
         assert!(whole.iter().map(|row| &row.message).eq(&all));
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Message;
 
-/// What a flush is for.
+/// The messages that a flush is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// The whole queue.
@@ -19,20 +19,18 @@ pub enum Target {
 }
 
 impl Target {
-    /// Whether the message is of this part of the queue.
-    pub fn holds(&self, message: &Message<'_>) -> bool {
+    /// Whether the message belongs to this part of the queue.
+    pub(crate) fn holds(&self, message: &Message<'_>) -> bool {
         match self {
             Target::All => true,
             Target::Id(id) => *id == message.id,
             Target::Domain(name) => message.recipients.iter().any(|r| r.domain().eq_ignore_ascii_case(name)),
         }
     }
-}
 
-impl Target {
-    /// Whether the name or id may stand in a command: nothing in it can be taken for an option, a
-    /// pattern, or two words.
-    pub fn is_plain(&self) -> bool {
+    /// Whether the name or id may be used in a command: nothing in it can be mistaken for an option, a pattern, or two
+    /// words.
+    pub(crate) fn is_plain(&self) -> bool {
         let is_plain = |word: &str| {
             !word.starts_with('-') && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'))
         };
@@ -46,7 +44,7 @@ impl Target {
 impl FromStr for Target {
     type Err = ();
 
-    /// The value of `flush`: nothing or `all`, `domain:NAME`, `id:ID`.
+    /// Reads the value of `flush`: nothing or `all`, `domain:NAME`, `id:ID`.
     fn from_str(text: &str) -> Result<Self, ()> {
         match text.split_once(':') {
             None if text.is_empty() || text == "all" => Ok(Target::All),
