@@ -1,17 +1,19 @@
-//! What a delivery reason amounts to, for the sentence at the head of the page.
+//! The common cause behind a delivery reason, for the sentence at the head of the page.
+
+use serde::{Deserialize, Serialize};
 
 /// The common causes for mail to wait. A reason that fits none of them is shown as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// Nothing listens at the destination.
     Refused,
     /// The destination does not answer.
     TimedOut,
-    /// There is no way to the destination's network.
+    /// No route leads to the destination's network.
     Unreachable,
     /// The destination's name can't be resolved.
     NoName,
-    /// The destination breaks the conversation off.
+    /// The destination closes the connection in the middle of the conversation.
     BrokenOff,
     /// The destination asks unknown senders to come back later.
     Greylisted,
@@ -19,13 +21,13 @@ pub enum Cause {
     MailboxFull,
     /// The encrypted connection fails.
     Tls,
-    /// The destination answers "not now".
+    /// The destination answers that it is too busy.
     Busy,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 9] = [
+    pub(crate) const ALL: [Cause; 9] = [
         Cause::Refused,
         Cause::TimedOut,
         Cause::Unreachable,
@@ -37,11 +39,11 @@ impl Cause {
         Cause::Busy,
     ];
 
-    /// The cause that a reason tells of, by the phrases that mail servers and system libraries use.
-    /// What the destination said itself (greylisting, a full mailbox) is looked for first. Addresses and
-    /// host names in the reason say nothing: strangers choose them.
-    pub fn of(reason: &str) -> Option<Cause> {
-        /// Each is looked for from the beginning of a word on.
+    /// The cause that a reason names, recognised by the phrases that mail servers and system libraries use; `None`
+    /// where it uses none of them. The destination's own answers (greylisting, a full mailbox) are looked for first.
+    /// Addresses and host names in the reason are left out, because strangers choose them.
+    pub(crate) fn of(reason: &str) -> Option<Cause> {
+        /// Each phrase must begin where a word begins.
         const SIGNS: [(Cause, &[&str]); 9] = [
             (Cause::Greylisted, &["greylist", "graylist"]),
             (
@@ -70,14 +72,15 @@ impl Cause {
         ];
         let words = plain_words(reason);
         let says = |sign: &&str| words.match_indices(*sign).any(|(at, _)| words[..at].ends_with(' '));
-        // Words behind a reply code are the destination's own: "host not found" is then what it thinks of the sender.
+        // The words after a reply code are the destination's own: there, "host not found" is about the sender.
         let is_reply = words.split(' ').any(|word| word.len() == 3 && matches!(word.parse(), Ok(400..=599)));
-        let tells = |cause: Cause| !is_reply || matches!(cause, Cause::Greylisted | Cause::MailboxFull | Cause::Busy);
-        SIGNS.into_iter().find(|(cause, signs)| tells(*cause) && signs.iter().any(says)).map(|(cause, _)| cause)
+        let is_possible =
+            |cause: Cause| !is_reply || matches!(cause, Cause::Greylisted | Cause::MailboxFull | Cause::Busy);
+        SIGNS.into_iter().find(|(cause, signs)| is_possible(*cause) && signs.iter().any(says)).map(|(cause, _)| cause)
     }
 
-    /// The cause in a word or two, for a list.
-    pub fn short(self) -> &'static str {
+    /// The cause in two or three words, for a list.
+    pub(crate) fn short(self) -> &'static str {
         match self {
             Cause::Refused => "connection refused",
             Cause::TimedOut => "connection timed out",
@@ -92,7 +95,7 @@ impl Cause {
     }
 
     /// The cause as the second half of a sentence about the destination.
-    pub fn phrase(self) -> &'static str {
+    pub(crate) fn phrase(self) -> &'static str {
         match self {
             Cause::Refused => "the server there refuses connections",
             Cause::TimedOut => "the server there does not answer in time",
@@ -107,7 +110,7 @@ impl Cause {
     }
 }
 
-/// The words of a reason in lower case, a space around each, without punctuation, and without addresses, host
+/// The words of a reason in lower case, with a space around each. Punctuation is left out, and so are addresses, host
 /// names and settings (`name=x.example`).
 fn plain_words(reason: &str) -> String {
     let mut words = String::from(" ");
@@ -125,8 +128,8 @@ fn plain_words(reason: &str) -> String {
     words
 }
 
-/// A reason without what stands in angle brackets: paths, as RFC 5321 calls them. Their local parts may be quoted.
-/// A single word there (`<greylisted>`) is no path.
+/// A reason without the addresses in angle brackets (RFC 5321 calls them paths), whose local parts may be quoted. A
+/// single word in brackets (`<greylisted>`) is no address and stays.
 fn without_addresses(reason: &str) -> String {
     let mut kept = String::with_capacity(reason.len());
     let mut rest = reason;
@@ -141,7 +144,7 @@ fn without_addresses(reason: &str) -> String {
             escaped = *c == '\\' && !escaped;
             closes
         });
-        // A bracket that nothing closes: the reason was cut off within an address.
+        // Nothing closes the bracket: the reason was cut off within an address.
         let Some((end, _)) = end else { return kept };
         if !bracket[..end].contains('@') {
             kept += &bracket[1..end];
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_as_mail_servers_write_them() {
+    fn the_cause_is_found_in_reasons_as_mail_servers_write_them() {
         for (reason, cause) in [
             ("connect to 127.0.0.2[127.0.0.2]:2525: Connection refused", Some(Cause::Refused)),
             ("Deferred: Connection refused by [127.0.0.2]", Some(Cause::Refused)),
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_choose_addresses_and_host_names_and_so_these_say_nothing() {
+    fn addresses_and_host_names_which_strangers_choose_name_no_cause() {
         for reason in [
             "host gatls.example[192.0.2.1] said: 450 4.1.1 <greylist@example.com>: no such thing yet",
             "host tls.example[192.0.2.1] said: 450 no",

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Message, State};
 
 /// The filters of a request; all that are set must hold. Text is compared without regard to case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// `q=`: text anywhere in the id, the sender, a recipient or a reason.
     pub text: Option<String>,
@@ -18,16 +20,16 @@ pub struct Filter {
     pub state: Option<State>,
     /// `reason=`: text in a recipient's reason.
     pub reason: Option<String>,
-    /// `age=`: how long it has waited.
+    /// `age=`: how long the message has waited.
     pub age: Option<Ages>,
 }
 
-/// A span of ages in minutes, such as `5-10` or `1280-`: the first is in it, the last is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A span of ages in minutes, such as `5-10` or `1280-`. It includes its first minute, but not its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ages {
-    /// At least so many minutes.
+    /// The least age, in whole minutes, from 0.
     pub from: i64,
-    /// Less than so many minutes; `None` for no end.
+    /// The age that is too old, in whole minutes, greater than `from`; `None` where no age is too old.
     pub to: Option<i64>,
 }
 
@@ -60,17 +62,17 @@ impl fmt::Display for Ages {
 }
 
 impl Filter {
-    /// Whether nothing is filtered.
-    pub fn is_empty(&self) -> bool {
+    /// Whether every message passes.
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Filter::default()
     }
 
-    /// Whether it looks into reasons.
-    pub fn reads_reasons(&self) -> bool {
+    /// Whether the outcome depends on reasons.
+    pub(crate) fn reads_reasons(&self) -> bool {
         self.reason.is_some() || self.text.is_some()
     }
 
-    /// Whether the message is one that was asked for, `now`, in seconds since 1970.
+    /// Whether the message passes all filters. Its age is counted back from `now`, in seconds since 1970.
     pub fn matches(&self, message: &Message<'_>, now: i64) -> bool {
         self.age.is_none_or(|ages| message.arrival.is_some_and(|arrival| ages.hold(arrival, now)))
             && self.state.is_none_or(|state| state == message.state)
@@ -103,7 +105,7 @@ fn text_matches(message: &Message<'_>, text: &str) -> bool {
         || reason_matches(message, text)
 }
 
-/// Whether `text` holds `part`, letters of any script compared without regard to case.
+/// Whether `text` contains `part`; letters of any script are compared without regard to case.
 fn contains(text: &str, part: &str) -> bool {
     if text.is_ascii() && part.is_ascii() {
         let (text, part) = (text.as_bytes(), part.as_bytes());
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn each_filter_takes_its_own_field() {
+    fn each_filter_looks_at_its_own_field_alone() {
         assert!(with(|f| f.text = Some("REFUSED".into())));
         assert!(with(|f| f.text = Some("4f1a".into())));
         assert!(with(|f| f.text = Some("DÜRER".into())));
@@ -173,7 +175,7 @@ mod tests {
         assert!(waits("5-10", 300) && waits("5-10", 599) && !waits("5-10", 299) && !waits("5-10", 600));
         assert!(waits("1280-", 1280 * 60) && !waits("1280-", 0) && waits("0-5", -60));
         let unknown = Filter { age: Some(ages("0-").unwrap()), ..Filter::default() };
-        assert!(!unknown.matches(&message(), 0), "of what has no arrival it is not known");
+        assert!(!unknown.matches(&message(), 0), "a message without an arrival has no age");
         for text in ["", "-", "5", "-5", "10-5", "5-5", "a-b", "+1-2", "1--2", "99999999999999999999-"] {
             assert_eq!(ages(text), Err(()), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Addresses without what tells the person, for a screen that many see.
+//! Addresses without the part that identifies a person, for a screen that many people see.
 
 use std::borrow::Cow;
 
@@ -6,16 +6,16 @@ use serde::Deserialize;
 
 use super::{Message, Recipient};
 
-/// What is hidden of an address.
+/// The part of an address that is hidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mask {
-    /// What stands before the `@`.
+    /// The part before the `@`.
     LocalPart,
 }
 
 impl Mask {
-    /// The message with every address masked, those in reasons too.
+    /// The message with every address masked, including those in reasons.
     pub fn hide<'m>(self, message: &'m Message<'_>) -> Message<'m> {
         let Mask::LocalPart = self;
         Message {
@@ -46,8 +46,7 @@ fn address(address: &str) -> Cow<'_, str> {
     }
 }
 
-/// A recipient's reason without its address and the sender's, wherever they stand in it, and without whatever else
-/// looks like one.
+/// A recipient's reason with its address, the sender's, and everything else that looks like an address masked.
 fn text<'t>(text: &'t str, recipient: &Recipient<'_>, message: &Message<'_>) -> Cow<'t, str> {
     if !text.contains('@') {
         return Cow::Borrowed(text);
@@ -70,7 +69,7 @@ mod tests {
     use crate::queue::State;
 
     #[test]
-    fn no_local_part_is_left() {
+    fn no_local_part_is_left_in_addresses_or_reasons() {
         let recipient = |address: &'static str, reason: &'static str| Recipient {
             address: address.into(),
             reason: Some(reason.into()),
@@ -94,10 +93,10 @@ mod tests {
         };
         let masked = Mask::LocalPart.hide(&message);
         assert_eq!(masked.sender.as_deref(), Some("…@example.org"));
-        let told: Vec<_> =
+        let masked_recipients: Vec<_> =
             masked.recipients.iter().map(|r| format!("{} {}", r.address, r.reason.as_deref().unwrap())).collect();
         assert_eq!(
-            told,
+            masked_recipients,
             [
                 "…@example.com host mx said: 450 <…@example.com>: not now, …@example.org",
                 "…@example.com 450 <…@example.com> and RCPT TO:<…@x.example>: no",

@@ -1,11 +1,12 @@
 //! Reasons that differ only in names, addresses, ids and numbers are one reason to a reader.
 
-/// What stands for a part that differs.
+/// The character that replaces a part that differs.
 const GAP: char = '…';
 
 /// The reason with every part that names something replaced by `…`: addresses, host names, IP addresses, queue ids,
-/// long numbers, URLs. Reply codes and enhanced status codes stay: they tell.
-pub fn pattern(reason: &str) -> String {
+/// long numbers, URLs. Reply codes and enhanced status codes stay, as they are a
+/// part of the reason.
+pub(crate) fn pattern(reason: &str) -> String {
     // Postfix's own remark that it did not even try, before the reason of the last try.
     let reason = reason.strip_prefix("delivery temporarily suspended: ").unwrap_or(reason);
     let mut shape = String::with_capacity(reason.len());
@@ -29,8 +30,8 @@ pub fn pattern(reason: &str) -> String {
     shape
 }
 
-/// The longest part of a pattern that stands in every reason of that pattern, to look for.
-pub fn common_part(pattern: &str) -> &str {
+/// The longest part of a pattern that every reason of that pattern contains, to search for.
+pub(crate) fn common_part(pattern: &str) -> &str {
     pattern
         .split(GAP)
         .map(|part| part.trim_matches([' ', ':', ',', ';']))
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_do_not_split_what_is_one_reason() {
+    fn reasons_that_differ_in_names_alone_are_one() {
         for (reason, shape) in [
             ("connect to mx1.example.com[192.0.2.1]:25: Connection timed out", "connect to …: Connection timed out"),
             ("connect to mx2.example.net[2001:db8::7]:25: Connection timed out", "connect to …: Connection timed out"),

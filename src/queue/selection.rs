@@ -1,179 +1,40 @@
-//! The rows that one page shows: the best `k` of any number of messages, in one pass.
+//! The rows that one page shows: the first `k` in the order of any number of messages, found in one pass.
 
-use std::borrow::Cow;
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::fs::File;
 use std::mem;
-use std::path::{Path, PathBuf};
 
-use rusqlite::types::Value as Sql;
 use serde::{Deserialize, Serialize};
 
-use super::overflow::Spool;
-use super::{Filter, Message, Recipient, beginning};
+use super::order::Place;
+use super::overflow::{NotKept, Overflow};
+use super::row::WHOLE_BYTES;
+use super::{Filter, Message, Order, Row};
 
-/// The most rows that are held in memory, in some two MiB; where more stand before the end of the page that
-/// is asked for, they go to a [`Spool`].
+/// The most rows that are held in memory, where they usually take some two MiB. Where the page that is asked for ends
+/// behind more rows than these, they go to disk.
 const HELD_LIMIT: usize = 5000;
 
-/// The most that these may take in memory, in bytes; where they take more, they go there, too.
+/// The most memory that these may take, in bytes; where they take more, they go to disk, too.
 const HELD_BYTES: usize = 4 << 20;
 
-/// How much the rows of a page that is made in memory may take together, in bytes: the rows are abridged for it.
+/// The memory that the rows of a page may take together, in bytes, where they are abridged.
 const PAGE_BYTES: usize = 2 << 20;
-
-/// The most that whole rows may take together, in bytes.
-const WHOLE_BYTES: usize = 16 << 20;
 
 /// Why there are no rows of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NoRows {
-    /// Whole, they are too long to be held.
+    /// The whole rows would take too much memory.
     #[error("they take more than {} MiB", WHOLE_BYTES >> 20)]
     TooLong,
-    /// The page lies deep in the queue, and what stands before it could not be kept on disk, which was full, say.
+    /// The rows up to the end of the page do not fit into memory and could not be kept on disk.
     #[error("{0}")]
-    NotKept(String),
+    NotKept(NotKept),
 }
 
-/// A message on a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The message.
-    pub message: Message<'static>,
-    /// How many of its recipients are not among those of the message here, so that one message does not take
-    /// all the room.
-    pub left_out: usize,
-}
-
-impl Row {
-    /// The whole message; one that is longer than all rows may be, without any recipient. (In Postfix's table all
-    /// recipients share one reason, which each would take here.)
-    fn whole(message: &Message<'_>) -> Row {
-        if bytes(message) > WHOLE_BYTES {
-            return Row::abridged(message, 0);
-        }
-        Row { message: message.clone().into_owned(), left_out: 0 }
-    }
-
-    /// As many recipients, and as much of each text, as fit into so many bytes. What is cut ends in `…`.
-    fn abridged(message: &Message<'_>, bytes: usize) -> Row {
-        let longest = bytes / 4;
-        let mut left = bytes;
-        let fits = |recipient: &&Recipient<'_>| {
-            let fits = left > 0;
-            left = left.saturating_sub(size(recipient, longest));
-            fits
-        };
-        let cut = |text: &str| Cow::Owned(cut(text, longest));
-        let recipients: Vec<_> = message
-            .recipients
-            .iter()
-            .take_while(fits)
-            .map(|recipient| Recipient {
-                address: cut(&recipient.address),
-                reason: recipient.reason.as_deref().map(cut),
-                delivered: recipient.delivered,
-            })
-            .collect();
-        Row {
-            left_out: message.recipients.len() - recipients.len(),
-            message: Message {
-                id: cut(&message.id),
-                state: message.state,
-                mta_state: cut(&message.mta_state),
-                size: message.size,
-                arrival: message.arrival,
-                sender: message.sender.as_deref().map(cut),
-                recipients,
-            },
-        }
-    }
-
-    /// What it takes in memory, in bytes, more or less.
-    fn size(&self) -> usize {
-        size_of::<Row>() + bytes(&self.message)
-    }
-}
-
-/// What a message's texts and recipients take in memory, in bytes, where it is independent of the text it was read from.
-fn bytes(message: &Message<'_>) -> usize {
-    let Message { id, mta_state, sender, recipients, .. } = message;
-    let texts = id.len() + mta_state.len() + sender.as_ref().map_or(0, |sender| sender.len());
-    texts + recipients.iter().map(|recipient| size(recipient, usize::MAX)).sum::<usize>()
-}
-
-/// What a recipient takes in memory, in bytes, with texts of that length at the most.
-fn size(recipient: &Recipient<'_>, longest: usize) -> usize {
-    let reason = recipient.reason.as_ref().map_or(0, |reason| reason.len());
-    size_of::<Recipient<'_>>() + recipient.address.len().min(longest) + reason.min(longest)
-}
-
-/// The beginning of a text that is longer than so many bytes.
-fn cut(text: &str, longest: usize) -> String {
-    if text.len() <= longest { text.to_owned() } else { format!("{}…", beginning(text, longest)) }
-}
-
-/// What messages are ordered by. Unreversed, the smallest value comes first: the youngest, the
-/// smallest, the first in the alphabet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SortKey {
-    /// Time since arrival.
-    Age,
-    /// Size in bytes.
-    Size,
-    /// Envelope sender.
-    Sender,
-    /// Domain of the first recipient.
-    Domain,
-    /// Queue id.
-    Id,
-}
-
-impl SortKey {
-    /// Every key.
-    pub const ALL: [SortKey; 5] = [SortKey::Age, SortKey::Size, SortKey::Sender, SortKey::Domain, SortKey::Id];
-
-    /// The word used in requests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SortKey::Age => "age",
-            SortKey::Size => "size",
-            SortKey::Sender => "sender",
-            SortKey::Domain => "domain",
-            SortKey::Id => "id",
-        }
-    }
-}
-
-/// An order asked for with `sort=`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// What to compare.
-    pub key: SortKey,
-    /// Whether the largest comes first (`-` before the key).
-    pub reversed: bool,
-}
-
-impl Order {
-    /// The order that `sort=` names, or `None` if it names none.
-    pub fn from_word(word: &str) -> Option<Order> {
-        let (reversed, name) = match word.strip_prefix('-') {
-            Some(name) => (true, name),
-            None => (false, word),
-        };
-        let key = SortKey::ALL.into_iter().find(|key| key.as_str() == name)?;
-        Some(Order { key, reversed })
-    }
-
-    /// The word for `sort=`.
-    pub fn to_word(self) -> String {
-        format!("{}{}", if self.reversed { "-" } else { "" }, self.key.as_str())
-    }
-}
-
-/// Which of the ordered matches to keep: `per_page` of them from page `page` (counted from 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The page that is asked for, out of all messages that match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// Page number, from 1.
     pub page: usize,
@@ -183,17 +44,17 @@ pub struct Window {
 
 impl Window {
     /// How many pages `matched` messages fill; an empty result is one empty page.
-    pub fn pages(self, matched: u64) -> u64 {
+    pub(crate) fn pages(self, matched: u64) -> u64 {
         matched.div_ceil(self.per_page as u64).max(1)
     }
 
-    /// How many rows stand before it.
-    pub fn first(self) -> usize {
+    /// How many rows come before the page.
+    pub(crate) fn first(self) -> usize {
         (self.page - 1).saturating_mul(self.per_page)
     }
 
-    /// How many rows stand before its end.
-    fn end(self) -> usize {
+    /// How many rows there are up to the end of the page.
+    pub(super) fn end(self) -> usize {
         self.first().saturating_add(self.per_page)
     }
 }
@@ -203,8 +64,9 @@ pub struct Selection {
     filter: Filter,
     order: Option<Order>,
     window: Window,
-    folder: Option<PathBuf>,
-    /// How long a row may be, in bytes, where it is abridged.
+    /// The file for rows that don't fit into memory, as long as all of them do.
+    overflow: Option<File>,
+    /// The memory that a row may take, in bytes; `None` where rows stay whole.
     longest: Option<usize>,
     kept: Kept,
     matched: u64,
@@ -213,71 +75,74 @@ pub struct Selection {
 
 /// The rows up to the end of the page.
 enum Kept {
-    /// And what they take together, in bytes.
+    /// The rows, and the memory that they take together, in bytes.
     InMemory(BinaryHeap<Candidate>, usize),
-    OnDisk(Result<Spool, String>),
+    OnDisk(Result<Overflow, NotKept>),
 }
 
 impl Selection {
-    /// An empty selection. Without an order, messages stay in the mail server's order. Ages
-    /// are counted back from `now`, in seconds since 1970. For a page deep in the queue it takes a private `folder`.
-    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, folder: Option<&Path>) -> Self {
-        let deep = window.end() > HELD_LIMIT;
-        let kept = if deep { Kept::OnDisk(on_disk(folder)) } else { Kept::InMemory(BinaryHeap::new(), 0) };
-        let folder = folder.map(Path::to_owned);
-        Selection { filter, order, window, folder, longest: None, kept, matched: 0, now }
+    /// An empty selection. Without an order, messages stay in the mail server's order. Ages are counted back from `now`,
+    /// in seconds since 1970. Rows that don't fit into memory go to the file `overflow`, which is open for reading and
+    /// writing, and best has no name; without it such a page ends in [`NoRows::NotKept`].
+    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, overflow: Option<File>) -> Self {
+        let kept = Kept::InMemory(BinaryHeap::new(), 0);
+        let mut selection = Selection { filter, order, window, overflow, longest: None, kept, matched: 0, now };
+        if window.end() > HELD_LIMIT {
+            selection.kept = Kept::OnDisk(selection.on_disk(BinaryHeap::new()));
+        }
+        selection
     }
 
-    /// For a page that is made in memory: rows that are very long are abridged.
+    /// Cuts very long rows, for a page that is made in memory.
     #[must_use]
     pub fn abridged(mut self) -> Self {
         self.longest = Some(PAGE_BYTES / self.window.per_page);
         self
     }
 
-    /// Takes note of a message, and keeps it if it may be on the page.
+    /// Counts a message that passes the filter, and keeps it if it may be on the page.
     pub fn offer(&mut self, message: &Message<'_>) {
         if !self.filter.matches(message, self.now) {
             return;
         }
-        let value = self.value(message);
-        let number = self.matched;
+        let place = Place::of(message, self.order, self.matched);
         self.matched += 1;
         let longest = self.longest;
         let row = || longest.map_or_else(|| Row::whole(message), |longest| Row::abridged(message, longest));
         match &mut self.kept {
             Kept::InMemory(rows, bytes) => {
-                let place = Place { value, arrived: number };
                 if rows.len() < self.window.end() {
-                    let row = row();
-                    *bytes += row.size();
-                    rows.push(Candidate { place, row });
+                    let candidate = Candidate { place, row: row() };
+                    *bytes += candidate.size();
+                    rows.push(candidate);
                 } else if let Some(mut worst) = rows.peek_mut()
                     && place < worst.place
                 {
-                    let row = row();
-                    *bytes = *bytes + row.size() - worst.row.size();
-                    *worst = Candidate { place, row };
+                    let candidate = Candidate { place, row: row() };
+                    *bytes = *bytes + candidate.size() - worst.size();
+                    *worst = candidate;
                 }
                 if *bytes > HELD_BYTES {
                     let rows = mem::take(rows);
-                    self.spill(rows);
+                    self.kept = Kept::OnDisk(self.on_disk(rows));
                 }
             }
-            Kept::OnDisk(Ok(spool)) => spool.push(number, value.into(), &row()),
-            Kept::OnDisk(Err(_)) => {}
+            Kept::OnDisk(kept) => {
+                if let Ok(overflow) = kept
+                    && let Err(error) = overflow.push(place, &row())
+                {
+                    // Closes the file, which gives its room back.
+                    *kept = Err(error.into());
+                }
+            }
         }
     }
 
-    /// Goes on on disk.
-    fn spill(&mut self, rows: BinaryHeap<Candidate>) {
-        let mut spool = on_disk(self.folder.as_deref());
-        if let Ok(spool) = &mut spool {
-            for Candidate { place, row } in rows {
-                spool.push(place.arrived, place.value.into(), &row);
-            }
-        }
-        self.kept = Kept::OnDisk(spool);
+    /// Moves the rows to disk, where those that follow go, too.
+    fn on_disk(&mut self, rows: BinaryHeap<Candidate>) -> Result<Overflow, NotKept> {
+        let mut overflow = Overflow::new(self.overflow.take().ok_or(NotKept::NoFile)?);
+        rows.into_iter().try_for_each(|Candidate { place, row }| overflow.push(place, &row))?;
+        Ok(overflow)
     }
 
     /// How many messages passed the filter, shown or not.
@@ -295,91 +160,31 @@ impl Selection {
                 let sorted = rows.into_sorted_vec().into_iter().skip(self.window.first());
                 Some(sorted.map(|candidate| candidate.row).collect())
             }
-            Kept::OnDisk(spool) => {
-                // Numbers are turned round when they are read, texts are not.
-                let descending = self
-                    .order
-                    .is_some_and(|order| order.reversed && !matches!(order.key, SortKey::Age | SortKey::Size));
+            Kept::OnDisk(kept) => {
                 let mut left = WHOLE_BYTES;
                 let has_room = |row: &Row| {
-                    let size = row.size();
-                    left = left.saturating_sub(size);
+                    left = left.saturating_sub(row.size());
                     left > 0
                 };
-                let page =
-                    spool.and_then(|spool| spool.page(self.window, descending, has_room).map_err(|e| e.to_string()));
-                page.map_err(NoRows::NotKept)?
+                let page = |overflow: Overflow| overflow.page(self.window, has_room).map_err(NotKept::from);
+                kept.and_then(page).map_err(NoRows::NotKept)?
             }
         };
         let may_lack = self.longest.is_some();
         rows.filter(|rows: &Vec<Row>| may_lack || rows.iter().all(|row| row.left_out == 0)).ok_or(NoRows::TooLong)
-    }
-
-    fn value(&self, message: &Message<'_>) -> Value {
-        let Some(order) = self.order else { return Value::Unordered };
-        let text = |text: &str| Value::text(text, order.reversed);
-        match order.key {
-            // The youngest has the latest arrival: age runs against it.
-            SortKey::Age => Value::number(message.arrival.map(i64::saturating_neg), order.reversed),
-            SortKey::Size => Value::number(message.size.and_then(|size| i64::try_from(size).ok()), order.reversed),
-            SortKey::Sender => text(message.sender.as_deref().unwrap_or_default()),
-            SortKey::Domain => text(message.recipients.first().map_or("", |recipient| recipient.domain())),
-            SortKey::Id => text(&message.id),
-        }
-    }
-}
-
-fn on_disk(folder: Option<&Path>) -> Result<Spool, String> {
-    let folder = folder.ok_or("there is no folder of our own")?;
-    Spool::new(folder).map_err(|error| error.to_string())
-}
-
-/// A message's place in the order; messages of equal value stay in the mail server's order.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    value: Value,
-    arrived: u64,
-}
-
-/// What is compared. All values of one selection are of one variant, but for `Unknown`, which
-/// comes last in either direction.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Value {
-    Unordered,
-    Number(i64),
-    Text(String),
-    TextReversed(Reverse<String>),
-    Unknown,
-}
-
-impl Value {
-    fn number(number: Option<i64>, reversed: bool) -> Value {
-        match number {
-            Some(number) => Value::Number(if reversed { number.saturating_neg() } else { number }),
-            None => Value::Unknown,
-        }
-    }
-
-    fn text(text: &str, reversed: bool) -> Value {
-        let text = text.to_lowercase();
-        if reversed { Value::TextReversed(Reverse(text)) } else { Value::Text(text) }
-    }
-}
-
-impl From<Value> for Sql {
-    fn from(value: Value) -> Sql {
-        match value {
-            Value::Unordered => Sql::Integer(0),
-            Value::Number(number) => Sql::Integer(number),
-            Value::Text(text) | Value::TextReversed(Reverse(text)) => Sql::Text(text),
-            Value::Unknown => Sql::Null,
-        }
     }
 }
 
 struct Candidate {
     place: Place,
     row: Row,
+}
+
+impl Candidate {
+    /// The memory that it takes, in bytes, more or less.
+    fn size(&self) -> usize {
+        size_of::<Place>() + self.place.text_bytes() + self.row.size()
+    }
 }
 
 impl PartialEq for Candidate {
@@ -405,7 +210,8 @@ impl Ord for Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::State;
+    use crate::queue::{Recipient, State};
+    use crate::system::unlinked_file;
 
     fn message(id: &str, size: Option<u64>, arrival: Option<i64>) -> Message<'static> {
         Message {
@@ -461,6 +267,7 @@ mod tests {
     #[test]
     fn a_page_deep_in_the_queue_is_the_same_from_disk() {
         let folder = tempfile::tempdir().unwrap();
+        let overflow = || unlinked_file(folder.path()).ok();
         let all: Vec<_> = (0..HELD_LIMIT + 300)
             .map(|n| {
                 let number = n as i64 * 7919 % 1009;
@@ -474,7 +281,7 @@ mod tests {
             let order = sort.map(|word| Order::from_word(word).unwrap());
             let page = |kept: Option<Kept>| {
                 let window = Window { page: HELD_LIMIT / 100 + 1, per_page: 100 };
-                let mut selection = Selection::new(Filter::default(), order, window, 0, Some(folder.path()));
+                let mut selection = Selection::new(Filter::default(), order, window, 0, overflow());
                 assert!(matches!(selection.kept, Kept::OnDisk(Ok(_))));
                 selection.kept = kept.unwrap_or(selection.kept);
                 all.iter().for_each(|message| selection.offer(message));
@@ -508,7 +315,8 @@ mod tests {
             selection.into_rows()
         };
         let folder = tempfile::tempdir().unwrap();
-        let new = || Selection::new(Filter::default(), None, window, 0, Some(folder.path()));
+        let overflow = || unlinked_file(folder.path()).ok();
+        let new = || Selection::new(Filter::default(), None, window, 0, overflow());
         let page = rows(new().abridged()).unwrap();
         assert!(page.iter().map(Row::size).sum::<usize>() < PAGE_BYTES);
         assert_eq!(page[0].message.recipients.len() + page[0].left_out, 50_000);
@@ -516,7 +324,7 @@ mod tests {
         assert_eq!(page[1].left_out, 0, "a text that is too long is cut");
         assert!(page[1].message.recipients.iter().all(|r| r.reason.as_ref().unwrap().ends_with("é…")));
         assert_eq!((&page[2].message, page[2].left_out), (&all[2], 0));
-        // Whole, it goes to disk.
+        // The whole rows go to disk.
         let whole = rows(new()).unwrap();
         assert!(whole.iter().map(|row| &row.message).eq(&all));
     }
@@ -544,13 +352,14 @@ mod tests {
     #[test]
     fn rows_that_no_longer_fit_go_to_disk_in_their_order() {
         let folder = tempfile::tempdir().unwrap();
+        let overflow = || unlinked_file(folder.path()).ok();
         let all: Vec<_> = (0..300).map(|n| with_recipients(&format!("Q{:03}", n * 7919 % 300), 1, "x")).collect();
         let long: Vec<_> = (0..300).map(|n| with_recipients(&format!("Q{:03}", n * 7919 % 300), 300, "x")).collect();
         for sort in [None, Some("id"), Some("-id")] {
             let ids = |messages: &[Message<'_>]| {
                 let order = sort.map(|word| Order::from_word(word).unwrap());
                 let window = Window { page: 3, per_page: 70 };
-                let mut selection = Selection::new(Filter::default(), order, window, 0, Some(folder.path()));
+                let mut selection = Selection::new(Filter::default(), order, window, 0, overflow());
                 messages.iter().for_each(|message| selection.offer(message));
                 let on_disk = matches!(selection.kept, Kept::OnDisk(_));
                 (selection.into_rows().unwrap().into_iter().map(|row| row.message.id).collect::<Vec<_>>(), on_disk)
@@ -570,12 +379,26 @@ mod tests {
     }
 
     #[test]
-    fn words_of_orders_are_read_and_written_alike() {
-        for word in ["age", "-age", "size", "-domain", "id"] {
-            assert_eq!(Order::from_word(word).unwrap().to_word(), word);
+    fn a_full_disk_is_an_error_in_the_systems_words_and_counting_goes_on() {
+        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let window = Window { page: 1000, per_page: 1000 };
+        let mut selection = Selection::new(Filter::default(), None, window, 0, Some(full));
+        (0..1000).for_each(|_| selection.offer(&message("a", None, None)));
+        assert_eq!(selection.matched(), 1000);
+        assert!(matches!(selection.kept, Kept::OnDisk(Err(_))), "nothing more is written");
+        let why = selection.into_rows().unwrap_err();
+        assert!(matches!(&why, NoRows::NotKept(NotKept::File(words)) if words.contains("No space left")), "{why}");
+    }
+
+    #[test]
+    fn long_texts_that_are_only_compared_take_their_part_of_the_memory() {
+        let long = "x".repeat(HELD_BYTES / 4);
+        let window = Window { page: 1, per_page: 1000 };
+        let order = Order::from_word("sender");
+        let mut selection = Selection::new(Filter::default(), order, window, 0, None).abridged();
+        for _ in 0..5 {
+            selection.offer(&Message { sender: Some(long.as_str().into()), ..message("a", None, None) });
         }
-        for word in ["", "-", "--age", "Age", "bogus"] {
-            assert_eq!(Order::from_word(word), None, "{word}");
-        }
+        assert!(matches!(selection.kept, Kept::OnDisk(_)));
     }
 }

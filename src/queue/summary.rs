@@ -1,35 +1,37 @@
-//! What is said of a whole queue: kept while the messages pass by, in bounded memory.
+//! Totals over a whole queue, counted while the messages pass by, in bounded memory.
 
 use std::borrow::Cow;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
+use serde::{Deserialize, Serialize};
 
 use super::{Cause, Message, State, pattern};
 
-/// Upper ends of the age buckets in minutes, those of Postfix's `qshape(1)`; a last bucket holds
-/// what is older.
+/// The upper ends of the age buckets in minutes, which are those of Postfix's `qshape(1)`; one more bucket holds all
+/// that is older.
 pub const AGE_LIMITS: [i64; 9] = [5, 10, 20, 40, 80, 160, 320, 640, 1280];
 
-/// How many destinations and how many reasons are counted one by one at a time. Where there are more, the smaller
-/// half of them goes to "other", and those that are large or frequent stay: what is told of one by one is then
-/// what was counted since, at the least, and the sum is always right.
+/// The most destinations, and the most reasons, that are counted one by one at a time. Where there are more, the smaller
+/// half of them is added to "other", and the large and frequent ones stay. The count of a name is then a lower bound,
+/// as some of it may have gone to "other"; the sum is always right.
 const DISTINCT_LIMIT: usize = 2048;
 
-/// The most bytes that the names of these may take: strangers choose them.
+/// The most bytes that the names of either may take together: strangers choose them.
 const NAMES_LIMIT: usize = 1024 * 1024;
 
-/// A longer one counts with the others.
+/// The longest name that is counted on its own, in bytes; a longer one counts with the others.
 const LONGEST_NAME: usize = 64 * 1024;
 
-/// Totals over a queue.
-#[derive(Clone, Debug, Default)]
+/// Totals over a queue. It can be sent to another process, and goes on counting there.
+/// The two MiB of names that it may hold take up to six times as much where they are all control characters.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Summary {
     /// Messages that wait.
     pub messages: u64,
-    /// Recipients that wait: those that have their copy already don't count.
+    /// Recipients that wait. Those whose copy has been delivered don't count.
     pub recipients: u64,
-    /// Recipients of messages that wait for others still: they have their copy.
+    /// Recipients whose copy has been delivered, of messages that still wait for other recipients.
     pub delivered: u64,
     bytes: u64,
     sized: u64,
@@ -44,8 +46,9 @@ pub struct Summary {
     now: i64,
 }
 
-/// How much waits for one domain.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+/// How much waits for one domain. It is serialised as the answer has it, without the cause: to send it to another
+/// process, send the whole [`Summary`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Destination {
     /// The domain in lower case; `None` for all domains that are not counted one by one.
     pub domain: Option<String>,
@@ -55,13 +58,13 @@ pub struct Destination {
     pub messages: u64,
     /// Recipients by age, see [`AGE_LIMITS`], of those whose age is known.
     pub ages: [u64; AGE_LIMITS.len() + 1],
-    /// What keeps more than half of its recipients waiting, where there is one such cause.
+    /// The cause that keeps more than half of its recipients waiting, where there is one.
     #[serde(skip)]
     pub cause: Option<Cause>,
 }
 
 /// How many recipients wait for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
     /// The reason in the mail server's words; `None` for all that are not counted one by one.
     pub reason: Option<String>,
@@ -69,7 +72,7 @@ pub struct Reason {
     pub recipients: u64,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Counts {
     recipients: u64,
     messages: u64,
@@ -79,19 +82,19 @@ struct Counts {
     causes: [u64; Cause::ALL.len()],
 }
 
-/// Recipients that wait for one reason, and what it amounts to, found out once.
-#[derive(Clone, Debug, Default)]
+/// Recipients that wait for one reason, and its cause, which is looked for once.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct ReasonCount {
     recipients: u64,
     cause: Option<Option<Cause>>,
 }
 
-/// What is counted under a name.
+/// The counts under one name.
 trait Tally: Default {
-    /// By which the larger half is told.
+    /// The number that decides which half is the larger one.
     fn recipients(&self) -> u64;
 
-    /// Adds what was counted under another name.
+    /// Adds the counts under another name.
     fn merge(&mut self, other: &Self);
 }
 
@@ -186,7 +189,8 @@ impl Summary {
         *known.cause.get_or_insert_with(|| Cause::of(reason))
     }
 
-    /// Size of all messages in bytes, of those whose size is known; `None` where the mail server tells none.
+    /// Size of all messages in bytes, of those whose size is known; `None` where the mail server gives no
+    /// size at all.
     pub fn bytes(&self) -> Option<u64> {
         (self.sized > 0 || self.messages == 0).then_some(self.bytes)
     }
@@ -196,7 +200,7 @@ impl Summary {
         self.states[state as usize]
     }
 
-    /// Recipients of the messages in one state that wait.
+    /// Recipients that wait, of the messages in one state.
     pub fn recipients_in(&self, state: State) -> u64 {
         self.recipients_in[state as usize]
     }
@@ -211,7 +215,7 @@ impl Summary {
         let mut list: Vec<_> =
             all.into_iter().take(limit).map(|(name, counts)| counts.clone().named(Some(name.clone()))).collect();
         if other.recipients > 0 {
-            // A message for several of them was counted at each.
+            // A message for several of them was counted at each of them.
             other.messages = other.messages.min(self.messages);
             list.push(other.named(None));
         }
@@ -231,9 +235,9 @@ impl Summary {
         named.chain((other > 0).then_some(Reason { reason: None, recipients: other })).collect()
     }
 
-    /// The reasons with the names in them taken out, the `limit` with the most recipients; of those that are counted
-    /// one by one.
-    pub fn reason_patterns(&self, limit: usize) -> Vec<(String, u64)> {
+    /// The reasons without the names in them, as `pattern` has them: the `limit` with the most recipients, out of those
+    /// that are counted one by one.
+    pub(crate) fn reason_patterns(&self, limit: usize) -> Vec<(String, u64)> {
         let mut patterns: HashMap<String, u64> = HashMap::new();
         for (reason, count) in &self.reasons.named {
             *patterns.entry(pattern(reason)).or_default() += count.recipients;
@@ -250,7 +254,7 @@ impl Summary {
     }
 }
 
-/// A domain as it is counted. Nearly all are written so already.
+/// A domain in the form in which it is counted, in which nearly all are written already.
 fn in_lower_case(domain: &str) -> Cow<'_, str> {
     if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(domain.to_ascii_lowercase())
@@ -259,17 +263,18 @@ fn in_lower_case(domain: &str) -> Cow<'_, str> {
     }
 }
 
-/// Counters by name, as many as may be, and one for all others.
-#[derive(Clone, Debug, Default)]
+/// Counters by name, up to the limits above, and one for all other names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Counters<V> {
     named: HashMap<String, V>,
     other: V,
-    /// What the names take, in bytes.
+    /// The length of all names together, in bytes.
     length: usize,
 }
 
 impl<V: Tally> Counters<V> {
-    /// The counter for `name`, which may be new; that of the others where the name is too long to be kept.
+    /// The counter for `name`, which may be new. Where the name is too long to be kept, this is the counter of the
+    /// others.
     fn of(&mut self, name: &str) -> &mut V {
         if name.len() > LONGEST_NAME {
             return &mut self.other;
@@ -325,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn totals_and_oldest() {
+    fn totals_and_the_oldest_message_are_counted() {
         let mut summary = Summary::new(10_000);
         summary.add(&message(9_000, &[("a@example.com", "full"), ("b@EXAMPLE.com", "full"), ("c@other.example", "")]));
         summary.add(&message(8_000, &[("a@example.com", "down")]));
@@ -354,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_many_wait_for_is_found_behind_any_number_of_others() {
+    fn a_frequent_reason_is_found_behind_any_number_of_others() {
         let mut summary = Summary::new(0);
         for n in 0..DISTINCT_LIMIT * 3 {
             summary.add(&message(0, &[(&format!("a@junk{n}.example"), &format!("junk {n}"))]));
@@ -384,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_is_neither_nothing_nor_young() {
+    fn an_unknown_size_is_not_zero_and_an_unknown_age_is_not_young() {
         let mut summary = Summary::new(0);
         summary.add(&Message { size: None, arrival: None, ..message(0, &[("a@example.com", "")]) });
         assert_eq!((summary.bytes(), summary.oldest), (None, None));
@@ -399,5 +404,30 @@ mod tests {
         one.recipients[0].delivered = true;
         summary.add(&one);
         assert_eq!((summary.messages, summary.recipients, summary.delivered), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_summary_says_the_same_after_it_was_sent_to_another_process() {
+        let mut summary = Summary::new(10_000);
+        for n in 0..DISTINCT_LIMIT as i64 + 500 {
+            let reason = if n % 3 == 0 { "Connection refused" } else { "450 not now" };
+            summary.add(&message(n, &[(&format!("a@d{}.example", n % 3000), reason), ("b@EXAMPLE.com", "Ünknown…")]));
+        }
+        summary.add(&Message { size: None, state: State::Held, ..message(0, &[("root", "")]) });
+        let text = serde_json::to_string(&summary).unwrap();
+        let mut sent: Summary = serde_json::from_str(&text).unwrap();
+        let says = |summary: &Summary| {
+            (
+                (summary.messages, summary.recipients, summary.delivered, summary.oldest, summary.cut),
+                (summary.bytes(), State::ALL.map(|state| (summary.state(state), summary.recipients_in(state)))),
+                (summary.destinations(5000), summary.reasons(5000), summary.reason_patterns(5000)),
+            )
+        };
+        assert_eq!(says(&sent), says(&summary));
+        assert!(says(&sent).2.0.iter().any(|destination| destination.cause.is_some()));
+        for summary in [&mut sent, &mut summary] {
+            summary.add(&message(1, &[("c@new.example", "new")]));
+        }
+        assert_eq!(says(&sent), says(&summary), "it goes on counting");
     }
 }

@@ -14,7 +14,7 @@ use crate::listing;
 use crate::listing::reasons::Reasons;
 use crate::mta::trouble::Trouble;
 use crate::primary::Outlook;
-use crate::queue::{Message, Row, Selection};
+use crate::queue::{Message, NoRows, NotKept, Row, Selection};
 use crate::request::{Asked, Format};
 use crate::sandbox::Cage;
 use crate::system;
@@ -41,8 +41,10 @@ pub fn look(
     let reasons = asked.window.map(|_| Reasons::begin(context));
     let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
     let folder = context.folder.as_deref();
+    let overflow = asked.window.and(folder).map(system::unlinked_file).transpose();
+    let (overflow, no_overflow) = overflow.map_or_else(|error| (None, Some(error)), |file| (file, None));
     let mut selection =
-        asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now, folder));
+        asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now, overflow));
     if asked.format == Format::Html {
         // The page is made in memory.
         selection = selection.map(Selection::abridged);
@@ -61,6 +63,9 @@ pub fn look(
     let matched = selection.as_ref().map_or(0, Selection::matched);
     let complete = listing.trouble.is_none();
     let mut rows = selection.map_or(Ok(Vec::new()), Selection::into_rows).unwrap_or_else(|why| {
+        if let (NoRows::NotKept(NotKept::NoFile), Some(error)) = (&why, &no_overflow) {
+            system::log(&format!("no file for the rows of the page could be made in the state directory: {error}"));
+        }
         listing.trouble.get_or_insert(Trouble::NoPage { why });
         Vec::new()
     });

@@ -3,6 +3,9 @@
 //! A static glibc has no name service switch, so user names are read from `/etc/passwd` alone.
 
 pub mod process;
+mod unlinked;
+
+pub(crate) use unlinked::unlinked_file;
 
 use std::env;
 use std::fs;
