@@ -22,13 +22,13 @@ use crate::context::{Context, Source};
 use crate::mta::RelayDomains;
 use crate::sandbox::Cage;
 use crate::sandbox::worker;
+pub use crate::state::Condition;
 use crate::state::Store;
 use crate::system;
 use crate::system::process::{self, Running};
 use dns::{NoAnswer, Resolver};
 pub use mx::Fault;
 use mx::Ourselves;
-pub use probe::Condition;
 
 /// How long all questions to name servers may take.
 const DNS_PATIENCE: Duration = Duration::from_millis(1500);
