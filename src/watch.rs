@@ -12,7 +12,7 @@ use crate::queue::State;
 use crate::report;
 use crate::request::{Asked, Format, Target};
 use crate::sandbox::worker;
-use crate::state::{Flush, Store};
+use crate::state::{Flush, Records};
 use crate::text::count;
 
 /// How long after a look the next one is due.
@@ -67,21 +67,22 @@ struct Seen {
 /// # Errors
 /// What kept it from looking, or from running the queue.
 pub fn once(context: &Context) -> Result<String, String> {
-    let store = context.store.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
-    store.room()?;
+    let records =
+        context.records.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
+    records.room()?;
     // What reads the listing can start no queue run.
     let look = worker::again(&context.config, WORKER, &[]);
     let seen = look.and_then(|look| worker::ask(&look, context.config.mta.deadline + PATIENCE));
     let Seen { told, up, waiting } = seen.unwrap_or_else(|trouble| Err(trouble.to_string()))?;
     let up: Vec<_> = up.iter().map(String::as_str).collect();
-    let done = match (store.is_back(&up)?, waiting) {
+    let done = match (records.is_back(&up)?, waiting) {
         (false, _) if up.is_empty() => Done::Nothing("the primary does not take mail"),
         (false, _) => Done::Nothing("the queue was run since the primary came back, or it was never seen down"),
         (true, 0) => {
-            store.welcome_back()?;
+            records.welcome_back()?;
             Done::Nothing("the primary is back, and nothing waits")
         }
-        (true, _) => run(context, store, context.clock.now)?,
+        (true, _) => run(context, records, context.clock.now)?,
     };
     let outcome = match done {
         Done::Flushed(number) => format!("the primary is back: queue run {number} was started"),
@@ -123,8 +124,8 @@ fn look_once(context: &Context) -> Result<Seen, String> {
     })
 }
 
-fn run(context: &Context, store: &Store, now: i64) -> Result<Done, String> {
-    let wait = back_off(&store.flushes(LOOKED_AT)?, now);
+fn run(context: &Context, records: &Records, now: i64) -> Result<Done, String> {
+    let wait = back_off(&records.flushes(LOOKED_AT)?, now);
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }

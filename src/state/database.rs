@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{SET_ASIDE, Store};
+use super::{Records, SET_ASIDE};
 use crate::system;
 
 /// How long a process waits for another one to finish its entry.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-impl Store {
+impl Records {
     /// Does something with the log. A log that is damaged is set aside, and said so in the error log;
     /// then it is done with a new one.
     pub(super) fn with_log<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
@@ -131,17 +131,17 @@ mod tests {
     use super::*;
     use crate::state::Waited;
     use crate::state::log::tests::new_flush;
-    use crate::state::tests::store;
+    use crate::state::tests::records;
 
     #[test]
     fn a_damaged_log_is_set_aside() {
         for damage in [&b"this is no database, however long it is"[..], &[0x53; 5000]] {
             let folder = tempfile::tempdir().unwrap();
-            let store = store(folder.path()).unwrap();
-            fs::write(store.log_path(), damage).unwrap();
-            assert_eq!(store.flushes(10), Ok(vec![]));
-            let turn = store.turn().unwrap();
-            assert_eq!(store.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
+            let records = records(folder.path()).unwrap();
+            fs::write(records.log_path(), damage).unwrap();
+            assert_eq!(records.flushes(10), Ok(vec![]));
+            let turn = records.turn().unwrap();
+            assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
             let names =
                 fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             assert_eq!(names.filter(|name| name.starts_with("bartleby.db.damaged-")).count(), 1);

@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Store;
+use super::Records;
 
 /// How many may list the queue at a time: more only slow each other, and the mail server, down.
 const LISTINGS: usize = 2;
@@ -22,7 +22,7 @@ pub enum NoTurn {
     Unusable(String),
 }
 
-impl Store {
+impl Records {
     /// # Errors
     /// [`NoTurn`].
     pub fn turn(&self) -> Result<Turn, NoTurn> {
@@ -77,12 +77,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::tests::store;
+    use crate::state::tests::records;
 
     #[test]
     fn one_turn_at_a_time_until_the_last_copy_is_closed() {
         let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (store(folder.path()).unwrap(), store(folder.path()).unwrap());
+        let (one, other) = (records(folder.path()).unwrap(), records(folder.path()).unwrap());
         let turn = one.turn().unwrap();
         let copy = turn.0.try_clone().unwrap();
         assert_eq!(other.turn().unwrap_err(), NoTurn::Taken);
@@ -95,14 +95,14 @@ mod tests {
     #[test]
     fn two_list_at_a_time_and_a_third_waits() {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).unwrap();
+        let records = records(folder.path()).unwrap();
         let now = Instant::now;
-        let first = store.listing_place(now()).unwrap().unwrap();
-        let _second = store.listing_place(now()).unwrap().unwrap();
-        assert!(store.listing_place(now()).is_err());
+        let first = records.listing_place(now()).unwrap().unwrap();
+        let _second = records.listing_place(now()).unwrap().unwrap();
+        assert!(records.listing_place(now()).is_err());
         let waiting = thread::spawn({
             let folder = folder.path().to_owned();
-            move || self::store(&folder).unwrap().listing_place(now() + Duration::from_secs(20)).is_ok()
+            move || self::records(&folder).unwrap().listing_place(now() + Duration::from_secs(20)).is_ok()
         });
         thread::sleep(Duration::from_millis(50));
         drop(first);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::database::{as_signed, as_unsigned};
-use super::{Store, Turn};
+use super::{Records, Turn};
 use crate::system;
 
 /// How many flushes are kept.
@@ -60,7 +60,7 @@ pub enum Waited {
     By(i64),
 }
 
-impl Store {
+impl Records {
     /// The last flushes, the latest first.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ impl Store {
     /// One flush, if it is (still) on record.
     ///
     /// # Errors
-    /// As [`Store::flushes`].
+    /// As [`Records::flushes`].
     pub fn flush(&self, number: u64) -> Result<Option<Flush>, String> {
         if !self.log_path().exists() {
             return Ok(None);
@@ -142,7 +142,7 @@ impl Store {
     /// Adds how the flush command ended.
     ///
     /// # Errors
-    /// As [`Store::record`].
+    /// As [`Records::record`].
     pub fn add_exit(&self, number: u64, exit: &str) -> Result<(), String> {
         self.with_log(|log| {
             log.execute("UPDATE flush SET exit = ?2 WHERE number = ?1", params![as_signed(number), exit]).map(|_| ())
@@ -152,7 +152,7 @@ impl Store {
     /// Adds what came of the flush. What is settled stays so.
     ///
     /// # Errors
-    /// As [`Store::record`].
+    /// As [`Records::record`].
     pub fn add_outcome(&self, number: u64, outcome: &Outcome) -> Result<(), String> {
         self.with_log(|log| {
             log.execute(
@@ -202,7 +202,7 @@ fn flush(row: &Row<'_>) -> rusqlite::Result<Flush> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::state::tests::store;
+    use crate::state::tests::records;
 
     pub(in crate::state) fn new_flush() -> Flush {
         Flush {
@@ -220,63 +220,63 @@ pub(super) mod tests {
     #[test]
     fn flushes_are_remembered_with_what_came_of_them() {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).unwrap();
-        assert_eq!(store.flushes(10), Ok(vec![]));
-        assert_eq!(store.flush(1), Ok(None));
-        let turn = store.turn().unwrap();
-        assert_eq!(store.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
-        assert_eq!(store.record(&turn, &new_flush(), &Waited::By(1)), Ok(2));
-        store.add_exit(2, "ended with status 0").unwrap();
+        let records = records(folder.path()).unwrap();
+        assert_eq!(records.flushes(10), Ok(vec![]));
+        assert_eq!(records.flush(1), Ok(None));
+        let turn = records.turn().unwrap();
+        assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
+        assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(2));
+        records.add_exit(2, "ended with status 0").unwrap();
         let outcome =
             Outcome { sampled: 9, messages_left: 1, recipients_left: 2, why: "full (2)".into(), settled: false };
-        store.add_outcome(2, &outcome).unwrap();
+        records.add_outcome(2, &outcome).unwrap();
         let settled = Outcome { settled: true, ..outcome.clone() };
-        store.add_outcome(2, &settled).unwrap();
-        store.add_outcome(2, &Outcome::default()).unwrap();
+        records.add_outcome(2, &settled).unwrap();
+        records.add_outcome(2, &Outcome::default()).unwrap();
         let second =
             Flush { number: 2, exit: Some("ended with status 0".into()), outcome: Some(settled), ..new_flush() };
-        assert_eq!(store.flushes(10), Ok(vec![second, Flush { number: 1, ..new_flush() }]));
-        store.withdraw(&turn, 2);
-        assert_eq!(store.flush(2), Ok(None));
-        assert_eq!(store.record(&turn, &new_flush(), &Waited::By(1)), Ok(3), "a number is given once");
+        assert_eq!(records.flushes(10), Ok(vec![second, Flush { number: 1, ..new_flush() }]));
+        records.withdraw(&turn, 2);
+        assert_eq!(records.flush(2), Ok(None));
+        assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(3), "a number is given once");
     }
 
     #[test]
     fn which_messages_waited_is_kept_for_the_last_flushes() {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).unwrap();
-        let turn = store.turn().unwrap();
+        let records = records(folder.path()).unwrap();
+        let turn = records.turn().unwrap();
         let waited = Waited::Ids(["A1".to_owned(), "B2".to_owned()].into());
-        let record = || Flush { number: store.record(&turn, &new_flush(), &waited).unwrap(), ..new_flush() };
+        let record = || Flush { number: records.record(&turn, &new_flush(), &waited).unwrap(), ..new_flush() };
         let first = record();
-        assert_eq!(store.waited(&first), waited);
+        assert_eq!(records.waited(&first), waited);
         (0..IDS_KEPT).for_each(|_| _ = record());
-        assert_eq!(store.waited(&first), Waited::By(first.started));
-        assert_eq!(store.waited(&new_flush()), Waited::By(1), "not on record");
-        let none = store.record(&turn, &new_flush(), &Waited::Ids([].into())).unwrap();
-        assert_eq!(store.waited(&Flush { number: none, ..new_flush() }), Waited::Ids([].into()));
+        assert_eq!(records.waited(&first), Waited::By(first.started));
+        assert_eq!(records.waited(&new_flush()), Waited::By(1), "not on record");
+        let none = records.record(&turn, &new_flush(), &Waited::Ids([].into())).unwrap();
+        assert_eq!(records.waited(&Flush { number: none, ..new_flush() }), Waited::Ids([].into()));
     }
 
     #[test]
     fn a_log_with_values_that_make_no_sense_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).unwrap();
-        store.record(&store.turn().unwrap(), &new_flush(), &Waited::By(1)).unwrap();
-        store.with_log(|log| log.execute("UPDATE flush SET started = 'yesterday'", [])).unwrap();
-        assert_eq!(store.flushes(10), Ok(vec![]));
+        let records = records(folder.path()).unwrap();
+        records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).unwrap();
+        records.with_log(|log| log.execute("UPDATE flush SET started = 'yesterday'", [])).unwrap();
+        assert_eq!(records.flushes(10), Ok(vec![]));
     }
 
     #[test]
     fn the_log_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).unwrap();
-        let turn = store.turn().unwrap();
-        store.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
+        let records = records(folder.path()).unwrap();
+        let turn = records.turn().unwrap();
+        records.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
         let last = KEPT + 5;
-        store.with_log(|log| log.execute("UPDATE flush SET number = ?1", [as_signed(last)])).unwrap();
-        assert_eq!(store.flushes(10_000).unwrap()[0].number, last);
-        store.with_log(|log| log.execute("UPDATE sqlite_sequence SET seq = ?1", [as_signed(last + KEPT)])).unwrap();
-        store.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
-        assert_eq!(store.flushes(10_000).unwrap().len(), 1, "the one that is {KEPT} numbers older is gone");
+        records.with_log(|log| log.execute("UPDATE flush SET number = ?1", [as_signed(last)])).unwrap();
+        assert_eq!(records.flushes(10_000).unwrap()[0].number, last);
+        records.with_log(|log| log.execute("UPDATE sqlite_sequence SET seq = ?1", [as_signed(last + KEPT)])).unwrap();
+        records.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
+        assert_eq!(records.flushes(10_000).unwrap().len(), 1, "the one that is {KEPT} numbers older is gone");
     }
 }

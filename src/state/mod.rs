@@ -37,21 +37,21 @@ const ROOM: u64 = 1024 * 1024;
 
 /// A folder of our own.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct Records {
     directory: PathBuf,
     /// Opened when it is first needed, and kept: opening takes longer than what is then done.
     log: Rc<RefCell<Option<Connection>>>,
 }
 
-impl Store {
+impl Records {
     /// The configured folder, or else the first usable of `/var/lib/bartleby` and a private folder
     /// under `/run` or `/tmp`.
     ///
     /// # Errors
     /// Why none is usable.
-    pub fn open(configured: Option<&Path>, account: &Account) -> Result<Store, String> {
+    pub fn open(configured: Option<&Path>, account: &Account) -> Result<Records, String> {
         if let Some(directory) = configured {
-            return Store::at(directory, account);
+            return Records::at(directory, account);
         }
         let private = |parent: &str| Path::new(parent).join(format!("bartleby-{}", account.uid));
         let default = Path::new(DEFAULT_DIRECTORY);
@@ -59,8 +59,8 @@ impl Store {
         // Only the installation makes the default folder: made by root it would shut others out.
         let candidates = default.is_dir().then(|| default.to_owned());
         for directory in candidates.into_iter().chain([private("/run"), private("/tmp")]) {
-            match Store::at(&directory, account) {
-                Ok(store) => return Ok(store),
+            match Records::at(&directory, account) {
+                Ok(records) => return Ok(records),
                 Err(reason) => reasons.push(reason),
             }
         }
@@ -69,7 +69,7 @@ impl Store {
 
     /// One folder, made if need be. It must be ours (or, for root, anybody's) and closed to others,
     /// as a stranger could otherwise hold the lock or write the log.
-    fn at(directory: &Path, account: &Account) -> Result<Store, String> {
+    fn at(directory: &Path, account: &Account) -> Result<Records, String> {
         let shown = directory.display();
         let made = DirBuilder::new().mode(0o700).create(directory);
         let found = fs::symlink_metadata(directory).map_err(|error| {
@@ -84,9 +84,9 @@ impl Store {
         if found.mode() & 0o022 != 0 {
             return Err(format!("{shown} can be written to by others"));
         }
-        let store = Store { directory: directory.to_owned(), log: Rc::default() };
-        store.private_file("flush.lock").map_err(|error| format!("{shown}/flush.lock: {error}"))?;
-        Ok(store)
+        let records = Records { directory: directory.to_owned(), log: Rc::default() };
+        records.private_file("flush.lock").map_err(|error| format!("{shown}/flush.lock: {error}"))?;
+        Ok(records)
     }
 
     /// The folder.
@@ -115,7 +115,7 @@ impl Store {
     }
 
     /// Takes the turn to flush. It waits for no flush, only for the moment in which
-    /// [`Store::is_taken`] looks.
+    /// [`Records::is_taken`] looks.
 
     /// Opens a file of ours, made with mode 0600 if need be. What root makes in another user's folder
     /// must stay usable for that user.
@@ -145,31 +145,31 @@ mod tests {
 
     use crate::state::log::tests::new_flush;
 
-    pub(super) fn store(directory: &Path) -> Result<Store, String> {
-        Store::open(Some(directory), &Account::current())
+    pub(super) fn records(directory: &Path) -> Result<Records, String> {
+        Records::open(Some(directory), &Account::current())
     }
 
     #[test]
     fn a_folder_that_others_can_write_to_is_not_trusted() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(store(folder.path()).unwrap_err().contains("written to by others"));
+        assert!(records(folder.path()).unwrap_err().contains("written to by others"));
         let link = folder.path().join("link");
         symlink("/etc", &link).unwrap();
-        assert!(store(&link).unwrap_err().contains("is not a folder"));
-        assert!(store(&folder.path().join("no/such")).unwrap_err().contains("No such file"));
+        assert!(records(&link).unwrap_err().contains("is not a folder"));
+        assert!(records(&folder.path().join("no/such")).unwrap_err().contains("No such file"));
     }
 
     #[test]
     fn a_file_that_is_a_link_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         symlink("/etc/passwd", folder.path().join("flush.lock")).unwrap();
-        assert!(store(folder.path()).is_err());
+        assert!(records(folder.path()).is_err());
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).unwrap();
+        let records = records(folder.path()).unwrap();
         let target = folder.path().join("target");
-        symlink(&target, store.log_path()).unwrap();
-        assert!(store.record(&store.turn().unwrap(), &new_flush(), &Waited::By(1)).is_err());
+        symlink(&target, records.log_path()).unwrap();
+        assert!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).is_err());
         assert!(!target.exists());
     }
 }

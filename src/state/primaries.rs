@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::Store;
+use super::Records;
 
 /// How many primaries are kept in mind.
 const PRIMARIES_KEPT: i64 = 100;
@@ -34,12 +34,12 @@ impl Condition {
     }
 }
 
-impl Store {
+impl Records {
     /// Takes note of how the primaries were found. Returns since when each is so, in seconds since 1970; of one
     /// whose condition is not known nothing is noted.
     ///
     /// # Errors
-    /// As [`Store::record`]; what did not change is not written, so that a full disk does no harm.
+    /// As [`Records::record`]; what did not change is not written, so that a full disk does no harm.
     pub fn note_primaries(&self, found: &[(&str, Condition)], now: i64) -> Result<Vec<Option<i64>>, String> {
         if found.is_empty() {
             return Ok(Vec::new());
@@ -78,7 +78,7 @@ impl Store {
     /// Whether one of these primaries has come back from being down, and the queue has not been run since.
     ///
     /// # Errors
-    /// As [`Store::flushes`].
+    /// As [`Records::flushes`].
     pub fn is_back(&self, hosts: &[&str]) -> Result<bool, String> {
         self.with_log(|log| {
             let mut query = log.prepare("SELECT host FROM primary_host WHERE back")?;
@@ -90,7 +90,7 @@ impl Store {
     /// Notes that the queue has been run, or that nothing waits, since the primaries came back.
     ///
     /// # Errors
-    /// As [`Store::record`].
+    /// As [`Records::record`].
     pub fn welcome_back(&self) -> Result<(), String> {
         self.with_log(|log| log.execute("UPDATE primary_host SET back = 0 WHERE back", []).map(|_| ()))
     }
@@ -99,27 +99,27 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::tests::store;
+    use crate::state::tests::records;
 
     #[test]
     fn since_when_a_primary_is_up_or_down_is_remembered() {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).unwrap();
-        let note = |host: &str, condition, now| store.note_primaries(&[(host, condition)], now).unwrap()[0];
+        let records = records(folder.path()).unwrap();
+        let note = |host: &str, condition, now| records.note_primaries(&[(host, condition)], now).unwrap()[0];
         assert_eq!(note("mx", Condition::Up, 100), Some(100));
-        assert_eq!(store.is_back(&["mx"]), Ok(false), "it was never seen down");
+        assert_eq!(records.is_back(&["mx"]), Ok(false), "it was never seen down");
         assert_eq!(note("mx", Condition::Up, 200), Some(100));
         assert_eq!(note("mx", Condition::Unknown, 250), None);
         assert_eq!(note("mx", Condition::Down, 300), Some(300));
         assert_eq!(note("mx", Condition::Down, 50), Some(50), "the clock was set back");
         assert_eq!(note("mx", Condition::Up, 400), Some(400));
-        assert_eq!((store.is_back(&["mx"]), store.is_back(&["other"])), (Ok(true), Ok(false)));
-        store.welcome_back().unwrap();
-        assert_eq!(store.is_back(&["mx"]), Ok(false));
+        assert_eq!((records.is_back(&["mx"]), records.is_back(&["other"])), (Ok(true), Ok(false)));
+        records.welcome_back().unwrap();
+        assert_eq!(records.is_back(&["mx"]), Ok(false));
         for number in 0..PRIMARIES_KEPT * 2 {
             note(&format!("mx{number}"), Condition::Up, 500 + number);
         }
-        let kept = store.with_log(|log| log.query_row("SELECT count(*) FROM primary_host", [], |row| row.get(0)));
+        let kept = records.with_log(|log| log.query_row("SELECT count(*) FROM primary_host", [], |row| row.get(0)));
         assert_eq!(kept, Ok(PRIMARIES_KEPT));
     }
 }

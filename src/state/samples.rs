@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Store;
+use super::Records;
 use super::database::{as_signed, as_unsigned};
 
 /// For how long samples are kept, in seconds: eight days.
@@ -26,12 +26,12 @@ pub struct Sample {
     pub free: Option<u64>,
 }
 
-impl Store {
+impl Records {
     /// Takes note of how much waits, and returns all that was noted, the oldest first: one sample a minute, after a
     /// day one each [`THINNED_TO`], and none older than [`SAMPLES_KEPT`].
     ///
     /// # Errors
-    /// As [`Store::record`].
+    /// As [`Records::record`].
     pub fn add_sample(&self, sample: &Sample) -> Result<Vec<Sample>, String> {
         self.with_log(|log| {
             // One transaction takes the file's lock once.
@@ -80,15 +80,15 @@ fn add_sample(log: &Connection, sample: &Sample) -> rusqlite::Result<Vec<Sample>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::tests::store;
+    use crate::state::tests::records;
 
     #[test]
     fn samples_are_kept_for_some_days() {
         let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path()).unwrap();
+        let records = records(folder.path()).unwrap();
         let sample = |taken| Sample { taken, messages: 2, recipients: 3, bytes: None, free: Some(9) };
         let start = 100 * THINNED_TO;
-        let add = |seconds| store.add_sample(&sample(start + seconds)).unwrap();
+        let add = |seconds| records.add_sample(&sample(start + seconds)).unwrap();
         let after = [0, 59, 60, 60, 125].map(add);
         assert_eq!(after[4], [sample(start), sample(start + 60), sample(start + 120)]);
         assert_eq!(add(2 * 24 * 60 * 60).len(), 2, "a day later, one of each quarter of an hour is left");

@@ -57,7 +57,7 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
         Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
         Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
     };
-    let state = match &context.store {
+    let state = match &context.records {
         _ if flush.set_aside.is_some() => {
             let file = flush.set_aside.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
             fault(
@@ -69,7 +69,7 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
             format!("the cool-down is off: {}", flush.unguarded.as_deref().unwrap_or_default()),
             "Make room there, or correct its owner.".into(),
         ),
-        Ok(store) => Ok(store.directory().display().to_string()),
+        Ok(records) => Ok(records.directory().display().to_string()),
         Err(reason) => fault(format!("no folder is usable, so the cool-down is off: {reason}"), {
             let configured = context.config.state.directory.as_deref();
             let folder = configured.unwrap_or(std::path::Path::new("/var/lib/bartleby"));
