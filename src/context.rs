@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
-use crate::state::Records;
+use crate::state::{Records, StateError};
 use crate::system::process::Argv;
 use crate::system::{self, Account};
 
@@ -22,7 +22,7 @@ pub struct Context {
     /// Whose queue it is, or why there is none.
     pub source: Result<Source, Trouble>,
     /// What is remembered between requests, or why nothing is.
-    pub records: Result<Records, String>,
+    pub records: Result<Records, StateError>,
     /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
     /// takes, what does not fit into memory. `None` where there is none.
     pub folder: Option<PathBuf>,

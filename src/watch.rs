@@ -12,7 +12,7 @@ use crate::queue::State;
 use crate::report;
 use crate::request::{Asked, Format, Target};
 use crate::sandbox::worker;
-use crate::state::{Flush, Records};
+use crate::state::{Flush, Records, StateError};
 use crate::text::count;
 
 /// How long after a look the next one is due.
@@ -69,17 +69,17 @@ struct Seen {
 pub fn once(context: &Context) -> Result<String, String> {
     let records =
         context.records.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
-    records.room()?;
+    records.room().map_err(in_words)?;
     // What reads the listing can start no queue run.
     let look = worker::again(&context.config, WORKER, &[]);
     let seen = look.and_then(|look| worker::ask(&look, context.config.mta.deadline + PATIENCE));
     let Seen { told, up, waiting } = seen.unwrap_or_else(|trouble| Err(trouble.to_string()))?;
     let up: Vec<_> = up.iter().map(String::as_str).collect();
-    let done = match (records.is_back(&up)?, waiting) {
+    let done = match (records.is_back(&up).map_err(in_words)?, waiting) {
         (false, _) if up.is_empty() => Done::Nothing("the primary does not take mail"),
         (false, _) => Done::Nothing("the queue was run since the primary came back, or it was never seen down"),
         (true, 0) => {
-            records.welcome_back()?;
+            records.welcome_back().map_err(in_words)?;
             Done::Nothing("the primary is back, and nothing waits")
         }
         (true, _) => run(context, records, context.clock.now)?,
@@ -124,8 +124,12 @@ fn look_once(context: &Context) -> Result<Seen, String> {
     })
 }
 
+fn in_words(error: StateError) -> String {
+    error.to_string()
+}
+
 fn run(context: &Context, records: &Records, now: i64) -> Result<Done, String> {
-    let wait = back_off(&records.flushes(LOOKED_AT)?, now);
+    let wait = back_off(&records.flushes(LOOKED_AT).map_err(in_words)?, now);
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }

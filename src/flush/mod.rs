@@ -93,7 +93,7 @@ impl Readiness {
             possible,
             wait_seconds: wait_seconds(context, last),
             under_way: records.is_ok_and(Records::is_taken),
-            unguarded: log.as_ref().err().cloned().or(room.err()),
+            unguarded: log.as_ref().err().cloned().or(room.err()).map(|error| error.to_string()),
             set_aside: records.ok().and_then(Records::set_aside),
             log: log.unwrap_or_default(),
         }
@@ -310,7 +310,7 @@ pub fn work(words: &[OsString]) {
     let context = Context::gather(config);
     let Ok(records) = &context.records else { return };
     if let Err(error) = records.add_exit(number, &exit.describe()) {
-        system::log(&error);
+        system::log(&error.to_string());
     }
     if let Ok(Some(flush)) = records.flush(number) {
         watch(&context, &flush, |_| ());

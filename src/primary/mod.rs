@@ -23,7 +23,7 @@ use crate::mta::RelayDomains;
 use crate::sandbox::Cage;
 use crate::sandbox::worker;
 pub use crate::state::Condition;
-use crate::state::Records;
+use crate::state::{Records, StateError};
 use crate::system;
 use crate::system::process::{self, Running};
 use dns::{NoAnswer, Resolver};
@@ -97,7 +97,7 @@ impl Outlook {
 
 impl Look {
     /// What was found, each with the time since when it is so.
-    pub fn outlook(self, records: Result<&Records, &String>, now: i64) -> Outlook {
+    pub fn outlook(self, records: Result<&Records, &StateError>, now: i64) -> Outlook {
         let answer = |running| worker::answer_of(running, self.deadline).0;
         let mut outlook: Outlook = self.running.and_then(answer).unwrap_or_default();
         let found: Vec<_> = outlook.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();

@@ -1,75 +1,121 @@
 //! The database: opened when it is first needed, made where there is none, set aside where it is damaged.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{Records, SET_ASIDE};
+use super::{Records, StateError};
 use crate::system;
+
+/// The database's file.
+const FILE: &str = "bartleby.db";
+
+/// What SQLite puts beside it: <https://sqlite.org/tempfiles.html>.
+const BESIDE: [&str; 3] = ["bartleby.db-journal", "bartleby.db-wal", "bartleby.db-shm"];
+
+/// What the name of a damaged database begins with. Digits follow: when it was set aside, in seconds since 1970.
+const SET_ASIDE: &str = "bartleby.db.damaged-";
 
 /// How long a process waits for another one to finish its entry.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What keeps the database from answering.
+enum Fault {
+    /// What it holds is not ours, or no longer.
+    Damaged(String),
+    /// It is left as it is.
+    Refused(StateError),
+    /// Anything else that SQLite says: a full disk, say.
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Fault {
+        if is_damaged(&error) { Fault::Damaged(error.to_string()) } else { Fault::Sql(error) }
+    }
+}
+
+impl From<StateError> for Fault {
+    fn from(error: StateError) -> Fault {
+        Fault::Refused(error)
+    }
+}
+
+/// Whether this name was given to a damaged database. Only names of our own making count, as they are printed in
+/// commands to be pasted.
+pub(super) fn is_set_aside(name: &str) -> bool {
+    let digits = name.strip_prefix(SET_ASIDE).unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 impl Records {
-    /// Does something with the log. A log that is damaged is set aside, and said so in the error log;
-    /// then it is done with a new one.
-    pub(super) fn with_log<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, String> {
-        let done = self.with_open_log(&work);
-        let done = match done {
-            Err(error) if is_damaged(&error) => {
-                let aside = self.directory.join(format!("{SET_ASIDE}{}", jiff::Timestamp::now().as_second()));
-                system::log(&format!(
-                    "{} is damaged ({error}) and was set aside as {}",
-                    self.log_path().display(),
-                    aside.display()
-                ));
+    /// Does something with the database. One that is damaged is set aside, which the error log says; then it is done
+    /// with a new one.
+    pub(super) fn with_database<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, StateError> {
+        let path = self.folder.path_of(FILE);
+        let identity = || fs::symlink_metadata(&path).ok().map(|file| (file.dev(), file.ino()));
+        let before = identity();
+        let done = match self.attempt(&work) {
+            Err(Fault::Damaged(why)) => {
                 self.close();
-                // Another process may have done so already.
-                let _ = fs::rename(self.log_path(), aside);
-                self.with_open_log(&work)
+                // Another process may have done so already: then a new one stands here.
+                if before.is_some() && identity() == before {
+                    self.put_aside(&why);
+                }
+                self.attempt(&work)
             }
             done => done,
         };
-        done.map_err(|error| format!("{}: {error}", self.log_path().display()))
+        done.map_err(|fault| match fault {
+            Fault::Refused(error) => error,
+            Fault::Damaged(why) => StateError::Database { path, why },
+            Fault::Sql(error) => StateError::Database { path, why: error.to_string() },
+        })
     }
 
-    fn with_open_log<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        let mut kept = self.log.borrow_mut();
-        let log = match kept.take() {
-            Some(log) => log,
-            None => self.open_log()?,
+    /// Whether there is a database, of whatever kind.
+    pub(super) fn has_database(&self) -> bool {
+        self.folder.has(FILE)
+    }
+
+    fn attempt<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+        let mut kept = self.database.borrow_mut();
+        let database = match kept.take() {
+            Some(database) => database,
+            None => self.open_database()?,
         };
-        work(kept.insert(log))
+        Ok(work(kept.insert(database))?)
     }
 
-    /// Closes the log until it is needed again: for who goes on for long, as it may be set aside meanwhile.
+    fn put_aside(&self, why: &str) {
+        let file = self.folder.path_of(FILE);
+        let aside = self.folder.path_of(&format!("{SET_ASIDE}{}", jiff::Timestamp::now().as_second()));
+        system::log(&format!("{} is damaged ({why}) and was set aside as {}", file.display(), aside.display()));
+        // Where that fails, the second attempt says so.
+        let _ = fs::rename(file, aside);
+    }
+
+    /// Closes the database until it is needed again. For a process that goes on for long, as another one may set the
+    /// database aside meanwhile.
     pub fn close(&self) {
-        self.log.borrow_mut().take();
+        self.database.borrow_mut().take();
     }
 
-    fn open_log(&self) -> rusqlite::Result<Connection> {
-        // Made by us, so that it is private from the beginning and belongs to the folder's owner.
-        self.private_file("bartleby.db").map_err(|error| {
-            rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
-                Some(error.to_string()),
-            )
-        })?;
+    fn open_database(&self) -> Result<Connection, Fault> {
+        // Made by us, so that it is private from the beginning. SQLite opens it by its name.
+        self.folder.file(FILE)?;
+        BESIDE.iter().try_for_each(|name| self.folder.vet_if_there(name))?;
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let log = Connection::open_with_flags(self.log_path(), flags)?;
-        log.busy_timeout(PATIENCE)?;
-        if log.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? != SCHEMA_VERSION {
-            log.execute_batch(SCHEMA)?;
-            log.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        let database = Connection::open_with_flags(self.folder.path_of(FILE), flags)?;
+        database.busy_timeout(PATIENCE)?;
+        if database.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? != SCHEMA_VERSION {
+            database.execute_batch(SCHEMA)?;
+            database.pragma_update(None, "user_version", SCHEMA_VERSION)?;
         }
-        Ok(log)
-    }
-
-    pub(super) fn log_path(&self) -> PathBuf {
-        self.directory.join("bartleby.db")
+        Ok(database)
     }
 }
 
@@ -129,6 +175,8 @@ fn is_damaged(error: &rusqlite::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+
     use crate::state::Waited;
     use crate::state::log::tests::new_flush;
     use crate::state::tests::records;
@@ -138,13 +186,41 @@ mod tests {
         for damage in [&b"this is no database, however long it is"[..], &[0x53; 5000]] {
             let folder = tempfile::tempdir().unwrap();
             let records = records(folder.path()).unwrap();
-            fs::write(records.log_path(), damage).unwrap();
+            fs::write(folder.path().join(FILE), damage).unwrap();
             assert_eq!(records.flushes(10), Ok(vec![]));
             let turn = records.turn().unwrap();
             assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
             let names =
                 fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             assert_eq!(names.filter(|name| name.starts_with("bartleby.db.damaged-")).count(), 1);
+        }
+    }
+
+    #[test]
+    fn only_names_of_our_own_making_count_as_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        for name in ["bartleby.db.damaged-1'; id >pwned; echo '", "bartleby.db.damaged-", "x-bartleby.db.damaged-1"] {
+            fs::write(folder.path().join(name), "").unwrap();
+            assert_eq!(records.set_aside(), None, "{name}");
+        }
+        let ours = folder.path().join("bartleby.db.damaged-1795510615");
+        fs::write(&ours, "").unwrap();
+        assert_eq!(records.set_aside(), Some(ours));
+    }
+
+    #[test]
+    fn a_file_that_is_a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        symlink("/etc/passwd", folder.path().join("flush.lock")).unwrap();
+        assert!(self::records(folder.path()).is_err());
+        for name in BESIDE.into_iter().chain([FILE]) {
+            let folder = tempfile::tempdir().unwrap();
+            let records = records(folder.path()).unwrap();
+            let target = folder.path().join("target");
+            symlink(&target, folder.path().join(name)).unwrap();
+            assert!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).is_err());
+            assert!(!target.exists());
         }
     }
 }

@@ -4,7 +4,10 @@ use std::fs::{File, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Records;
+use super::{Records, StateError};
+
+/// The file whose holder may flush.
+pub(super) const FLUSH: &str = "flush.lock";
 
 /// How many may list the queue at a time: more only slow each other, and the mail server, down.
 const LISTINGS: usize = 2;
@@ -19,7 +22,7 @@ pub enum NoTurn {
     /// A flush is under way.
     Taken,
     /// The lock file can't be used.
-    Unusable(String),
+    Unusable(StateError),
 }
 
 impl Records {
@@ -43,11 +46,13 @@ impl Records {
     }
 
     fn try_turn(&self) -> Result<Turn, NoTurn> {
-        let file = self.private_file("flush.lock").map_err(|error| NoTurn::Unusable(error.to_string()))?;
+        let file = self.folder.file(FLUSH).map_err(NoTurn::Unusable)?;
         match file.try_lock() {
             Ok(()) => Ok(Turn(file)),
             Err(TryLockError::WouldBlock) => Err(NoTurn::Taken),
-            Err(TryLockError::Error(error)) => Err(NoTurn::Unusable(error.to_string())),
+            Err(TryLockError::Error(error)) => {
+                Err(NoTurn::Unusable(StateError::system(&self.folder.path_of(FLUSH), error)))
+            }
         }
     }
 
@@ -59,7 +64,7 @@ impl Records {
     pub fn listing_place(&self, deadline: Instant) -> Result<Option<File>, NoTurn> {
         loop {
             for place in 0..LISTINGS {
-                let Ok(file) = self.private_file(&format!("listing-{place}.lock")) else { return Ok(None) };
+                let Ok(file) = self.folder.file(&format!("listing-{place}.lock")) else { return Ok(None) };
                 match file.try_lock() {
                     Ok(()) => return Ok(Some(file)),
                     Err(TryLockError::WouldBlock) => {}

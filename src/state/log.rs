@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::database::{as_signed, as_unsigned};
-use super::{Records, Turn};
+use super::{Records, StateError, Turn};
 use crate::system;
 
 /// How many flushes are kept.
@@ -65,12 +65,12 @@ impl Records {
     ///
     /// # Errors
     /// Why the log can't be read. One that was never written is empty.
-    pub fn flushes(&self, limit: u32) -> Result<Vec<Flush>, String> {
-        if !self.log_path().exists() {
+    pub fn flushes(&self, limit: u32) -> Result<Vec<Flush>, StateError> {
+        if !self.has_database() {
             return Ok(Vec::new());
         }
-        self.with_log(|log| {
-            let mut query = log.prepare(&format!("SELECT {COLUMNS} FROM flush ORDER BY number DESC LIMIT ?1"))?;
+        self.with_database(|database| {
+            let mut query = database.prepare(&format!("SELECT {COLUMNS} FROM flush ORDER BY number DESC LIMIT ?1"))?;
             query.query_map([limit], flush)?.collect()
         })
     }
@@ -79,21 +79,21 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::flushes`].
-    pub fn flush(&self, number: u64) -> Result<Option<Flush>, String> {
-        if !self.log_path().exists() {
+    pub fn flush(&self, number: u64) -> Result<Option<Flush>, StateError> {
+        if !self.has_database() {
             return Ok(None);
         }
-        self.with_log(|log| {
+        self.with_database(|database| {
             let query = format!("SELECT {COLUMNS} FROM flush WHERE number = ?1");
-            log.query_row(&query, [as_signed(number)], flush).optional()
+            database.query_row(&query, [as_signed(number)], flush).optional()
         })
     }
 
     /// Which messages waited when a flush was started, as far as that is still known.
     pub fn waited(&self, flush: &Flush) -> Waited {
-        let ids = self.with_log(|log| {
+        let ids = self.with_database(|database| {
             let query = "SELECT ids FROM flush WHERE number = ?1";
-            log.query_row(query, [as_signed(flush.number)], |row| row.get::<_, Option<String>>(0)).optional()
+            database.query_row(query, [as_signed(flush.number)], |row| row.get::<_, Option<String>>(0)).optional()
         });
         match ids.ok().flatten().flatten() {
             Some(ids) => Waited::Ids(ids.lines().map(str::to_owned).collect()),
@@ -106,14 +106,14 @@ impl Records {
     ///
     /// # Errors
     /// Why it could not be written: a full disk, say.
-    pub fn record(&self, _turn: &Turn, flush: &Flush, waited: &Waited) -> Result<u64, String> {
+    pub fn record(&self, _turn: &Turn, flush: &Flush, waited: &Waited) -> Result<u64, StateError> {
         let ids = match waited {
             Waited::Ids(ids) => Some(ids.iter().map(String::as_str).collect::<Vec<_>>().join("\n")),
             Waited::By(_) => None,
         };
-        self.with_log(|log| {
+        self.with_database(|database| {
             // AUTOINCREMENT: a number is never given twice, even when its flush was withdrawn.
-            log.execute(
+            database.execute(
                 "INSERT INTO flush (started, target, by, messages, recipients, ids) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     flush.started,
@@ -124,16 +124,17 @@ impl Records {
                     ids
                 ],
             )?;
-            let number = log.last_insert_rowid();
-            log.execute("DELETE FROM flush WHERE number <= ?1", [number - as_signed(KEPT)])?;
-            log.execute("UPDATE flush SET ids = NULL WHERE number <= ?1", [number - as_signed(IDS_KEPT)])?;
+            let number = database.last_insert_rowid();
+            database.execute("DELETE FROM flush WHERE number <= ?1", [number - as_signed(KEPT)])?;
+            database.execute("UPDATE flush SET ids = NULL WHERE number <= ?1", [number - as_signed(IDS_KEPT)])?;
             Ok(as_unsigned(number))
         })
     }
 
     /// Takes a flush off the record that did not run after all: it starts no cool-down.
     pub fn withdraw(&self, _turn: &Turn, number: u64) {
-        let outcome = self.with_log(|log| log.execute("DELETE FROM flush WHERE number = ?1", [as_signed(number)]));
+        let outcome =
+            self.with_database(|database| database.execute("DELETE FROM flush WHERE number = ?1", [as_signed(number)]));
         if let Err(error) = outcome {
             system::log(&format!("the flush could not be taken off the record: {error}"));
         }
@@ -143,9 +144,11 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn add_exit(&self, number: u64, exit: &str) -> Result<(), String> {
-        self.with_log(|log| {
-            log.execute("UPDATE flush SET exit = ?2 WHERE number = ?1", params![as_signed(number), exit]).map(|_| ())
+    pub fn add_exit(&self, number: u64, exit: &str) -> Result<(), StateError> {
+        self.with_database(|database| {
+            database
+                .execute("UPDATE flush SET exit = ?2 WHERE number = ?1", params![as_signed(number), exit])
+                .map(|_| ())
         })
     }
 
@@ -153,21 +156,22 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn add_outcome(&self, number: u64, outcome: &Outcome) -> Result<(), String> {
-        self.with_log(|log| {
-            log.execute(
-                "UPDATE flush SET sampled = ?2, messages_left = ?3, recipients_left = ?4, why = ?5, settled = ?6 \
+    pub fn add_outcome(&self, number: u64, outcome: &Outcome) -> Result<(), StateError> {
+        self.with_database(|database| {
+            database
+                .execute(
+                    "UPDATE flush SET sampled = ?2, messages_left = ?3, recipients_left = ?4, why = ?5, settled = ?6 \
                  WHERE number = ?1 AND settled = 0",
-                params![
-                    as_signed(number),
-                    outcome.sampled,
-                    as_signed(outcome.messages_left),
-                    as_signed(outcome.recipients_left),
-                    outcome.why,
-                    outcome.settled
-                ],
-            )
-            .map(|_| ())
+                    params![
+                        as_signed(number),
+                        outcome.sampled,
+                        as_signed(outcome.messages_left),
+                        as_signed(outcome.recipients_left),
+                        outcome.why,
+                        outcome.settled
+                    ],
+                )
+                .map(|_| ())
         })
     }
 }
@@ -262,7 +266,7 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
         records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).unwrap();
-        records.with_log(|log| log.execute("UPDATE flush SET started = 'yesterday'", [])).unwrap();
+        records.with_database(|database| database.execute("UPDATE flush SET started = 'yesterday'", [])).unwrap();
         assert_eq!(records.flushes(10), Ok(vec![]));
     }
 
@@ -273,9 +277,11 @@ pub(super) mod tests {
         let turn = records.turn().unwrap();
         records.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
         let last = KEPT + 5;
-        records.with_log(|log| log.execute("UPDATE flush SET number = ?1", [as_signed(last)])).unwrap();
+        records.with_database(|database| database.execute("UPDATE flush SET number = ?1", [as_signed(last)])).unwrap();
         assert_eq!(records.flushes(10_000).unwrap()[0].number, last);
-        records.with_log(|log| log.execute("UPDATE sqlite_sequence SET seq = ?1", [as_signed(last + KEPT)])).unwrap();
+        records
+            .with_database(|database| database.execute("UPDATE sqlite_sequence SET seq = ?1", [as_signed(last + KEPT)]))
+            .unwrap();
         records.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
         assert_eq!(records.flushes(10_000).unwrap().len(), 1, "the one that is {KEPT} numbers older is gone");
     }

@@ -6,20 +6,21 @@
 //! processes may use it, and may be killed at any time, without it ever telling half a truth.
 
 mod database;
+mod error;
+mod folder;
 mod locks;
 mod log;
 mod primaries;
 mod samples;
 
 use std::cell::RefCell;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use nix::sys::statvfs::statvfs;
 use rusqlite::Connection;
 
+pub use self::error::StateError;
+use self::folder::Folder;
 pub use self::locks::{NoTurn, Turn};
 pub use self::log::{Flush, Outcome, Waited};
 pub use self::primaries::Condition;
@@ -29,18 +30,12 @@ use crate::system::Account;
 /// The folder that `make install` makes for the web server's user.
 const DEFAULT_DIRECTORY: &str = "/var/lib/bartleby";
 
-/// What the name of a damaged log begins with.
-const SET_ASIDE: &str = "bartleby.db.damaged-";
-
-/// What an entry takes at the most, in bytes: the ids of the messages that waited.
-const ROOM: u64 = 1024 * 1024;
-
-/// A folder of our own.
+/// All that is remembered, in a folder of our own.
 #[derive(Clone, Debug)]
 pub struct Records {
-    directory: PathBuf,
+    folder: Folder,
     /// Opened when it is first needed, and kept: opening takes longer than what is then done.
-    log: Rc<RefCell<Option<Connection>>>,
+    database: Rc<RefCell<Option<Connection>>>,
 }
 
 impl Records {
@@ -49,7 +44,7 @@ impl Records {
     ///
     /// # Errors
     /// Why none is usable.
-    pub fn open(configured: Option<&Path>, account: &Account) -> Result<Records, String> {
+    pub fn open(configured: Option<&Path>, account: &Account) -> Result<Records, StateError> {
         if let Some(directory) = configured {
             return Records::at(directory, account);
         }
@@ -64,112 +59,39 @@ impl Records {
                 Err(reason) => reasons.push(reason),
             }
         }
-        Err(reasons.join("; "))
+        Err(StateError::NoFolder(reasons))
     }
 
-    /// One folder, made if need be. It must be ours (or, for root, anybody's) and closed to others,
-    /// as a stranger could otherwise hold the lock or write the log.
-    fn at(directory: &Path, account: &Account) -> Result<Records, String> {
-        let shown = directory.display();
-        let made = DirBuilder::new().mode(0o700).create(directory);
-        let found = fs::symlink_metadata(directory).map_err(|error| {
-            format!("{shown}: {}", made.err().map_or_else(|| error.to_string(), |made| made.to_string()))
-        })?;
-        if !found.is_dir() {
-            return Err(format!("{shown} is not a folder"));
-        }
-        if found.uid() != account.uid && !account.is_root() {
-            return Err(format!("{shown} belongs to user {}, not to {}", found.uid(), account.name));
-        }
-        if found.mode() & 0o022 != 0 {
-            return Err(format!("{shown} can be written to by others"));
-        }
-        let records = Records { directory: directory.to_owned(), log: Rc::default() };
-        records.private_file("flush.lock").map_err(|error| format!("{shown}/flush.lock: {error}"))?;
-        Ok(records)
+    fn at(directory: &Path, account: &Account) -> Result<Records, StateError> {
+        let folder = Folder::of_ours(directory, account)?;
+        folder.file(locks::FLUSH)?;
+        Ok(Records { folder, database: Rc::default() })
     }
 
     /// The folder.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.folder.path()
     }
 
     /// Whether there is room to write, as far as can be told without writing.
     ///
     /// # Errors
     /// Why not.
-    pub fn room(&self) -> Result<(), String> {
-        let told = |reason: &str| format!("{}: {reason}", self.directory.display());
-        let stat = statvfs(&self.directory).map_err(|error| told(error.desc()))?;
-        if stat.blocks_available().saturating_mul(stat.fragment_size()) < ROOM {
-            Err(told("no space left"))
-        } else {
-            Ok(())
-        }
+    pub fn room(&self) -> Result<(), StateError> {
+        self.folder.room()
     }
 
-    /// A damaged log that was set aside and is still there.
+    /// A damaged database that was set aside and is still there.
     pub fn set_aside(&self) -> Option<PathBuf> {
-        let entries = fs::read_dir(&self.directory).ok()?;
-        entries.flatten().map(|entry| entry.path()).find(|path| path.to_string_lossy().contains(SET_ASIDE))
-    }
-
-    /// Takes the turn to flush. It waits for no flush, only for the moment in which
-    /// [`Records::is_taken`] looks.
-
-    /// Opens a file of ours, made with mode 0600 if need be. What root makes in another user's folder
-    /// must stay usable for that user.
-    fn private_file(&self, name: &str) -> std::io::Result<File> {
-        let path = self.directory.join(name);
-        let options = |create| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(create).truncate(false).mode(0o600);
-            options.custom_flags(nix::libc::O_NOFOLLOW);
-            options
-        };
-        let file = options(false).open(&path).or_else(|_| options(true).open(&path))?;
-        if let (Ok(folder), Ok(made)) = (fs::metadata(&self.directory), file.metadata())
-            && folder.uid() != made.uid()
-        {
-            // Only root can, and only root needs to.
-            let _ = fchown(&file, Some(folder.uid()), Some(folder.gid()));
-        }
-        Ok(file)
+        self.folder.names().find(|name| database::is_set_aside(name)).map(|name| self.folder.path_of(&name))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use crate::state::log::tests::new_flush;
-
-    pub(super) fn records(directory: &Path) -> Result<Records, String> {
+    pub(super) fn records(directory: &Path) -> Result<Records, StateError> {
         Records::open(Some(directory), &Account::current())
-    }
-
-    #[test]
-    fn a_folder_that_others_can_write_to_is_not_trusted() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(records(folder.path()).unwrap_err().contains("written to by others"));
-        let link = folder.path().join("link");
-        symlink("/etc", &link).unwrap();
-        assert!(records(&link).unwrap_err().contains("is not a folder"));
-        assert!(records(&folder.path().join("no/such")).unwrap_err().contains("No such file"));
-    }
-
-    #[test]
-    fn a_file_that_is_a_link_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        symlink("/etc/passwd", folder.path().join("flush.lock")).unwrap();
-        assert!(records(folder.path()).is_err());
-        let folder = tempfile::tempdir().unwrap();
-        let records = records(folder.path()).unwrap();
-        let target = folder.path().join("target");
-        symlink(&target, records.log_path()).unwrap();
-        assert!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).is_err());
-        assert!(!target.exists());
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::Records;
+use super::{Records, StateError};
 
 /// How many primaries are kept in mind.
 const PRIMARIES_KEPT: i64 = 100;
@@ -40,14 +40,14 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`]; what did not change is not written, so that a full disk does no harm.
-    pub fn note_primaries(&self, found: &[(&str, Condition)], now: i64) -> Result<Vec<Option<i64>>, String> {
+    pub fn note_primaries(&self, found: &[(&str, Condition)], now: i64) -> Result<Vec<Option<i64>>, StateError> {
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        self.with_log(|log| {
+        self.with_database(|database| {
             let note = |&(host, condition): &(&str, Condition)| {
                 let query = "SELECT state, since FROM primary_host WHERE host = ?1";
-                let known = log
+                let known = database
                     .query_row(query, [host], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))
                     .optional()?;
                 if condition == Condition::Unknown {
@@ -56,16 +56,16 @@ impl Records {
                 let state = condition.as_str();
                 match known {
                     Some((known, since)) if known == state => return Ok(Some(since.min(now))),
-                    Some(_) => log.execute(
+                    Some(_) => database.execute(
                         "UPDATE primary_host SET state = ?2, since = ?3, back = (?2 = 'up') WHERE host = ?1",
                         params![host, state, now],
                     )?,
-                    None => log.execute(
+                    None => database.execute(
                         "INSERT OR IGNORE INTO primary_host (host, state, since) VALUES (?1, ?2, ?3)",
                         params![host, state, now],
                     )?,
                 };
-                log.execute(
+                database.execute(
                     "DELETE FROM primary_host WHERE host NOT IN (SELECT host FROM primary_host ORDER BY since DESC LIMIT ?1)",
                     [PRIMARIES_KEPT],
                 )?;
@@ -79,9 +79,9 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::flushes`].
-    pub fn is_back(&self, hosts: &[&str]) -> Result<bool, String> {
-        self.with_log(|log| {
-            let mut query = log.prepare("SELECT host FROM primary_host WHERE back")?;
+    pub fn is_back(&self, hosts: &[&str]) -> Result<bool, StateError> {
+        self.with_database(|database| {
+            let mut query = database.prepare("SELECT host FROM primary_host WHERE back")?;
             let back = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
             Ok(back.iter().any(|host| hosts.contains(&host.as_str())))
         })
@@ -91,8 +91,8 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn welcome_back(&self) -> Result<(), String> {
-        self.with_log(|log| log.execute("UPDATE primary_host SET back = 0 WHERE back", []).map(|_| ()))
+    pub fn welcome_back(&self) -> Result<(), StateError> {
+        self.with_database(|database| database.execute("UPDATE primary_host SET back = 0 WHERE back", []).map(|_| ()))
     }
 }
 
@@ -119,7 +119,8 @@ mod tests {
         for number in 0..PRIMARIES_KEPT * 2 {
             note(&format!("mx{number}"), Condition::Up, 500 + number);
         }
-        let kept = records.with_log(|log| log.query_row("SELECT count(*) FROM primary_host", [], |row| row.get(0)));
+        let kept = records
+            .with_database(|database| database.query_row("SELECT count(*) FROM primary_host", [], |row| row.get(0)));
         assert_eq!(kept, Ok(PRIMARIES_KEPT));
     }
 }

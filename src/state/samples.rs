@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Records;
 use super::database::{as_signed, as_unsigned};
+use super::{Records, StateError};
 
 /// For how long samples are kept, in seconds: eight days.
 const SAMPLES_KEPT: i64 = 8 * 24 * 60 * 60;
@@ -32,21 +32,21 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn add_sample(&self, sample: &Sample) -> Result<Vec<Sample>, String> {
-        self.with_log(|log| {
+    pub fn add_sample(&self, sample: &Sample) -> Result<Vec<Sample>, StateError> {
+        self.with_database(|database| {
             // One transaction takes the file's lock once.
-            let transaction = log.unchecked_transaction()?;
+            let transaction = database.unchecked_transaction()?;
             let samples = add_sample(&transaction, sample)?;
             transaction.commit().map(|()| samples)
         })
     }
 }
 
-fn add_sample(log: &Connection, sample: &Sample) -> rusqlite::Result<Vec<Sample>> {
+fn add_sample(database: &Connection, sample: &Sample) -> rusqlite::Result<Vec<Sample>> {
     let minute = sample.taken - sample.taken.rem_euclid(60);
-    let known = log.query_row("SELECT 1 FROM sample WHERE taken = ?1", [minute], |_| Ok(())).optional()?;
+    let known = database.query_row("SELECT 1 FROM sample WHERE taken = ?1", [minute], |_| Ok(())).optional()?;
     if known.is_none() {
-        log.execute(
+        database.execute(
             "INSERT INTO sample (taken, messages, recipients, bytes, free) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![
                 minute,
@@ -56,15 +56,18 @@ fn add_sample(log: &Connection, sample: &Sample) -> rusqlite::Result<Vec<Sample>
                 sample.free.map(as_signed)
             ],
         )?;
-        log.execute("DELETE FROM sample WHERE taken < ?1 OR taken > ?2", [sample.taken - SAMPLES_KEPT, sample.taken])?;
-        log.execute(
+        database.execute(
+            "DELETE FROM sample WHERE taken < ?1 OR taken > ?2",
+            [sample.taken - SAMPLES_KEPT, sample.taken],
+        )?;
+        database.execute(
             // By ranges of the key, as this is done at nearly every look.
             "DELETE FROM sample WHERE taken < ?1 AND EXISTS (SELECT 1 FROM sample AS other
              WHERE other.taken >= sample.taken - sample.taken % ?2 AND other.taken < sample.taken)",
             [sample.taken - 24 * 60 * 60, THINNED_TO],
         )?;
     }
-    let mut query = log.prepare("SELECT taken, messages, recipients, bytes, free FROM sample ORDER BY taken")?;
+    let mut query = database.prepare("SELECT taken, messages, recipients, bytes, free FROM sample ORDER BY taken")?;
     let samples = query.query_map([], |row| {
         Ok(Sample {
             taken: row.get(0)?,
