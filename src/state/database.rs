@@ -1,12 +1,14 @@
 //! The database: opened when it is first needed, made where there is none, set aside where it is damaged.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use super::{Records, StateError};
+use super::{Records, StateError, schema};
 use crate::system;
 
 /// The database's file.
@@ -21,8 +23,41 @@ const SET_ASIDE: &str = "bartleby.db.damaged-";
 /// How long a process waits for another one to finish its entry.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long one piece of work with the database may take. The database is small: a view that never ends is stopped so.
+const WORK_LIMIT: Duration = Duration::from_secs(2);
+
+/// After how many of its instructions SQLite looks at the clock.
+const CLOCK_EVERY: i32 = 1000;
+
+/// What a connection may do: <https://sqlite.org/c3ref/c_dbconfig_defensive.html>.
+const SETTINGS: &[(DbConfig, bool)] = &[
+    (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+    (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+    (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+    (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+    (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+];
+
+/// How much a connection may do, with room to spare above what is done here: bytes, numbers of things, depths.
+/// See <https://sqlite.org/c3ref/c_limit_attached.html>.
+const LIMITS: &[(Limit, i32)] = &[
+    (Limit::SQLITE_LIMIT_LENGTH, 4 << 20),
+    (Limit::SQLITE_LIMIT_SQL_LENGTH, 8 << 10),
+    (Limit::SQLITE_LIMIT_COLUMN, 32),
+    (Limit::SQLITE_LIMIT_EXPR_DEPTH, 20),
+    (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 2),
+    (Limit::SQLITE_LIMIT_VDBE_OP, 4000),
+    (Limit::SQLITE_LIMIT_FUNCTION_ARG, 8),
+    (Limit::SQLITE_LIMIT_ATTACHED, 0),
+    (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50),
+    (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 20),
+    (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
+    (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+];
+
 /// What keeps the database from answering.
-enum Fault {
+pub(super) enum Fault {
     /// What it holds is not ours, or no longer.
     Damaged(String),
     /// It is left as it is.
@@ -71,6 +106,9 @@ impl Records {
         done.map_err(|fault| match fault {
             Fault::Refused(error) => error,
             Fault::Damaged(why) => StateError::Database { path, why },
+            Fault::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                StateError::Database { path, why: format!("it took longer than {} s", WORK_LIMIT.as_secs()) }
+            }
             Fault::Sql(error) => StateError::Database { path, why: error.to_string() },
         })
     }
@@ -82,10 +120,11 @@ impl Records {
 
     fn attempt<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
         let mut kept = self.database.borrow_mut();
-        let database = match kept.take() {
+        let mut database = match kept.take() {
             Some(database) => database,
             None => self.open_database()?,
         };
+        limit_time(&mut database)?;
         Ok(work(kept.insert(database))?)
     }
 
@@ -105,51 +144,48 @@ impl Records {
 
     fn open_database(&self) -> Result<Connection, Fault> {
         // Made by us, so that it is private from the beginning. SQLite opens it by its name.
-        self.folder.file(FILE)?;
+        let file = self.folder.file(FILE)?;
         BESIDE.iter().try_for_each(|name| self.folder.vet_if_there(name))?;
+        if wants_shared_memory(&file) {
+            return Err(Fault::Damaged("it is in WAL mode, in which others can change memory of ours".into()));
+        }
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let database = Connection::open_with_flags(self.folder.path_of(FILE), flags)?;
+        let mut database = Connection::open_with_flags(self.folder.path_of(FILE), flags)?;
         database.busy_timeout(PATIENCE)?;
-        if database.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? != SCHEMA_VERSION {
-            database.execute_batch(SCHEMA)?;
-            database.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        }
+        limit_time(&mut database)?;
+        harden(&database)?;
+        schema::prepare(&mut database)?;
         Ok(database)
     }
 }
 
-/// Raised with each change of [`SCHEMA`].
-const SCHEMA_VERSION: i64 = 1;
+/// Whether a database's header says that it is read and written by way of a `-shm` file, which every process maps
+/// into its memory: <https://sqlite.org/fileformat2.html>, section 1.3.3. Ours never is.
+fn wants_shared_memory(file: &File) -> bool {
+    let mut versions = [0; 2];
+    file.read_exact_at(&mut versions, 18).is_ok() && versions.contains(&2)
+}
 
-const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS flush (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    started INTEGER NOT NULL,
-    target TEXT NOT NULL,
-    by TEXT NOT NULL,
-    messages INTEGER,
-    recipients INTEGER,
-    exit TEXT,
-    sampled INTEGER,
-    messages_left INTEGER NOT NULL DEFAULT 0,
-    recipients_left INTEGER NOT NULL DEFAULT 0,
-    why TEXT NOT NULL DEFAULT '',
-    settled INTEGER NOT NULL DEFAULT 0,
-    ids TEXT
-);
-CREATE TABLE IF NOT EXISTS primary_host (
-    host TEXT PRIMARY KEY,
-    state TEXT NOT NULL,
-    since INTEGER NOT NULL,
-    back INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS sample (
-    taken INTEGER PRIMARY KEY,
-    messages INTEGER NOT NULL,
-    recipients INTEGER NOT NULL,
-    bytes INTEGER,
-    free INTEGER
-)";
+/// Ends whatever is done with the database from now on after [`WORK_LIMIT`].
+fn limit_time(database: &mut Connection) -> rusqlite::Result<()> {
+    let end = Instant::now() + WORK_LIMIT;
+    database.progress_handler(CLOCK_EVERY, Some(move || Instant::now() >= end))
+}
+
+/// Takes from a connection everything that the log of flushes has no use for, so that a file made to do harm finds
+/// little to do it with: <https://sqlite.org/security.html>, section 1.2.
+fn harden(database: &Connection) -> rusqlite::Result<()> {
+    for (setting, on) in SETTINGS {
+        database.set_db_config(*setting, *on)?;
+    }
+    for (limit, most) in LIMITS {
+        database.set_limit(*limit, *most)?;
+    }
+    database.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY")?;
+    // This one answers with the size in force.
+    database.query_row("PRAGMA mmap_size = 0", [], |_| Ok(())).optional().map(|_| ())
+}
 
 /// SQLite's integers are signed; no count comes near their end.
 pub(super) fn as_signed(number: u64) -> i64 {
@@ -161,8 +197,8 @@ pub(super) fn as_unsigned(number: i64) -> u64 {
 }
 
 fn is_damaged(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
-        // A table of this name with other columns or values is none of ours.
+    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::TooBig))
+        // Values that this program never writes.
         || matches!(
             error,
             rusqlite::Error::SqlInputError { .. }
@@ -222,5 +258,47 @@ mod tests {
             assert!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).is_err());
             assert!(!target.exists());
         }
+    }
+
+    /// What is said of a database in which this SQL was run.
+    fn said_of(sql: &str) -> (Result<Vec<crate::state::Flush>, StateError>, bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).unwrap();
+        records.close();
+        Connection::open(folder.path().join(FILE)).unwrap().execute_batch(sql).unwrap();
+        (records.flushes(10), records.set_aside().is_some())
+    }
+
+    #[test]
+    fn a_database_that_holds_anything_but_our_tables_is_set_aside_at_once() {
+        let started = Instant::now();
+        for sql in [
+            "DROP TABLE flush; CREATE VIEW flush AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT * FROM n",
+            "CREATE VIEW other AS SELECT 1",
+            "CREATE TRIGGER t AFTER INSERT ON sample BEGIN DELETE FROM flush; END",
+            "CREATE INDEX i ON flush (target)",
+            "ALTER TABLE flush ADD COLUMN more AS (target || 'x')",
+            "DROP TABLE sample",
+            "DROP TABLE sample; CREATE TABLE sample (taken INTEGER PRIMARY KEY, messages CHECK (messages LIKE '%a%a%a%a%a%b'))",
+            "PRAGMA user_version = -1",
+            "PRAGMA journal_mode = WAL",
+        ] {
+            let (flushes, set_aside) = said_of(sql);
+            assert_eq!((flushes, set_aside), (Ok(vec![]), true), "{sql}");
+        }
+        assert_eq!(said_of("SELECT 1").0.unwrap().len(), 1);
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn work_that_never_ends_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        let answer = records.with_database(|database| database.query_row(endless, [], |_| Ok(())));
+        assert!(answer.unwrap_err().to_string().ends_with("it took longer than 2 s"));
+        assert_eq!(records.set_aside(), None, "that says nothing of the file");
+        assert_eq!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)), Ok(1));
     }
 }

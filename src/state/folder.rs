@@ -18,7 +18,7 @@ use nix::sys::statvfs::statvfs;
 use super::StateError;
 use crate::system::Account;
 
-/// What an entry takes at the most, in bytes: the ids of the messages that waited.
+/// What an entry takes, in bytes, where very many messages wait: their ids.
 const ROOM: u64 = 1024 * 1024;
 
 /// How often a file is tried that others are just making.

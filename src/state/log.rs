@@ -14,6 +14,9 @@ const KEPT: u64 = 1000;
 /// For how many of them it is kept which messages waited.
 const IDS_KEPT: u64 = 10;
 
+/// How much room the ids of the messages that waited may take, in bytes: 50,000 ids of 40 characters.
+const IDS_ROOM: usize = 2 << 20;
+
 /// A flush on record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flush {
@@ -108,7 +111,10 @@ impl Records {
     /// Why it could not be written: a full disk, say.
     pub fn record(&self, _turn: &Turn, flush: &Flush, waited: &Waited) -> Result<u64, StateError> {
         let ids = match waited {
-            Waited::Ids(ids) => Some(ids.iter().map(String::as_str).collect::<Vec<_>>().join("\n")),
+            Waited::Ids(ids) => {
+                let ids = ids.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+                (ids.len() <= IDS_ROOM).then_some(ids)
+            }
             Waited::By(_) => None,
         };
         self.with_database(|database| {

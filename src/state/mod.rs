@@ -12,6 +12,7 @@ mod locks;
 mod log;
 mod primaries;
 mod samples;
+mod schema;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
