@@ -29,6 +29,14 @@ pub enum StateError {
     /// Group or others may write to the folder.
     #[error("{0} can be written to by others")]
     OpenToOthers(PathBuf),
+    /// Root does not use the folder, as another user could put another one in its place.
+    #[error("{folder} is not safe for root: {by} belongs to another user, or others can write to it")]
+    Replaceable {
+        /// The folder.
+        folder: PathBuf,
+        /// A folder or a symbolic link on the way to it.
+        by: PathBuf,
+    },
     /// A link, a pipe or something else stands where a file should be.
     #[error("{0} is not a regular file")]
     NotAFile(PathBuf),

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::sys::statvfs::statvfs;
 
@@ -28,7 +27,7 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The bits that let group and others write (chmod(2)).
-const OPEN_TO_OTHERS: libc::mode_t = 0o022;
+pub(super) const OPEN_TO_OTHERS: u32 = 0o022;
 
 /// A folder that was found to be fit for use. The handle stays with it, whatever takes its name later.
 #[derive(Clone, Debug)]
@@ -53,6 +52,11 @@ impl Folder {
             return Err(foreign(path, folder.owner.0, account));
         }
         folder.closed_to_others()
+    }
+
+    /// Another user's folder, of which root takes the locks.
+    pub(super) fn of_another(path: &Path, account: &Account) -> Result<Folder, StateError> {
+        Folder::open(path, account)?.closed_to_others()
     }
 
     fn open(path: &Path, account: &Account) -> Result<Folder, StateError> {

@@ -42,16 +42,21 @@ impl Records {
 
     /// Whether a flush is under way.
     pub fn is_taken(&self) -> bool {
-        matches!(self.try_turn(), Err(NoTurn::Taken))
+        let taken = matches!(self.turn.try_lock(), Err(TryLockError::WouldBlock));
+        if !taken {
+            // It can't fail where the lock was taken, and does no harm where it was not.
+            let _ = self.turn.unlock();
+        }
+        taken
     }
 
     fn try_turn(&self) -> Result<Turn, NoTurn> {
-        let file = self.folder.file(FLUSH).map_err(NoTurn::Unusable)?;
+        let file = self.locks.file(FLUSH).map_err(NoTurn::Unusable)?;
         match file.try_lock() {
             Ok(()) => Ok(Turn(file)),
             Err(TryLockError::WouldBlock) => Err(NoTurn::Taken),
             Err(TryLockError::Error(error)) => {
-                Err(NoTurn::Unusable(StateError::system(&self.folder.path_of(FLUSH), error)))
+                Err(NoTurn::Unusable(StateError::system(&self.locks.path_of(FLUSH), error)))
             }
         }
     }
@@ -64,7 +69,7 @@ impl Records {
     pub fn listing_place(&self, deadline: Instant) -> Result<Option<File>, NoTurn> {
         loop {
             for place in 0..LISTINGS {
-                let Ok(file) = self.folder.file(&format!("listing-{place}.lock")) else { return Ok(None) };
+                let Ok(file) = self.locks.file(&format!("listing-{place}.lock")) else { return Ok(None) };
                 match file.try_lock() {
                     Ok(()) => return Ok(Some(file)),
                     Err(TryLockError::WouldBlock) => {}

@@ -10,11 +10,13 @@ mod error;
 mod folder;
 mod locks;
 mod log;
+mod place;
 mod primaries;
 mod samples;
 mod schema;
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -24,49 +26,45 @@ pub use self::error::StateError;
 use self::folder::Folder;
 pub use self::locks::{NoTurn, Turn};
 pub use self::log::{Flush, Outcome, Waited};
+use self::place::Place;
 pub use self::primaries::Condition;
 pub use self::samples::Sample;
 use crate::system::Account;
 
-/// The folder that `make install` makes for the web server's user.
-const DEFAULT_DIRECTORY: &str = "/var/lib/bartleby";
-
-/// All that is remembered, in a folder of our own.
+/// All that is remembered.
 #[derive(Clone, Debug)]
 pub struct Records {
     folder: Folder,
+    /// The folder whose locks are taken, and its file for the turn to flush, with which one can ask whether a flush is
+    /// under way even where no file can be opened.
+    locks: Folder,
+    turn: Rc<File>,
+    instead_of: Option<StateError>,
     /// Opened when it is first needed, and kept: opening takes longer than what is then done.
     database: Rc<RefCell<Option<Connection>>>,
 }
 
 impl Records {
     /// The configured folder, or else the first usable of `/var/lib/bartleby` and a private folder
-    /// under `/run` or `/tmp`.
+    /// under `/run` or `/tmp`. For root, where that folder is another user's, one of its own.
     ///
     /// # Errors
     /// Why none is usable.
     pub fn open(configured: Option<&Path>, account: &Account) -> Result<Records, StateError> {
-        if let Some(directory) = configured {
-            return Records::at(directory, account);
-        }
-        let private = |parent: &str| Path::new(parent).join(format!("bartleby-{}", account.uid));
-        let default = Path::new(DEFAULT_DIRECTORY);
-        let mut reasons = Vec::new();
-        // Only the installation makes the default folder: made by root it would shut others out.
-        let candidates = default.is_dir().then(|| default.to_owned());
-        for directory in candidates.into_iter().chain([private("/run"), private("/tmp")]) {
-            match Records::at(&directory, account) {
-                Ok(records) => return Ok(records),
-                Err(reason) => reasons.push(reason),
-            }
-        }
-        Err(StateError::NoFolder(reasons))
+        let Place { folder, shared, instead_of } = place::find(configured, account)?;
+        let locks = shared.unwrap_or_else(|| folder.clone());
+        let turn = Rc::new(locks.file(locks::FLUSH)?);
+        Ok(Records { folder, locks, turn, instead_of, database: Rc::default() })
     }
 
-    fn at(directory: &Path, account: &Account) -> Result<Records, StateError> {
-        let folder = Folder::of_ours(directory, account)?;
-        folder.file(locks::FLUSH)?;
-        Ok(Records { folder, database: Rc::default() })
+    /// Why the folder that should be used is not, where that is so: a private one is used instead.
+    pub fn instead_of(&self) -> Option<&StateError> {
+        self.instead_of.as_ref()
+    }
+
+    /// The folder of another user of which only the locks are used, as this is root.
+    pub fn shared(&self) -> Option<&Path> {
+        Some(self.locks.path()).filter(|path| *path != self.folder.path())
     }
 
     /// The folder.
