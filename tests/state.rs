@@ -4,10 +4,13 @@
 
 mod machine;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use machine::Machine;
+use machine::{Answer, Machine};
 use rusqlite::Connection;
 
 /// How long an answer may take, whatever stands in the folder.
@@ -53,7 +56,7 @@ fn a_pipe_in_the_place_of_any_file_holds_nobody_up() {
     for name in ["flush.lock", "listing-0.lock", "bartleby.db", "bartleby.db-journal"] {
         let machine = Machine::with_fixture("postfix/mixed-json");
         fs::create_dir(machine.path("state")).unwrap();
-        fs::set_permissions(machine.path("state"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        fs::set_permissions(machine.path("state"), Permissions::from_mode(0o700)).unwrap();
         nix::unistd::mkfifo(&machine.path("state").join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let started = Instant::now();
         assert_eq!(machine.get("flush").status, 303, "{name}");
@@ -74,4 +77,90 @@ fn doctor_prints_no_name_that_somebody_else_chose() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("ok    state directory: ") && !text.contains("pwned"), "{text}");
     assert!(!machine.get("format=html").body.contains("pwned"));
+}
+
+/// The web server's user on Debian.
+const WWW_DATA: u32 = 33;
+
+/// A machine whose state folder is the web server's; `None`, loudly, where this test is not root.
+fn of_web_server() -> Option<Machine> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can be two users");
+        return None;
+    }
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    machine.configure("postfix", "[flush]\ncooldown = \"0s\"");
+    fs::set_permissions(machine.path(""), Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(machine.path("state")).unwrap();
+    fs::set_permissions(machine.path("state"), Permissions::from_mode(0o700)).unwrap();
+    chown(machine.path("state"), Some(WWW_DATA), Some(WWW_DATA)).unwrap();
+    // Ends when the test lets it.
+    fs::write(machine.path("flush"), format!("#!/bin/sh\nread end < {}\n", machine.path("gate").display())).unwrap();
+    nix::unistd::mkfifo(&machine.path("gate"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    fs::set_permissions(machine.path("gate"), Permissions::from_mode(0o644)).unwrap();
+    Some(machine)
+}
+
+fn page_of_web_server(machine: &Machine, query: &str) -> Answer {
+    let mut page = machine.cgi(&[("QUERY_STRING", query.as_bytes())]);
+    Answer::of(page.uid(WWW_DATA).gid(WWW_DATA).output().unwrap())
+}
+
+fn as_root(machine: &Machine, words: &[&str]) -> (Option<i32>, String) {
+    let output = machine.command().args(words).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// The files in a folder, with their owners.
+fn owners(folder: &Path) -> Vec<(String, u32)> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let mut owners: Vec<_> =
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().uid())).collect();
+    owners.sort();
+    owners
+}
+
+#[test]
+fn root_and_the_web_server_run_the_queue_one_at_a_time_and_share_no_other_file() {
+    let Some(machine) = of_web_server() else { return };
+    assert_eq!(as_root(&machine, &["flush"]).0, Some(0));
+    assert_eq!(owners(&machine.path("state")), [("flush.lock".into(), WWW_DATA), ("listing-0.lock".into(), WWW_DATA)]);
+    let own = owners(&machine.path("state-root"));
+    assert!(own.iter().all(|(_, owner)| *owner == 0) && own[0].0 == "bartleby.db", "{own:?}");
+    assert_eq!(fs::metadata(machine.path("state-root")).unwrap().mode() & 0o7777, 0o700);
+
+    let refused = page_of_web_server(&machine, "flush");
+    assert!(
+        refused.status == 429 && refused.body.contains("is being run already"),
+        "{} {}",
+        refused.status,
+        refused.body
+    );
+    machine.kill_all();
+    assert_eq!(page_of_web_server(&machine, "flush").status, 303);
+    let (code, said) = as_root(&machine, &["flush"]);
+    assert!(code == Some(75) && said.contains("is being run already"), "{code:?} {said}");
+    assert!(page_of_web_server(&machine, "format=json").body.contains("\"under_way\":true"));
+    assert!(as_root(&machine, &["list", "--format", "json"]).1.contains("\"under_way\":true"));
+    assert!(owners(&machine.path("state")).iter().all(|(_, owner)| *owner == WWW_DATA));
+
+    let (_, text) = as_root(&machine, &["doctor"]);
+    let (own, shared) = (machine.path("state-root"), machine.path("state"));
+    let line =
+        format!("ok    state directory: {}, which is root's own, and the locks of {}", own.display(), shared.display());
+    assert!(text.contains(&line), "{text}");
+}
+
+#[test]
+fn what_the_web_servers_user_plants_leads_root_nowhere() {
+    let Some(machine) = of_web_server() else { return };
+    fs::write(machine.path("roots"), "as it was").unwrap();
+    for name in ["bartleby.db", "bartleby.db-journal", "listing-0.lock", "flush.lock"] {
+        symlink(machine.path("roots"), machine.path("state").join(name)).unwrap();
+    }
+    let (_, text) = as_root(&machine, &["doctor"]);
+    assert!(text.contains("WRONG state directory: ") && text.contains("flush.lock is not a regular file"), "{text}");
+    let roots = fs::metadata(machine.path("roots")).unwrap();
+    assert_eq!((roots.uid(), fs::read(machine.path("roots")).unwrap()), (0, b"as it was".to_vec()));
+    assert!(owners(&machine.path("state-root")).contains(&("bartleby.db".into(), 0)));
 }
