@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
-use crate::state::{Records, StateError};
+use crate::state::{Records, SeenBy, StateError};
 use crate::system::process::Argv;
 use crate::system::{self, Account};
 
@@ -23,6 +23,8 @@ pub struct Context {
     pub source: Result<Source, Trouble>,
     /// What is remembered between requests, or why nothing is.
     pub records: Result<Records, StateError>,
+    /// What this process is, for the record of what it sees.
+    pub seen_by: SeenBy,
     /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
     /// takes, what does not fit into memory. `None` where there is none.
     pub folder: Option<PathBuf>,
@@ -37,7 +39,7 @@ pub struct Source {
 }
 
 impl Context {
-    /// Gathers everything.
+    /// Gathers everything, for a view of the page.
     pub fn gather(config: Config) -> Context {
         let account = Account::current();
         let records = Records::open(config.state.directory.as_deref(), &account);
@@ -47,11 +49,17 @@ impl Context {
             source: Source::find(&config),
             folder: records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned())),
             records,
+            seen_by: SeenBy::Page,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,
             config,
         }
+    }
+
+    /// The same for a command.
+    pub fn of(seen_by: SeenBy, config: Config) -> Context {
+        Context { seen_by, ..Context::gather(config) }
     }
 }
 

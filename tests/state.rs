@@ -5,9 +5,14 @@
 mod machine;
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use machine::{Answer, Machine};
@@ -106,7 +111,7 @@ fn page_of_web_server(machine: &Machine, query: &str) -> Answer {
     Answer::of(page.uid(WWW_DATA).gid(WWW_DATA).output().unwrap())
 }
 
-fn as_root(machine: &Machine, words: &[&str]) -> (Option<i32>, String) {
+fn on_command_line(machine: &Machine, words: &[&str]) -> (Option<i32>, String) {
     let output = machine.command().args(words).output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
@@ -123,7 +128,7 @@ fn owners(folder: &Path) -> Vec<(String, u32)> {
 #[test]
 fn root_and_the_web_server_run_the_queue_one_at_a_time_and_share_no_other_file() {
     let Some(machine) = of_web_server() else { return };
-    assert_eq!(as_root(&machine, &["flush"]).0, Some(0));
+    assert_eq!(on_command_line(&machine, &["flush"]).0, Some(0));
     assert_eq!(owners(&machine.path("state")), [("flush.lock".into(), WWW_DATA), ("listing-0.lock".into(), WWW_DATA)]);
     let own = owners(&machine.path("state-root"));
     assert!(own.iter().all(|(_, owner)| *owner == 0) && own[0].0 == "bartleby.db", "{own:?}");
@@ -138,13 +143,13 @@ fn root_and_the_web_server_run_the_queue_one_at_a_time_and_share_no_other_file()
     );
     machine.kill_all();
     assert_eq!(page_of_web_server(&machine, "flush").status, 303);
-    let (code, said) = as_root(&machine, &["flush"]);
+    let (code, said) = on_command_line(&machine, &["flush"]);
     assert!(code == Some(75) && said.contains("is being run already"), "{code:?} {said}");
     assert!(page_of_web_server(&machine, "format=json").body.contains("\"under_way\":true"));
-    assert!(as_root(&machine, &["list", "--format", "json"]).1.contains("\"under_way\":true"));
+    assert!(on_command_line(&machine, &["list", "--format", "json"]).1.contains("\"under_way\":true"));
     assert!(owners(&machine.path("state")).iter().all(|(_, owner)| *owner == WWW_DATA));
 
-    let (_, text) = as_root(&machine, &["doctor"]);
+    let (_, text) = on_command_line(&machine, &["doctor"]);
     let (own, shared) = (machine.path("state-root"), machine.path("state"));
     let line =
         format!("ok    state directory: {}, which is root's own, and the locks of {}", own.display(), shared.display());
@@ -158,9 +163,85 @@ fn what_the_web_servers_user_plants_leads_root_nowhere() {
     for name in ["bartleby.db", "bartleby.db-journal", "listing-0.lock", "flush.lock"] {
         symlink(machine.path("roots"), machine.path("state").join(name)).unwrap();
     }
-    let (_, text) = as_root(&machine, &["doctor"]);
+    let (_, text) = on_command_line(&machine, &["doctor"]);
     assert!(text.contains("WRONG state directory: ") && text.contains("flush.lock is not a regular file"), "{text}");
     let roots = fs::metadata(machine.path("roots")).unwrap();
     assert_eq!((roots.uid(), fs::read(machine.path("roots")).unwrap()), (0, b"as it was".to_vec()));
     assert!(owners(&machine.path("state-root")).contains(&("bartleby.db".into(), 0)));
+}
+
+#[test]
+fn a_primary_that_a_view_of_the_page_saw_go_down_is_news_to_watch_once() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let primary = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = primary.local_addr().unwrap().to_string();
+    machine.configure("postfix", &format!("[primary]\nhosts = [\"{host}\"]"));
+    let watch = || {
+        let output = machine.command().args(["watch", "--once"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let gone = Arc::new(AtomicBool::new(false));
+    let serving = thread::spawn({
+        let gone = Arc::clone(&gone);
+        move || {
+            while let Ok((mut stream, _)) = primary.accept() {
+                if gone.load(Ordering::SeqCst) {
+                    break;
+                }
+                stream.write_all(b"220 primary\r\n").unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                // EHLO and QUIT.
+                while let Some(Ok(_)) = lines.next() {
+                    stream.write_all(b"250 primary\r\n").unwrap();
+                }
+            }
+        }
+    });
+    let line = watch();
+    assert!(line.contains(&format!("{host} is up")) && !line.contains("seen by"), "{line}");
+
+    gone.store(true, Ordering::SeqCst);
+    drop(TcpStream::connect(&host));
+    serving.join().unwrap();
+    assert_eq!(machine.json().1["primary"][0]["up"], false);
+    let line = watch();
+    assert!(line.starts_with(&format!("{host} went down at 2")) && line.contains(" (seen by page); "), "{line}");
+    let line = watch();
+    assert!(line.starts_with(&format!("{host} is down; ")), "said once: {line}");
+}
+
+#[test]
+fn a_listing_that_fails_does_not_keep_a_change_of_the_primary_from_being_said() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let primary = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = primary.local_addr().unwrap().to_string();
+    drop(primary);
+    machine.configure("postfix", &format!("[primary]\nhosts = [\"{host}\"]"));
+    assert_eq!(machine.json().1["primary"][0]["up"], false);
+    let database = Connection::open(machine.path("state").join("bartleby.db")).unwrap();
+    database.execute("UPDATE primary_host SET state = 'up'", []).unwrap();
+    drop(database);
+    fs::write(machine.path("list"), "#!/bin/sh\nexit 1\n").unwrap();
+    let output = machine.command().args(["watch", "--once"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("went down at 2") && said.contains("(seen by watch); "), "{said}");
+    assert!(output.status.code() == Some(69) && said.contains("ended with status 1"), "{said}");
+}
+
+#[test]
+fn a_database_of_a_later_version_is_left_alone_and_said() {
+    let machine = with_database("PRAGMA user_version = 3");
+    let file = machine.path("state").join("bartleby.db");
+    let before = fs::read(&file).unwrap();
+    let page = machine.get("format=html");
+    assert!(page.body.contains("was written by a later version of Bartleby"), "{}", page.status);
+    assert_eq!(machine.get("flush").status, 303, "without a cool-down");
+    let (_, text) = on_command_line(&machine, &["doctor"]);
+    assert!(
+        text.contains("WRONG state directory: the cool-down is off: ") && text.contains("Run that version here"),
+        "{text}"
+    );
+    machine.kill_all();
+    assert!(fs::read(&file).unwrap() == before);
 }

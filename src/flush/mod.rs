@@ -21,7 +21,7 @@ use crate::mta::trouble::Trouble;
 use crate::mta::{Facts, Part, privilege};
 use crate::request::Target;
 use crate::sandbox::worker;
-use crate::state::{Flush, NoTurn, Outcome, Records, Turn, Waited};
+use crate::state::{Flush, NoTurn, Outcome, Records, StateError, Turn, Waited};
 use crate::system;
 use crate::system::process::{self, Argv, Exit};
 
@@ -55,7 +55,7 @@ pub struct Readiness {
     /// The last flushes on record, the latest first.
     pub log: Vec<Flush>,
     /// Why there is neither cool-down nor log, where they are off.
-    pub unguarded: Option<String>,
+    pub unguarded: Option<StateError>,
     /// A damaged log that was set aside.
     pub set_aside: Option<PathBuf>,
 }
@@ -93,7 +93,7 @@ impl Readiness {
             possible,
             wait_seconds: wait_seconds(context, last),
             under_way: records.is_ok_and(Records::is_taken),
-            unguarded: log.as_ref().err().cloned().or(room.err()).map(|error| error.to_string()),
+            unguarded: log.as_ref().err().cloned().or(room.err()),
             set_aside: records.ok().and_then(Records::set_aside),
             log: log.unwrap_or_default(),
         }

@@ -77,7 +77,7 @@ pub fn look(
         () if no_reasons && !context.config.mta.list_command.is_empty() => Some(sentences::NO_REASONS),
         () => None,
     };
-    let outlook = primaries.outlook(context.records.as_ref(), context.clock.now);
+    let outlook = primaries.outlook(context.records.as_ref(), context.clock.now, context.seen_by);
     let mut report = Report {
         unexplained,
         note,

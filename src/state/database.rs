@@ -17,6 +17,9 @@ const FILE: &str = "bartleby.db";
 /// What SQLite puts beside it: <https://sqlite.org/tempfiles.html>.
 const BESIDE: [&str; 3] = ["bartleby.db-journal", "bartleby.db-wal", "bartleby.db-shm"];
 
+/// What every database begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
 /// What the name of a damaged database begins with. Digits follow: when it was set aside, in seconds since 1970.
 const SET_ASIDE: &str = "bartleby.db.damaged-";
 
@@ -60,6 +63,8 @@ const LIMITS: &[(Limit, i32)] = &[
 pub(super) enum Fault {
     /// What it holds is not ours, or no longer.
     Damaged(String),
+    /// A later version of this program made tables of this version.
+    Later(i64),
     /// It is left as it is.
     Refused(StateError),
     /// Anything else that SQLite says: a full disk, say.
@@ -105,6 +110,7 @@ impl Records {
         };
         done.map_err(|fault| match fault {
             Fault::Refused(error) => error,
+            Fault::Later(version) => StateError::Later { path, version, known: schema::VERSION },
             Fault::Damaged(why) => StateError::Database { path, why },
             Fault::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
                 StateError::Database { path, why: format!("it took longer than {} s", WORK_LIMIT.as_secs()) }
@@ -146,9 +152,7 @@ impl Records {
         // Made by us, so that it is private from the beginning. SQLite opens it by its name.
         let file = self.folder.file(FILE)?;
         BESIDE.iter().try_for_each(|name| self.folder.vet_if_there(name))?;
-        if wants_shared_memory(&file) {
-            return Err(Fault::Damaged("it is in WAL mode, in which others can change memory of ours".into()));
-        }
+        read_header(&file)?;
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         let mut database = Connection::open_with_flags(self.folder.path_of(FILE), flags)?;
@@ -160,11 +164,24 @@ impl Records {
     }
 }
 
-/// Whether a database's header says that it is read and written by way of a `-shm` file, which every process maps
-/// into its memory: <https://sqlite.org/fileformat2.html>, section 1.3.3. Ours never is.
-fn wants_shared_memory(file: &File) -> bool {
-    let mut versions = [0; 2];
-    file.read_exact_at(&mut versions, 18).is_ok() && versions.contains(&2)
+/// Refuses a database by its header alone: <https://sqlite.org/fileformat2.html>, section 1.3. A later version of this
+/// program may have put it into a mode that we don't use.
+fn read_header(file: &File) -> Result<(), Fault> {
+    let mut header = [0; 100];
+    if file.read_exact_at(&mut header, 0).is_err() {
+        // A new one is empty. SQLite says of any other what is wrong with it.
+        return Ok(());
+    }
+    let [.., a, b, c, d] = header.first_chunk::<64>().copied().unwrap_or([0; 64]);
+    let version = i64::from(i32::from_be_bytes([a, b, c, d]));
+    if header.starts_with(MAGIC) && version > schema::VERSION {
+        return Err(Fault::Later(version));
+    }
+    // Every process maps the `-shm` file into its memory then (section 1.3.3).
+    if header.starts_with(MAGIC) && header[18..20].contains(&2) {
+        return Err(Fault::Damaged("it is in WAL mode, in which others can change memory of ours".into()));
+    }
+    Ok(())
 }
 
 /// Ends whatever is done with the database from now on after [`WORK_LIMIT`].
@@ -289,6 +306,24 @@ mod tests {
         }
         assert_eq!(said_of("SELECT 1").0.unwrap().len(), 1);
         assert!(started.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_database_of_a_later_version_is_refused_and_left_untouched() {
+        for mode in ["DELETE", "WAL"] {
+            let folder = tempfile::tempdir().unwrap();
+            let records = records(folder.path()).unwrap();
+            let file = folder.path().join(FILE);
+            let later = Connection::open(&file).unwrap();
+            later.pragma_update(None, "journal_mode", mode).unwrap();
+            later.execute_batch("CREATE TABLE flush (of_another_kind); PRAGMA user_version = 3").unwrap();
+            later.close().unwrap();
+            let before = fs::read(&file).unwrap();
+            let why = StateError::Later { path: file.clone(), version: 3, known: 2 };
+            assert_eq!(records.flushes(10), Err(why.clone()));
+            assert_eq!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)), Err(why));
+            assert!(fs::read(&file).unwrap() == before && records.set_aside().is_none());
+        }
     }
 
     #[test]

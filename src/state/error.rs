@@ -54,6 +54,18 @@ pub enum StateError {
         /// SQLite's words.
         why: String,
     },
+    /// A later version of this program wrote the database. It is left untouched.
+    #[error(
+        "{path} was written by a later version of Bartleby: its tables have version {version}, and this one knows {known}"
+    )]
+    Later {
+        /// The database.
+        path: PathBuf,
+        /// The version of its tables.
+        version: i64,
+        /// The latest version that this program knows.
+        known: i64,
+    },
     /// None of the folders that were tried can be used.
     #[error("{}", joined(.0))]
     NoFolder(Vec<StateError>),

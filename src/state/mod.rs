@@ -27,7 +27,7 @@ use self::folder::Folder;
 pub use self::locks::{NoTurn, Turn};
 pub use self::log::{Flush, Outcome, Waited};
 use self::place::Place;
-pub use self::primaries::Condition;
+pub use self::primaries::{Condition, SeenBy, Transition};
 pub use self::samples::Sample;
 use crate::system::Account;
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::context::Context;
 use crate::primary::Outlook;
 use crate::report::disk::Level;
+use crate::state::StateError;
 use crate::text::{bytes, count, printable};
 use crate::view::{Report, sentences};
 
@@ -68,19 +69,22 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
             format!("As root: install -d -o {} -m 700 {folder}", context.account.name)
         }
     };
-    let state = match &context.records {
-        _ if flush.set_aside.is_some() => {
-            let file = flush.set_aside.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
+    let state = match (&context.records, &flush.set_aside, &flush.unguarded) {
+        (_, Some(file), _) => {
+            let file = file.display().to_string();
             fault(
                 format!("the log of queue runs was damaged, and was set aside as {file}"),
                 format!("As root: rm {}", quoted(&file)),
             )
         }
-        Ok(_) if flush.unguarded.is_some() => fault(
-            format!("the cool-down is off: {}", flush.unguarded.as_deref().unwrap_or_default()),
-            "Make room there, or correct its owner.".into(),
+        (Ok(_), None, Some(reason)) => fault(
+            format!("the cool-down is off: {reason}"),
+            match reason {
+                StateError::Later { .. } => "Run that version here, or move the file away.".into(),
+                _ => "Make room there, or correct its owner.".into(),
+            },
         ),
-        Ok(records) => {
+        (Ok(records), None, None) => {
             let directory = records.directory().display();
             match (records.instead_of(), records.shared()) {
                 (Some(reason), _) => fault(format!("{directory} is used instead, as {reason}"), make_folder()),
@@ -90,7 +94,9 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
                 (None, None) => Ok(directory.to_string()),
             }
         }
-        Err(reason) => fault(format!("no folder is usable, so the cool-down is off: {reason}"), make_folder()),
+        (Err(reason), None, _) => {
+            fault(format!("no folder is usable, so the cool-down is off: {reason}"), make_folder())
+        }
     };
     let allow: Vec<String> = context.config.access.allow.iter().map(ToString::to_string).collect();
     let config_file =
