@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
-use crate::state::Store;
+use crate::state::{Records, SeenBy, StateError};
 use crate::system::process::Argv;
 use crate::system::{self, Account};
 
@@ -22,7 +22,9 @@ pub struct Context {
     /// Whose queue it is, or why there is none.
     pub source: Result<Source, Trouble>,
     /// What is remembered between requests, or why nothing is.
-    pub store: Result<Store, String>,
+    pub records: Result<Records, StateError>,
+    /// What this process is, for the record of what it sees.
+    pub seen_by: SeenBy,
     /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
     /// takes, what does not fit into memory. `None` where there is none.
     pub folder: Option<PathBuf>,
@@ -37,21 +39,27 @@ pub struct Source {
 }
 
 impl Context {
-    /// Gathers everything.
+    /// Gathers everything, for a view of the page.
     pub fn gather(config: Config) -> Context {
         let account = Account::current();
-        let store = Store::open(config.state.directory.as_deref(), &account);
+        let records = Records::open(config.state.directory.as_deref(), &account);
         // Where nothing can be remembered there may still be room for a while.
-        let other = || Store::open(None, &account).ok().map(|store| store.directory().to_owned());
+        let other = || Records::open(None, &account).ok().map(|records| records.directory().to_owned());
         Context {
             source: Source::find(&config),
-            folder: store.as_ref().map_or_else(|_| other(), |store| Some(store.directory().to_owned())),
-            store,
+            folder: records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned())),
+            records,
+            seen_by: SeenBy::Page,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,
             config,
         }
+    }
+
+    /// The same for a command.
+    pub fn of(seen_by: SeenBy, config: Config) -> Context {
+        Context { seen_by, ..Context::gather(config) }
     }
 }
 

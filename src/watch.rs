@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -12,8 +13,9 @@ use crate::queue::State;
 use crate::report;
 use crate::request::{Asked, Format, Target};
 use crate::sandbox::worker;
-use crate::state::{Flush, Store};
-use crate::text::count;
+use crate::state::{Condition, Flush, Records, SeenBy, StateError, Transition};
+use crate::system;
+use crate::text::{count, local_time};
 
 /// How long after a look the next one is due.
 pub const INTERVAL: Duration = Duration::from_secs(60);
@@ -45,6 +47,9 @@ pub enum Done {
     BackOff(i64),
 }
 
+/// How many changes of the primaries are said one by one, the latest.
+const NEWS_SHOWN: usize = 10;
+
 /// The word that makes this program look.
 pub const WORKER: &str = "run-look";
 
@@ -67,21 +72,56 @@ struct Seen {
 /// # Errors
 /// What kept it from looking, or from running the queue.
 pub fn once(context: &Context) -> Result<String, String> {
-    let store = context.store.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
-    store.room()?;
+    let records =
+        context.records.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
+    records.room().map_err(in_words)?;
+    let looked = look_and_run(context, records);
+    // Even where the rest failed, a primary that went down or came back is news.
+    let news = news(records, &context.clock.zone);
+    let with_news = |said| news.into_iter().chain([said]).collect::<Vec<_>>().join("; ");
+    match looked {
+        Ok(said) => Ok(with_news(said)),
+        Err(said) => Err(with_news(said)),
+    }
+}
+
+/// How the primaries have changed since the last look, in words: what `watch` saw itself just now, and what a view of
+/// the page saw before it.
+fn news(records: &Records, zone: &TimeZone) -> Vec<String> {
+    let unnoticed = records.transitions_unnoticed().unwrap_or_else(|error| {
+        system::log(&error.to_string());
+        Vec::new()
+    });
+    if let Some(Err(error)) = unnoticed.last().map(|last| records.notice(last.number)) {
+        system::log(&format!("{error}; so the same changes of the primary are said again next time"));
+    }
+    let earlier = unnoticed.len().saturating_sub(NEWS_SHOWN);
+    let left_out = (earlier > 0).then(|| count(earlier as u64, "earlier change", "earlier changes"));
+    let in_words = |change: &Transition| {
+        let became = match change.condition {
+            Condition::Up => "came back",
+            Condition::Busy => "put mail off",
+            Condition::Down | Condition::Unknown => "went down",
+        };
+        format!("{} {became} at {} (seen by {})", change.host, local_time(change.at, zone), change.seen_by)
+    };
+    left_out.into_iter().chain(unnoticed[earlier..].iter().map(in_words)).collect()
+}
+
+fn look_and_run(context: &Context, records: &Records) -> Result<String, String> {
     // What reads the listing can start no queue run.
     let look = worker::again(&context.config, WORKER, &[]);
     let seen = look.and_then(|look| worker::ask(&look, context.config.mta.deadline + PATIENCE));
     let Seen { told, up, waiting } = seen.unwrap_or_else(|trouble| Err(trouble.to_string()))?;
     let up: Vec<_> = up.iter().map(String::as_str).collect();
-    let done = match (store.is_back(&up)?, waiting) {
+    let done = match (records.is_back(&up).map_err(in_words)?, waiting) {
         (false, _) if up.is_empty() => Done::Nothing("the primary does not take mail"),
         (false, _) => Done::Nothing("the queue was run since the primary came back, or it was never seen down"),
         (true, 0) => {
-            store.welcome_back()?;
+            records.welcome_back().map_err(in_words)?;
             Done::Nothing("the primary is back, and nothing waits")
         }
-        (true, _) => run(context, store, context.clock.now)?,
+        (true, _) => run(context, records, context.clock.now)?,
     };
     let outcome = match done {
         Done::Flushed(number) => format!("the primary is back: queue run {number} was started"),
@@ -96,7 +136,7 @@ pub fn once(context: &Context) -> Result<String, String> {
 /// The process that looks, and takes a sample of the queue. Its word is the configuration's file.
 pub fn work(words: &[OsString]) {
     let Ok((config, _)) = worker::told(words) else { return };
-    worker::answer(&look_once(&Context::gather(config)));
+    worker::answer(&look_once(&Context::of(SeenBy::Watch, config)));
 }
 
 fn look_once(context: &Context) -> Result<Seen, String> {
@@ -123,8 +163,12 @@ fn look_once(context: &Context) -> Result<Seen, String> {
     })
 }
 
-fn run(context: &Context, store: &Store, now: i64) -> Result<Done, String> {
-    let wait = back_off(&store.flushes(LOOKED_AT)?, now);
+fn in_words(error: StateError) -> String {
+    error.to_string()
+}
+
+fn run(context: &Context, records: &Records, now: i64) -> Result<Done, String> {
+    let wait = back_off(&records.flushes(LOOKED_AT).map_err(in_words)?, now);
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }

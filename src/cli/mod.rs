@@ -19,7 +19,7 @@ use crate::listing::reasons;
 use crate::primary;
 use crate::report;
 use crate::request::{Asked, Format, Target};
-use crate::state::{Flush, Outcome};
+use crate::state::{Flush, Outcome, SeenBy};
 use crate::system;
 use crate::system::process::{self, Argv};
 use crate::text::printable;
@@ -138,7 +138,7 @@ fn list(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         }
     }
     if !watch {
-        return print_listing(format);
+        return print_listing(format, SeenBy::List);
     }
     // What has read a listing can start no other one.
     let again = system::own_program().ok_or("this program does not find itself (no /proc)")?;
@@ -170,8 +170,8 @@ fn terminal() -> Option<Terminal> {
         .then(|| Terminal { width: width.unwrap_or(80).max(40), colours: variable("NO_COLOR").is_none() })
 }
 
-fn print_listing(format: Format) -> Result<ExitCode, lexopt::Error> {
-    let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
+fn print_listing(format: Format, seen_by: SeenBy) -> Result<ExitCode, lexopt::Error> {
+    let Some(context) = gather(seen_by) else { return Ok(ExitCode::from(EX_CONFIG)) };
     let out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
     let written = routes::write_listing(&context, &Asked::of(format), terminal(), out);
     Ok(match written.and_then(|(status, mut out)| out.flush().map(|()| status)) {
@@ -184,7 +184,7 @@ fn print_listing(format: Format) -> Result<ExitCode, lexopt::Error> {
 fn metrics(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     match arguments.next()? {
         Some(argument) => Err(argument.unexpected()),
-        None => print_listing(Format::OpenMetrics),
+        None => print_listing(Format::OpenMetrics, SeenBy::Metrics),
     }
 }
 
@@ -198,7 +198,7 @@ fn check(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
         Err(error) => return unknown(error.to_string()),
     };
     let context = match load() {
-        Ok(config) => Context::gather(config),
+        Ok(config) => Context::of(SeenBy::Check, config),
         Err(error) => return unknown(error.to_string()),
     };
     match report::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
@@ -250,7 +250,7 @@ fn flush(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
-    let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
+    let Some(context) = gather(SeenBy::Flush) else { return Ok(ExitCode::from(EX_CONFIG)) };
     let by = format!("{} on the command line", context.account.name);
     match flush::start(&context, &target, by) {
         Ok(flush) if wait => Ok(follow(&context, &flush)),
@@ -317,7 +317,7 @@ fn watch(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     }
     loop {
         // Anew each time, as configuration and mail server may change.
-        let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
+        let Some(context) = gather(SeenBy::Watch) else { return Ok(ExitCode::from(EX_CONFIG)) };
         let code = match watch::once(&context) {
             Ok(told) => print(&format!("{}\n", printable(&told)))?,
             Err(error) => {
@@ -336,7 +336,7 @@ fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     if let Some(argument) = arguments.next()? {
         return Err(argument.unexpected());
     }
-    let Some(context) = gather() else { return Ok(ExitCode::from(EX_CONFIG)) };
+    let Some(context) = gather(SeenBy::Doctor) else { return Ok(ExitCode::from(EX_CONFIG)) };
     let (report, _) = match report::look(&context, &Asked::of(Format::Text), &mut |_| Ok(())) {
         Ok(found) => found,
         Err(error) => return Ok(not_written(&error)),
@@ -352,9 +352,9 @@ fn doctor(mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     Ok(if checks.iter().any(|check| check.found.is_err()) { ExitCode::FAILURE } else { printed })
 }
 
-fn gather() -> Option<Context> {
+fn gather(seen_by: SeenBy) -> Option<Context> {
     match load() {
-        Ok(config) => Some(Context::gather(config)),
+        Ok(config) => Some(Context::of(seen_by, config)),
         Err(error) => {
             system::log(&error.to_string());
             None

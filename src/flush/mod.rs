@@ -21,7 +21,7 @@ use crate::mta::trouble::Trouble;
 use crate::mta::{Facts, Part, privilege};
 use crate::request::Target;
 use crate::sandbox::worker;
-use crate::state::{Flush, NoTurn, Outcome, Store, Turn, Waited};
+use crate::state::{Flush, NoTurn, Outcome, Records, StateError, Turn, Waited};
 use crate::system;
 use crate::system::process::{self, Argv, Exit};
 
@@ -55,7 +55,7 @@ pub struct Readiness {
     /// The last flushes on record, the latest first.
     pub log: Vec<Flush>,
     /// Why there is neither cool-down nor log, where they are off.
-    pub unguarded: Option<String>,
+    pub unguarded: Option<StateError>,
     /// A damaged log that was set aside.
     pub set_aside: Option<PathBuf>,
 }
@@ -76,9 +76,9 @@ impl Readiness {
 
     /// Finds out, without changing anything.
     pub fn find(context: &Context, facts: &Facts, rules: &Rules) -> Readiness {
-        let store = context.store.as_ref();
-        let log = store.map_or_else(|reason| Err(reason.clone()), |store| store.flushes(LOG_SHOWN));
-        let room = store.map_or(Ok(()), Store::room);
+        let records = context.records.as_ref();
+        let log = records.map_or_else(|reason| Err(reason.clone()), |records| records.flushes(LOG_SHOWN));
+        let room = records.map_or(Ok(()), Records::room);
         let last = log.as_ref().ok().and_then(|log| log.first());
         let configured = !context.config.mta.flush_command.is_empty();
         let possible = commands(context, facts, &Part::All, &rules.whole).map(|_| ());
@@ -92,9 +92,9 @@ impl Readiness {
             held: [Part::All, Part::Message(sample)].map(flushes_held),
             possible,
             wait_seconds: wait_seconds(context, last),
-            under_way: store.is_ok_and(Store::is_taken),
+            under_way: records.is_ok_and(Records::is_taken),
             unguarded: log.as_ref().err().cloned().or(room.err()),
-            set_aside: store.ok().and_then(Store::set_aside),
+            set_aside: records.ok().and_then(Records::set_aside),
             log: log.unwrap_or_default(),
         }
     }
@@ -165,7 +165,7 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
     let facts = listing::facts(context);
     let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;
     let turn = take_turn(context)?;
-    let store = context.store.as_ref().ok();
+    let records = context.records.as_ref().ok();
     let wait = wait_seconds(context, last_flush(context).as_ref());
     if wait > 0 {
         return Err(Refusal::CoolDown(wait));
@@ -196,8 +196,8 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
     };
     let all_known = waiting.trouble.is_none() && waiting.ids.len() as u64 == waiting.messages;
     let waited = if all_known { Waited::Ids(waiting.ids.iter().cloned().collect()) } else { Waited::By(flush.started) };
-    if let (Some(store), Some(turn)) = (store, &turn) {
-        match store.record(turn, &flush, &waited) {
+    if let (Some(records), Some(turn)) = (records, &turn) {
+        match records.record(turn, &flush, &waited) {
             Ok(number) => flush.number = number,
             // Without the record there is no cool-down, which is no reason not to deliver mail.
             Err(error) => system::log(&format!("the flush could not be put on record: {error}")),
@@ -214,19 +214,19 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
         }
         _ => Ok(()),
     });
-    if let (Err(_), Some(store), Some(turn)) = (&outcome, store, &turn) {
-        store.withdraw(turn, flush.number);
+    if let (Err(_), Some(records), Some(turn)) = (&outcome, records, &turn) {
+        records.withdraw(turn, flush.number);
     }
     outcome?;
-    if let (Target::All, Some(store)) = (target, store) {
+    if let (Target::All, Some(records)) = (target, records) {
         // The primaries' return is taken care of. Where that can't be noted, `watch` runs the queue once more.
-        let _ = store.welcome_back();
+        let _ = records.welcome_back();
     }
     Ok(flush)
 }
 
 fn last_flush(context: &Context) -> Option<Flush> {
-    context.store.as_ref().ok()?.flushes(1).ok()?.pop()
+    context.records.as_ref().ok()?.flushes(1).ok()?.pop()
 }
 
 /// The part of the queue that is meant. What a request names is taken only as the listing holds it.
@@ -308,11 +308,11 @@ pub fn work(words: &[OsString]) {
     }
     let Ok((config, _)) = worker::told(words) else { return };
     let context = Context::gather(config);
-    let Ok(store) = &context.store else { return };
-    if let Err(error) = store.add_exit(number, &exit.describe()) {
-        system::log(&error);
+    let Ok(records) = &context.records else { return };
+    if let Err(error) = records.add_exit(number, &exit.describe()) {
+        system::log(&error.to_string());
     }
-    if let Ok(Some(flush)) = store.flush(number) {
+    if let Ok(Some(flush)) = records.flush(number) {
         watch(&context, &flush, |_| ());
     }
 }
@@ -364,8 +364,8 @@ pub fn watch(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -
     loop {
         let looked = Instant::now();
         let now = jiff::Timestamp::now().as_second();
-        if let Ok(store) = &context.store {
-            store.close();
+        if let Ok(records) = &context.records {
+            records.close();
         }
         let left = Survey::of_flush(context, flush);
         let took = looked.elapsed();
@@ -374,7 +374,7 @@ pub fn watch(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -
             if recipients.replace(left.recipients) != Some(left.recipients) {
                 moved = Instant::now();
             }
-            let under_way = context.store.as_ref().is_ok_and(Store::is_taken);
+            let under_way = context.records.as_ref().is_ok_and(Records::is_taken);
             let at_rest = !under_way && left.in_delivery == 0 && moved.elapsed() >= SETTLED_AFTER;
             let settled = left.messages == 0 || at_rest;
             let outcome = Outcome {
@@ -384,9 +384,9 @@ pub fn watch(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -
                 why: left.why,
                 settled,
             };
-            if let Ok(store) = &context.store {
+            if let Ok(records) = &context.records {
                 // It may be full meanwhile; then the page shows what it sees itself.
-                let _ = store.add_outcome(flush.number, &outcome);
+                let _ = records.add_outcome(flush.number, &outcome);
             }
             seen(&outcome);
             if settled || started.elapsed() >= WATCHED {
@@ -401,8 +401,8 @@ pub fn watch(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -
 }
 
 fn take_turn(context: &Context) -> Result<Option<Turn>, Refusal> {
-    let Ok(store) = &context.store else { return Ok(None) };
-    match store.turn() {
+    let Ok(records) = &context.records else { return Ok(None) };
+    match records.turn() {
         Ok(turn) => Ok(Some(turn)),
         Err(NoTurn::Taken) => Err(Refusal::UnderWay),
         Err(NoTurn::Unusable(_)) => Ok(None),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::queue::{Cause, Message, State};
 use crate::request::Target;
-use crate::state::{Flush, Outcome, Store, Waited};
+use crate::state::{Flush, Outcome, Records, Waited};
 
 /// Different reasons that are counted one by one; further ones count as "other reasons".
 const DISTINCT_LIMIT: usize = 64;
@@ -103,9 +103,9 @@ pub struct Followed {
 
 impl Followed {
     /// The flush of this number, if it is on record.
-    pub fn find(store: &Store, number: u64) -> Option<Followed> {
-        let flush = store.flush(number).ok()??;
-        let remainder = Remainder::of(&flush.target, store.waited(&flush));
+    pub fn find(records: &Records, number: u64) -> Option<Followed> {
+        let flush = records.flush(number).ok()??;
+        let remainder = Remainder::of(&flush.target, records.waited(&flush));
         Some(Followed { flush, remainder })
     }
 

@@ -95,8 +95,8 @@ pub fn work(words: &[OsString]) {
 
 fn waited(context: &Context, number: &str, started: &str) -> Waited {
     let recorded = || {
-        let store = context.store.as_ref().ok()?;
-        Some(store.waited(&store.flush(number.parse().ok()?).ok()??))
+        let records = context.records.as_ref().ok()?;
+        Some(records.waited(&records.flush(number.parse().ok()?).ok()??))
     };
     recorded().unwrap_or(Waited::By(started.parse().unwrap_or(i64::MAX)))
 }

@@ -99,7 +99,7 @@ pub fn begin_wanting<'a>(context: &'a Context, reader: Option<BorrowedFd<'a>>, w
         }
     };
     begun.listing.kind = Some(source.mta.kind());
-    match context.store.as_ref().map_or(Ok(None), |store| store.listing_place(deadline)) {
+    match context.records.as_ref().map_or(Ok(None), |records| records.listing_place(deadline)) {
         Ok(place) => begun._place = place,
         Err(_) => {
             begun.listing.trouble = Some(Trouble::Crowded { after: config.mta.deadline });

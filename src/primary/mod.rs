@@ -22,13 +22,13 @@ use crate::context::{Context, Source};
 use crate::mta::RelayDomains;
 use crate::sandbox::Cage;
 use crate::sandbox::worker;
-use crate::state::Store;
+pub use crate::state::Condition;
+use crate::state::{Records, SeenBy, StateError};
 use crate::system;
 use crate::system::process::{self, Running};
 use dns::{NoAnswer, Resolver};
 pub use mx::Fault;
 use mx::Ourselves;
-pub use probe::Condition;
 
 /// How long all questions to name servers may take.
 const DNS_PATIENCE: Duration = Duration::from_millis(1500);
@@ -97,11 +97,12 @@ impl Outlook {
 
 impl Look {
     /// What was found, each with the time since when it is so.
-    pub fn outlook(self, store: Result<&Store, &String>, now: i64) -> Outlook {
+    pub fn outlook(self, records: Result<&Records, &StateError>, now: i64, seen_by: SeenBy) -> Outlook {
         let answer = |running| worker::answer_of(running, self.deadline).0;
         let mut outlook: Outlook = self.running.and_then(answer).unwrap_or_default();
         let found: Vec<_> = outlook.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
-        let since = store.ok().and_then(|store| store.note_primaries(&found, now).ok()).unwrap_or_default();
+        let since =
+            records.ok().and_then(|records| records.note_primaries(&found, now, seen_by).ok()).unwrap_or_default();
         for (primary, since) in outlook.primaries.iter_mut().zip(since) {
             primary.since = since;
         }

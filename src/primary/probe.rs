@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use crate::state::Condition;
 
 /// The longest reply that is read, in bytes.
 const REPLY_LIMIT: usize = 8 * 1024;
@@ -15,32 +15,6 @@ const PARTING: Duration = Duration::from_millis(200);
 
 /// How much of a reply is told, in characters.
 const TOLD: usize = 200;
-
-/// How a mail server was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Condition {
-    /// It greets, and takes mail.
-    Up,
-    /// It greets with "not now" (4xx).
-    Busy,
-    /// It does not answer, or refuses.
-    Down,
-    /// It could not be asked.
-    Unknown,
-}
-
-impl Condition {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Condition::Up => "up",
-            Condition::Busy => "busy",
-            Condition::Down => "down",
-            Condition::Unknown => "unknown",
-        }
-    }
-}
 
 /// Talks to one address of a mail server until the deadline. Returns how it is, and its words or what went wrong.
 pub fn probe(address: IpAddr, port: u16, own_name: &str, deadline: Instant) -> (Condition, String) {

@@ -39,7 +39,7 @@ pub fn look(
     let rules = Rules::ask(context);
     let mounts = Mounts::find();
     let reasons = asked.window.map(|_| Reasons::begin(context));
-    let mut followed = asked.flushed.and_then(|number| Followed::find(context.store.as_ref().ok()?, number));
+    let mut followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
     let folder = context.folder.as_deref();
     let overflow = asked.window.and(folder).map(system::unlinked_file).transpose();
     let (overflow, no_overflow) = overflow.map_or_else(|error| (None, Some(error)), |file| (file, None));
@@ -82,7 +82,7 @@ pub fn look(
         () if no_reasons && !context.config.mta.list_command.is_empty() => Some(sentences::NO_REASONS),
         () => None,
     };
-    let outlook = primaries.outlook(context.store.as_ref(), context.clock.now);
+    let outlook = primaries.outlook(context.records.as_ref(), context.clock.now, context.seen_by);
     let mut report = Report {
         unexplained,
         note,
@@ -90,10 +90,10 @@ pub fn look(
         outlook,
         ..Report::gather(context, listing, &cage, selection, &mounts, &rules)
     };
-    if let (Ok(store), None) = (&context.store, &report.listing.trouble) {
+    if let (Ok(records), None) = (&context.records, &report.listing.trouble) {
         let sample = history::sample(context.clock.now, &report.listing.summary, &report.filesystems);
         // Where there is no room for it, the page says so itself.
-        report.history = store.add_sample(&sample).unwrap_or_default();
+        report.history = records.add_sample(&sample).unwrap_or_default();
         // At most one a minute is kept; this one is the latest.
         report.history.pop_if(|last| sample.taken - last.taken < 60);
         report.history.push(sample);

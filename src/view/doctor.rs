@@ -1,8 +1,11 @@
 //! `bartleby doctor`: is everything in place, for the user that asks, and if not, the exact fix.
 
+use std::path::Path;
+
 use crate::context::Context;
 use crate::primary::Outlook;
 use crate::report::disk::Level;
+use crate::state::StateError;
 use crate::text::{bytes, count, printable};
 use crate::view::{Report, sentences};
 
@@ -57,24 +60,43 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
         Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
         Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
     };
-    let state = match &context.store {
-        _ if flush.set_aside.is_some() => {
-            let file = flush.set_aside.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
+    let make_folder = || {
+        let configured = context.config.state.directory.as_deref();
+        let folder = quoted(&configured.unwrap_or(Path::new("/var/lib/bartleby")).to_string_lossy());
+        if context.account.is_root() {
+            format!("Look at its owner, and at the folders above it: ls -ld {folder}; namei -l {folder}")
+        } else {
+            format!("As root: install -d -o {} -m 700 {folder}", context.account.name)
+        }
+    };
+    let state = match (&context.records, &flush.set_aside, &flush.unguarded) {
+        (_, Some(file), _) => {
+            let file = file.display().to_string();
             fault(
                 format!("the log of queue runs was damaged, and was set aside as {file}"),
-                format!("As root: rm '{file}'"),
+                format!("As root: rm {}", quoted(&file)),
             )
         }
-        Ok(_) if flush.unguarded.is_some() => fault(
-            format!("the cool-down is off: {}", flush.unguarded.as_deref().unwrap_or_default()),
-            "Make room there, or correct its owner.".into(),
+        (Ok(_), None, Some(reason)) => fault(
+            format!("the cool-down is off: {reason}"),
+            match reason {
+                StateError::Later { .. } => "Run that version here, or move the file away.".into(),
+                _ => "Make room there, or correct its owner.".into(),
+            },
         ),
-        Ok(store) => Ok(store.directory().display().to_string()),
-        Err(reason) => fault(format!("no folder is usable, so the cool-down is off: {reason}"), {
-            let configured = context.config.state.directory.as_deref();
-            let folder = configured.unwrap_or(std::path::Path::new("/var/lib/bartleby"));
-            format!("As root: install -d -o {} -m 700 {}", context.account.name, quoted(&folder.to_string_lossy()))
-        }),
+        (Ok(records), None, None) => {
+            let directory = records.directory().display();
+            match (records.instead_of(), records.shared()) {
+                (Some(reason), _) => fault(format!("{directory} is used instead, as {reason}"), make_folder()),
+                (None, Some(shared)) => {
+                    Ok(format!("{directory}, which is root's own, and the locks of {}", shared.display()))
+                }
+                (None, None) => Ok(directory.to_string()),
+            }
+        }
+        (Err(reason), None, _) => {
+            fault(format!("no folder is usable, so the cool-down is off: {reason}"), make_folder())
+        }
     };
     let allow: Vec<String> = context.config.access.allow.iter().map(ToString::to_string).collect();
     let config_file =

@@ -93,7 +93,7 @@ impl<W: Write> Streamed for Json<W> {
                 "allowed": report.flush.possible.is_ok(),
                 "wait_seconds": report.flush.wait_seconds,
                 "under_way": report.flush.under_way,
-                "unguarded": report.flush.unguarded,
+                "unguarded": report.flush.unguarded.as_ref().map(ToString::to_string),
                 "last": report.flush.last().map(flush),
                 "followed": report.followed.as_ref().map(|(of, outcome)| flush(&Flush { outcome: Some(outcome.clone()), ..of.clone() })),
                 "log": report.flush.log.iter().map(flush).collect::<Vec<_>>(),

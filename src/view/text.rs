@@ -142,7 +142,7 @@ impl<W: Write> Streamed for Text<W> {
             )?;
         }
         if let Some(reason) = &report.flush.unguarded {
-            writeln!(self.out, "Cool-down and log of queue runs are off: {}.", printable(reason))?;
+            writeln!(self.out, "Cool-down and log of queue runs are off: {}.", printable(&reason.to_string()))?;
         }
         if let Some(note) = report.note {
             writeln!(self.out, "{note}")?;

@@ -106,7 +106,7 @@ fn flush(report: &Report) -> Markup {
         @if let Some(reason) = report.flush.unguarded.as_ref().filter(|_| waits) {
             p.aside {
                 "The cool-down between queue runs and their log are off, as there is nowhere to keep them: "
-                (printable(reason)) "."
+                (printable(&reason.to_string())) "."
             }
         }
         @if let Some(file) = &report.flush.set_aside {

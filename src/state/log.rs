@@ -1,0 +1,294 @@
+//! The log of flushes, with what came of them.
+
+use std::collections::HashSet;
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::database::{as_signed, as_unsigned};
+use super::{Records, StateError, Turn};
+use crate::system;
+
+/// How many flushes are kept.
+const KEPT: u64 = 1000;
+
+/// For how many of them it is kept which messages waited.
+const IDS_KEPT: u64 = 10;
+
+/// How much room the ids of the messages that waited may take, in bytes: 50,000 ids of 40 characters.
+const IDS_ROOM: usize = 2 << 20;
+
+/// A flush on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// Its number, counted from 1; the `N` of `?flushed=N`.
+    pub number: u64,
+    /// When it was started, in seconds since 1970.
+    pub started: i64,
+    /// What was flushed: `all`, `domain:NAME` or `id:ID`.
+    pub target: String,
+    /// Who asked: an address, a login name, or both.
+    pub by: String,
+    /// Messages of the target that waited then; `None` where the queue could not be listed.
+    pub messages: Option<u64>,
+    /// Recipients that waited then.
+    pub recipients: Option<u64>,
+    /// How the flush command ended; `None` while it runs.
+    pub exit: Option<String>,
+    /// What came of it, as far as it was watched.
+    pub outcome: Option<Outcome>,
+}
+
+/// What came of a flush. Messages that came in after it was started don't count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// When the queue was last looked at, in seconds since 1970.
+    pub sampled: i64,
+    /// Messages of the flush that still wait.
+    pub messages_left: u64,
+    /// Recipients of the flush that still wait.
+    pub recipients_left: u64,
+    /// Why they wait, in words.
+    pub why: String,
+    /// Whether the queue has stopped changing: this is the end of it.
+    pub settled: bool,
+}
+
+/// Which messages were there when a flush was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Those with these queue ids.
+    Ids(HashSet<String>),
+    /// Those that came in by then, in seconds since 1970: where there were too many ids to remember, or
+    /// they are no longer kept. Mail that came in just then may count wrongly.
+    By(i64),
+}
+
+impl Records {
+    /// The last flushes, the latest first.
+    ///
+    /// # Errors
+    /// Why the log can't be read. One that was never written is empty.
+    pub fn flushes(&self, limit: u32) -> Result<Vec<Flush>, StateError> {
+        if !self.has_database() {
+            return Ok(Vec::new());
+        }
+        self.with_database(|database| {
+            let mut query = database.prepare(&format!("SELECT {COLUMNS} FROM flush ORDER BY number DESC LIMIT ?1"))?;
+            query.query_map([limit], flush)?.collect()
+        })
+    }
+
+    /// One flush, if it is (still) on record.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub fn flush(&self, number: u64) -> Result<Option<Flush>, StateError> {
+        if !self.has_database() {
+            return Ok(None);
+        }
+        self.with_database(|database| {
+            let query = format!("SELECT {COLUMNS} FROM flush WHERE number = ?1");
+            database.query_row(&query, [as_signed(number)], flush).optional()
+        })
+    }
+
+    /// Which messages waited when a flush was started, as far as that is still known.
+    pub fn waited(&self, flush: &Flush) -> Waited {
+        let ids = self.with_database(|database| {
+            let query = "SELECT ids FROM flush WHERE number = ?1";
+            database.query_row(query, [as_signed(flush.number)], |row| row.get::<_, Option<String>>(0)).optional()
+        });
+        match ids.ok().flatten().flatten() {
+            Some(ids) => Waited::Ids(ids.lines().map(str::to_owned).collect()),
+            None => Waited::By(flush.started),
+        }
+    }
+
+    /// Puts a flush on record under the next number, which is returned, and drops the oldest. To be
+    /// called by the holder of the turn alone.
+    ///
+    /// # Errors
+    /// Why it could not be written: a full disk, say.
+    pub fn record(&self, _turn: &Turn, flush: &Flush, waited: &Waited) -> Result<u64, StateError> {
+        let ids = match waited {
+            Waited::Ids(ids) => {
+                let ids = ids.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+                (ids.len() <= IDS_ROOM).then_some(ids)
+            }
+            Waited::By(_) => None,
+        };
+        self.with_database(|database| {
+            // AUTOINCREMENT: a number is never given twice, even when its flush was withdrawn.
+            database.execute(
+                "INSERT INTO flush (started, target, by, messages, recipients, ids) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    flush.started,
+                    flush.target,
+                    flush.by,
+                    flush.messages.map(as_signed),
+                    flush.recipients.map(as_signed),
+                    ids
+                ],
+            )?;
+            let number = database.last_insert_rowid();
+            database.execute("DELETE FROM flush WHERE number <= ?1", [number - as_signed(KEPT)])?;
+            database.execute("UPDATE flush SET ids = NULL WHERE number <= ?1", [number - as_signed(IDS_KEPT)])?;
+            Ok(as_unsigned(number))
+        })
+    }
+
+    /// Takes a flush off the record that did not run after all: it starts no cool-down.
+    pub fn withdraw(&self, _turn: &Turn, number: u64) {
+        let outcome =
+            self.with_database(|database| database.execute("DELETE FROM flush WHERE number = ?1", [as_signed(number)]));
+        if let Err(error) = outcome {
+            system::log(&format!("the flush could not be taken off the record: {error}"));
+        }
+    }
+
+    /// Adds how the flush command ended.
+    ///
+    /// # Errors
+    /// As [`Records::record`].
+    pub fn add_exit(&self, number: u64, exit: &str) -> Result<(), StateError> {
+        self.with_database(|database| {
+            database
+                .execute("UPDATE flush SET exit = ?2 WHERE number = ?1", params![as_signed(number), exit])
+                .map(|_| ())
+        })
+    }
+
+    /// Adds what came of the flush. What is settled stays so.
+    ///
+    /// # Errors
+    /// As [`Records::record`].
+    pub fn add_outcome(&self, number: u64, outcome: &Outcome) -> Result<(), StateError> {
+        self.with_database(|database| {
+            database
+                .execute(
+                    "UPDATE flush SET sampled = ?2, messages_left = ?3, recipients_left = ?4, why = ?5, settled = ?6 \
+                 WHERE number = ?1 AND settled = 0",
+                    params![
+                        as_signed(number),
+                        outcome.sampled,
+                        as_signed(outcome.messages_left),
+                        as_signed(outcome.recipients_left),
+                        outcome.why,
+                        outcome.settled
+                    ],
+                )
+                .map(|_| ())
+        })
+    }
+}
+
+const COLUMNS: &str =
+    "number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, settled";
+
+fn flush(row: &Row<'_>) -> rusqlite::Result<Flush> {
+    let unsigned = |index| row.get::<_, Option<i64>>(index).map(|number| number.map(as_unsigned));
+    let outcome = match row.get(7)? {
+        None => None,
+        Some(sampled) => Some(Outcome {
+            sampled,
+            messages_left: as_unsigned(row.get(8)?),
+            recipients_left: as_unsigned(row.get(9)?),
+            why: row.get(10)?,
+            settled: row.get(11)?,
+        }),
+    };
+    Ok(Flush {
+        number: as_unsigned(row.get(0)?),
+        started: row.get(1)?,
+        target: row.get(2)?,
+        by: row.get(3)?,
+        messages: unsigned(4)?,
+        recipients: unsigned(5)?,
+        exit: row.get(6)?,
+        outcome,
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::state::tests::records;
+
+    pub(in crate::state) fn new_flush() -> Flush {
+        Flush {
+            number: 0,
+            started: 1,
+            target: "all".into(),
+            by: "::1".into(),
+            messages: Some(2),
+            recipients: Some(3),
+            exit: None,
+            outcome: None,
+        }
+    }
+
+    #[test]
+    fn flushes_are_remembered_with_what_came_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        assert_eq!(records.flushes(10), Ok(vec![]));
+        assert_eq!(records.flush(1), Ok(None));
+        let turn = records.turn().unwrap();
+        assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
+        assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(2));
+        records.add_exit(2, "ended with status 0").unwrap();
+        let outcome =
+            Outcome { sampled: 9, messages_left: 1, recipients_left: 2, why: "full (2)".into(), settled: false };
+        records.add_outcome(2, &outcome).unwrap();
+        let settled = Outcome { settled: true, ..outcome.clone() };
+        records.add_outcome(2, &settled).unwrap();
+        records.add_outcome(2, &Outcome::default()).unwrap();
+        let second =
+            Flush { number: 2, exit: Some("ended with status 0".into()), outcome: Some(settled), ..new_flush() };
+        assert_eq!(records.flushes(10), Ok(vec![second, Flush { number: 1, ..new_flush() }]));
+        records.withdraw(&turn, 2);
+        assert_eq!(records.flush(2), Ok(None));
+        assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(3), "a number is given once");
+    }
+
+    #[test]
+    fn which_messages_waited_is_kept_for_the_last_flushes() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        let turn = records.turn().unwrap();
+        let waited = Waited::Ids(["A1".to_owned(), "B2".to_owned()].into());
+        let record = || Flush { number: records.record(&turn, &new_flush(), &waited).unwrap(), ..new_flush() };
+        let first = record();
+        assert_eq!(records.waited(&first), waited);
+        (0..IDS_KEPT).for_each(|_| _ = record());
+        assert_eq!(records.waited(&first), Waited::By(first.started));
+        assert_eq!(records.waited(&new_flush()), Waited::By(1), "not on record");
+        let none = records.record(&turn, &new_flush(), &Waited::Ids([].into())).unwrap();
+        assert_eq!(records.waited(&Flush { number: none, ..new_flush() }), Waited::Ids([].into()));
+    }
+
+    #[test]
+    fn a_log_with_values_that_make_no_sense_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).unwrap();
+        records.with_database(|database| database.execute("UPDATE flush SET started = 'yesterday'", [])).unwrap();
+        assert_eq!(records.flushes(10), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_log_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        let turn = records.turn().unwrap();
+        records.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
+        let last = KEPT + 5;
+        records.with_database(|database| database.execute("UPDATE flush SET number = ?1", [as_signed(last)])).unwrap();
+        assert_eq!(records.flushes(10_000).unwrap()[0].number, last);
+        records
+            .with_database(|database| database.execute("UPDATE sqlite_sequence SET seq = ?1", [as_signed(last + KEPT)]))
+            .unwrap();
+        records.record(&turn, &new_flush(), &Waited::By(1)).unwrap();
+        assert_eq!(records.flushes(10_000).unwrap().len(), 1, "the one that is {KEPT} numbers older is gone");
+    }
+}

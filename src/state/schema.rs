@@ -1,0 +1,226 @@
+//! The tables, and the proof that a database holds nothing else.
+//!
+//! A database file can be made to do more than hold rows: a view or a trigger under a table's name runs its own SQL
+//! with every question, a column's default or a check can be made to take for ever
+//! (<https://sqlite.org/security.html>). So each object in it must be one of ours to the letter.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::database::Fault;
+
+/// The version of the tables, in `PRAGMA user_version`. Raised with each change of [`TABLES`].
+pub(super) const VERSION: i64 = 2;
+
+/// Each table by its name, as SQLite keeps its definition in `sqlite_schema`.
+pub(super) const TABLES: &[(&str, &str)] = &[
+    (
+        "flush",
+        "CREATE TABLE flush (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    started INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    by TEXT NOT NULL,
+    messages INTEGER,
+    recipients INTEGER,
+    exit TEXT,
+    sampled INTEGER,
+    messages_left INTEGER NOT NULL DEFAULT 0,
+    recipients_left INTEGER NOT NULL DEFAULT 0,
+    why TEXT NOT NULL DEFAULT '',
+    settled INTEGER NOT NULL DEFAULT 0,
+    ids TEXT
+)",
+    ),
+    (
+        "primary_host",
+        "CREATE TABLE primary_host (
+    host TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    back INTEGER NOT NULL DEFAULT 0
+)",
+    ),
+    (
+        "sample",
+        "CREATE TABLE sample (
+    taken INTEGER PRIMARY KEY,
+    messages INTEGER NOT NULL,
+    recipients INTEGER NOT NULL,
+    bytes INTEGER,
+    free INTEGER
+)",
+    ),
+    (
+        "transition",
+        "CREATE TABLE transition (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    host TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    seen_by TEXT NOT NULL
+)",
+    ),
+    (
+        "noticed",
+        "CREATE TABLE noticed (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    number INTEGER NOT NULL
+)",
+    ),
+];
+
+/// What SQLite makes by itself for AUTOINCREMENT and for a key that is text.
+const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
+    &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
+
+/// Makes the tables that are missing: version 2 added two to those of version 1, and changed none. Returns only if the database holds our tables and nothing else.
+pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
+    if version(database)? < VERSION {
+        // Whoever gets here second finds it done.
+        let upgrade = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if version(&upgrade)? < VERSION {
+            let there = vetted(&upgrade)?;
+            for (name, definition) in TABLES {
+                if !there.iter().any(|other| other == name) {
+                    upgrade.execute(definition, [])?;
+                }
+            }
+            upgrade.pragma_update(None, "user_version", VERSION)?;
+        }
+        upgrade.commit()?;
+    }
+    let there = vetted(database)?;
+    match TABLES.iter().find(|(name, _)| !there.iter().any(|other| other == name)) {
+        Some((missing, _)) => Err(Fault::Damaged(format!("it has no table {missing}"))),
+        None => Ok(()),
+    }
+}
+
+/// The version of the tables; 0 where there are none yet.
+fn version(database: &Connection) -> Result<i64, Fault> {
+    match database.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        version @ 0..=VERSION => Ok(version),
+        version if version > VERSION => Err(Fault::Later(version)),
+        version => Err(Fault::Damaged(format!("its version is {version}"))),
+    }
+}
+
+/// The names in the database, if all of them are ours.
+fn vetted(database: &Connection) -> Result<Vec<String>, Fault> {
+    let mut query = database.prepare("SELECT type, name, sql FROM sqlite_schema")?;
+    let mut objects = query.query([])?;
+    let mut names = Vec::new();
+    while let Some(object) = objects.next()? {
+        let (kind, name, definition): (String, String, Option<String>) =
+            (object.get(0)?, object.get(1)?, object.get(2)?);
+        let ours = TABLES.iter().map(|(name, definition)| (*name, Some(*definition)));
+        if !ours.chain(MADE_BY_SQLITE.iter().copied()).any(|ours| ours == (name.as_str(), definition.as_deref())) {
+            return Err(Fault::Damaged(format!("the {kind} {name:?} in it is not Bartleby's")));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::log::tests::new_flush;
+    use crate::state::tests::records;
+    use crate::state::{Condition, Flush, Outcome, Sample, SeenBy, Waited};
+    use std::path::Path;
+    use std::thread;
+
+    /// What version 1 made, word for word.
+    const VERSION_1: &str = "CREATE TABLE IF NOT EXISTS flush (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    started INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    by TEXT NOT NULL,
+    messages INTEGER,
+    recipients INTEGER,
+    exit TEXT,
+    sampled INTEGER,
+    messages_left INTEGER NOT NULL DEFAULT 0,
+    recipients_left INTEGER NOT NULL DEFAULT 0,
+    why TEXT NOT NULL DEFAULT '',
+    settled INTEGER NOT NULL DEFAULT 0,
+    ids TEXT
+);
+CREATE TABLE IF NOT EXISTS primary_host (
+    host TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    back INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS sample (
+    taken INTEGER PRIMARY KEY,
+    messages INTEGER NOT NULL,
+    recipients INTEGER NOT NULL,
+    bytes INTEGER,
+    free INTEGER
+);
+PRAGMA user_version = 1;
+INSERT INTO flush VALUES (6, 100, 'all', '::1', 2, 3, 'ended with status 0', 110, 1, 2, 'full (2)', 1, 'A1' || char(10) || 'B2');
+INSERT INTO flush VALUES (7, 200, 'id:A1', 'root', NULL, NULL, NULL, NULL, 0, 0, '', 0, NULL);
+INSERT INTO primary_host VALUES ('mx1.example.com:25', 'up', 150, 1);
+INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
+
+    fn write_version_1(folder: &Path) {
+        Connection::open(folder.join("bartleby.db")).unwrap().execute_batch(VERSION_1).unwrap();
+    }
+
+    #[test]
+    fn all_rows_of_version_1_survive_and_its_numbers_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        write_version_1(folder.path());
+        let records = records(folder.path()).unwrap();
+        let first = Flush {
+            number: 6,
+            started: 100,
+            exit: Some("ended with status 0".into()),
+            outcome: Some(Outcome {
+                sampled: 110,
+                messages_left: 1,
+                recipients_left: 2,
+                why: "full (2)".into(),
+                settled: true,
+            }),
+            ..new_flush()
+        };
+        let second = Flush {
+            number: 7,
+            started: 200,
+            target: "id:A1".into(),
+            by: "root".into(),
+            messages: None,
+            recipients: None,
+            ..new_flush()
+        };
+        assert_eq!(records.flushes(10), Ok(vec![second, first.clone()]));
+        assert_eq!(records.waited(&first), Waited::Ids(["A1".into(), "B2".into()].into()));
+        assert_eq!(records.is_back(&["mx1.example.com:25"]), Ok(true));
+        let sample = |taken| Sample { taken, messages: 2, recipients: 3, bytes: None, free: Some(9) };
+        assert_eq!(records.add_sample(&sample(120)), Ok(vec![sample(60), sample(120)]));
+        assert_eq!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)), Ok(8));
+        let down = [("mx1.example.com:25", Condition::Down)];
+        assert_eq!(records.note_primaries(&down, 300, SeenBy::Page), Ok(vec![Some(300)]));
+        assert_eq!(records.transitions_unnoticed().unwrap().len(), 1);
+        assert_eq!(records.set_aside(), None);
+    }
+
+    #[test]
+    fn of_many_that_find_version_1_one_upgrades_it_and_none_loses_anything() {
+        let folder = tempfile::tempdir().unwrap();
+        write_version_1(folder.path());
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| assert_eq!(records(folder.path()).unwrap().flushes(10).unwrap().len(), 2));
+            }
+        });
+        let database = Connection::open(folder.path().join("bartleby.db")).unwrap();
+        assert_eq!(database.query_row("PRAGMA user_version", [], |row| row.get(0)), Ok(VERSION));
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE sql IS NOT NULL AND name != 'sqlite_sequence'";
+        assert_eq!(database.query_row(tables, [], |row| row.get(0)), Ok(TABLES.len() as i64));
+    }
+}
