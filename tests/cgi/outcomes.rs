@@ -7,7 +7,21 @@ use std::time::{Duration, Instant};
 
 use crate::machine::Machine;
 
+/// Each of these waits until a queue has been at rest for a while: they wait at the same time.
 #[test]
+fn runs_that_leave_mail_behind_come_to_an_end() {
+    let cases = [
+        what_comes_of_a_flush_is_put_on_record_without_anybody_looking,
+        the_command_line_waits_and_its_status_tells_what_left,
+        a_run_that_moves_nothing_is_called_so,
+    ];
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(case);
+        }
+    });
+}
+
 fn what_comes_of_a_flush_is_put_on_record_without_anybody_looking() {
     let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/postfix").join(name);
     let machine = Machine::with_fixture("postfix/mixed-json");
@@ -35,7 +49,6 @@ fn what_comes_of_a_flush_is_put_on_record_without_anybody_looking() {
     assert_eq!(page.field("refresh"), None, "it is over");
 }
 
-#[test]
 fn the_command_line_waits_and_its_status_tells_what_left() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/postfix/mixed-json.stdout");
     for (rest, code, words) in [
@@ -63,7 +76,6 @@ fn what_came_of_a_flush_is_not_known_while_the_queue_can_not_be_listed() {
     assert_eq!(page.field("refresh"), Some("3"), "it is not over");
 }
 
-#[test]
 fn a_run_that_moves_nothing_is_called_so() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(machine.get("flush=all").status, 303);
