@@ -45,7 +45,7 @@ completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(not
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	APACHE='$(APACHE)' sh apache/site.sh
 
-.PHONY: all run test lint deny fuzz bench install uninstall clean help
+.PHONY: all run test reproducible lint deny fuzz bench install uninstall clean help
 
 # cargo knows what is up to date, so it is always asked. It refuses a program called "index.cgi",
 # hence the copy. The linker says nothing when it could not link statically: look.
@@ -70,6 +70,10 @@ test: all lint deny ## check and test everything; as root on Debian also against
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
 	fi
 	$(CARGO) test --locked
+	@$(MAKE) --no-print-directory reproducible
+
+reproducible: all ## check that a copy of the source in another folder gives the same program
+	@MAKE='$(MAKE)' sh tests/reproducible.sh
 
 lint: ## check the formatting, and clippy without a warning
 	$(CARGO) fmt --check
@@ -138,4 +142,4 @@ clean: ## remove everything that was built
 	$(CARGO) clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14

@@ -43,10 +43,12 @@ Shows what waits in this machine's mail queue, and runs it.
 Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby flush [--wait] [all|domain:NAME|id:ID]
        bartleby watch [--once]
-       bartleby check [-w RANGE] [-c RANGE] [--age-warning AGE] [--age-critical AGE]
+       bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
+                      [--age-warning AGE] [--age-critical AGE]
        bartleby metrics
        bartleby doctor
-       bartleby --version | --help
+       bartleby -V|--version
+       bartleby -h|--help
 
   list    Prints every message that waits, with its sender, recipients and
           reasons, then the totals and the room left on disk; --watch prints it

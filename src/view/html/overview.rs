@@ -95,14 +95,18 @@ fn ages(destination: &Destination, asked: &Asked) -> Markup {
     }
 }
 
-/// `for 10 to 20 minutes`
+/// `for 2 h 40 min to 5 h 20 min`
 fn span(bucket: usize) -> String {
-    let minutes = |limit: i64| if limit < 120 { format!("{limit} minutes") } else { format!("{} hours", limit / 60) };
-    let lower = bucket.checked_sub(1).and_then(|lower| AGE_LIMITS.get(lower)).map(|limit| minutes(*limit));
+    let time = |minutes: i64| match (minutes / 60, minutes % 60) {
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    };
+    let lower = bucket.checked_sub(1).and_then(|lower| AGE_LIMITS.get(lower)).map(|limit| time(*limit));
     match (lower, AGE_LIMITS.get(bucket)) {
-        (None, _) => format!("for less than {}", minutes(AGE_LIMITS[0])),
+        (None, _) => format!("for less than {}", time(AGE_LIMITS[0])),
         (Some(lower), None) => format!("for more than {lower}"),
-        (Some(lower), Some(upper)) => format!("for {lower} to {}", minutes(*upper)),
+        (Some(lower), Some(upper)) => format!("for {lower} to {}", time(*upper)),
     }
 }
 
@@ -214,9 +218,22 @@ mod tests {
     }
 
     #[test]
-    fn buckets_have_names() {
-        assert_eq!(span(0), "for less than 5 minutes");
-        assert_eq!(span(6), "for 160 minutes to 5 hours".replace("160 minutes", "2 hours"));
-        assert_eq!(span(9), "for more than 21 hours");
+    fn each_age_bucket_has_its_name() {
+        let names: Vec<_> = (0..=AGE_LIMITS.len()).map(span).collect();
+        assert_eq!(
+            names,
+            [
+                "for less than 5 min",
+                "for 5 min to 10 min",
+                "for 10 min to 20 min",
+                "for 20 min to 40 min",
+                "for 40 min to 1 h 20 min",
+                "for 1 h 20 min to 2 h 40 min",
+                "for 2 h 40 min to 5 h 20 min",
+                "for 5 h 20 min to 10 h 40 min",
+                "for 10 h 40 min to 21 h 20 min",
+                "for more than 21 h 20 min",
+            ]
+        );
     }
 }

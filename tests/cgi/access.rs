@@ -1,0 +1,76 @@
+//! Who may see the page, and which requests may run the queue.
+
+use std::fs;
+
+use crate::machine::Machine;
+
+#[test]
+fn without_the_web_servers_word_only_listed_addresses_are_served() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let denied: &[(&str, &[u8])] = &[("BARTLEBY_ACCESS", b""), ("HTTP_ACCEPT", b"text/html")];
+    for more in [
+        &[][..],
+        &[("HTTP_X_CGI_REMOTE_ADDR", &b"127.0.0.1"[..])],
+        &[("HTTP_X_FORWARDED_FOR", b"127.0.0.1")],
+        &[("HTTP_BARTLEBY_ACCESS", b"granted")],
+        &[("REMOTE_ADDR", b"")],
+        &[("QUERY_STRING", b"flush")],
+    ] {
+        let answer = machine.ask(&[denied, more].concat());
+        assert_eq!(answer.status, 403, "{more:?}");
+        assert!(answer.body.contains("Require ip") && answer.body.contains("[access] allow"), "{}", answer.body);
+        assert!(!answer.body.contains("example.com"), "nothing of the queue is told");
+        answer.assert_safe_headers();
+    }
+    assert_eq!(machine.flushes(), 0);
+    assert_eq!(machine.ask(&[denied, &[("REMOTE_ADDR", b"127.0.0.1")]].concat()).status, 200);
+    assert_eq!(machine.ask(&[denied, &[("REMOTE_ADDR", b"::1")]].concat()).status, 200);
+    fs::write(
+        machine.path("bartleby.toml"),
+        "[access]\nallow = [\"192.0.2.0/24\"]\n[mta]\nkind = \"postfix\"\nlist_command = [\"/bin/true\"]\n",
+    )
+    .unwrap();
+    assert_eq!(machine.ask(denied).status, 200);
+    assert_eq!(machine.ask(&[denied, &[("REMOTE_ADDR", b"127.0.0.1")]].concat()).status, 403);
+}
+
+#[test]
+fn over_plain_http_the_referer_tells_of_another_sites_link() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for foreign in
+        [&b"http://evil.example/"[..], b"http://mx2.example.com.evil.example/", b"http://x@mx2.example.com/", b"soup"]
+    {
+        let answer = machine.ask(&[("QUERY_STRING", b"flush"), ("HTTP_REFERER", foreign)]);
+        assert_eq!((answer.status, machine.flushes()), (403, 0));
+    }
+    // With "no-referrer" that page keeps itself secret. A program is no browser.
+    let browser = ("HTTP_USER_AGENT", &b"Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101"[..]);
+    let silent = machine.ask(&[("QUERY_STRING", b"flush"), browser]);
+    assert_eq!((silent.status, machine.flushes()), (403, 0));
+    let own = machine.ask(&[("QUERY_STRING", b"flush"), browser, ("HTTP_REFERER", b"http://MX2.example.com/?page=2")]);
+    assert_eq!((own.status, machine.flushes()), (303, 1));
+}
+
+#[test]
+fn head_foreign_pages_and_prefetching_run_nothing() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let flush: (&str, &[u8]) = ("QUERY_STRING", b"flush");
+    let head = machine.ask(&[flush, ("REQUEST_METHOD", b"HEAD")]);
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    for guard in [
+        ("HTTP_SEC_FETCH_SITE", &b"cross-site"[..]),
+        ("HTTP_SEC_FETCH_SITE", b"same-site"),
+        ("HTTP_SEC_PURPOSE", b"prefetch"),
+        ("HTTP_SEC_PURPOSE", b"prefetch;prerender"),
+        ("HTTP_PURPOSE", b"prefetch"),
+        ("HTTP_ORIGIN", b"http://evil.example"),
+        ("HTTP_ORIGIN", b"null"),
+    ] {
+        let answer = machine.ask(&[flush, guard]);
+        assert_eq!(answer.status, 403, "{guard:?}");
+        answer.assert_safe_headers();
+    }
+    assert_eq!(machine.flushes(), 0);
+    assert_eq!(machine.ask(&[flush, ("HTTP_SEC_FETCH_SITE", b"same-origin")]).status, 303);
+    assert_eq!(machine.flushes(), 1);
+}

@@ -1,0 +1,170 @@
+//! Running the queue: who may, how often, and what goes wrong.
+
+use std::fs;
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::machine::{Answer, Machine};
+use crate::start::post;
+
+#[test]
+fn a_flush_runs_once_and_then_cools_down() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let answer = machine.get("flush");
+    assert_eq!((answer.status, answer.field("location")), (303, Some("?flushed=1")));
+    answer.assert_safe_headers();
+    assert_eq!(machine.flushes(), 1);
+    let again = machine.get("flush");
+    assert_eq!(again.status, 429);
+    let wait: u64 = again.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    assert_eq!(machine.flushes(), 1);
+    let (_, json) = machine.json();
+    assert_eq!(json["flush"]["last"]["number"], 1);
+    assert_eq!((&json["flush"]["last"]["messages"], &json["flush"]["last"]["by"]), (&21.into(), &"192.0.2.7".into()));
+    assert!(json["flush"]["wait_seconds"].as_u64().unwrap() > 0);
+    let page = machine.get("flushed=1&format=html");
+    assert!(page.body.contains("0 of 21 have left the queue, 21 still wait: connection refused ("), "{}", page.body);
+    assert!(page.body.contains("so far") && page.body.contains("<progress max=\"21\" value=\"0\""), "{}", page.body);
+    assert!(page.body.contains("it can be run again in"));
+    assert_eq!(page.field("refresh"), Some("3"));
+    assert!(machine.get("flushed=7&format=html").body.contains("Of queue run 7 there is no record."));
+    // The command line is under the same cool-down.
+    let output = machine.command().arg("flush").output().unwrap();
+    assert_eq!((output.status.code(), machine.flushes()), (Some(75), 1));
+}
+
+#[test]
+fn post_flushes_too() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert_eq!(post(&machine, "6", b"flush=", &[("HTTP_ORIGIN", b"http://mx2.example.com")]).status, 303);
+    assert_eq!(machine.flushes(), 1);
+}
+
+#[test]
+fn of_twenty_clicks_at_once_one_runs_the_queue() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let children: Vec<Child> = (0..20).map(|_| machine.cgi(&[("QUERY_STRING", b"flush")]).spawn().unwrap()).collect();
+    let mut statuses: Vec<u16> =
+        children.into_iter().map(|child| Answer::of(child.wait_with_output().unwrap()).status).collect();
+    statuses.sort_unstable();
+    assert_eq!((statuses[0], &statuses[1..]), (303, &[429; 19][..]));
+    assert_eq!(machine.flushes(), 1);
+}
+
+#[test]
+fn only_what_waits_can_be_run_and_a_configured_command_runs_the_whole() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for query in ["flush=id:NOSUCH", "flush=domain:nowhere.example", "flush=id:-f", "flush=domain:example.co"] {
+        let answer = machine.get(query);
+        assert_eq!(answer.status, 404, "{query}");
+        assert!(answer.body.contains("Nothing in the queue is "), "{}", answer.body);
+    }
+    let answer = machine.get("flush=id:951BB98C3CD");
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("Only the whole queue"), "{}", answer.body);
+    assert_eq!(machine.flushes(), 0);
+    assert!(!machine.get("format=html").body.contains("flush=id"), "not offered, either");
+}
+
+#[test]
+fn a_flush_that_the_mail_server_refuses_is_told_so() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    fs::write(
+        machine.path("flush"),
+        "#!/bin/sh\necho 'postqueue: fatal: User www-data(33) is not allowed to flush the mail queue' >&2\nexit 69\n",
+    )
+    .unwrap();
+    let answer = machine.ask(&[("QUERY_STRING", b"flush"), ("HTTP_ACCEPT", b"text/html")]);
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("authorized_flush_users"), "{}", answer.body);
+    fs::write(machine.path("flush"), "#!/bin/sh\nexit 3\n").unwrap();
+    let answer = machine.get("flush");
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("ended with status 3"), "{}", answer.body);
+    assert_eq!(machine.json().1["flush"]["last"], Value::Null, "what did not run is not on record");
+}
+
+/// A machine whose flush command is this shell script.
+fn with_flusher(script: &str) -> Machine {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    fs::write(machine.path("flush"), format!("#!/bin/sh\n{script}\n")).unwrap();
+    machine
+}
+
+#[test]
+fn a_flush_command_that_fails_in_any_way_is_told_and_starts_no_cool_down() {
+    for (script, words) in [
+        ("kill -9 $$", "was killed by signal 9"),
+        ("echo oops; exit 3", "ended with status 3: “oops”"),
+        ("echo 'postqueue: warning: Mail system is down' >&2; exit 69", "Postfix is not running"),
+        ("head -c 9000000 /dev/zero | tr '\\0' x; exit 1", "ended with status 1"),
+    ] {
+        let machine = with_flusher(script);
+        for _ in 0..2 {
+            let refused = machine.get("flush");
+            assert_eq!(refused.status, 503, "{script}: {}", refused.body);
+            assert!(refused.body.contains(words) && refused.body.len() < 4000, "{script}: {}", refused.body);
+        }
+        assert!(machine.json().1["flush"]["last"].is_null(), "{script}");
+    }
+}
+
+#[test]
+fn a_flush_command_that_floods_or_closes_its_output_is_run_all_the_same() {
+    for script in ["head -c 9000000 /dev/zero", "head -c 9000000 /dev/zero >&2", "exec >&- 2>&-; sleep 20"] {
+        let machine = with_flusher(script);
+        assert_eq!(machine.get("flush").status, 303, "{script}");
+        assert_eq!(machine.json().1["flush"]["last"]["number"], 1, "{script}");
+    }
+}
+
+#[test]
+fn a_flush_command_that_blocks_does_not_block_the_page_and_holds_the_turn() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    machine.configure("postfix", "[flush]\ncooldown = \"0s\"");
+    let (go, done) = (machine.path("go"), machine.path("done"));
+    let script = format!(
+        "#!/bin/sh\necho run >> {}\nwhile [ ! -e {} ]; do sleep 0.05; done\necho > {}\n",
+        machine.path("flushed").display(),
+        go.display(),
+        done.display()
+    );
+    fs::write(machine.path("flush"), script).unwrap();
+    let started = Instant::now();
+    assert_eq!(machine.get("flush").status, 303);
+    assert!(started.elapsed() < Duration::from_secs(15));
+    assert_eq!(machine.get("flush").status, 429, "it is under way");
+    assert!(machine.get("format=html").body.contains("The queue is being run now."));
+    assert_eq!(machine.json().1["flush"]["under_way"], true);
+    fs::write(go, "").unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while machine.json().1["flush"]["under_way"] == true {
+        assert!(Instant::now() < until, "the turn is never given back");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(done.exists(), "it was left to end by itself");
+    assert_eq!(machine.get("flush").status, 303);
+    assert_eq!(machine.flushes(), 2);
+}
+
+#[test]
+fn a_browser_that_goes_away_stops_no_flush() {
+    let machine = with_flusher("sleep 1; echo run >> $(dirname $0)/flushed");
+    let mut program = machine.cgi(&[("QUERY_STRING", b"flush")]).spawn().unwrap();
+    drop(program.stdout.take());
+    thread::sleep(Duration::from_millis(300));
+    kill(Pid::from_raw(program.id() as i32), Signal::SIGKILL).unwrap();
+    program.wait().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while machine.flushes() == 0 {
+        assert!(Instant::now() < until, "the flush ended with its request");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(machine.json().1["flush"]["last"]["number"], 1);
+}

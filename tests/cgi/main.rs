@@ -1,0 +1,19 @@
+//! The built program as a web server runs it: an environment, a body, an answer. The mail server is
+//! played by recorded output; the real ones are asked in the lab.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../machine/mod.rs"]
+mod machine;
+
+mod access;
+mod command_line;
+mod flush;
+mod listing;
+mod machines;
+mod memory;
+mod outcomes;
+mod page;
+mod process;
+mod requests;
+mod start;
+mod state;

@@ -1,0 +1,147 @@
+//! The page: what it says, what it links to, and that strangers' words do nothing on it.
+
+use std::fs;
+
+use crate::machine::Machine;
+
+#[test]
+fn the_page_tells_what_goes_on_and_isolates_what_strangers_wrote() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let page = machine.get("format=html").body;
+    assert!(page.contains("21 messages wait for <bdi>example.com</bdi> and others; the oldest for "), "{page}");
+    assert!(page.contains("<bdi>example.com</bdi></a>: 23 recipients; the server there refuses connections"));
+    assert!(page.contains("<bdi>&quot;&lt;img src=x onerror=alert(2)&gt;&quot;@example.com</bdi>"));
+    assert!(
+        !page.contains("<script")
+            && !page.contains("<img")
+            && !page.contains("javascript:")
+            && !page.contains(" style=")
+    );
+    assert!(page.contains("href=\"?flush\""));
+    assert!(page.contains("The listing is complete."));
+    let evil = "{\"queue_name\":\"deferred\",\"queue_id\":\"A1\",\"arrival_time\":1795432688,\"message_size\":1,\"sender\":\"a\\u202emoc@x.example\",\"recipients\":[{\"address\":\"b\\u0007\\u001b[31m@x.example\",\"delay_reason\":\"r\\u200b\"}]}";
+    let machine = Machine::with_lister("postfix", &format!("cat <<'E'\n{evil}\nE"));
+    for format in ["html", "text"] {
+        let shown = machine.get(&format!("format={format}")).body;
+        assert!(shown.contains("a⟨U+202E⟩moc@x.example") && shown.contains("b␇␛[31m@x.example"), "{shown}");
+        assert!(!shown.contains(['\u{202e}', '\u{7}', '\u{1b}', '\u{200b}']));
+    }
+    let (_, json) = machine.json();
+    assert_eq!(json["messages"][0]["sender"], "a\u{202e}moc@x.example", "machines get the text itself");
+}
+
+#[test]
+fn one_word_tells_how_it_is_in_the_title_too() {
+    for (script, word) in
+        [("true", "Empty"), ("cat tests/fixtures/postfix/mixed-json.stdout", "Waiting"), ("echo soup", "Unknown")]
+    {
+        let script = script.replace("tests", concat!(env!("CARGO_MANIFEST_DIR"), "/tests"));
+        let page = Machine::with_lister("postfix", &script).get("format=html").body;
+        assert!(page.contains(&format!("<title>{word}")), "{page}");
+        assert!(page.contains(&format!("<p class=\"word\">{word}</p>")), "{page}");
+    }
+}
+
+#[test]
+fn filters_order_and_search_are_plain_links_and_one_form() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let page = machine.get("format=html&domain=example.com&q=larry&sort=-size&per_page=5").body;
+    for part in [
+        // Each filter can be taken away alone; the others stay.
+        "href=\"?domain=example.com&amp;sort=-size&amp;per_page=5\"",
+        "href=\"?q=larry&amp;sort=-size&amp;per_page=5\"",
+        "text <bdi>“larry”</bdi> ×",
+        "domain <bdi>“example.com”</bdi> ×",
+        // The order in force is marked; a second click turns it round.
+        "aria-sort=\"descending\"><a href=\"?q=larry&amp;domain=example.com&amp;sort=size&amp;per_page=5\">Size ↓</a>",
+        "<input type=\"search\" name=\"q\" value=\"larry\">",
+        "<input type=\"hidden\" name=\"domain\" value=\"example.com\">",
+        "<option value=\"held\">held</option>",
+    ] {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    assert!(machine.get("format=html&state=held").body.contains("<option value=\"held\" selected>"));
+    // What a reason has in common leads to all of its kind.
+    let page = machine.get("format=html").body;
+    assert!(page.contains("connect to …: Connection refused</bdi></a>: 18 recipients"), "{page}");
+    let reason = machine.get("format=html&reason=Connection+refused").body;
+    assert!(reason.contains("match: ") && reason.contains("reason <bdi>“Connection refused”</bdi>"), "{reason}");
+    // A bar of the age profile leads to just those.
+    let bar = page.split("<svg class=\"bar\"").nth(1).unwrap();
+    assert!(bar.contains("aria-label=\"23 recipients for "), "the age profile has its words: {bar}");
+    let link = bar.split("<a href=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
+    assert!(link.starts_with("?domain=example.com&age="), "{link}");
+    let behind = machine.get(&format!("format=html&{}", &link[1..])).body;
+    assert!(behind.contains("16 messages match: ") && behind.contains("minutes <bdi>“"), "{behind}");
+    assert!(machine.get("format=html&age=0-5").body.contains("0 messages match"));
+    assert_eq!(machine.get("age=5").status, 400);
+}
+
+#[test]
+fn held_mail_is_told() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let page = machine.get("format=html");
+    assert!(page.body.contains("; 1 held, which a queue run passes over."), "{}", page.body);
+}
+
+#[test]
+fn what_the_mail_server_cut_is_marked_and_counted() {
+    let page = Machine::with_fixture("sendmail/mixed-bp-verbose").get("format=html").body;
+    assert!(page.contains("The mail server cut 3 addresses or reasons short"), "{page}");
+    assert!(page.contains("@example.c…</bdi>"), "{page}");
+}
+
+#[test]
+fn where_the_mail_server_does_not_tell_reasons_the_page_says_so() {
+    // The configured command may list another machine's queue: nothing else is asked.
+    let page = Machine::with_fixture("exim/mixed-bp").get("format=html").body;
+    assert!(page.contains("1xVSDK-0002Gk-2p") && page.contains("larry@example.com</bdi> (delivered)"), "{page}");
+    assert!(
+        page.contains("This mail server's listing does not tell why messages wait.") && !page.contains("-Mvl"),
+        "{page}"
+    );
+    let filtered = Machine::with_fixture("exim/mixed-bp").get("format=html&reason=greylisted").body;
+    assert!(filtered.contains("so the filter could not look at them"), "{filtered}");
+}
+
+#[test]
+fn how_it_went_is_drawn_from_earlier_looks() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    assert!(!machine.get("format=html").body.contains("How it went"), "of one look there is no line");
+    let log = rusqlite::Connection::open(machine.path("state").join("bartleby.db")).unwrap();
+    log.execute("UPDATE sample SET taken = taken - 7200, messages = 7, free = 9000000000000000", []).unwrap();
+    let page = machine.get("format=html").body;
+    assert!(page.contains("The last day: 7 then, 21 messages now, 21 at the most, 597 KiB at the most"), "{page}");
+    assert!(page.contains("<polygon points=\""), "{page}");
+}
+
+#[test]
+fn a_message_with_very_many_recipients_does_not_take_the_page() {
+    let recipients: Vec<_> = (0..40_000).map(|n| format!("{{\"address\":\"r{n}@example.com\"}}")).collect();
+    let line = format!(
+        "{{\"queue_name\":\"active\",\"queue_id\":\"A1\",\"arrival_time\":0,\"message_size\":1,\"sender\":\"\",\"recipients\":[{}]}}\n",
+        recipients.join(",")
+    );
+    let machine = Machine::with_lister("postfix", "");
+    fs::write(machine.path("queue"), line).unwrap();
+    fs::write(machine.path("list"), format!("#!/bin/sh\ncat {}\n", machine.path("queue").display())).unwrap();
+    let page = machine.get("format=html").body;
+    assert!(page.contains("recipients too many for a page") && page.contains("40,000"), "{}", page.len());
+    assert!(page.len() < 200_000, "{}", page.len());
+    let (_, json) = machine.json();
+    assert_eq!(json["messages"][0]["recipients"].as_array().unwrap().len(), 40_000);
+}
+
+#[test]
+fn a_hundred_rows_fit_into_sixty_kilobytes() {
+    let line = r#"{"queue_name": "deferred", "queue_id": "4X7Qkk0B5bz%05d", "arrival_time": 1795433446, "message_size": 30212, "forced_expire": false, "sender": "someone.with.a.name%d@department.example.org", "recipients": [{"address": "somebody.else@example.com", "delay_reason": "connect to tuccster.example.com[192.0.2.25]:25: Connection timed out"}]}"#;
+    let script =
+        format!("awk 'BEGIN {{ for (n = 0; n < 300; n++) printf \"{}\\n\", n, n }}'", line.replace('"', "\\\""));
+    let machine = Machine::with_lister("postfix", &script);
+    let page = machine.get("format=html").body;
+    assert!(page.contains("Messages 1-100 of 300"));
+    // With links that run each message, which a configured command has not.
+    let links = 100 * "<a href=\"?flush=id%3A4X7Qkk0B5bz00000\">run</a> ".len();
+    assert!(page.len() + links <= 60_000, "{} + {links} bytes", page.len());
+    assert!(!page.contains(" src=") && !page.contains("<script") && !page.contains("@import"), "one request");
+}

@@ -1,0 +1,22 @@
+#!/bin/sh
+# The same source gives the same program, wherever it is built, so that anybody can check what is installed: builds a copy
+# of the source in a folder of another length, and compares it with target/index.cgi, which `make` left.
+# `make reproducible` runs this, and says by MAKE which make built the first.
+set -eu
+cd "$(dirname "$0")/.."
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+trap 'exit 1' HUP INT TERM
+copy="$folder/a-folder-of-another-length"
+mkdir "$copy"
+# All but what is built and what git keeps.
+tar --create --exclude=./target --exclude=./.git --exclude=./fuzz . | tar --extract --directory "$copy"
+
+${MAKE:-make} --silent -C "$copy" all
+if ! cmp target/index.cgi "$copy/target/index.cgi"; then
+    ls -l target/index.cgi "$copy/target/index.cgi"
+    echo "make: the same source gave another program in another folder" >&2
+    exit 1
+fi
+echo "The same source gave the same program in another folder."
