@@ -20,7 +20,7 @@ use crate::text::printable;
 pub const DEFAULT_PATH: &str = "/etc/bartleby.toml";
 
 /// The whole configuration.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `[mta]`
@@ -43,7 +43,7 @@ pub struct Config {
 }
 
 /// `[mta]`: the mail server.
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MtaConfig {
     /// Which one; default: found out.
@@ -73,7 +73,7 @@ impl Default for MtaConfig {
 }
 
 /// `[flush]`: running the queue.
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlushConfig {
     /// The least time between two runs, at most a day.
@@ -88,7 +88,7 @@ impl Default for FlushConfig {
 }
 
 /// `[access]`: who is let in where the web server did not decide.
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
     /// Networks and single addresses.
@@ -103,7 +103,7 @@ impl Default for AccessConfig {
 }
 
 /// `[disk]`: when a filesystem is short of space or inodes.
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DiskConfig {
     /// Less free than this is a warning.
@@ -129,7 +129,7 @@ pub struct PrimaryConfig {
 }
 
 /// `[privacy]`: what is not shown of addresses.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrivacyConfig {
     /// What is hidden, for a screen that many see.
@@ -137,7 +137,7 @@ pub struct PrivacyConfig {
 }
 
 /// `[state]`: what is remembered between requests.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateConfig {
     /// The folder, an absolute path; default: the first usable of several.
@@ -249,7 +249,7 @@ fn as_ipv4(network: IpNet) -> IpNet {
 }
 
 /// A configuration that can't be used: which file, which line, which key, and why.
-#[derive(Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub struct ConfigError {
     file: PathBuf,
     line: Option<usize>,

@@ -7,10 +7,12 @@ use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::state::{Records, SeenBy, StateError};
 use crate::system::process::Argv;
-use crate::system::{self, Account};
+use crate::system::{self, Account, Free};
 
 /// The configuration and the machine, gathered once.
 pub struct Context {
+    /// The right to open files, start programs and connect. Whoever reads what strangers wrote gets no context.
+    pub(crate) free: Free,
     /// The configuration.
     pub config: Config,
     /// The user this program runs as.
@@ -39,27 +41,23 @@ pub struct Source {
 }
 
 impl Context {
-    /// Gathers everything, for a view of the page.
-    pub fn gather(config: Config) -> Context {
+    /// Gathers everything.
+    pub fn gather(free: Free, seen_by: SeenBy, config: Config) -> Context {
         let account = Account::current();
         let records = Records::open(config.state.directory.as_deref(), &account);
         // Where nothing can be remembered there may still be room for a while.
         let other = || Records::open(None, &account).ok().map(|records| records.directory().to_owned());
         Context {
+            free,
             source: Source::find(&config),
             folder: records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned())),
             records,
-            seen_by: SeenBy::Page,
+            seen_by,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,
             config,
         }
-    }
-
-    /// The same for a command.
-    pub fn of(seen_by: SeenBy, config: Config) -> Context {
-        Context { seen_by, ..Context::gather(config) }
     }
 }
 

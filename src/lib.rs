@@ -3,7 +3,7 @@
 //! Data flows one way: [`cgi::gateway`] → [`request`] → [`listing`], [`primary`], [`report::disk`], [`flush`] → [`view`] →
 //! [`cgi::gateway`], led by [`cgi::routes`] and by [`cli`]. Whatever strangers wrote is read in the [`sandbox`]; what
 //! takes a program afterwards is done by this program once more, see [`sandbox::worker`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod cgi;
 pub mod cli;

@@ -1,7 +1,6 @@
 //! What a request asks for: the view and its selection, or a flush. Values are vetted here.
 
-pub use crate::queue::Target;
-use crate::queue::{Filter, Order, SortKey, State, Window};
+use crate::queue::{Filter, Order, SortKey, State, Target, Window};
 
 /// Rows a page where the request does not say.
 pub const DEFAULT_PER_PAGE: usize = 100;
@@ -42,44 +41,27 @@ impl Format {
         }
     }
 
-    /// The format to tell a mistake in: the one that is named, if that is one, else by `Accept`.
-    pub fn of(parameters: impl Iterator<Item = (String, String)>, accept: Option<&str>) -> Format {
+    /// The format that a request names, if it is one.
+    pub(crate) fn named(parameters: impl Iterator<Item = (String, String)>) -> Option<Format> {
         let named =
             |(name, value): (String, String)| Format::ALL.into_iter().find(|f| name == "format" && f.as_str() == value);
-        parameters.filter_map(named).last().unwrap_or_else(|| Format::accepted(accept.unwrap_or_default()))
+        parameters.filter_map(named).last()
     }
+}
 
-    /// The format's media type.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Format::Html => "text/html; charset=utf-8",
-            Format::Text => "text/plain; charset=utf-8",
-            Format::Json => "application/json",
-            Format::Csv => "text/csv; charset=utf-8; header=present",
-            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
+/// What a request may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It looks at the queue.
+    Show,
+    /// It runs the queue, or a part of it.
+    Flush(Target),
+}
 
-    /// The format that an `Accept` header (RFC 9110, section 12.5.1) prefers: browsers name HTML,
-    /// curl takes anything and gets text.
-    pub fn accepted(accept: &str) -> Format {
-        let mut best = (0.0, Format::Text);
-        for range in accept.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "text/html" | "application/xhtml+xml" => Format::Html,
-                "application/json" | "application/*" => Format::Json,
-                "text/csv" => Format::Csv,
-                "application/openmetrics-text" => Format::OpenMetrics,
-                "text/plain" | "text/*" | "*/*" => Format::Text,
-                _ => continue,
-            };
-            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
-            if quality > best.0 {
-                best = (quality, format);
-            }
-        }
-        best.1
+impl Action {
+    /// Whether it changes something: then it must be meant, and HEAD does not do it.
+    pub(crate) fn changes(&self) -> bool {
+        matches!(self, Action::Flush(_))
     }
 }
 
@@ -94,8 +76,8 @@ pub struct Asked {
     pub order: Option<Order>,
     /// `page=` and `per_page=`; `None` where neither these nor `sort=` are given.
     pub window: Option<Window>,
-    /// `flush`.
-    pub flush: Option<Target>,
+    /// `flush`: what is to be done.
+    pub action: Action,
     /// `flushed=`: the number of a flush whose outcome is asked for.
     pub flushed: Option<u64>,
 }
@@ -115,23 +97,23 @@ pub struct BadValue {
 impl Asked {
     /// All of the queue in this form.
     pub fn of(format: Format) -> Asked {
-        Asked { format, filter: Filter::default(), order: None, window: None, flush: None, flushed: None }
+        Asked { format, filter: Filter::default(), order: None, window: None, action: Action::Show, flushed: None }
     }
 
-    /// Reads parameters; unknown ones are ignored, empty ones are as good as absent (a form sends
+    /// Reads parameters; without `format=` the answer comes in `format`. Unknown ones are ignored, empty ones are as good as absent (a form sends
     /// all its fields).
     ///
     /// # Errors
     /// The first value that makes no sense.
-    pub fn read(parameters: impl Iterator<Item = (String, String)>, accept: Option<&str>) -> Result<Asked, BadValue> {
-        let mut asked = Asked::of(Format::of(std::iter::empty(), accept));
+    pub fn read(parameters: impl Iterator<Item = (String, String)>, format: Format) -> Result<Asked, BadValue> {
+        let mut asked = Asked::of(format);
         let (mut page, mut per_page) = (None, None);
         for (name, value) in parameters {
             let text = Some(value.clone()).filter(|value| !value.is_empty());
             match name.as_str() {
                 "flush" => {
                     let expected = "nothing, all, domain:NAME or id:ID";
-                    asked.flush = Some(value.parse().map_err(|()| bad("flush", &value, expected))?);
+                    asked.action = Action::Flush(value.parse().map_err(|()| bad("flush", &value, expected))?);
                 }
                 _ if value.is_empty() => {}
                 "format" => asked.format = word("format", &value, &Format::ALL, Format::as_str)?,
@@ -183,18 +165,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Result<Asked, BadValue> {
-        Asked::read(form_urlencoded::parse(query.as_bytes()).into_owned(), None)
-    }
-
-    #[test]
-    fn browsers_get_the_page_and_curl_gets_text() {
-        let firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-        assert_eq!(Format::accepted(firefox), Format::Html);
-        assert_eq!(Format::accepted("*/*"), Format::Text);
-        assert_eq!(Format::accepted(""), Format::Text);
-        assert_eq!(Format::accepted("application/json"), Format::Json);
-        assert_eq!(Format::accepted("text/html;q=0.5, application/json"), Format::Json);
-        assert_eq!(Format::accepted("image/png"), Format::Text);
+        Asked::read(form_urlencoded::parse(query.as_bytes()).into_owned(), Format::Text)
     }
 
     #[test]
@@ -209,16 +180,19 @@ mod tests {
         assert_eq!(asked.filter.state, Some(State::Held));
         assert_eq!(asked.order, Order::from_word("-size"));
         assert_eq!(asked.window, Some(Window { page: 3, per_page: 20 }));
-        assert_eq!(asked.flush, None);
+        assert!(!asked.action.changes());
     }
 
     #[test]
     fn flush_targets() {
-        assert_eq!(read("flush").unwrap().flush, Some(Target::All));
-        assert_eq!(read("flush=").unwrap().flush, Some(Target::All));
-        assert_eq!(read("flush=all").unwrap().flush, Some(Target::All));
-        assert_eq!(read("flush=domain:Example.COM").unwrap().flush, Some(Target::Domain("example.com".into())));
-        assert_eq!(read("flush=id:4F1A").unwrap().flush, Some(Target::Id("4F1A".into())));
+        assert_eq!(read("flush").unwrap().action, Action::Flush(Target::All));
+        assert_eq!(read("flush=").unwrap().action, Action::Flush(Target::All));
+        assert_eq!(read("flush=all").unwrap().action, Action::Flush(Target::All));
+        assert_eq!(
+            read("flush=domain:Example.COM").unwrap().action,
+            Action::Flush(Target::Domain("example.com".into()))
+        );
+        assert_eq!(read("flush=id:4F1A").unwrap().action, Action::Flush(Target::Id("4F1A".into())));
         assert_eq!(read("flushed=7").unwrap().flushed, Some(7));
         for query in ["flush=id:", "flush=yes", "flush=domain:"] {
             assert_eq!(read(query).unwrap_err().name, "flush", "{query}");

@@ -1,20 +1,18 @@
 //! What `bartleby watch` does by itself: looks at the primary and at the queue, and runs the queue once when the
 //! primary has come back and mail waits.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::flush::{self, Refusal};
-use crate::queue::State;
-use crate::report;
-use crate::request::{Asked, Format, Target};
-use crate::sandbox::worker;
-use crate::state::{Condition, Flush, Records, SeenBy, StateError, Transition};
-use crate::system;
+use crate::mta::trouble::Trouble;
+use crate::primary::Primary;
+use crate::queue::Target;
+use crate::report::{self, Stock};
+use crate::state::{Condition, Flush, Records, StateError, Transition};
+use crate::system::log;
 use crate::text::{count, local_time};
 
 /// How long after a look the next one is due.
@@ -50,38 +48,50 @@ pub enum Done {
 /// How many changes of the primaries are said one by one, the latest.
 const NEWS_SHOWN: usize = 10;
 
-/// The word that makes this program look.
-pub const WORKER: &str = "run-look";
-
-/// How long a look may take besides the listing.
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// What a look found.
-#[derive(Debug, Serialize, Deserialize)]
-struct Seen {
-    /// The primaries and the queue in words.
-    told: String,
-    /// The primaries that take mail.
-    up: Vec<String>,
-    /// Messages that a queue run would deliver.
-    waiting: u64,
+/// Why a look came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// Without a memory it can't be known what has changed.
+    #[error("there is nowhere to remember anything: {0}")]
+    NoRecords(StateError),
+    /// What is remembered can't be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The queue could not be listed, or not be run.
+    #[error("{} {}", .0, .0.remedy())]
+    Trouble(#[from] Trouble),
+    /// The queue was not run.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// There is no primary to look at.
+    #[error(
+        "it is not known which server is the primary; name it in /etc/bartleby.toml: [primary] hosts = [\"primary.example.com\"]"
+    )]
+    NoPrimary,
+    /// The same, with what else is new.
+    #[error("{news}; {error}")]
+    WithNews {
+        /// How the primaries have changed.
+        news: String,
+        /// Why the look came to nothing.
+        error: Box<WatchError>,
+    },
 }
 
-/// Looks once. Returns what to tell, on one line.
+/// Looks once, takes a sample of the queue, and runs it where it is time. Returns a line that says so.
 ///
 /// # Errors
-/// What kept it from looking, or from running the queue.
-pub fn once(context: &Context) -> Result<String, String> {
-    let records =
-        context.records.as_ref().map_err(|reason| format!("there is nowhere to remember anything: {reason}"))?;
-    records.room().map_err(in_words)?;
+/// [`WatchError`]
+pub(crate) fn once(context: &Context) -> Result<String, WatchError> {
+    let records = context.records.as_ref().map_err(|reason| WatchError::NoRecords(reason.clone()))?;
+    records.room()?;
     let looked = look_and_run(context, records);
     // Even where the rest failed, a primary that went down or came back is news.
     let news = news(records, &context.clock.zone);
-    let with_news = |said| news.into_iter().chain([said]).collect::<Vec<_>>().join("; ");
     match looked {
-        Ok(said) => Ok(with_news(said)),
-        Err(said) => Err(with_news(said)),
+        Ok(said) => Ok(news.into_iter().chain([said]).collect::<Vec<_>>().join("; ")),
+        Err(error) if news.is_empty() => Err(error),
+        Err(error) => Err(WatchError::WithNews { news: news.join("; "), error: Box::new(error) }),
     }
 }
 
@@ -89,11 +99,11 @@ pub fn once(context: &Context) -> Result<String, String> {
 /// the page saw before it.
 fn news(records: &Records, zone: &TimeZone) -> Vec<String> {
     let unnoticed = records.transitions_unnoticed().unwrap_or_else(|error| {
-        system::log(&error.to_string());
+        log(&error.to_string());
         Vec::new()
     });
     if let Some(Err(error)) = unnoticed.last().map(|last| records.notice(last.number)) {
-        system::log(&format!("{error}; so the same changes of the primary are said again next time"));
+        log(&format!("{error}; so the same changes of the primary are said again next time"));
     }
     let earlier = unnoticed.len().saturating_sub(NEWS_SHOWN);
     let left_out = (earlier > 0).then(|| count(earlier as u64, "earlier change", "earlier changes"));
@@ -108,17 +118,22 @@ fn news(records: &Records, zone: &TimeZone) -> Vec<String> {
     left_out.into_iter().chain(unnoticed[earlier..].iter().map(in_words)).collect()
 }
 
-fn look_and_run(context: &Context, records: &Records) -> Result<String, String> {
-    // What reads the listing can start no queue run.
-    let look = worker::again(&context.config, WORKER, &[]);
-    let seen = look.and_then(|look| worker::ask(&look, context.config.mta.deadline + PATIENCE));
-    let Seen { told, up, waiting } = seen.unwrap_or_else(|trouble| Err(trouble.to_string()))?;
-    let up: Vec<_> = up.iter().map(String::as_str).collect();
-    let done = match (records.is_back(&up).map_err(in_words)?, waiting) {
+fn look_and_run(context: &Context, records: &Records) -> Result<String, WatchError> {
+    let Stock { messages, held, primary } = report::stock(context)?;
+    let primaries = &primary.primaries;
+    if primaries.is_empty() {
+        return Err(WatchError::NoPrimary);
+    }
+    let states = primaries.iter().map(|primary| format!("{} is {}", primary.host, primary.state.as_str()));
+    let found =
+        format!("{}; {} in the queue", states.collect::<Vec<_>>().join(", "), count(messages, "message", "messages"));
+    let is_up = |primary: &&Primary| primary.is_up() == Some(true);
+    let up: Vec<_> = primaries.iter().filter(is_up).map(|primary| primary.host.as_str()).collect();
+    let done = match (records.is_back(&up)?, messages.saturating_sub(held)) {
         (false, _) if up.is_empty() => Done::Nothing("the primary does not take mail"),
         (false, _) => Done::Nothing("the queue was run since the primary came back, or it was never seen down"),
         (true, 0) => {
-            records.welcome_back().map_err(in_words)?;
+            records.welcome_back()?;
             Done::Nothing("the primary is back, and nothing waits")
         }
         (true, _) => run(context, records, context.clock.now)?,
@@ -130,45 +145,11 @@ fn look_and_run(context: &Context, records: &Records) -> Result<String, String> 
             format!("the primary is back, but goes up and down: the next queue run is due in {seconds} s")
         }
     };
-    Ok(format!("{told}; {outcome}"))
+    Ok(format!("{found}; {outcome}"))
 }
 
-/// The process that looks, and takes a sample of the queue. Its word is the configuration's file.
-pub fn work(words: &[OsString]) {
-    let Ok((config, _)) = worker::told(words) else { return };
-    worker::answer(&look_once(&Context::of(SeenBy::Watch, config)));
-}
-
-fn look_once(context: &Context) -> Result<Seen, String> {
-    let looked = report::look(context, &Asked::of(Format::Text), &mut |_| Ok(()));
-    let (report, _) = looked.map_err(|error| error.to_string())?;
-    if let Some(trouble) = &report.listing.trouble {
-        return Err(format!("{trouble} {}", trouble.remedy()));
-    }
-    let primaries = &report.outlook.primaries;
-    if primaries.is_empty() {
-        let remedy = "name it in /etc/bartleby.toml: [primary] hosts = [\"primary.example.com\"]";
-        return Err(format!("it is not known which server is the primary; {remedy}"));
-    }
-    let states = primaries.iter().map(|primary| format!("{} is {}", primary.host, primary.state.as_str()));
-    let summary = &report.listing.summary;
-    Ok(Seen {
-        told: format!(
-            "{}; {} in the queue",
-            states.collect::<Vec<_>>().join(", "),
-            count(summary.messages, "message", "messages")
-        ),
-        up: primaries.iter().filter(|primary| primary.up == Some(true)).map(|primary| primary.host.clone()).collect(),
-        waiting: summary.messages - summary.state(State::Held),
-    })
-}
-
-fn in_words(error: StateError) -> String {
-    error.to_string()
-}
-
-fn run(context: &Context, records: &Records, now: i64) -> Result<Done, String> {
-    let wait = back_off(&records.flushes(LOOKED_AT).map_err(in_words)?, now);
+fn run(context: &Context, records: &Records, now: i64) -> Result<Done, WatchError> {
+    let wait = back_off(&records.flushes(LOOKED_AT)?, now);
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }
@@ -176,8 +157,8 @@ fn run(context: &Context, records: &Records, now: i64) -> Result<Done, String> {
         Ok(flush) => Ok(Done::Flushed(flush.number)),
         Err(Refusal::UnderWay) => Ok(Done::Nothing("the queue is being run already")),
         Err(Refusal::CoolDown(_)) => Ok(Done::Nothing("the queue was run a moment ago")),
-        Err(Refusal::Impossible(trouble)) => Err(format!("{trouble} {}", trouble.remedy())),
-        Err(refusal) => Err(refusal.to_string()),
+        Err(Refusal::Impossible(trouble)) => Err(trouble.into()),
+        Err(refusal) => Err(WatchError::Refused(refusal)),
     }
 }
 

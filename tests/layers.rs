@@ -241,7 +241,6 @@ fn faults(path: &str, code: &str) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "until the rework is merged"]
 fn no_module_uses_a_higher_one() {
     let faults: Vec<_> = sources().iter().flat_map(|(path, code)| faults(path, code)).collect();
     assert!(faults.is_empty(), "{} faults: {faults:#?}", faults.len());
@@ -291,7 +290,6 @@ fn the_top_of_src_fits_on_a_screen() {
 }
 
 #[test]
-#[ignore = "until the rework is merged"]
 fn no_file_is_longer_than_can_be_read_in_one_go() {
     let is_code =
         |path: &PathBuf| is_rust(path) || ["sh", "css"].iter().any(|end| path.extension() == Some(end.as_ref()));

@@ -2,10 +2,10 @@
 //!
 //! The `cgi` crate panics on much that a client may send, so it never sees a request: what is needed
 //! is read here into owned values, `main` empties the environment, and the crate writes the answer.
-//! A stream is written without it, as it wants the whole body at once.
+//! A body that comes piece by piece is sent without it, as it wants the whole at once.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::net::IpAddr;
 use std::panic;
 use std::process;
@@ -14,9 +14,6 @@ use ::cgi::http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// The longest query string and the longest body that are read, in bytes.
 pub const INPUT_LIMIT: usize = 16 * 1024;
-
-/// How much of a stream is held back, in bytes, so that an early failure still gets its status.
-const HELD_BACK: usize = 1024 * 1024;
 
 /// The methods that are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,6 +214,17 @@ impl Head {
     }
 }
 
+impl Head {
+    /// The head as it stands in front of a body (RFC 3875, section 6.3.3).
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut head = format!("Status: {}\r\n", self.status);
+        for (name, value) in self.all_fields() {
+            head += &format!("{name}: {value}\r\n");
+        }
+        (head + "\r\n").into_bytes()
+    }
+}
+
 /// Sends a whole answer. The environment must have been emptied.
 pub fn send(head: &Head, body: Vec<u8>) {
     let mut response = ::cgi::http::Response::new(body);
@@ -229,63 +237,6 @@ pub fn send(head: &Head, body: Vec<u8>) {
     // All that can fail from here on is the crate's writing, when the client has hung up: no error.
     panic::set_hook(Box::new(|_| process::exit(0)));
     cgi::handle(|_| response);
-}
-
-/// An answer whose body is written piece by piece. Its status can be chosen until the first
-/// [`HELD_BACK`] bytes are full.
-pub struct Stream<W: Write> {
-    head: Head,
-    with_body: bool,
-    held_back: Option<Vec<u8>>,
-    out: W,
-}
-
-impl<W: Write> Stream<W> {
-    /// A stream that has sent nothing yet. Without a body (HEAD) only its head is sent.
-    pub fn new(head: Head, with_body: bool, out: W) -> Self {
-        Stream { head, with_body, held_back: Some(Vec::new()), out }
-    }
-
-    /// Ends the answer, with another status if that is still possible.
-    ///
-    /// # Errors
-    /// Those of writing.
-    pub fn finish(mut self, status: StatusCode) -> io::Result<()> {
-        self.head.status = status;
-        self.release()?;
-        self.out.flush()
-    }
-
-    fn release(&mut self) -> io::Result<()> {
-        let Some(body) = self.held_back.take() else { return Ok(()) };
-        let mut head = format!("Status: {}\r\n", self.head.status);
-        for (name, value) in self.head.all_fields() {
-            head += &format!("{name}: {value}\r\n");
-        }
-        head += "\r\n";
-        self.out.write_all(head.as_bytes())?;
-        if self.with_body { self.out.write_all(&body) } else { Ok(()) }
-    }
-}
-
-impl<W: Write> Write for Stream<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.held_back {
-            Some(held_back) if held_back.len() + bytes.len() <= HELD_BACK => held_back.extend_from_slice(bytes),
-            Some(_) => {
-                self.release()?;
-                return self.write(bytes);
-            }
-            None if self.with_body => return self.out.write(bytes),
-            None => {}
-        }
-        Ok(bytes.len())
-    }
-
-    /// Passes nothing on that is held back.
-    fn flush(&mut self) -> io::Result<()> {
-        if self.held_back.is_some() { Ok(()) } else { self.out.flush() }
-    }
 }
 
 #[cfg(test)]
@@ -364,25 +315,5 @@ mod tests {
         let request =
             read(&[("HTTP_X_CGI_REMOTE_ADDR", b"127.0.0.1"), ("HTTP_X_FORWARDED_FOR", b"127.0.0.1")], b"").unwrap();
         assert_eq!(request.remote_addr, None);
-    }
-
-    fn stream(write: &[&[u8]], with_body: bool, status: StatusCode) -> String {
-        let mut out = Vec::new();
-        let mut stream = Stream::new(Head::new(StatusCode::OK, "text/plain"), with_body, &mut out);
-        for bytes in write {
-            stream.write_all(bytes).unwrap();
-        }
-        stream.finish(status).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn an_early_failure_changes_the_status_and_a_late_one_can_not() {
-        let early = stream(&[b"some"], true, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(early.starts_with("Status: 503 Service Unavailable\r\n") && early.ends_with("\r\n\r\nsome"), "{early}");
-        let much = vec![b'x'; HELD_BACK];
-        let late = stream(&[&much, b"more"], true, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(late.starts_with("Status: 200 OK\r\n") && late.ends_with("xmore"));
-        assert!(stream(&[b"some"], false, StatusCode::OK).ends_with("\r\n\r\n"), "HEAD has no body");
     }
 }

@@ -1,33 +1,26 @@
-//! A listing that is counted by a process of its own, for who starts programs afterwards: a flush needs to know
-//! which messages there are, and no more.
+//! A listing that is counted: which messages there are, for a queue run, and how many are left of it.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::frame::{self, Kind, Nonsense};
+use super::reader::{self, Task, Words};
+use super::remainder::Remainder;
+use super::session::{Broken, Client, Desk};
+use super::{Lister, Session};
 use crate::context::Context;
-use crate::flush::outcome::Remainder;
-use crate::listing;
-use crate::mta::Wanted;
 use crate::mta::trouble::Trouble;
-use crate::request::Target;
-use crate::sandbox::Cage;
-use crate::sandbox::worker;
+use crate::queue::Target;
+use crate::sandbox::{Purpose, Sandbox};
 use crate::state::{Flush, Waited};
 
-/// The word that makes this program count.
-pub const WORKER: &str = "run-survey";
-
-/// The most ids that are told, in some two MiB.
+/// The most ids that are named, in some two MiB.
 const IDS_LIMIT: usize = 50_000;
-
-/// How long the counting may take besides the listing.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a listing holds of what was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Survey {
+pub struct Count {
     /// Messages.
     pub messages: u64,
     /// Recipients of these that still wait.
@@ -44,59 +37,92 @@ pub struct Survey {
     pub trouble: Option<Trouble>,
 }
 
-impl Survey {
-    /// Counts what waits, and tells its ids.
-    pub fn of_target(context: &Context, target: &Target) -> Survey {
-        Survey::ask(context, &[&target.to_string()])
+/// What is asked.
+struct Question {
+    target: Option<Target>,
+    waited: Waited,
+    /// Whether the ids are wanted.
+    ids: bool,
+}
+
+impl Count {
+    /// Counts what waits, and names its ids.
+    pub fn of_target(context: &Context, target: &Target) -> Count {
+        Count::ask(context, Question { target: Some(target.clone()), waited: Waited::By(i64::MAX), ids: true })
     }
 
-    /// Counts what is left of a flush.
-    pub fn of_flush(context: &Context, flush: &Flush) -> Survey {
-        Survey::ask(context, &[&flush.target, &flush.number.to_string(), &flush.started.to_string()])
+    /// Counts what is left of a queue run.
+    pub fn of_flush(context: &Context, flush: &Flush) -> Count {
+        let waited = context.records.as_ref().map_or(Waited::By(flush.started), |records| records.waited(flush));
+        Count::ask(context, Question { target: flush.target.parse().ok(), waited, ids: false })
     }
 
-    fn ask(context: &Context, words: &[&str]) -> Survey {
-        let patience = context.config.mta.deadline + PATIENCE;
-        let survey = worker::again(&context.config, WORKER, words).and_then(|argv| worker::ask(&argv, patience));
-        survey.unwrap_or_else(|trouble| Survey { trouble: Some(trouble), ..Survey::default() })
+    fn ask(context: &Context, question: Question) -> Count {
+        let failed = |trouble| Count { trouble: Some(trouble), ..Count::default() };
+        let mut lister = match Lister::start(context) {
+            Ok(lister) => lister,
+            Err(trouble) => return failed(trouble),
+        };
+        lister.wait_for_first_bytes(context, None);
+        let task = task(context);
+        let work = |free, desk| {
+            // Without a parent there is nobody to answer.
+            let _ = task.map(|task| count(Sandbox::enter(free, Purpose::Reading), desk, &task, question));
+        };
+        let session = match Session::begin(context, lister, None, work) {
+            Ok(session) => session,
+            Err(trouble) => return failed(trouble),
+        };
+        let mut counted = Counted(None);
+        match (session.attend(&mut counted), counted.0) {
+            (Ok(_), Some(count)) => count,
+            (Err(Broken::Reader(trouble)), _) => failed(trouble),
+            _ => failed(Trouble::Reader { how: "ended without an answer".into() }),
+        }
     }
 }
 
-/// The process that counts. Its words are the configuration's file, the target, and, for a flush, its number and when
-/// it was started.
-pub fn work(words: &[OsString]) {
-    let Ok((config, words)) = worker::told(words) else { return };
-    let words: Vec<_> = words.iter().filter_map(|word| word.to_str()).collect();
-    let context = Context::gather(config);
-    let (target, waited) = match words.as_slice() {
-        [target] => (target, Waited::By(i64::MAX)),
-        [target, number, started] => (target, waited(&context, number, started)),
-        _ => return,
-    };
-    let with_ids = words.len() == 1;
-    let mut remainder = Remainder::of(target, waited);
+/// What the reader of this queue has to know.
+pub(crate) fn task(context: &Context) -> Option<Task<'_>> {
+    let source = context.source.as_ref().ok()?;
+    let config = &context.config;
+    Some(Task {
+        source,
+        clock: &context.clock,
+        account: &context.account,
+        mask: config.privacy.mask,
+        configured: !config.mta.list_command.is_empty(),
+    })
+}
+
+/// The parent: takes the count.
+struct Counted(Option<Count>);
+
+impl Client for Counted {
+    fn counted(&mut self, bytes: &[u8], _took: Duration) -> Result<Vec<u8>, Nonsense> {
+        self.0 = Some(serde_json::from_slice(bytes).map_err(|_| Nonsense)?);
+        Ok(Vec::new())
+    }
+}
+
+/// The reader: counts.
+fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question) -> std::io::Result<()> {
+    let mut remainder = Remainder::of(question.target, question.waited);
     let mut ids = Vec::new();
-    let begun = listing::begin_wanting(&context, None, Wanted::Nothing).at_first_byte();
-    let listing = begun.read(&Cage::enter(None), &mut |message| {
-        if remainder.add(message) && with_ids && ids.len() < IDS_LIMIT {
+    let read = reader::read(&sandbox, task, desk.parts, &mut Words::default(), &mut |message| {
+        if remainder.add(message) && question.ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());
         }
-    });
-    worker::answer(&Survey {
+    })?;
+    let count = Count {
         messages: remainder.messages,
         recipients: remainder.recipients,
         held: remainder.held,
         in_delivery: remainder.in_delivery,
         why: remainder.why(),
         ids,
-        trouble: listing.trouble,
-    });
-}
-
-fn waited(context: &Context, number: &str, started: &str) -> Waited {
-    let recorded = || {
-        let records = context.records.as_ref().ok()?;
-        Some(records.waited(&records.flush(number.parse().ok()?).ok()??))
+        trouble: read.trouble,
     };
-    recorded().unwrap_or(Waited::By(started.parse().unwrap_or(i64::MAX)))
+    frame::send_json(Kind::Counted, &count)?;
+    frame::send_json(Kind::Done, &())
 }

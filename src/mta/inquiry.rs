@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::system::Free;
 use crate::system::process::{self, Argv};
 
 /// What a caller needs to know of a mail server besides its queue.
@@ -40,8 +41,8 @@ pub struct Inquiry {
 impl Inquiry {
     /// Starts the commands, all at once. `read` gets all that they print, on either stream. A command that can't be
     /// started prints nothing.
-    pub(super) fn start(commands: &[Argv], read: impl Fn(&str) -> Facts + 'static) -> Inquiry {
-        let running = commands.iter().filter_map(|argv| process::start(argv).ok()).collect();
+    pub(super) fn start(free: &Free, commands: &[Argv], read: impl Fn(&str) -> Facts + 'static) -> Inquiry {
+        let running = commands.iter().filter_map(|argv| process::start(free, argv).ok()).collect();
         Inquiry { running, read: Box::new(read) }
     }
 

@@ -27,8 +27,8 @@ use self::postfix::Postfix;
 use self::remedy::{Refused, Remedy};
 use self::sendmail::Sendmail;
 use self::trouble::Trouble;
-use crate::system::Account;
 use crate::system::process::{Argv, Exit};
+use crate::system::{Account, Free};
 pub use date::past_instant;
 pub use inquiry::{Facts, Inquiry, Wanted};
 pub use kind::Kind;
@@ -56,7 +56,7 @@ pub trait Mta {
     fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
 
     /// Starts to ask for version and settings, as far as they are wanted. Its processes run beside the listing.
-    fn inquire(&self, wanted: Wanted) -> Inquiry;
+    fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry;
 
     /// The commands that deliver a part of the queue now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;

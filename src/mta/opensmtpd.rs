@@ -11,8 +11,8 @@ use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
-use crate::system::Account;
 use crate::system::process::{Argv, Exit};
+use crate::system::{Account, Free};
 
 /// What smtpctl says when its set-group-id bit did not take effect (fixture `as-www-data-nnp-show-queue`).
 const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];
@@ -51,10 +51,10 @@ impl Mta for OpenSmtpd {
     }
 
     /// Only root may run the queue, so there is no permission to be asked for.
-    fn inquire(&self, wanted: Wanted) -> Inquiry {
+    fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let daemon = self.daemon.iter().filter(|_| wanted == Wanted::Everything);
         let version = daemon.map(|daemon| Argv::new(daemon, &["-h"])).collect::<Vec<_>>();
-        Inquiry::start(&version, facts)
+        Inquiry::start(free, &version, facts)
     }
 
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {

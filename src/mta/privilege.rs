@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::system::Account;
 use crate::system::process::{self, Argv};
+use crate::system::{Account, Free};
 
 /// The file for the rule, see `examples/sudoers.*`. sudo is asked only where this file is seen:
 /// sudo reports a user who asks without any rule to the administrator, by mail, which would then wait in the queue.
@@ -18,14 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The words to put before the command so that it runs as root, if a rule allows exactly this command without a
 /// password. Root needs no such words.
-pub(crate) fn prefix(command: &Argv, account: &Account) -> Option<Argv> {
+pub(crate) fn prefix(free: &Free, command: &Argv, account: &Account) -> Option<Argv> {
     if account.is_root() {
         return None;
     }
-    if is_seen(SUDO_RULE) && says(&Argv::new("sudo", &["-n", "-l", "--"]).and(command), "") {
+    if is_seen(SUDO_RULE) && says(free, &Argv::new("sudo", &["-n", "-l", "--"]).and(command), "") {
         return Some(Argv::new("sudo", &["-n", "--"]));
     }
-    if is_seen(DOAS_RULES) && says(&Argv::new("doas", &["-C", DOAS_RULES]).and(command), "permit nopass") {
+    if is_seen(DOAS_RULES) && says(free, &Argv::new("doas", &["-C", DOAS_RULES]).and(command), "permit nopass") {
         return Some(Argv::new("doas", &["-n"]));
     }
     None
@@ -36,8 +36,8 @@ fn is_seen(file: &str) -> bool {
 }
 
 /// Whether the answer to a question is status 0 and these words.
-fn says(question: &Argv, words: &str) -> bool {
-    process::start(question).is_ok_and(|running| {
+fn says(free: &Free, question: &Argv, words: &str) -> bool {
+    process::start(free, question).is_ok_and(|running| {
         let (exit, output) = running.collect(Instant::now() + PATIENCE);
         exit.success() && String::from_utf8_lossy(&output).starts_with(words)
     })

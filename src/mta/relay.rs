@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use crate::system::Free;
+
 /// Finds out for which domains mail is relayed, until a deadline. It may start processes.
-pub(crate) type RelayDomains = Box<dyn FnOnce(Instant) -> Vec<String> + Send>;
+pub(crate) type RelayDomains = Box<dyn FnOnce(&Free, Instant) -> Vec<String>>;
 
 /// Those words of a configuration that are domains, in lower case.
 pub(super) fn domains(text: &str) -> Vec<String> {

@@ -13,8 +13,8 @@ use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State, beginning};
-use crate::system::Account;
 use crate::system::process::{Argv, Exit};
+use crate::system::{Account, Free};
 
 /// Where sendmail itself is installed: Debian (new and old), Red Hat, FreeBSD and others.
 const PROGRAMS: [&str; 4] = [
@@ -100,12 +100,12 @@ impl Mta for Sendmail {
     }
 
     /// Only root may run the queue, so there is no permission to be asked for.
-    fn inquire(&self, wanted: Wanted) -> Inquiry {
+    fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let configuration = match wanted {
             Wanted::Everything => fs::read_to_string(&self.configuration).unwrap_or_default(),
             Wanted::Permissions | Wanted::Nothing => String::new(),
         };
-        Inquiry::start(&[], move |_| facts(&configuration))
+        Inquiry::start(free, &[], move |_| facts(&configuration))
     }
 
     /// `-qR` looks for a part of the recipient: here the domain, with its `@`.
@@ -138,7 +138,7 @@ impl Mta for Sendmail {
     /// Class R, which is read from this file (cf/README).
     fn relay_domains(&self) -> Option<RelayDomains> {
         let text = fs::read_to_string(&self.relay_domains).ok()?;
-        Some(Box::new(move |_| domains(&keys(&text))))
+        Some(Box::new(move |_, _| domains(&keys(&text))))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {

@@ -9,7 +9,6 @@ mod mx;
 mod probe;
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,14 +17,13 @@ use nix::ifaddrs::getifaddrs;
 use serde::{Deserialize, Serialize};
 
 use crate::config::PrimaryConfig;
-use crate::context::{Context, Source};
+use crate::context::Context;
 use crate::mta::RelayDomains;
-use crate::sandbox::Cage;
-use crate::sandbox::worker;
+use crate::sandbox::worker::Worker;
+use crate::sandbox::{Purpose, Sandbox};
 pub use crate::state::Condition;
 use crate::state::{Records, SeenBy, StateError};
-use crate::system;
-use crate::system::process::{self, Running};
+use crate::system::Free;
 use dns::{NoAnswer, Resolver};
 pub use mx::Fault;
 use mx::Ourselves;
@@ -42,9 +40,6 @@ const MOST_DOMAINS: usize = 20;
 /// How many mail exchangers of a domain are looked up, and how many hosts are probed.
 const MOST_HOSTS: usize = 10;
 
-/// The word that makes this program look.
-pub const WORKER: &str = "run-outlook";
-
 /// SMTP.
 const PORT: u16 = 25;
 
@@ -53,8 +48,6 @@ const PORT: u16 = 25;
 pub struct Primary {
     /// `host:port`.
     pub host: String,
-    /// Whether it takes mail; `None` where that is not known.
-    pub up: Option<bool>,
     /// How it was found.
     pub state: Condition,
     /// Its words, or what went wrong.
@@ -62,62 +55,63 @@ pub struct Primary {
     /// How long it took.
     pub milliseconds: u64,
     /// Since when it is so, in seconds since 1970; `None` where that is not known.
-    #[serde(serialize_with = "crate::queue::serialize_instant", skip_deserializing)]
     pub since: Option<i64>,
+}
+
+impl Primary {
+    /// Whether it takes mail; `None` where that is not known.
+    pub fn is_up(&self) -> Option<bool> {
+        match self.state {
+            Condition::Up => Some(true),
+            Condition::Busy | Condition::Down => Some(false),
+            Condition::Unknown => None,
+        }
+    }
 }
 
 /// What is known of the primaries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outlook {
+pub struct PrimaryStatus {
     /// Each of them.
     pub primaries: Vec<Primary>,
     /// What is wrong in the domain name system.
     pub faults: Vec<Fault>,
-    /// The domains that were looked up; `None` where neither the configuration nor the mail server tells any.
+    /// The domains that were looked up; `None` where neither the configuration nor the mail server names any.
     pub domains: Option<Vec<String>>,
 }
 
-/// A look at the primaries under way, by a process of its own: what other servers say is strangers' words, too.
-pub struct Look {
-    running: Option<Running>,
-    deadline: Instant,
-}
+/// An inquiry under way, by a worker: what other servers say is strangers' words, too.
+pub(crate) struct PrimaryInquiry(Option<Worker<PrimaryStatus>>);
 
-impl Outlook {
-    /// Begins to look, beside the listing. [`Look::outlook`] ends it.
-    pub fn begin(context: &Context) -> Look {
+impl PrimaryInquiry {
+    /// Begins to ask, beside the listing.
+    pub fn begin(context: &Context) -> PrimaryInquiry {
         let config = &context.config.primary;
-        let tells = || context.source.as_ref().is_ok_and(|source| source.mta.relay_domains().is_some());
-        let asked = !config.hosts.is_empty() || !config.domains.is_empty() || tells();
-        let start = || process::start(&worker::again(&context.config, WORKER, &[]).ok()?).ok();
+        let relayed = || context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
+        if config.hosts.is_empty() && config.domains.is_empty() && relayed().is_none() {
+            return PrimaryInquiry(None);
+        }
         let patience = DNS_PATIENCE + DNS_PATIENCE + PROBE_PATIENCE;
-        Look { running: asked.then(start).flatten(), deadline: Instant::now() + patience }
+        let ask = |free: Free| {
+            let questions = Questions::gather(&free, config.clone(), relayed(), context.host.clone());
+            // Whether a sandbox holds is said of the reader's.
+            Sandbox::enter(free, Purpose::Asking);
+            questions.ask()
+        };
+        PrimaryInquiry(Worker::begin(&context.free, patience, ask).ok())
     }
-}
 
-impl Look {
     /// What was found, each with the time since when it is so.
-    pub fn outlook(self, records: Result<&Records, &StateError>, now: i64, seen_by: SeenBy) -> Outlook {
-        let answer = |running| worker::answer_of(running, self.deadline).0;
-        let mut outlook: Outlook = self.running.and_then(answer).unwrap_or_default();
-        let found: Vec<_> = outlook.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
+    pub fn status(self, records: Result<&Records, &StateError>, now: i64, seen_by: SeenBy) -> PrimaryStatus {
+        let mut status = self.0.and_then(|worker| worker.answer().ok()).unwrap_or_default();
+        let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
         let since =
             records.ok().and_then(|records| records.note_primaries(&found, now, seen_by).ok()).unwrap_or_default();
-        for (primary, since) in outlook.primaries.iter_mut().zip(since) {
+        for (primary, since) in status.primaries.iter_mut().zip(since) {
             primary.since = since;
         }
-        outlook
+        status
     }
-}
-
-/// The process that looks. Its word is the configuration's file.
-pub fn work(words: &[OsString]) {
-    let Ok((config, _)) = worker::told(words) else { return };
-    let relayed = Source::find(&config).ok().and_then(|source| source.mta.relay_domains());
-    let questions = Questions::gather(config.primary, relayed, system::host_name());
-    // Whether a cage holds is told of the listing's.
-    Cage::enter_with_network();
-    worker::answer(&questions.ask());
 }
 
 /// What is asked, and of whom.
@@ -133,10 +127,10 @@ struct Questions {
 
 impl Questions {
     /// Asks the mail server for its domains where the configuration names none.
-    fn gather(config: PrimaryConfig, relayed: Option<RelayDomains>, own_name: String) -> Questions {
+    fn gather(free: &Free, config: PrimaryConfig, relayed: Option<RelayDomains>, own_name: String) -> Questions {
         let deadline = Instant::now() + DNS_PATIENCE;
         let domains = match config.domains.as_slice() {
-            [] => relayed.map(|relayed| relayed(deadline)).filter(|domains| !domains.is_empty()),
+            [] => relayed.map(|relayed| relayed(free, deadline)).filter(|domains| !domains.is_empty()),
             configured => Some(configured.to_vec()),
         };
         let domains = domains.map(|mut domains| {
@@ -150,7 +144,7 @@ impl Questions {
         Questions { hosts: config.hosts, domains, us, own_name, resolver: Resolver::of_system(deadline) }
     }
 
-    fn ask(self) -> Outlook {
+    fn ask(self) -> PrimaryStatus {
         let Questions { hosts, domains, own_name, us, resolver } = self;
         let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
         let mut probed: Vec<String> = hosts.iter().map(|host| with_port(host)).collect();
@@ -164,7 +158,7 @@ impl Questions {
         let mut seen = HashSet::new();
         probed.retain(|host| seen.insert(host.clone()));
         probed.truncate(MOST_HOSTS);
-        Outlook { primaries: probe_all(&probed, &resolver, &own_name), faults, domains }
+        PrimaryStatus { primaries: probe_all(&probed, &resolver, &own_name), faults, domains }
     }
 }
 
@@ -221,13 +215,8 @@ fn probe_one(host: &str, resolver: &Resolver, own_name: &str) -> Primary {
             }
         }
     }
-    let up = match found.0 {
-        Condition::Up => Some(true),
-        Condition::Busy | Condition::Down => Some(false),
-        Condition::Unknown => None,
-    };
     let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Primary { host: host.to_owned(), up, state: found.0, detail: found.1, milliseconds, since: None }
+    Primary { host: host.to_owned(), state: found.0, detail: found.1, milliseconds, since: None }
 }
 
 /// `host`, `host:port`, `192.0.2.1` or `2001:db8::1` as `host:port`.
@@ -288,12 +277,12 @@ mod tests {
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let config = PrimaryConfig { hosts: vec![host.clone(), host.clone()], domains: vec![] };
-        let outlook = Questions::gather(config, None, "mx2.example.com".into()).ask();
-        let [primary] = outlook.primaries.as_slice() else { panic!("{outlook:?}") };
+        let status = Questions::gather(&Free::of_main(), config, None, "mx2.example.com".into()).ask();
+        let [primary] = status.primaries.as_slice() else { panic!("{status:?}") };
         assert_eq!(
-            (primary.host.as_str(), primary.up, primary.detail.as_str()),
-            (host.as_str(), Some(false), "connection refused")
+            (primary.host.as_str(), primary.state, primary.detail.as_str()),
+            (host.as_str(), Condition::Down, "connection refused")
         );
-        assert_eq!((outlook.domains, outlook.faults), (None, vec![]));
+        assert_eq!((status.domains, status.faults), (None, vec![]));
     }
 }

@@ -20,7 +20,7 @@ pub use cause::Cause;
 pub use filter::{Ages, Filter};
 pub use mask::Mask;
 pub use message::{Message, Recipient, State};
-pub(crate) use message::{beginning, rfc3339, serialize_instant};
+pub(crate) use message::{beginning, rfc3339};
 pub use order::{Order, SortKey};
 pub use overflow::NotKept;
 pub(crate) use pattern::{common_part, pattern};

@@ -3,22 +3,23 @@
 //! `sysinfo` tells which mounts are real filesystems; `/proc/self/mountinfo` (proc_pid_mountinfo(5))
 //! adds network mounts, which `sysinfo` leaves out, and tells bind mounts from the mounts that they
 //! repeat; statvfs(3) gives space and inodes. A dead network mount makes any of these hang, so what may
-//! hang is asked in a thread of its own, which is left behind when it does not answer in time.
+//! hang is asked by a worker, which is left behind when it does not answer in time.
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sysinfo::{DiskRefreshKind, Disks};
 
 use crate::config::{DiskConfig, Threshold};
+use crate::sandbox::worker::Worker;
+use crate::system::Free;
 
 /// How long filesystems have to answer, all together: to be found, and to be measured.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ const NETWORK_TYPES: [&str; 12] = [
 ];
 
 /// One filesystem.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filesystem {
     /// Where it is mounted.
     pub mount: String,
@@ -60,7 +61,7 @@ pub struct Filesystem {
 }
 
 /// Space and inodes of a filesystem.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Size in bytes; `None` where it does not answer.
     pub bytes: Option<u64>,
@@ -73,7 +74,7 @@ pub struct Usage {
 }
 
 /// How a filesystem stands against the configured thresholds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Enough is free.
@@ -96,11 +97,11 @@ pub struct Mounts {
 
 impl Mounts {
     /// Finds out, in hardly more than a second.
-    pub fn find() -> Mounts {
+    pub fn find(free: &Free) -> Mounts {
         let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
         // Without /proc it is not known what is mounted.
         let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
-        let real = within(Instant::now() + PATIENCE, may_hang, || {
+        let real = within(free, may_hang, || {
             let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing());
             Some(disks.iter().map(|disk| disk.mount_point().to_owned()).collect::<Vec<_>>())
         });
@@ -109,16 +110,19 @@ impl Mounts {
 }
 
 /// Measures the filesystems, in hardly more than two seconds, whatever is mounted.
-pub fn filesystems(mounts: &Mounts, queue_directory: Option<&Path>, config: &DiskConfig) -> Vec<Filesystem> {
+pub fn filesystems(
+    free: &Free,
+    mounts: &Mounts,
+    queue_directory: Option<&Path>,
+    config: &DiskConfig,
+) -> Vec<Filesystem> {
     let queue = queue_directory.map(|path| {
-        let asked = path.to_owned();
-        let resolved =
-            within(Instant::now() + PATIENCE, mounts.may_hang, move || fs::canonicalize(asked).ok()).flatten();
+        let resolved = within(free, mounts.may_hang, || fs::canonicalize(path).ok()).flatten();
         resolved.unwrap_or_else(|| path.to_owned())
     });
     let chosen = choose(&mounts.all, mounts.real.as_deref(), queue.as_deref());
     // A mount that hangs may have used the first second up: the others shall not seem dead for that.
-    let usages = usages(&chosen, Instant::now() + PATIENCE);
+    let usages = usages(free, &chosen);
     let mut list: Vec<Filesystem> = chosen
         .into_iter()
         .zip(usages)
@@ -161,7 +165,7 @@ impl Mount {
         NETWORK_TYPES.contains(&self.kind.as_str())
     }
 
-    /// Whether it is asked in a thread of its own. What lies on a device of this machine is answered from memory.
+    /// Whether it is asked by a worker. What lies on a device of this machine is answered from memory.
     fn may_hang(&self) -> bool {
         self.is_network() || self.kind.starts_with("fuse") || matches!(self.kind.as_str(), "autofs" | "?")
     }
@@ -250,20 +254,21 @@ fn choose(all: &[Mount], real: Option<&[PathBuf]>, queue: Option<&Path>) -> Vec<
 }
 
 /// Asks all filesystems at once; `None` for one that does not answer by the deadline.
-fn usages(mounts: &[(Mount, bool)], deadline: Instant) -> Vec<Option<Result<Usage, Errno>>> {
+fn usages(free: &Free, mounts: &[(Mount, bool)]) -> Vec<Option<Result<Usage, Errno>>> {
     let mut usages: Vec<_> = mounts.iter().map(|(mount, _)| (!mount.may_hang()).then(|| usage(&mount.point))).collect();
     if usages.iter().all(Option::is_some) {
         return usages;
     }
-    let (answer, answers) = mpsc::channel();
-    for (index, (mount, _)) in mounts.iter().enumerate().filter(|(_, (mount, _))| mount.may_hang()) {
-        let (answer, point) = (answer.clone(), mount.point.clone());
-        // Without a thread (a limit on processes) it does not answer, which is what is then shown.
-        let _ = thread::Builder::new().stack_size(64 * 1024).spawn(move || answer.send((index, usage(&point))));
-    }
-    drop(answer);
-    while let Ok((index, usage)) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        usages[index] = Some(usage);
+    let may_hang = mounts.iter().enumerate().filter(|(_, (mount, _))| mount.may_hang());
+    let workers = may_hang.map(|(index, (mount, _))| {
+        let measure = |_| usage(&mount.point).map_err(|error| error as i32);
+        (index, Worker::begin(free, PATIENCE, measure))
+    });
+    // All of them at once.
+    for (index, worker) in workers.collect::<Vec<_>>() {
+        // Without a worker (a limit on processes) it does not answer, which is what is then shown.
+        let answer = worker.and_then(Worker::answer).ok();
+        usages[index] = answer.map(|answer| answer.map_err(Errno::from_raw));
     }
     usages
 }
@@ -280,18 +285,12 @@ fn usage(point: &Path) -> Result<Usage, Errno> {
     })
 }
 
-/// What `work` returns, or `None` when it takes too long, if it may; then its thread is left to itself.
-fn within<T: Send + 'static>(
-    deadline: Instant,
-    may_hang: bool,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
+/// What `work` returns; where it may hang, a worker's answer, or `None` when it takes too long.
+fn within<T: Serialize + DeserializeOwned>(free: &Free, may_hang: bool, work: impl FnOnce() -> T) -> Option<T> {
     if !may_hang {
         return Some(work());
     }
-    let (answer, answers) = mpsc::channel();
-    thread::Builder::new().spawn(move || answer.send(work())).ok()?;
-    answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+    Worker::begin(free, PATIENCE, |_| work()).and_then(Worker::answer).ok()
 }
 
 fn level(usage: Usage, config: &DiskConfig) -> Level {
@@ -376,7 +375,8 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_root_filesystem() {
-        let list = filesystems(&Mounts::find(), Some(Path::new("/")), &DiskConfig::default());
+        let free = Free::of_main();
+        let list = filesystems(&free, &Mounts::find(&free), Some(Path::new("/")), &DiskConfig::default());
         assert!(list[0].queue, "{list:?}");
         assert!(list[0].usage.bytes.unwrap() > 0);
         assert!(list.iter().all(|filesystem| filesystem.r#type != "proc"));
@@ -384,8 +384,7 @@ mod tests {
 
     #[test]
     fn what_hangs_is_left_behind() {
-        let deadline = Instant::now() + Duration::from_millis(50);
-        assert_eq!(within(deadline, true, || thread::sleep(Duration::from_secs(60))), None);
-        assert!(Instant::now() < deadline + Duration::from_secs(30));
+        assert_eq!(within(&Free::of_main(), true, || std::thread::sleep(Duration::from_secs(987))), None);
+        assert_eq!(within(&Free::of_main(), true, || 5), Some(5));
     }
 }

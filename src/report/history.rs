@@ -1,8 +1,6 @@
 //! How the queue and its disk have changed: what the samples on record tell.
 
-use crate::queue::Summary;
-use crate::report::disk::Filesystem;
-use crate::state::Sample;
+use crate::state::{Records, Sample};
 
 /// A rate is told from samples that are at least this far apart, in seconds.
 const LEAST_SPAN: i64 = 30 * 60;
@@ -10,15 +8,14 @@ const LEAST_SPAN: i64 = 30 * 60;
 /// What is "today", in seconds.
 const TODAY: i64 = 24 * 60 * 60;
 
-/// What there is to remember of now.
-pub fn sample(now: i64, summary: &Summary, filesystems: &[Filesystem]) -> Sample {
-    Sample {
-        taken: now,
-        messages: summary.messages,
-        recipients: summary.recipients,
-        bytes: summary.bytes(),
-        free: filesystems.iter().find(|filesystem| filesystem.queue).and_then(|of| of.usage.bytes_available),
-    }
+/// Takes note of a sample, and returns all of them, the oldest first and this one last.
+pub(crate) fn add(records: Option<&Records>, sample: Sample) -> Vec<Sample> {
+    // Where there is no room for it, the page says so itself.
+    let mut history = records.and_then(|records| records.add_sample(&sample).ok()).unwrap_or_default();
+    // At most one a minute is kept; this one is the latest.
+    history.pop_if(|last| sample.taken - last.taken < 60);
+    history.push(sample);
+    history
 }
 
 /// Seconds until the queue's filesystem is full if it goes on as it did today; `None` where it does not fill, or

@@ -1,102 +1,129 @@
-//! One look at everything: what every answer, and every command that tells something, is made from.
+//! Everything that one answer is made from, and how it is made: the parent gathers what is known, the reader reads the
+//! listing and writes the answer.
 
+pub(crate) mod answer;
 pub mod disk;
-pub mod history;
+pub(crate) mod history;
+mod known;
+mod reading;
 
 use std::io;
-use std::os::fd::AsFd;
 
-use self::disk::Mounts;
-use crate::context::Context;
-use crate::flush::Rules;
-use crate::flush::outcome::Followed;
-use crate::listing;
-use crate::listing::reasons::Reasons;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+pub use answer::{Answer, HasBody, answer};
+pub(crate) use answer::{Stock, stock};
+
+use crate::flush::readiness::Readiness;
+use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
-use crate::primary::Outlook;
-use crate::queue::{Message, NoRows, NotKept, Row, Selection};
-use crate::request::{Asked, Format};
-use crate::sandbox::Cage;
-use crate::system;
-use crate::view::{Report, sentences};
+use crate::primary::PrimaryStatus;
+use crate::queue::{Message, Row, State, Window};
+use crate::report::disk::Filesystem;
+use crate::state::{Flush, Outcome, Sample};
+use crate::system::Body;
+use crate::text;
 
-/// Lists for one answer, as long as somebody reads our standard output. Returns the rows of the page that
-/// was asked for; where none was, each message that matches is passed on to `each`.
+/// Everything that an answer may tell, but the messages.
+pub struct Report {
+    /// This machine's name.
+    pub host: String,
+    /// What the configuration calls this queue, if anything.
+    pub label: Option<String>,
+    /// The zone in which times are shown to people.
+    pub zone: TimeZone,
+    /// The user this program runs as.
+    pub user: String,
+    /// The listing.
+    pub listing: Listing,
+    /// Why the sandbox does not hold in which it was read; `None` if it does.
+    pub gap: Option<String>,
+    /// The page that was asked for, and how many messages there are to choose from.
+    pub selection: Option<(Window, u64)>,
+    /// What is to be said of the reasons, where the mail server's listing holds none.
+    pub note: Option<Note>,
+    /// Why the messages' reasons are not known, where the mail server has them but keeps them.
+    pub unexplained: Option<Trouble>,
+    /// The filesystems, the queue's first.
+    pub filesystems: Vec<Filesystem>,
+    /// How much waited at other times, the oldest first.
+    pub history: Vec<Sample>,
+    /// What is known of the primaries.
+    pub primary: PrimaryStatus,
+    /// Whether and when the queue can be run.
+    pub flush: Readiness,
+    /// The flush that was asked for, and what the listing says of it.
+    pub followed: Option<(Flush, Outcome)>,
+}
+
+/// What is to be said of reasons that a listing does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A filter could not look at what it was to look at.
+    Blind,
+    /// Nothing else may be asked for them.
+    NoReasons,
+}
+
+impl Report {
+    /// How many messages are held, so that a queue run passes them over.
+    pub fn passed_over(&self) -> u64 {
+        if self.flush.held.all { 0 } else { self.listing.summary.state(State::Held) }
+    }
+
+    /// Whether a part of the queue can be run right now, and not all of it is held.
+    pub fn offers_parts(&self) -> bool {
+        self.flush.parts && self.flush.is_offered() && self.passed_over() < self.listing.summary.messages
+    }
+
+    /// An instant as people here read it, such as `2026-11-23 12:18:08+01:00`.
+    pub fn local_time(&self, seconds: i64) -> String {
+        text::local_time(seconds, &self.zone)
+    }
+
+    /// How old something is, in seconds; never negative.
+    pub fn age(&self, arrival: i64) -> i64 {
+        self.listing.sampling.started.saturating_sub(arrival).max(0)
+    }
+}
+
+/// What came of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The exit status of the command line, 0 for an answer over a whole listing.
+    pub status: u8,
+    /// Whether the answer will soon be another one: a queue run goes on.
+    pub renew: bool,
+}
+
+/// An output form: it is written while the messages come in.
 ///
-/// # Errors
-/// Those of `each`.
-pub fn look(
-    context: &Context,
-    asked: &Asked,
-    each: &mut dyn FnMut(&Message<'_>) -> io::Result<()>,
-) -> io::Result<(Report, Vec<Row>)> {
-    let now = context.clock.now;
-    let stdout = io::stdout();
-    let mut written = Ok(());
-    // Nothing of it is read so far. Whatever takes files, programs or connections comes before that.
-    let begun = listing::begin(context, Some(stdout.as_fd()));
-    let primaries = Outlook::begin(context);
-    let rules = Rules::ask(context);
-    let mounts = Mounts::find();
-    let reasons = asked.window.map(|_| Reasons::begin(context));
-    let mut followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
-    let folder = context.folder.as_deref();
-    let overflow = asked.window.and(folder).map(system::unlinked_file).transpose();
-    let (overflow, no_overflow) = overflow.map_or_else(|error| (None, Some(error)), |file| (file, None));
-    let mut selection =
-        asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now, overflow));
-    if asked.format == Format::Html {
-        // The page is made in memory.
-        selection = selection.map(Selection::abridged);
+/// The reader writes it, in the sandbox. Should the reader break off, the parent ends what there is, with a report that
+/// says so: [`Form::end`] may then come without anything before it, or after any number of whole messages.
+pub trait Form {
+    /// Writes what comes before the first message.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn begin(&mut self, _to: &mut Body<'_>) -> io::Result<()> {
+        Ok(())
     }
-    let begun = begun.at_first_byte();
-    let cage = Cage::enter(folder);
-    let mut listing = begun.read(&cage, &mut |message| {
-        followed.iter_mut().for_each(|followed| followed.add(message));
-        match &mut selection {
-            Some(selection) => selection.offer(message),
-            None if written.is_ok() && asked.filter.matches(message, now) => written = each(message),
-            None => {}
-        }
-    });
-    written?;
-    let matched = selection.as_ref().map_or(0, Selection::matched);
-    let complete = listing.trouble.is_none();
-    let mut rows = selection.map_or(Ok(Vec::new()), Selection::into_rows).unwrap_or_else(|why| {
-        if let (NoRows::NotKept(NotKept::NoFile), Some(error)) = (&why, &no_overflow) {
-            system::log(&format!("no file for the rows of the page could be made in the state directory: {error}"));
-        }
-        listing.trouble.get_or_insert(Trouble::NoPage { why });
-        Vec::new()
-    });
-    if let Some(trouble) = &listing.trouble {
-        system::log(&trouble.to_string());
+
+    /// Writes one message.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn message(&mut self, _message: &Message<'_>, _to: &mut Body<'_>) -> io::Result<()> {
+        Ok(())
     }
-    let unexplained = reasons.and_then(|reasons| reasons.explain(context, &mut rows).err());
-    let followed = followed.map(|followed| followed.outcome(context.clock.now, complete));
-    let selection = asked.window.map(|window| (window, matched));
-    let no_reasons =
-        context.source.as_ref().is_ok_and(|source| source.mta.reason_command(source.mta.sample_id()).is_some());
-    let note = match () {
-        () if no_reasons && asked.filter.reads_reasons() => Some(sentences::BLIND),
-        () if no_reasons && !context.config.mta.list_command.is_empty() => Some(sentences::NO_REASONS),
-        () => None,
-    };
-    let outlook = primaries.outlook(context.records.as_ref(), context.clock.now, context.seen_by);
-    let mut report = Report {
-        unexplained,
-        note,
-        followed,
-        outlook,
-        ..Report::gather(context, listing, &cage, selection, &mounts, &rules)
-    };
-    if let (Ok(records), None) = (&context.records, &report.listing.trouble) {
-        let sample = history::sample(context.clock.now, &report.listing.summary, &report.filesystems);
-        // Where there is no room for it, the page says so itself.
-        report.history = records.add_sample(&sample).unwrap_or_default();
-        // At most one a minute is kept; this one is the latest.
-        report.history.pop_if(|last| sample.taken - last.taken < 60);
-        report.history.push(sample);
-    }
-    Ok((report, rows))
+
+    /// Writes what comes after the last message; `rows` are those of the page that was asked for, if one was.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn end(&mut self, report: &Report, rows: &[Row], to: &mut Body<'_>) -> io::Result<()>;
+
+    /// What comes of it.
+    fn verdict(&self, report: &Report) -> Verdict;
 }

@@ -1,67 +1,95 @@
-//! This program once more, as a process of its own. What reads what strangers wrote enters the cage and can start
-//! no program any more: whoever wants to, afterwards, has it read by a process of its own, and gets the result.
+//! A branch of this process that does one thing and answers once: what may hang is abandoned so, and what other
+//! servers say is read by a process in a sandbox of its own.
+//!
+//! A worker needs no arguments, as it is a copy of who starts it: the job is a function, its answer a type.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::{Config, ConfigError};
-use crate::mta::trouble::Trouble;
-use crate::system;
-use crate::system::process::{self, Argv, Exit, Running};
+use crate::system::Free;
+use crate::system::process::{self, Ending, Equipment, Life, Running};
 
-/// The command that makes this program do what `word` stands for, which no user gives, with the same configuration.
-///
-/// # Errors
-/// [`Trouble::NotStarted`]: this program does not find itself.
-pub fn again(config: &Config, word: &str, words: &[&str]) -> Result<Argv, Trouble> {
-    let program = system::own_program().ok_or_else(|| Trouble::NotStarted {
-        command: "bartleby".into(),
-        error: "this program does not find itself (no /proc)".into(),
-    })?;
-    let file = config.file.clone().unwrap_or_default();
-    Ok(Argv::new(program, &[word]).and(&Argv::new(file, words)))
+/// The longest answer that is read, in bytes.
+pub(crate) const LONGEST: usize = 1024 * 1024;
+
+/// A worker at its job, whose answer is a `T`.
+pub(crate) struct Worker<T> {
+    running: Running,
+    deadline: Instant,
+    answer: PhantomData<T>,
 }
 
-/// The configuration of who started this process so, and the further words.
-///
-/// # Errors
-/// [`ConfigError`]
-pub fn told(words: &[OsString]) -> Result<(Config, &[OsString]), ConfigError> {
-    match words {
-        [file, rest @ ..] if !file.is_empty() => Ok((Config::read(Path::new(file))?, rest)),
-        [_, rest @ ..] => Ok((Config::default(), rest)),
-        [] => Ok((Config::default(), &[])),
+/// Why a worker has not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// It could not be started.
+    #[error("could not be started: {0}")]
+    NotStarted(String),
+    /// It took too long, and was left behind.
+    #[error("did not answer in time")]
+    Late,
+    /// It ended without an answer that makes sense.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl<T: Serialize + DeserializeOwned> Worker<T> {
+    /// Starts a worker, which has so much time.
+    ///
+    /// # Errors
+    /// [`NoAnswer::NotStarted`].
+    pub fn begin(free: &Free, patience: Duration, job: impl FnOnce(Free) -> T) -> Result<Worker<T>, NoAnswer> {
+        let equipment = Equipment { input: None, kept: &[], life: Life::Bound };
+        let running = process::branch(free, equipment, |free| answer(&job(free)));
+        let running = running.map_err(|error| NoAnswer::NotStarted(error.to_string()))?;
+        Ok(Worker { running, deadline: Instant::now() + patience, answer: PhantomData })
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub fn answer(self) -> Result<T, NoAnswer> {
+        let (exit, output) = self.running.collect_up_to(LONGEST, self.deadline);
+        match serde_json::from_slice(&output) {
+            Ok(answer) if exit.success() => Ok(answer),
+            _ if exit.ending == Ending::Deadline => Err(NoAnswer::Late),
+            _ if exit.success() => Err(NoAnswer::Broken("answered nonsense".into())),
+            _ => Err(NoAnswer::Broken(exit.describe())),
+        }
     }
 }
 
-/// Runs a command of [`again`], and returns what it answers by [`answer`].
-///
-/// # Errors
-/// That it could not be started, or ended without an answer.
-pub fn ask<T: DeserializeOwned>(argv: &Argv, patience: Duration) -> Result<T, Trouble> {
-    let (answer, exit) = answer_of(process::start(argv)?, Instant::now() + patience);
-    exit.verdict(argv)?;
-    let how = "ended without an answer".into();
-    answer.ok_or_else(|| Trouble::Ended { command: argv.to_string(), how, words: exit.words() })
-}
-
-/// What a process answers by [`answer`], and how it ended.
-pub fn answer_of<T: DeserializeOwned>(running: Running, deadline: Instant) -> (Option<T>, Exit) {
-    let mut answer = None;
-    let exit = running.lines(deadline, None, |line| answer = serde_json::from_slice(line).ok());
-    (answer, exit)
-}
-
 /// Answers, on standard output.
-pub fn answer(answer: &impl Serialize) {
-    let mut line = serde_json::to_vec(answer).unwrap_or_default();
-    line.push(b'\n');
+pub(crate) fn answer(answer: &impl Serialize) {
+    let answer = serde_json::to_vec(answer).unwrap_or_default();
     let mut out = io::stdout();
-    // Whoever asked may have left.
-    let _ = out.write_all(&line).and_then(|()| out.flush());
+    // Nobody may be left to read it.
+    let _ = out.write_all(&answer).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn work<T: Serialize + DeserializeOwned>(patience: Duration, job: fn(Free) -> T) -> Result<T, NoAnswer> {
+        Worker::begin(&Free::of_main(), patience, job).unwrap().answer()
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_worker_answers_or_it_is_known_why_not() {
+        assert_eq!(work(SOON, |_| vec![1, 2, 3]), Ok(vec![1, 2, 3]));
+        let late = work(Duration::from_millis(50), |_| thread::sleep(Duration::from_secs(987)));
+        assert_eq!(late, Err(NoAnswer::Late));
+        let broken = work(SOON, |_| -> u8 { std::panic::resume_unwind(Box::new(())) });
+        assert_eq!(broken, Err(NoAnswer::Broken("ended with status 101".into())));
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use rusqlite::{OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::database::{as_signed, as_unsigned};
 use super::{Records, StateError, Turn};
@@ -18,7 +19,7 @@ const IDS_KEPT: u64 = 10;
 const IDS_ROOM: usize = 2 << 20;
 
 /// A flush on record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flush {
     /// Its number, counted from 1; the `N` of `?flushed=N`.
     pub number: u64,
@@ -39,7 +40,7 @@ pub struct Flush {
 }
 
 /// What came of a flush. Messages that came in after it was started don't count.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// When the queue was last looked at, in seconds since 1970.
     pub sampled: i64,

@@ -1,6 +1,7 @@
 //! How much waited, and how much room there was, in the last days.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use super::database::{as_signed, as_unsigned};
 use super::{Records, StateError};
@@ -12,7 +13,7 @@ const SAMPLES_KEPT: i64 = 8 * 24 * 60 * 60;
 const THINNED_TO: i64 = 15 * 60;
 
 /// How much waited at one time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// When it was taken, in seconds since 1970.
     pub taken: i64,

@@ -1,185 +1,46 @@
-//! Starting the mail server's commands: the only file that does.
+//! Starting programs, and branches of this process: the only file that does.
 //!
-//! A command gets a fixed argument vector and no shell, an empty environment but for `PATH` and
-//! `LC_ALL`, no input, a process group of its own and a deadline. Its output is read while it runs.
+//! A program gets a fixed argument vector and no shell, an empty environment but for `PATH` and
+//! `LC_ALL`, no input, a process group of its own and a deadline. A branch is a copy of this process (fork(2)) that
+//! does one thing beside it, with no descriptors but those that it is given. Either is a [`Running`].
 
-use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, pipe2, setpgid};
 
-use crate::system::EndingSignals;
+pub use super::argv::Argv;
+use super::argv::PATH;
+pub use super::exit::{Ending, Exit};
+use super::poll::{READABLE, ready};
+use super::{EndingSignals, Free, close_all_but, raw};
 
-/// The `PATH` of every command, and where a bare program name is looked for.
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
-
-/// How much of a command's error output is kept, in bytes.
+/// How much of a process's error output is kept, in bytes.
 const STDERR_LIMIT: usize = 16 * 1024;
-
-/// How much of that is told, in characters.
-const WORDS_LIMIT: usize = 500;
 
 /// How much output [`Running::collect`] keeps, in bytes; the rest is read and dropped.
 const COLLECT_LIMIT: usize = 64 * 1024;
 
-/// The longest line that is read whole, in bytes: a message with some 50,000 recipients.
-pub const LINE_LIMIT: usize = 8 * 1024 * 1024;
+/// What a pipe is asked to hold, in bytes, so that a writer rarely waits for its reader.
+pub(crate) const PIPE: usize = 256 * 1024;
 
-/// How much is read at once, in bytes, and what the pipe is asked to hold, so that the lister
-/// rarely waits for its reader.
-const CHUNK: usize = 256 * 1024;
-
-/// How long a killed command is waited for. It may be out of reach (a set-uid helper): then it is
+/// How long a process that was asked to end may take. It may be out of reach (a set-uid helper): then it is
 /// left to itself.
 const REAP_PATIENCE: Duration = Duration::from_millis(200);
 
-/// How often it is looked whether what runs on our own streams has ended.
-const ATTACHED_PAUSE: Duration = Duration::from_millis(20);
-
-/// A program and its arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Argv(Vec<OsString>);
-
-impl Argv {
-    /// A program with arguments.
-    pub fn new(program: impl Into<OsString>, arguments: &[&str]) -> Argv {
-        Argv(std::iter::once(program.into()).chain(arguments.iter().map(OsString::from)).collect())
-    }
-
-    /// An argument vector from the configuration; `None` if it is empty.
-    pub fn from_words(words: &[String]) -> Option<Argv> {
-        (!words.is_empty()).then(|| Argv(words.iter().map(OsString::from).collect()))
-    }
-
-    /// An argument vector of words from the command line; `None` if there are none.
-    pub fn from_os_words(words: Vec<OsString>) -> Option<Argv> {
-        (!words.is_empty()).then_some(Argv(words))
-    }
-
-    /// The path of the mail server's program, also where sudo or doas stands before it.
-    pub fn program(&self) -> PathBuf {
-        let stands_before = |word: &&OsString| ["sudo", "doas", "-n", "--"].iter().any(|known| *word == known);
-        self.0.iter().find(|word| !stands_before(word)).map(PathBuf::from).unwrap_or_default()
-    }
-
-    /// Whether its program is there, as far as this user can see.
-    pub fn is_there(&self) -> bool {
-        let Some(program) = self.0.first().map(Path::new) else { return false };
-        match program.components().count() {
-            1 => PATH.split(':').any(|folder| Path::new(folder).join(program).exists()),
-            _ => program.exists(),
-        }
-    }
-
-    /// How many words it has, the program's included.
-    pub fn length(&self) -> usize {
-        self.0.len()
-    }
-
-    /// This vector with another's words behind its own.
-    #[must_use]
-    pub fn and(mut self, other: &Argv) -> Argv {
-        self.0.extend_from_slice(&other.0);
-        self
-    }
-}
-
-/// The words with a space between them, for a reader.
-impl fmt::Display for Argv {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, word) in self.0.iter().enumerate() {
-            write!(to, "{}{}", if index > 0 { " " } else { "" }, word.to_string_lossy())?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a command is no longer read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ending {
-    /// It ended by itself.
-    Exited,
-    /// It was stopped at the deadline.
-    Deadline,
-    /// It was stopped because nobody reads the answer any more.
-    ReaderGone,
-}
-
-/// How a command ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    /// Why it is no longer read from.
-    pub ending: Ending,
-    /// Its exit status, if it exited.
-    pub code: Option<i32>,
-    /// The signal that killed it, if one did.
-    pub signal: Option<i32>,
-    /// The beginning of what it said: on its standard error; a flusher, which lists nothing, also on
-    /// its standard output.
-    pub said: String,
-    /// The deadline it had.
-    pub allowed: Duration,
-    /// Whether its output ended in the middle of a line.
-    pub unfinished: bool,
-}
-
-impl Exit {
-    /// Whether the command ended by itself with status 0.
-    pub fn success(&self) -> bool {
-        self.ending == Ending::Exited && self.code == Some(0)
-    }
-
-    /// How it ended and what it said, on one line.
-    pub fn describe(&self) -> String {
-        let (how, words) = (self.how(), self.words());
-        if words.is_empty() { how } else { format!("{how}: “{words}”") }
-    }
-
-    /// `ended with status 70`, `was killed by signal 9`.
-    pub fn how(&self) -> String {
-        match (self.code, self.signal) {
-            (Some(0), _) if self.unfinished => "broke off in the middle of a line".into(),
-            (Some(code), _) => format!("ended with status {code}"),
-            (None, Some(signal)) => format!("was killed by signal {signal}"),
-            (None, None) => "closed its output but did not end".into(),
-        }
-    }
-
-    /// The beginning of what was said, on one line.
-    pub fn words(&self) -> String {
-        let line = self.said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-        match line.char_indices().nth(WORDS_LIMIT) {
-            Some((end, _)) => format!("{}…", &line[..end]),
-            None => line,
-        }
-    }
-}
-
-/// A command under way. Dropping it ends its whole process group.
-pub struct Running {
-    child: Child,
-    /// Where it is told something.
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
-    stderr: ChildStderr,
-    errors: Vec<u8>,
-    started: Instant,
-    /// Nothing is left to end: it was waited for, or handed over.
-    reaped: bool,
-}
+/// The exit status of a branch that panicked.
+const PANICKED: u8 = 101;
 
 /// Why a command could not be started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -191,246 +52,253 @@ pub struct NotStarted {
     pub error: String,
 }
 
+/// A process under way. Dropping it ends its whole process group.
+pub struct Running {
+    pid: Pid,
+    stdout: File,
+    stderr: File,
+    errors: Vec<u8>,
+    started: Instant,
+    status: Option<WaitStatus>,
+    /// Whether it is to be ended when this is dropped.
+    ours: bool,
+}
+
 /// Starts a command.
 ///
 /// # Errors
 /// [`NotStarted`].
-pub fn start(argv: &Argv) -> Result<Running, NotStarted> {
-    start_with(argv, Stdio::null())
-}
-
-/// Starts a command that is told something later on, by [`Running::tell`].
-///
-/// # Errors
-/// [`NotStarted`].
-pub fn start_listening(argv: &Argv) -> Result<Running, NotStarted> {
-    start_with(argv, Stdio::piped())
-}
-
-/// Starts a command that outlives this process, with `held` as its standard input: a lock that it
-/// keeps by holding the file open. Returns its output if it ends within `patience`; else it is left
-/// to itself.
-///
-/// # Errors
-/// [`NotStarted`].
-pub fn hand_over(argv: &Argv, held: Option<File>, patience: Duration) -> Result<Option<Vec<u8>>, NotStarted> {
-    let mut running = start_with(argv, held.map_or_else(Stdio::null, Stdio::from))?;
-    let mut output = Vec::new();
-    let ending = running.read(Instant::now() + patience, None, &mut |chunk| output.extend_from_slice(chunk));
-    running.reaped = true;
-    Ok((ending == Ending::Exited).then_some(output))
-}
-
-/// Runs this program once more on this process's own streams and with its environment, and waits for it. A signal
-/// that ends this process meanwhile ends that one first. Returns its exit status.
-///
-/// # Errors
-/// Those of starting it.
-pub fn attached(argv: &Argv) -> io::Result<Option<i32>> {
-    let (program, arguments) = argv.0.split_first().ok_or(io::ErrorKind::NotFound)?;
-    let signals = EndingSignals::hold_back();
-    let mut child = Command::new(program).args(arguments).spawn()?;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.code());
-        }
-        let watched =
-            Watched { stdout: None, stderr: None, reader: None, signals: signals.as_ref().map(|s| s.as_fd()) };
-        if watched.wait(ATTACHED_PAUSE).is_ok_and(|ready| !ready.signals.is_empty()) {
-            if let Ok(pid) = i32::try_from(child.id()) {
-                // It may have ended already.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-            // Lets the signal through.
-            return child.wait().map(|status| status.code());
-        }
-    }
-}
-
-fn start_with(argv: &Argv, stdin: Stdio) -> Result<Running, NotStarted> {
+pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
     let not_started = |error: String| NotStarted { command: argv.to_string(), error };
-    let (program, arguments) = argv.0.split_first().ok_or_else(|| not_started("the command is empty".into()))?;
+    let (program, arguments) = argv.split().ok_or_else(|| not_started("the command is empty".into()))?;
+    let started = Instant::now();
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
         .process_group(0)
-        .stdin(stdin)
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| not_started(error.to_string()))?;
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+    let (Some(stdout), Some(stderr), Ok(pid)) = (child.stdout.take(), child.stderr.take(), i32::try_from(child.id()))
+    else {
         return Err(not_started("its output could not be connected".into()));
     };
-    // A larger pipe is a matter of speed alone.
-    let _ = fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(CHUNK as i32));
-    let stdin = child.stdin.take();
-    Ok(Running { child, stdin, stdout, stderr, errors: Vec::new(), started: Instant::now(), reaped: false })
+    let (stdout, stderr) = (OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into());
+    Ok(Running::new(Pid::from_raw(pid), stdout, stderr, started))
 }
 
-/// What output is passed on to, as it comes.
-type Sink<'a> = &'a mut dyn FnMut(&[u8]);
+/// What a branch is given.
+pub(crate) struct Equipment<'a> {
+    /// Its standard input, if it gets one: what it is told, or a lock that it holds.
+    pub input: Option<OwnedFd>,
+    /// The descriptors that it keeps besides the standard ones, where they are.
+    pub kept: &'a [BorrowedFd<'a>],
+    /// How long it lives.
+    pub life: Life,
+}
 
-/// What a command has begun to say.
-pub enum Output {
-    /// Something, of which nothing has been read.
-    Coming(Running),
-    /// Nothing: it has ended, so.
-    Nothing(Exit),
+/// How long a branch lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Not longer than the process that it is a branch of, however that ends.
+    Bound,
+    /// As long as it takes.
+    Free,
+}
+
+/// Starts a branch of this process, which does `work` and ends. Its standard output and standard error lead here.
+/// It is in a process group of its own, and has no working signal mask of ours.
+///
+/// # Errors
+/// Those of fork(2) and pipe(2).
+pub(crate) fn branch(_: &Free, equipment: Equipment<'_>, work: impl FnOnce(Free)) -> io::Result<Running> {
+    let (from_stdout, stdout) = pipe2(OFlag::O_CLOEXEC)?;
+    let (from_stderr, stderr) = pipe2(OFlag::O_CLOEXEC)?;
+    let started = Instant::now();
+    match raw::fork()? {
+        ForkResult::Parent { child } => {
+            // It does the same: whichever is first.
+            let _ = setpgid(child, child);
+            Ok(Running::new(child, from_stdout.into(), from_stderr.into(), started))
+        }
+        ForkResult::Child => {
+            let Equipment { input, kept, life } = equipment;
+            settle(input, stdout, stderr, kept, life);
+            // Nothing of this process's own is to happen here but `work`, not even after a panic.
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(Free(()))));
+            let _ = io::stdout().flush();
+            raw::leave(outcome.map_or(PANICKED, |()| 0))
+        }
+    }
+}
+
+/// Makes this copy of a process one of its own. What fails here leaves the branch with more than it needs, or with an
+/// output that leads nowhere, which is then seen by who reads it.
+fn settle(input: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd, kept: &[BorrowedFd<'_>], life: Life) {
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    if life == Life::Bound {
+        let _ = set_pdeathsig(Signal::SIGKILL);
+    }
+    let _ = SigSet::empty().thread_set_mask();
+    let nowhere = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+    let _ = input.map_or_else(nowhere, Ok).map(|input| nix::unistd::dup2_stdin(&input));
+    let _ = nix::unistd::dup2_stdout(&stdout);
+    let _ = nix::unistd::dup2_stderr(&stderr);
+    let kept: Vec<i32> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    // What is closed here belongs to variables of the process that this is a copy of: they are never dropped.
+    std::mem::forget((stdout, stderr));
+    close_all_but(&kept);
 }
 
 impl Running {
-    /// Waits for the first byte of output, and does not read it.
-    pub fn output(mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>) -> Output {
-        match self.attend(deadline, reader, None) {
-            None => Output::Coming(self),
-            Some(ending) => Output::Nothing(self.exit(deadline, ending)),
-        }
+    fn new(pid: Pid, stdout: File, stderr: File, started: Instant) -> Running {
+        // A larger pipe is a matter of speed alone.
+        let _ = fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
+        Running { pid, stdout, stderr, errors: Vec::new(), started, status: None, ours: true }
     }
 
-    /// Tells a command all that it is to know. It must fit into a pipe, 64 KiB.
-    pub fn tell(&mut self, words: &[u8]) {
-        if let Some(mut stdin) = self.stdin.take() {
-            // One that does not listen any more has ended, which is then told.
-            let _ = stdin.write_all(words);
-        }
+    /// Its standard output.
+    pub(crate) fn stdout(&self) -> &File {
+        &self.stdout
     }
 
-    /// Reads the output line by line until it ends, the deadline passes, or `reader` (the far end of
-    /// our own answer) hangs up. A line is passed on without its line feed, and of one longer than
-    /// [`LINE_LIMIT`] its beginning. A last line that lacks its line feed was cut off: it is not passed
-    /// on, but told by [`Exit::unfinished`].
-    pub fn lines(mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, mut line: impl FnMut(&[u8])) -> Exit {
-        let mut rest = Vec::new();
-        let ending = self.read(deadline, reader, &mut |mut chunk| {
-            while let Some(end) = memchr::memchr(b'\n', chunk) {
-                if rest.is_empty() {
-                    line(&chunk[..end]);
-                } else {
-                    append(&mut rest, &chunk[..end]);
-                    line(&rest);
-                    rest.clear();
-                }
-                chunk = &chunk[end + 1..];
+    /// Its standard error.
+    pub(crate) fn stderr(&self) -> BorrowedFd<'_> {
+        self.stderr.as_fd()
+    }
+
+    /// Reads some of its error output, of which the beginning is kept. Returns whether there may be more.
+    pub(crate) fn read_stderr(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        match self.stderr.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(length) => {
+                let room = STDERR_LIMIT.saturating_sub(self.errors.len());
+                self.errors.extend_from_slice(&buffer[..length.min(room)]);
+                true
             }
-            append(&mut rest, chunk);
-        });
-        Exit { unfinished: !rest.is_empty(), ..self.exit(deadline, ending) }
+            Err(error) => error.kind() == io::ErrorKind::Interrupted,
+        }
     }
 
-    /// Reads the output, of which the beginning is kept.
-    pub fn collect(mut self, deadline: Instant) -> (Exit, Vec<u8>) {
+    /// Reads its output until it ends or the deadline passes; the beginning, 64 KiB, is kept. A signal that ends this
+    /// process meanwhile ends that one first.
+    pub(crate) fn collect(self, deadline: Instant) -> (Exit, Vec<u8>) {
+        self.collect_up_to(COLLECT_LIMIT, deadline)
+    }
+
+    /// The same, with so many bytes kept.
+    pub(crate) fn collect_up_to(mut self, limit: usize, deadline: Instant) -> (Exit, Vec<u8>) {
         let mut output = Vec::new();
-        let ending = self.read(deadline, None, &mut |chunk| {
-            output.extend_from_slice(&chunk[..chunk.len().min(COLLECT_LIMIT.saturating_sub(output.len()))]);
+        let ending = self.read(deadline, &mut |chunk| {
+            output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
         });
         (self.exit(deadline, ending), output)
     }
 
-    /// Reads both streams until they end.
-    fn read(&mut self, deadline: Instant, reader: Option<BorrowedFd<'_>>, chunk: Sink<'_>) -> Ending {
-        self.attend(deadline, reader, Some(chunk)).unwrap_or(Ending::Exited)
+    /// The same, with the last so many bytes kept.
+    pub(crate) fn collect_end(mut self, limit: usize, deadline: Instant) -> (Exit, Vec<u8>) {
+        let mut output = Vec::new();
+        let ending = self.read(deadline, &mut |chunk| {
+            output.extend_from_slice(chunk);
+            if output.len() > 2 * limit {
+                output.drain(..output.len() - limit);
+            }
+        });
+        output.drain(..output.len().saturating_sub(limit));
+        (self.exit(deadline, ending), output)
     }
 
-    /// Attends to both streams until they end, or, without a `chunk` to pass output on to, until there is some
-    /// (`None`). A signal that ends this process meanwhile ends the command first.
-    fn attend(
-        &mut self,
-        deadline: Instant,
-        reader: Option<BorrowedFd<'_>>,
-        mut chunk: Option<Sink<'_>>,
-    ) -> Option<Ending> {
-        let mut buffer = vec![0; if chunk.is_some() { CHUNK } else { STDERR_LIMIT }];
+    /// Reads its output, of which so many bytes are kept, if it ends within that time; else it is left to itself, and so
+    /// it is when this process ends.
+    pub(crate) fn collect_or_leave(mut self, limit: usize, deadline: Instant) -> Option<Vec<u8>> {
+        let mut output = Vec::new();
+        let ending = self.read(deadline, &mut |chunk| {
+            output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
+        });
+        self.ours = false;
+        (ending == Ending::Exited).then_some(output)
+    }
+
+    fn read(&mut self, deadline: Instant, chunk: &mut dyn FnMut(&[u8])) -> Ending {
+        let mut buffer = vec![0; STDERR_LIMIT];
         let signals = EndingSignals::hold_back();
         let (mut out_open, mut err_open) = (true, true);
         while out_open || err_open {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Some(Ending::Deadline);
+                return Ending::Deadline;
             }
-            let watched = Watched {
-                stdout: out_open.then(|| self.stdout.as_fd()),
-                stderr: err_open.then(|| self.stderr.as_fd()),
-                reader,
-                signals: signals.as_ref().map(|signals| signals.as_fd()),
-            };
-            let ready = match watched.wait(left) {
-                Ok(ready) => ready,
-                Err(Errno::EINTR) => continue,
-                Err(_) => return Some(Ending::Exited),
-            };
-            if !ready.signals.is_empty() {
-                self.kill();
+            let watched = [
+                (signals.as_ref().map(AsFd::as_fd), READABLE),
+                (out_open.then(|| self.stdout.as_fd()), READABLE),
+                (err_open.then(|| self.stderr.as_fd()), READABLE),
+            ];
+            let found = ready(&watched, left);
+            let [arrived, out, err] = found[..] else { continue };
+            if !arrived.is_empty() {
+                self.stop();
                 // Lets the signal through, which ends this process.
                 drop(signals);
-                return Some(Ending::ReaderGone);
+                return Ending::ReaderGone;
             }
-            if !ready.reader.is_empty() {
-                return Some(Ending::ReaderGone);
-            }
-            if ready.stdout.contains(PollFlags::POLLIN) && chunk.is_none() {
-                return None;
-            }
-            if !ready.stdout.is_empty() {
+            if !out.is_empty() {
                 match self.stdout.read(&mut buffer) {
                     Ok(0) => out_open = false,
-                    Ok(length) => chunk.iter_mut().for_each(|chunk| chunk(&buffer[..length])),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => out_open = false,
+                    Ok(length) => chunk(&buffer[..length]),
+                    Err(error) => out_open = error.kind() == io::ErrorKind::Interrupted,
                 }
             }
-            if !ready.stderr.is_empty() {
-                match self.stderr.read(&mut buffer) {
-                    Ok(0) => err_open = false,
-                    Ok(length) => {
-                        let room = STDERR_LIMIT.saturating_sub(self.errors.len());
-                        self.errors.extend_from_slice(&buffer[..length.min(room)]);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => err_open = false,
-                }
+            if !err.is_empty() {
+                err_open = self.read_stderr();
             }
         }
-        Some(Ending::Exited)
+        Ending::Exited
     }
 
-    fn exit(mut self, deadline: Instant, ending: Ending) -> Exit {
-        let patience = match ending {
-            Ending::Exited => deadline.max(Instant::now() + REAP_PATIENCE),
-            Ending::Deadline | Ending::ReaderGone => {
-                self.kill();
-                Instant::now() + REAP_PATIENCE
-            }
+    /// How it ended; where it was to be ended, it is.
+    pub(crate) fn exit(mut self, deadline: Instant, ending: Ending) -> Exit {
+        match ending {
+            Ending::Exited => self.reap(deadline.max(Instant::now() + REAP_PATIENCE)),
+            Ending::Deadline | Ending::ReaderGone => self.stop(),
+        }
+        let (code, signal) = match self.status {
+            Some(WaitStatus::Exited(_, code)) => (Some(code), None),
+            Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
+            _ => (None, None),
         };
-        let status = self.reap(patience);
         Exit {
             ending,
-            code: status.and_then(|status| status.code()),
-            signal: status.and_then(|status| status.signal()),
+            code,
+            signal,
             said: String::from_utf8_lossy(&self.errors).into_owned(),
             allowed: deadline.saturating_duration_since(self.started),
             unfinished: false,
         }
     }
 
-    fn kill(&self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            // It may have ended already, or be out of reach.
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+    /// Ends it, and all of its process group.
+    fn stop(&mut self) {
+        // It may have ended already, or be out of reach.
+        let _ = killpg(self.pid, Signal::SIGKILL);
+        self.reap(Instant::now() + REAP_PATIENCE);
     }
 
-    fn reap(&mut self, until: Instant) -> Option<std::process::ExitStatus> {
+    fn reap(&mut self, until: Instant) {
         let mut pause = Duration::from_micros(50);
-        loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                self.reaped = true;
-                return Some(status);
+        while self.status.is_none() {
+            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+                Ok(status) => self.status = Some(status),
+                // Somebody else has waited for it.
+                Err(_) => return,
             }
-            if Instant::now() >= until {
-                return None;
+            if self.status.is_some() || Instant::now() >= until {
+                return;
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(10));
@@ -438,47 +306,12 @@ impl Running {
     }
 }
 
-/// What is waited for; each where it is (still) open.
-struct Watched<T> {
-    stdout: T,
-    stderr: T,
-    /// The far end of our answer: whether it hung up.
-    reader: T,
-    signals: T,
-}
-
-impl Watched<Option<BorrowedFd<'_>>> {
-    /// Waits until there is something to read. What is closed is left out: poll(2) would tell of it at
-    /// once, each time.
-    fn wait(self, timeout: Duration) -> Result<Watched<PollFlags>, Errno> {
-        let input = PollFlags::POLLIN;
-        let watched =
-            [(self.stdout, input), (self.stderr, input), (self.reader, PollFlags::empty()), (self.signals, input)];
-        let mut open: Vec<PollFd<'_>> =
-            watched.iter().filter_map(|(fd, events)| Some(PollFd::new((*fd)?, *events))).collect();
-        // Rounded up, so that the last fraction of a millisecond is not spent in a busy loop.
-        let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        poll(&mut open, timeout)?;
-        let mut ready = open.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        let [stdout, stderr, reader, signals] =
-            watched.map(|(fd, _)| fd.and_then(|_| ready.next()).unwrap_or(PollFlags::empty()));
-        Ok(Watched { stdout, stderr, reader, signals })
-    }
-}
-
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.reaped {
-            self.kill();
-            self.reap(Instant::now() + REAP_PATIENCE);
+        if self.ours && self.status.is_none() {
+            self.stop();
         }
     }
-}
-
-/// Adds to a line that is not complete, up to [`LINE_LIMIT`].
-fn append(line: &mut Vec<u8>, more: &[u8]) {
-    let room = LINE_LIMIT.saturating_sub(line.len());
-    line.extend_from_slice(&more[..more.len().min(room)]);
 }
 
 #[cfg(test)]
@@ -486,7 +319,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str) -> Running {
-        start(&Argv::new("/bin/sh", &["-c", script])).unwrap()
+        start(&Free::of_main(), &Argv::new("/bin/sh", &["-c", script])).unwrap()
     }
 
     fn soon() -> Instant {
@@ -494,19 +327,8 @@ mod tests {
     }
 
     fn lines(script: &str, deadline: Instant) -> (Exit, Vec<String>) {
-        let mut lines = Vec::new();
-        let exit = sh(script).lines(deadline, None, |line| lines.push(String::from_utf8_lossy(line).into_owned()));
-        (exit, lines)
-    }
-
-    #[test]
-    fn lines_come_without_their_line_feeds_and_an_unfinished_one_is_told() {
-        let (exit, lines) =
-            lines("printf 'one\\n\\ntw'; sleep 0.05; printf 'o\\nthree'; echo oops >&2; exit 3", soon());
-        assert_eq!(lines, ["one", "", "two"]);
-        assert!(exit.unfinished);
-        assert_eq!((exit.ending, exit.code, exit.words().as_str()), (Ending::Exited, Some(3), "oops"));
-        assert_eq!(exit.describe(), "ended with status 3: “oops”");
+        let (exit, output) = sh(script).collect(deadline);
+        (exit, String::from_utf8(output).unwrap().lines().map(str::to_owned).collect())
     }
 
     #[test]
@@ -534,14 +356,6 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_goes_away_ends_the_listing() {
-        let (far, near) = nix::unistd::pipe().unwrap();
-        drop(far);
-        let exit = sh("sleep 987").lines(soon(), Some(near.as_fd()), |_| ());
-        assert_eq!(exit.ending, Ending::ReaderGone);
-    }
-
-    #[test]
     fn a_command_that_closes_its_output_and_stays_is_not_waited_for_beyond_the_deadline() {
         let deadline = Instant::now() + Duration::from_millis(200);
         let (exit, _) = lines("exec >&- 2>&-; sleep 987", deadline);
@@ -550,44 +364,30 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_open_is_waited_for() {
-        let (far, near) = nix::unistd::pipe().unwrap();
-        drop(near);
-        let wait =
-            |stdout| Watched { stdout, stderr: None, reader: None, signals: None }.wait(Duration::from_millis(1));
-        assert!(wait(Some(far.as_fd())).unwrap().stdout.contains(PollFlags::POLLHUP), "its end is told at once");
-        assert!(wait(None).unwrap().stdout.is_empty());
-    }
-
-    #[test]
-    fn the_program_of_a_rule_is_the_mail_servers_own() {
-        for words in [&["sudo", "-n", "--", "/usr/sbin/postqueue", "-j"][..], &["doas", "-n", "/usr/sbin/postqueue"]] {
-            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-            assert_eq!(Argv::from_words(&words).unwrap().program(), PathBuf::from("/usr/sbin/postqueue"));
-        }
-    }
-
-    #[test]
-    fn error_output_and_lines_are_bounded() {
-        let (exit, lines) = lines(
-            "head -c 100000 /dev/zero | tr '\\0' e >&2; head -c 9000000 /dev/zero | tr '\\0' x; echo; echo next",
-            soon(),
-        );
-        assert_eq!(exit.said.len(), STDERR_LIMIT);
-        assert_eq!(lines[0].len(), LINE_LIMIT);
-        assert_eq!(lines[1], "next");
+    fn output_is_bounded() {
+        let (exit, output) =
+            sh("head -c 100000 /dev/zero | tr '\\0' e >&2; head -c 1000000 /dev/zero; exit 3").collect(soon());
+        assert_eq!((output.len(), exit.said.len(), exit.code), (COLLECT_LIMIT, STDERR_LIMIT, Some(3)));
+        assert_eq!(sh("seq 1 30000").collect_end(12, soon()).1, b"29999\n30000\n");
     }
 
     #[test]
     fn a_program_that_is_not_there_is_told() {
-        let trouble = start(&Argv::new("/nonexistent/lister", &[])).err().unwrap();
+        let trouble = start(&Free::of_main(), &Argv::new("/nonexistent/lister", &[])).err().unwrap();
         assert!(trouble.to_string().starts_with("/nonexistent/lister could not be started: No such file"), "{trouble}");
     }
 
     #[test]
-    fn collected_output_is_bounded() {
-        let (exit, output) = sh("head -c 1000000 /dev/zero").collect(soon());
-        assert!(exit.success());
-        assert_eq!(output.len(), COLLECT_LIMIT);
+    fn a_branch_answers_and_a_panic_stays_in_it() {
+        let equipment = || Equipment { input: None, kept: &[], life: Life::Bound };
+        let answer = |work: fn()| branch(&Free::of_main(), equipment(), |_| work()).unwrap().collect(soon());
+        let write = |text: &str| nix::unistd::write(io::stdout(), text.as_bytes()).unwrap();
+        assert_eq!(write(""), 0);
+        let (exit, output) = answer(|| {
+            nix::unistd::write(io::stdout(), b"hello").unwrap();
+        });
+        assert_eq!((exit.code, output.as_slice()), (Some(0), &b"hello"[..]));
+        let (exit, _) = answer(|| std::panic::resume_unwind(Box::new(())));
+        assert_eq!(exit.code, Some(i32::from(PANICKED)));
     }
 }

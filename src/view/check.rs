@@ -1,11 +1,14 @@
 //! `bartleby check`, by the conventions of the monitoring plugins (Nagios, Icinga): one line, performance data, and
 //! an exit status of 0 (OK), 1 (WARNING), 2 (CRITICAL) or 3 (UNKNOWN).
 
+use std::io::{self, Write};
 use std::str::FromStr;
 
+use crate::queue::Row;
 use crate::report::disk::Level;
+use crate::report::{Form, Report, Verdict};
+use crate::system::Body;
 use crate::text::{bytes, count, printable, short_duration};
-use crate::view::Report;
 
 /// How bad it is, the worst last but for what is not known, which is less bad than what is known to be so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,8 +106,24 @@ pub fn age_range(text: &str) -> Result<Range, String> {
     (u64::from(number) * factor).to_string().parse()
 }
 
+/// Writes the line.
+pub struct Check {
+    /// What is compared with the queue.
+    pub thresholds: Thresholds,
+}
+
+impl Form for Check {
+    fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
+        writeln!(to, "{}", examine(report, &self.thresholds).1)
+    }
+
+    fn verdict(&self, report: &Report) -> Verdict {
+        Verdict { status: examine(report, &self.thresholds).0.code(), renew: false }
+    }
+}
+
 /// The line to print, and how bad it is. A listing that failed is UNKNOWN, never OK.
-pub fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
+fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
     let listing = &report.listing;
     let summary = &listing.summary;
     if let Some(trouble) = &listing.trouble {

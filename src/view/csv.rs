@@ -4,12 +4,14 @@
 //! such a field gets an apostrophe in front. Whoever wants every byte as it is takes JSON.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io;
 
 use csv::{QuoteStyle, Terminator, Writer, WriterBuilder};
 
-use super::{Report, Streamed};
-use crate::queue::{Message, rfc3339};
+use crate::queue::{Message, Row, rfc3339};
+use crate::report::{Form, Report, Verdict};
+use crate::system::Body;
+use crate::view::sentences::of_listing;
 
 /// The names of the columns.
 const COLUMNS: [&str; 9] =
@@ -19,33 +21,32 @@ const COLUMNS: [&str; 9] =
 const INCOMPLETE: &str = "INCOMPLETE";
 
 /// Writes CSV.
-pub struct Csv<W: Write> {
-    out: Writer<W>,
-}
+pub struct Csv;
 
-impl<W: Write> Csv<W> {
-    /// Begins with the columns' names.
-    ///
-    /// # Errors
-    /// Those of writing.
-    pub fn begin(out: W) -> io::Result<Self> {
-        let terminator = Terminator::CRLF;
-        let mut out = WriterBuilder::new().terminator(terminator).quote_style(QuoteStyle::Necessary).from_writer(out);
-        out.write_record(COLUMNS)?;
-        Ok(Csv { out })
-    }
+/// How much of a line is put together, in bytes.
+const LINE: usize = 1024;
 
-    /// The writer, to end the answer with.
-    ///
-    /// # Errors
-    /// Those of writing.
-    pub fn into_inner(self) -> io::Result<W> {
-        self.out.into_inner().map_err(|error| error.into_error())
+impl Csv {
+    fn writer<'b, 'a>(to: &'b mut Body<'a>) -> Writer<&'b mut Body<'a>> {
+        let mut builder = WriterBuilder::new();
+        builder.terminator(Terminator::CRLF).quote_style(QuoteStyle::Necessary).buffer_capacity(LINE).from_writer(to)
     }
 }
 
-impl<W: Write> Streamed for Csv<W> {
-    fn message(&mut self, message: &Message<'_>) -> io::Result<()> {
+impl Form for Csv {
+    /// The columns' names.
+    fn begin(&mut self, to: &mut Body<'_>) -> io::Result<()> {
+        let mut lines = Csv::writer(to);
+        lines.write_record(COLUMNS)?;
+        lines.flush()
+    }
+
+    fn verdict(&self, report: &Report) -> Verdict {
+        of_listing(report)
+    }
+
+    fn message(&mut self, message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
+        let mut lines = Csv::writer(to);
         let size = message.size.map(|size| size.to_string()).unwrap_or_default();
         let arrival = message.arrival.and_then(rfc3339).unwrap_or_default();
         let sender = match message.sender.as_deref() {
@@ -55,8 +56,7 @@ impl<W: Write> Streamed for Csv<W> {
         };
         let mut line = |recipient: &str, delivered: &str, reason: &str| {
             let fields = [&message.id, message.state.as_str(), &message.mta_state, &size, &arrival, sender, recipient];
-            self.out
-                .write_record(fields.into_iter().chain([delivered, reason]).map(|field| harmless(field).into_owned()))
+            lines.write_record(fields.into_iter().chain([delivered, reason]).map(|field| harmless(field).into_owned()))
         };
         if message.recipients.is_empty() {
             line("", "", "")?;
@@ -65,17 +65,18 @@ impl<W: Write> Streamed for Csv<W> {
             let delivered = if recipient.delivered { "yes" } else { "no" };
             line(&recipient.address, delivered, recipient.reason.as_deref().unwrap_or_default())?;
         }
-        Ok(())
+        lines.flush()
     }
 
-    fn end(&mut self, report: &Report) -> io::Result<()> {
+    fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
+        let mut lines = Csv::writer(to);
         if let Some(trouble) = &report.listing.trouble {
             let status = serde_json::to_value(trouble.status())?;
             let reason = format!("{trouble} {}", trouble.remedy());
             let fields = ["", INCOMPLETE, status.as_str().unwrap_or_default(), "", "", "", "", "", &reason];
-            self.out.write_record(fields.map(|field| harmless(field).into_owned()))?;
+            lines.write_record(fields.map(|field| harmless(field).into_owned()))?;
         }
-        self.out.flush()
+        lines.flush()
     }
 }
 
@@ -109,10 +110,14 @@ mod tests {
             sender: Some("".into()),
             recipients: vec![recipient("=cmd|' /C calc'!A0@example.com", "450 \"no\", later"), recipient("b@x", "+1")],
         };
-        let mut csv = Csv::begin(Vec::new()).unwrap();
-        csv.message(&message).unwrap();
-        csv.message(&Message { recipients: vec![], sender: None, ..message }).unwrap();
-        let text = String::from_utf8(csv.into_inner().unwrap()).unwrap();
+        let mut bytes = Vec::new();
+        let mut body = Body::into(&mut bytes);
+        Csv.begin(&mut body).unwrap();
+        Csv.message(&message, &mut body).unwrap();
+        Csv.message(&Message { recipients: vec![], sender: None, ..message }, &mut body).unwrap();
+        body.finish().unwrap();
+        drop(body);
+        let text = String::from_utf8(bytes).unwrap();
         let lines: Vec<_> = text.split("\r\n").collect();
         assert_eq!(lines[0], "id,state,mta_state,size,arrival,sender,recipient,delivered,reason");
         let start = "4F1A,deferred,deferred,9,1970-01-01T00:00:00Z";

@@ -1,39 +1,109 @@
 //! `bartleby doctor`: is everything in place, for the user that asks, and if not, the exact fix.
 
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
+use super::sentences;
 use crate::context::Context;
-use crate::primary::Outlook;
+use crate::mta::trouble::Trouble;
+use crate::primary::PrimaryStatus;
+use crate::queue::Row;
 use crate::report::disk::Level;
-use crate::state::StateError;
+use crate::report::{Form, Report, Verdict};
+use crate::state::{Records, StateError};
+use crate::system::{Account, Body};
 use crate::text::{bytes, count, printable};
-use crate::view::{Report, sentences};
 
 /// One thing that was looked at.
-pub struct Check {
+struct Check {
     /// What it is.
-    pub subject: &'static str,
+    subject: &'static str,
     /// What was found, and, where that is wrong, the fix.
-    pub found: Result<String, Fault>,
+    found: Result<String, Fault>,
 }
 
 /// Something that is wrong.
-pub struct Fault {
+struct Fault {
     /// What is wrong.
-    pub message: String,
+    message: String,
     /// What to do about it.
-    pub remedy: String,
+    remedy: String,
+}
+
+/// The state folder in use.
+struct Folder {
+    directory: PathBuf,
+    /// Why the folder that should be used is not.
+    instead_of: Option<StateError>,
+    /// The folder whose locks alone are used.
+    shared: Option<PathBuf>,
+}
+
+impl Folder {
+    fn of(records: &Records) -> Folder {
+        Folder {
+            directory: records.directory().to_owned(),
+            instead_of: records.instead_of().cloned(),
+            shared: records.shared().map(Path::to_owned),
+        }
+    }
+}
+
+/// What the program found when it started.
+pub struct Doctor {
+    account: Account,
+    /// Why there is no mail server to ask.
+    no_source: Option<Trouble>,
+    state: Result<Folder, StateError>,
+    /// The folder that was to be used.
+    wanted: PathBuf,
+    allow: String,
+    configuration: Option<PathBuf>,
+}
+
+impl Doctor {
+    /// What is known before the queue is listed.
+    pub fn of(context: &Context) -> Doctor {
+        let Context { config, account, source, records, .. } = context;
+        let allow: Vec<String> = config.access.allow.iter().map(ToString::to_string).collect();
+        Doctor {
+            account: account.clone(),
+            no_source: source.as_ref().err().cloned(),
+            state: records.as_ref().map(Folder::of).map_err(Clone::clone),
+            wanted: config.state.directory.clone().unwrap_or_else(|| "/var/lib/bartleby".into()),
+            allow: allow.join(", "),
+            configuration: config.file.clone(),
+        }
+    }
+}
+
+impl Form for Doctor {
+    fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
+        for Check { subject, found } in examine(self, report) {
+            match found {
+                Ok(found) => writeln!(to, "ok    {subject}: {found}")?,
+                Err(Fault { message, remedy }) => {
+                    writeln!(to, "WRONG {subject}: {}\n      To do: {remedy}", printable(&message))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(&self, report: &Report) -> Verdict {
+        let wrong = examine(self, report).iter().any(|check| check.found.is_err());
+        Verdict { status: u8::from(wrong), renew: false }
+    }
 }
 
 /// What a look at everything found.
-pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
-    let Report { listing, flush, outlook, filesystems, .. } = report;
+fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
+    let Report { listing, flush, primary, filesystems, .. } = report;
     let fault = |message: String, remedy: String| Err(Fault { message, remedy });
-    let told =
-        |trouble: &crate::mta::trouble::Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy() });
-    let mail_server = match (&context.source, listing.kind) {
-        (Err(trouble), _) => told(trouble),
-        (Ok(_), kind) => Ok(format!(
+    let told = |trouble: &Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy() });
+    let mail_server = match (&doctor.no_source, listing.kind) {
+        (Some(trouble), _) => told(trouble),
+        (None, kind) => Ok(format!(
             "{} {}",
             kind.map_or("unknown", |kind| kind.name()),
             listing.facts.version.as_deref().unwrap_or("(its version is not told)")
@@ -44,8 +114,8 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
         None => Ok(format!(
             "{} in {:.2} s, with {}",
             count(listing.summary.messages, "message", "messages"),
-            listing.took.as_secs_f64(),
-            listing.command
+            listing.sampling.took.as_secs_f64(),
+            listing.sampling.command
         )),
     };
     let directory = match &listing.facts.queue_directory {
@@ -61,15 +131,14 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
         Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
     };
     let make_folder = || {
-        let configured = context.config.state.directory.as_deref();
-        let folder = quoted(&configured.unwrap_or(Path::new("/var/lib/bartleby")).to_string_lossy());
-        if context.account.is_root() {
+        let folder = quoted(&doctor.wanted.to_string_lossy());
+        if doctor.account.is_root() {
             format!("Look at its owner, and at the folders above it: ls -ld {folder}; namei -l {folder}")
         } else {
-            format!("As root: install -d -o {} -m 700 {folder}", context.account.name)
+            format!("As root: install -d -o {} -m 700 {folder}", doctor.account.name)
         }
     };
-    let state = match (&context.records, &flush.set_aside, &flush.unguarded) {
+    let state = match (&doctor.state, &flush.set_aside, &flush.unguarded) {
         (_, Some(file), _) => {
             let file = file.display().to_string();
             fault(
@@ -84,9 +153,9 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
                 _ => "Make room there, or correct its owner.".into(),
             },
         ),
-        (Ok(records), None, None) => {
-            let directory = records.directory().display();
-            match (records.instead_of(), records.shared()) {
+        (Ok(Folder { directory, instead_of, shared }), None, None) => {
+            let directory = directory.display();
+            match (instead_of, shared) {
                 (Some(reason), _) => fault(format!("{directory} is used instead, as {reason}"), make_folder()),
                 (None, Some(shared)) => {
                     Ok(format!("{directory}, which is root's own, and the locks of {}", shared.display()))
@@ -98,11 +167,10 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
             fault(format!("no folder is usable, so the cool-down is off: {reason}"), make_folder())
         }
     };
-    let allow: Vec<String> = context.config.access.allow.iter().map(ToString::to_string).collect();
     let config_file =
-        context.config.file.as_ref().map_or("none, all defaults".into(), |file| file.display().to_string());
+        doctor.configuration.as_ref().map_or("none, all defaults".into(), |file| file.display().to_string());
     let mut checks = vec![
-        Check { subject: "user", found: Ok(format!("{} ({})", context.account.name, context.account.uid)) },
+        Check { subject: "user", found: Ok(format!("{} ({})", doctor.account.name, doctor.account.uid)) },
         Check { subject: "configuration", found: Ok(config_file) },
         Check { subject: "mail server", found: mail_server },
         Check { subject: "queue directory", found: directory },
@@ -111,11 +179,11 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
         Check { subject: "state directory", found: state },
         Check {
             subject: "access",
-            found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", allow.join(", "))),
+            found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
         },
     ];
     checks.push(Check {
-        subject: "cage",
+        subject: "sandbox",
         found: match &report.gap {
             None => {
                 Ok("what strangers wrote is read without the rights to open files, start programs or connect".into())
@@ -128,7 +196,7 @@ pub fn examine(context: &Context, report: &Report) -> Vec<Check> {
             ),
         },
     });
-    checks.extend(primary_checks(outlook));
+    checks.extend(primary_checks(primary));
     for filesystem in filesystems {
         let mount = printable(&filesystem.mount).into_owned();
         let path = quoted(&filesystem.mount);
@@ -154,20 +222,20 @@ fn quoted(path: &str) -> String {
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.
-fn primary_checks(outlook: &Outlook) -> Vec<Check> {
+fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
     let check = |subject, found| Check { subject, found };
     let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned() });
     let mut checks = Vec::new();
-    match &outlook.domains {
+    match &status.domains {
         Some(domains) => {
-            let faults = outlook.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
+            let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
             checks.extend(faults);
             if checks.is_empty() {
                 checks
                     .push(check("DNS", Ok(format!("the MX records of {} are as they should be", domains.join(", ")))));
             }
         }
-        None if !outlook.primaries.is_empty() => {
+        None if !status.primaries.is_empty() => {
             checks.push(check("DNS", Ok("not compared, as [primary] domains are not configured".into())));
         }
         None => checks.push(check(
@@ -178,9 +246,9 @@ fn primary_checks(outlook: &Outlook) -> Vec<Check> {
             ),
         )),
     }
-    checks.extend(outlook.primaries.iter().map(|primary| {
+    checks.extend(status.primaries.iter().map(|primary| {
         let words = format!("{} is {}: {}", primary.host, primary.state.as_str(), primary.detail);
-        let found = match primary.up {
+        let found = match primary.is_up() {
             Some(true) => Ok(words),
             _ => fault(words, "Look after that server, its network and its firewall; mail waits here meanwhile."),
         };

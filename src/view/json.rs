@@ -1,14 +1,18 @@
 //! JSON, streamed: the messages come first, the totals when they are known.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{PROGRAM, Report, Streamed, sentences};
+use super::{PROGRAM, sentences};
 use crate::mta::trouble::{Status, Trouble};
-use crate::queue::{Message, State, rfc3339};
+use crate::primary::Primary;
+use crate::queue::{Message, Row, State, rfc3339};
+use crate::report::{Form, Report, Verdict};
 use crate::state::Flush;
+use crate::system::Body;
+use crate::view::sentences::of_listing;
 
 /// The version of this form; a change that old readers can't follow raises it.
 const VERSION: u32 = 1;
@@ -17,50 +21,39 @@ const VERSION: u32 = 1;
 const TOP: usize = 100;
 
 /// Writes JSON.
-pub struct Json<W: Write> {
-    /// Behind a buffer of its own: the many small pieces that a message is made of take much longer one by one.
-    out: BufWriter<W>,
-    first: bool,
+#[derive(Default)]
+pub struct Json {
+    /// Whether a message stands before the next one.
+    follows: bool,
 }
 
-impl<W: Write> Json<W> {
-    /// Begins the document.
-    ///
-    /// # Errors
-    /// Those of writing.
-    pub fn begin(out: W) -> io::Result<Self> {
-        let mut out = BufWriter::new(out);
-        write!(out, "{{\"version\":{VERSION},\"program\":\"{PROGRAM}\",\"messages\":[")?;
-        Ok(Json { out, first: true })
+impl Form for Json {
+    fn begin(&mut self, to: &mut Body<'_>) -> io::Result<()> {
+        write!(to, "{{\"version\":{VERSION},\"program\":\"{PROGRAM}\",\"messages\":[")
     }
 
-    /// The writer, to end the answer with.
-    ///
-    /// # Errors
-    /// Those of writing.
-    pub fn into_inner(self) -> io::Result<W> {
-        self.out.into_inner().map_err(|error| error.into_error())
-    }
-}
-
-impl<W: Write> Streamed for Json<W> {
-    fn message(&mut self, message: &Message<'_>) -> io::Result<()> {
-        self.out.write_all(if self.first { b"\n" } else { b",\n" })?;
-        self.first = false;
-        Ok(serde_json::to_writer(&mut self.out, message)?)
+    fn message(&mut self, message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
+        to.write_all(if self.follows { b",\n" } else { b"\n" })?;
+        self.follows = true;
+        Ok(serde_json::to_writer(to, message)?)
     }
 
-    fn end(&mut self, report: &Report) -> io::Result<()> {
+    fn verdict(&self, report: &Report) -> Verdict {
+        of_listing(report)
+    }
+
+    fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
         let listing = &report.listing;
         let summary = &listing.summary;
         let states: serde_json::Map<String, Value> =
             State::ALL.into_iter().map(|state| (state.as_str().to_owned(), json!(summary.state(state)))).collect();
-        self.out.write_all(b"\n]")?;
-        self.field("host", &report.host)?;
-        self.field("label", &report.label)?;
-        self.field("generated", &rfc3339(listing.sampled))?;
-        self.field("mta", &json!({"kind": listing.kind, "version": listing.facts.version}))?;
-        self.field(
+        to.write_all(b"\n]")?;
+        field(to, "host", &report.host)?;
+        field(to, "label", &report.label)?;
+        field(to, "generated", &rfc3339(listing.sampling.started))?;
+        field(to, "mta", &json!({"kind": listing.kind, "version": listing.facts.version}))?;
+        field(
+            to,
             "queue",
             &json!({
                 "status": listing.status(),
@@ -71,23 +64,24 @@ impl<W: Write> Streamed for Json<W> {
                 "oldest": summary.oldest.and_then(rfc3339),
                 "states": states,
                 "error": listing.trouble.as_ref().map(error),
-                "command": listing.command,
-                "seconds": listing.took.as_secs_f64(),
+                "command": listing.sampling.command,
+                "seconds": listing.sampling.took.as_secs_f64(),
             }),
         )?;
-        self.field("destinations", &summary.destinations(TOP))?;
-        self.field("reasons", &summary.reasons(TOP))?;
+        field(to, "destinations", &summary.destinations(TOP))?;
+        field(to, "reasons", &summary.reasons(TOP))?;
         if let Some((window, matched)) = report.selection {
-            self.field("selection", &json!({"matched": matched, "page": window.page, "pages": window.pages(matched)}))?;
+            field(to, "selection", &json!({"matched": matched, "page": window.page, "pages": window.pages(matched)}))?;
         }
-        self.field("filesystems", &report.filesystems)?;
-        self.field("primary", &report.outlook.primaries)?;
-        self.field("dns", &json!({"domains": report.outlook.domains, "faults": report.outlook.faults}))?;
+        field(to, "filesystems", &report.filesystems)?;
+        field(to, "primary", &report.primary.primaries.iter().map(primary).collect::<Vec<_>>())?;
+        field(to, "dns", &json!({"domains": report.primary.domains, "faults": report.primary.faults}))?;
         if let Some(note) = report.note {
-            self.field("note", &note)?;
+            field(to, "note", &sentences::note(note))?;
         }
-        self.field("advice", &sentences::advice(report))?;
-        self.field(
+        field(to, "advice", &sentences::advice(report))?;
+        field(
+            to,
             "flush",
             &json!({
                 "allowed": report.flush.possible.is_ok(),
@@ -100,16 +94,25 @@ impl<W: Write> Streamed for Json<W> {
                 "error": report.flush.possible.as_ref().err().map(error),
             }),
         )?;
-        self.out.write_all(b"}\n")?;
-        self.out.flush()
+        to.write_all(b"}\n")
     }
 }
 
-impl<W: Write> Json<W> {
-    fn field(&mut self, name: &str, value: &impl Serialize) -> io::Result<()> {
-        write!(self.out, ",\n\"{name}\":")?;
-        serde_json::to_writer(&mut self.out, value).map_err(io::Error::from)
-    }
+fn field(to: &mut Body<'_>, name: &str, value: &impl Serialize) -> io::Result<()> {
+    write!(to, ",\n\"{name}\":")?;
+    serde_json::to_writer(to, value).map_err(io::Error::from)
+}
+
+/// What the contract has of a primary.
+fn primary(primary: &Primary) -> Value {
+    json!({
+        "host": primary.host,
+        "up": primary.is_up(),
+        "state": primary.state,
+        "detail": primary.detail,
+        "milliseconds": primary.milliseconds,
+        "since": primary.since.and_then(rfc3339),
+    })
 }
 
 fn error(trouble: &Trouble) -> Value {
@@ -136,7 +139,7 @@ fn flush(flush: &Flush) -> Value {
 }
 
 /// An answer that tells of an error alone.
-pub fn refusal(message: &str, remedy: &str) -> Vec<u8> {
+pub(crate) fn refusal(message: &str, remedy: &str) -> Vec<u8> {
     let body = json!({"version": VERSION, "program": PROGRAM, "error": {"message": message, "remedy": remedy}});
     format!("{body}\n").into_bytes()
 }

@@ -1,121 +1,129 @@
-//! Answers in their several forms, all made from the same [`Report`].
+//! Answers in their several forms, all made from the same [`Report`], and without any I/O of their own.
 
-pub mod check;
+pub(crate) mod check;
 pub mod csv;
-pub mod doctor;
+pub(crate) mod doctor;
 pub mod html;
 pub mod json;
 pub mod openmetrics;
 pub mod sentences;
 pub mod text;
 
-use jiff::tz::TimeZone;
-
-use crate::context::Context;
-use crate::flush::{Readiness, Rules};
-use crate::listing::Listing;
-use crate::mta::trouble::Trouble;
-use crate::primary::Outlook;
-use crate::queue::{Message, State, Window};
-use crate::report::disk::{self, Filesystem, Mounts};
-use crate::sandbox::Cage;
-use crate::state::{Flush, Outcome, Sample};
+use self::csv::Csv;
+use self::html::Page;
+use self::json::Json;
+use self::openmetrics::OpenMetrics;
+use self::text::{Terminal, Text};
+use crate::report::Form;
+use crate::request::{Asked, Format};
 
 /// The program's name and version.
-pub const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
+pub(crate) const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
 
-/// Everything that an answer may tell, but the messages.
-pub struct Report {
-    /// This machine's name.
-    pub host: String,
-    /// What the configuration calls this queue, if anything.
-    pub label: Option<String>,
-    /// The zone in which times are shown to people.
-    pub zone: TimeZone,
-    /// The user this program runs as.
-    pub user: String,
-    /// The listing.
-    pub listing: Listing,
-    /// Why the cage does not hold in which it was read; `None` if it does.
-    pub gap: Option<String>,
-    /// The page that was asked for, and how many messages there are to choose from.
-    pub selection: Option<(Window, u64)>,
-    /// What is to be said of the reasons, where the mail server's listing holds none.
-    pub note: Option<&'static str>,
-    /// Why the messages' reasons are not told, where the mail server has them but keeps them.
-    pub unexplained: Option<Trouble>,
-    /// The filesystems, the queue's first.
-    pub filesystems: Vec<Filesystem>,
-    /// How much waited at other times, the oldest first.
-    pub history: Vec<Sample>,
-    /// What is known of the primaries.
-    pub outlook: Outlook,
-    /// Whether and when the queue can be run.
-    pub flush: Readiness,
-    /// The flush that was asked for, and what the listing tells of it.
-    pub followed: Option<(Flush, Outcome)>,
+/// What a form may have to know before the first message.
+pub struct Setting<'a> {
+    /// The present, in seconds since 1970.
+    pub now: i64,
+    /// What was asked.
+    pub asked: &'a Asked,
+    /// The terminal that it is written to, if it is one.
+    pub terminal: Option<Terminal>,
 }
 
-impl Report {
-    /// Gathers what there is to tell besides the listing.
-    pub fn gather(
-        context: &Context,
-        listing: Listing,
-        cage: &Cage,
-        selection: Option<(Window, u64)>,
-        mounts: &Mounts,
-        rules: &Rules,
-    ) -> Report {
-        Report {
-            host: context.host.clone(),
-            label: context.config.mta.label.clone(),
-            zone: context.clock.zone.clone(),
-            user: context.account.name.clone(),
-            filesystems: disk::filesystems(mounts, listing.facts.queue_directory.as_deref(), &context.config.disk),
-            flush: Readiness::find(context, &listing.facts, rules),
-            gap: cage.gap().map(str::to_owned),
-            note: None,
-            history: Vec::new(),
-            unexplained: None,
-            outlook: Outlook::default(),
-            followed: None,
-            selection,
-            listing,
+/// An output form.
+pub struct FormRow {
+    /// Its name, for `format=`.
+    pub format: Format,
+    /// Its media type.
+    pub media_type: &'static str,
+    /// What `Accept` names it by, in lower case.
+    pub accepted: &'static [&'static str],
+    /// The HTTP status of an answer over a listing that failed.
+    pub failed: u16,
+    /// Its writer.
+    pub begin: fn(&Setting<'_>) -> Box<dyn Form>,
+}
+
+/// Every output form.
+pub static FORMS: [FormRow; 5] = [
+    FormRow {
+        format: Format::Html,
+        media_type: "text/html; charset=utf-8",
+        accepted: &["text/html", "application/xhtml+xml"],
+        // The page is still a page.
+        failed: 200,
+        begin: |setting| Box::new(Page::of(setting.asked, setting.now)),
+    },
+    FormRow {
+        format: Format::Text,
+        media_type: "text/plain; charset=utf-8",
+        accepted: &["text/plain", "text/*", "*/*"],
+        failed: 503,
+        begin: |setting| Box::new(Text::new(setting.now, setting.terminal)),
+    },
+    FormRow {
+        format: Format::Json,
+        media_type: "application/json",
+        accepted: &["application/json", "application/*"],
+        failed: 503,
+        begin: |_| Box::new(Json::default()),
+    },
+    FormRow {
+        format: Format::Csv,
+        media_type: "text/csv; charset=utf-8; header=present",
+        accepted: &["text/csv"],
+        failed: 503,
+        begin: |_| Box::new(Csv),
+    },
+    FormRow {
+        format: Format::OpenMetrics,
+        media_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        accepted: &["application/openmetrics-text"],
+        // Another status would be taken for no answer at all, and hide `bartleby_up 0`.
+        failed: 200,
+        begin: |_| Box::new(OpenMetrics),
+    },
+];
+
+/// The row of a form.
+pub fn form(format: Format) -> &'static FormRow {
+    FORMS.iter().find(|row| row.format == format).unwrap_or(&FORMS[0])
+}
+
+/// The form that an `Accept` header (RFC 9110, section 12.5.1) prefers: browsers name HTML, curl takes anything and gets
+/// text.
+pub fn accepted(accept: &str) -> Format {
+    let mut best = (0.0, Format::Text);
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let Some(row) = FORMS.iter().find(|row| row.accepted.contains(&name.as_str())) else { continue };
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+        if quality > best.0 {
+            best = (quality, row.format);
         }
     }
-
-    /// How many messages are held, so that a queue run passes them over.
-    pub fn passed_over(&self) -> u64 {
-        if self.flush.held[0] { 0 } else { self.listing.summary.state(State::Held) }
-    }
-
-    /// Whether a part of the queue can be run right now, and not all of it is held.
-    pub fn offers_parts(&self) -> bool {
-        self.flush.parts && self.flush.is_offered() && self.passed_over() < self.listing.summary.messages
-    }
-
-    /// An instant as people here read it, such as `2026-11-23 12:18:08+01:00`.
-    pub fn local_time(&self, seconds: i64) -> String {
-        crate::text::local_time(seconds, &self.zone)
-    }
-
-    /// How old something is, in seconds; never negative.
-    pub fn age(&self, arrival: i64) -> i64 {
-        self.listing.sampled.saturating_sub(arrival).max(0)
-    }
+    best.1
 }
 
-/// A form that is written while the messages come in.
-pub trait Streamed {
-    /// Writes one message.
-    ///
-    /// # Errors
-    /// Those of writing.
-    fn message(&mut self, message: &Message<'_>) -> std::io::Result<()>;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Writes what comes after the last message.
-    ///
-    /// # Errors
-    /// Those of writing.
-    fn end(&mut self, report: &Report) -> std::io::Result<()>;
+    #[test]
+    fn browsers_get_the_page_and_curl_gets_text() {
+        let firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        assert_eq!(accepted(firefox), Format::Html);
+        assert_eq!(accepted("*/*"), Format::Text);
+        assert_eq!(accepted(""), Format::Text);
+        assert_eq!(accepted("application/json"), Format::Json);
+        assert_eq!(accepted("text/html;q=0.5, application/json"), Format::Json);
+        assert_eq!(accepted("image/png"), Format::Text);
+    }
+
+    #[test]
+    fn every_format_has_a_row_of_its_own() {
+        assert_eq!(FORMS.each_ref().map(|row| row.format), Format::ALL);
+        assert!(Format::ALL.iter().all(|format| form(*format).format == *format));
+    }
 }

@@ -6,28 +6,22 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use super::{Report, Streamed};
-use crate::queue::{Destination, Message, State};
+use crate::mta::Kind;
+use crate::queue::{Destination, Row, State};
+use crate::report::{Form, Report, Verdict};
+use crate::system::Body;
+use crate::view::sentences::of_listing;
 
 /// Destinations that are told one by one; the rest are "other".
 const TOP: usize = 100;
 
 /// Writes metrics; nothing of a single message.
-pub struct OpenMetrics<W: Write> {
-    out: W,
-}
+pub struct OpenMetrics;
 
-impl<W: Write> OpenMetrics<W> {
-    /// Begins.
-    pub fn begin(out: W) -> Self {
-        OpenMetrics { out }
-    }
+/// The families on their way.
+struct Families<'b, 'a>(&'b mut Body<'a>);
 
-    /// The writer, to end the answer with.
-    pub fn into_inner(self) -> W {
-        self.out
-    }
-
+impl Families<'_, '_> {
     /// One family: its samples with their labels; none where there are no samples.
     fn gauge<V: Display>(
         &mut self,
@@ -39,11 +33,11 @@ impl<W: Write> OpenMetrics<W> {
         if samples.peek().is_none() {
             return Ok(());
         }
-        writeln!(self.out, "# HELP bartleby_{name} {help}\n# TYPE bartleby_{name} gauge")?;
+        writeln!(self.0, "# HELP bartleby_{name} {help}\n# TYPE bartleby_{name} gauge")?;
         for (labels, value) in samples {
             let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
             let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-            writeln!(self.out, "bartleby_{name}{labels} {value}")?;
+            writeln!(self.0, "bartleby_{name}{labels} {value}")?;
         }
         Ok(())
     }
@@ -80,8 +74,8 @@ impl<W: Write> OpenMetrics<W> {
         self.gauge("filesystem_available_bytes", "What users may still fill.", of_each(|usage| usage.bytes_available))?;
         self.gauge("filesystem_inodes", "Inodes of the filesystem.", of_each(|usage| usage.inodes))?;
         self.gauge("filesystem_inodes_available", "Inodes that are free.", of_each(|usage| usage.inodes_available))?;
-        let primaries = report.outlook.primaries.iter();
-        let up = primaries.filter_map(|of| Some((vec![("host", of.host.clone())], u8::from(of.up?))));
+        let primaries = report.primary.primaries.iter();
+        let up = primaries.filter_map(|of| Some((vec![("host", of.host.clone())], u8::from(of.is_up()?))));
         self.gauge("primary_up", "Whether the primary takes mail.", up)?;
         let last = report.flush.last();
         let started = last.map(|flush| (vec![], flush.started));
@@ -93,28 +87,29 @@ impl<W: Write> OpenMetrics<W> {
     }
 }
 
-impl<W: Write> Streamed for OpenMetrics<W> {
-    fn message(&mut self, _message: &Message<'_>) -> io::Result<()> {
-        Ok(())
+impl Form for OpenMetrics {
+    fn verdict(&self, report: &Report) -> Verdict {
+        of_listing(report)
     }
 
-    fn end(&mut self, report: &Report) -> io::Result<()> {
+    fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
+        let mut families = Families(to);
         let listing = &report.listing;
-        let mta = listing.kind.and_then(|kind| serde_json::to_value(kind).ok());
         let labels = vec![
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("mta", mta.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default().to_owned()),
+            ("mta", listing.kind.map(Kind::word).unwrap_or_default().to_owned()),
             ("mta_version", listing.facts.version.clone().unwrap_or_default()),
         ];
-        self.gauge("build_info", "This program and the mail server; always 1.", [(labels, 1)])?;
+        families.gauge("build_info", "This program and the mail server; always 1.", [(labels, 1)])?;
         let up = listing.trouble.is_none();
-        self.gauge("up", "Whether the whole queue could be listed.", [(vec![], u8::from(up))])?;
-        self.gauge("listing_duration_seconds", "How long the listing took.", [(vec![], listing.took.as_secs_f64())])?;
+        families.gauge("up", "Whether the whole queue could be listed.", [(vec![], u8::from(up))])?;
+        let took = listing.sampling.took.as_secs_f64();
+        families.gauge("listing_duration_seconds", "How long the listing took.", [(vec![], took)])?;
         if up {
-            self.queue(report)?;
+            families.queue(report)?;
         }
-        self.machine(report)?;
-        self.out.write_all(b"# EOF\n")
+        families.machine(report)?;
+        to.write_all(b"# EOF\n")
     }
 }
 

@@ -1,9 +1,9 @@
 //! What is going on, in words: the same for the page and for the terminal.
 
-use super::Report;
-use crate::primary::Condition;
-use crate::queue::{Destination, State};
-use crate::request::Target;
+use crate::mta::trouble::Status;
+use crate::queue::{Destination, State, Target};
+use crate::report::{Note, Report, Verdict};
+use crate::state::Condition;
 use crate::state::{Flush, Outcome};
 use crate::text::{count, duration, short, thousands};
 
@@ -62,17 +62,28 @@ impl Sentences {
     }
 }
 
-/// Of a filter that could not look at what it was to look at.
-pub const BLIND: &str = "This mail server's listing does not hold reasons, so the filter could not look at them.";
+/// What is to be said of reasons that the listing does not hold.
+pub fn note(note: Note) -> &'static str {
+    match note {
+        Note::Blind => "This mail server's listing does not hold reasons, so the filter could not look at them.",
+        Note::NoReasons => "This mail server's listing does not tell why messages wait.",
+    }
+}
 
-/// Of a listing without them, where nothing else may be asked.
-pub const NO_REASONS: &str = "This mail server's listing does not tell why messages wait.";
+/// The verdict of a form that is as good as its listing.
+pub(crate) fn of_listing(report: &Report) -> Verdict {
+    let status = if report.listing.status() == Status::Ok { 0 } else { EX_UNAVAILABLE };
+    Verdict { status, renew: false }
+}
+
+/// The exit status, of sysexits(3), where the queue could not be listed.
+pub(crate) const EX_UNAVAILABLE: u8 = 69;
 
 /// The one thing to know before the queue is run, where something waits: whether the primary takes mail.
 pub fn advice(report: &Report) -> Option<String> {
     let waiting = report.listing.summary.messages - report.passed_over();
-    let primaries = &report.outlook.primaries;
-    let any = |up| primaries.iter().any(|primary| primary.up == Some(up));
+    let primaries = &report.primary.primaries;
+    let any = |up| primaries.iter().any(|primary| primary.is_up() == Some(up));
     let is_busy = primaries.iter().any(|primary| primary.state == Condition::Busy);
     match (any(true), any(false)) {
         _ if waiting == 0 => None,
@@ -98,9 +109,9 @@ pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if outcome.settled { format!("{sentence}; done") } else { format!("so far {sentence}") }
 }
 
-/// That the cage does not hold in which the listing was read.
+/// That the sandbox does not hold in which the listing was read.
 pub fn gap(gap: &str) -> String {
-    format!("Senders’ words were read without the cage that keeps them from doing harm: {gap}.")
+    format!("The listing was parsed without the sandbox: {gap}.")
 }
 
 fn waiting(messages: u64) -> String {

@@ -73,8 +73,11 @@ impl Machine {
         let folder = self.folder.path().as_os_str().as_bytes();
         let is_ours = |process: &fs::DirEntry| {
             // One that has ended and waits for its parent has no command line any more.
-            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-            words.windows(folder.len()).any(|part| part == folder)
+            let read = |name| fs::read(process.path().join(name)).unwrap_or_default();
+            // A branch of the program has its command line, and its environment.
+            [read("cmdline"), read("environ")]
+                .iter()
+                .any(|words| words.windows(folder.len()).any(|part| part == folder))
         };
         let ours = fs::read_dir("/proc").unwrap().flatten().filter(is_ours);
         let pids: Vec<i32> = ours.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect();

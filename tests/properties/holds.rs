@@ -11,22 +11,23 @@ use std::time::Duration;
 use bartleby::cgi::access;
 use bartleby::cgi::gateway::Request;
 use bartleby::config::Config;
-use bartleby::flush::Readiness;
-use bartleby::listing::Listing;
+use bartleby::flush::readiness::{Held, Readiness};
+use bartleby::listing::{Listing, Sampling};
 use bartleby::mta::trouble::Trouble;
 use bartleby::mta::{self, Clock, Facts, Kind, Search};
-use bartleby::primary::Outlook;
+use bartleby::primary::PrimaryStatus;
 use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Window};
+use bartleby::report::{Form, Report};
 use bartleby::request::{Asked, Format};
-use bartleby::system::Account;
 use bartleby::system::process::{Ending, Exit};
+use bartleby::system::{Account, Body};
 use bartleby::text::printable;
 use bartleby::view::csv::Csv;
 use bartleby::view::json::Json;
 use bartleby::view::openmetrics::OpenMetrics;
 use bartleby::view::sentences::Sentences;
 use bartleby::view::text::Text;
-use bartleby::view::{Report, Streamed, html};
+use bartleby::view::{self, html};
 use jiff::tz::TimeZone;
 use scraper::{Html, Selector};
 
@@ -190,9 +191,7 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
         summary,
         kind: Some(kind),
         facts: Facts::default(),
-        command: "lister".into(),
-        sampled: NOW,
-        took: Duration::from_millis(1),
+        sampling: Sampling { command: "lister".into(), started: NOW, took: Duration::from_millis(1) },
     };
     Report {
         host: "mx2.example.com".into(),
@@ -206,12 +205,12 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
         unexplained: None,
         filesystems: Vec::new(),
         history: Vec::new(),
-        outlook: Outlook::default(),
+        primary: PrimaryStatus::default(),
         flush: Readiness {
             possible: Ok(()),
             parts: true,
-            held: [false, true],
-            release: "",
+            held: Held { all: false, message: true },
+            release: "".into(),
             wait_seconds: 0,
             under_way: false,
             log: Vec::new(),
@@ -255,14 +254,19 @@ fn well_formed(page: &str) -> Html {
     document
 }
 
-fn written<F: Streamed>(mut form: F, report: &Report, messages: &[Message<'_>]) -> F {
-    messages.iter().for_each(|message| form.message(message).unwrap());
-    form.end(report).unwrap();
-    form
+fn written(mut form: impl Form, report: &Report, messages: &[Message<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut body = Body::into(&mut bytes);
+    form.begin(&mut body).unwrap();
+    messages.iter().for_each(|message| form.message(message, &mut body).unwrap());
+    form.end(report, &[], &mut body).unwrap();
+    body.finish().unwrap();
+    drop(body);
+    bytes
 }
 
 fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
-    let json = written(Json::begin(Vec::new()).unwrap(), report, messages).into_inner().unwrap();
+    let json = written(Json::default(), report, messages);
     let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(value["queue"]["messages"], messages.len());
     assert_eq!(value["queue"]["complete"], report.listing.trouble.is_none());
@@ -271,7 +275,7 @@ fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
 }
 
 fn as_csv(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
-    let csv = written(Csv::begin(Vec::new()).unwrap(), report, messages).into_inner().unwrap();
+    let csv = written(Csv, report, messages);
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(csv.as_slice());
     let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
     let incomplete = report.listing.trouble.is_some();
@@ -284,7 +288,7 @@ fn as_csv(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
 }
 
 fn as_text(report: &Report, messages: &[Message<'_>]) {
-    let text = String::from_utf8(written(Text::begin(Vec::new(), NOW), report, messages).into_inner()).unwrap();
+    let text = String::from_utf8(written(Text::new(NOW, None), report, messages)).unwrap();
     let acts =
         |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
     assert_eq!(text.chars().find(|c| acts(*c)), None, "{text:?}");
@@ -294,7 +298,7 @@ fn as_text(report: &Report, messages: &[Message<'_>]) {
 }
 
 fn as_metrics(report: &Report, messages: &[Message<'_>]) {
-    let metrics = written(OpenMetrics::begin(Vec::new()), report, messages).into_inner();
+    let metrics = written(OpenMetrics, report, messages);
     let metrics = String::from_utf8(metrics).unwrap();
     assert!(metrics.ends_with("# EOF\n"));
     assert!(metrics.lines().all(|line| line.starts_with("# ") || line.starts_with("bartleby_")), "{metrics}");
@@ -305,7 +309,7 @@ fn as_metrics(report: &Report, messages: &[Message<'_>]) {
 /// Any query string: it is understood or refused, and the links of its page ask for the same again.
 pub fn query(bytes: &[u8]) {
     let Ok(request) = request(|name| (name == "QUERY_STRING").then(|| bytes.to_vec()), &[]) else { return };
-    let asked = match Asked::read(request.parameters(), None) {
+    let asked = match Asked::read(request.parameters(), Format::Html) {
         Ok(asked) => asked,
         Err(bad) => {
             well_formed(&html::notice("mx2.example.com", "Not understood", &bad.to_string(), "").into_string());
@@ -329,7 +333,7 @@ pub fn query(bytes: &[u8]) {
     for link in document.select(&SORT) {
         let again = link.attr("href").unwrap().trim_start_matches('?').as_bytes().to_vec();
         let request = self::request(|name| (name == "QUERY_STRING").then(|| again.clone()), &[]).unwrap();
-        let again = Asked::read(request.parameters(), None).unwrap();
+        let again = Asked::read(request.parameters(), Format::Html).unwrap();
         assert_eq!(again.filter, asked.filter);
     }
 }
@@ -386,9 +390,9 @@ pub fn environment(bytes: &[u8]) {
     let foreign = ["cross-site", "same-site"].map(|site| Some(site.as_bytes().to_vec()));
     assert!(!meant || !foreign.contains(&value("HTTP_SEC_FETCH_SITE")), "{request:?}");
     assert!(!meant || value("HTTP_ORIGIN") != Some(b"null".to_vec()), "{request:?}");
-    let format = Format::of(request.parameters(), request.accept.as_deref());
+    let format = view::accepted(request.accept.as_deref().unwrap_or_default());
     assert!(Format::ALL.contains(&format));
-    let _ = Asked::read(request.parameters(), request.accept.as_deref());
+    let _ = Asked::read(request.parameters(), format);
 }
 
 /// Any configuration: it is taken, or refused with its file and what is wrong, on one line.

@@ -16,8 +16,8 @@ use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
-use crate::system::Account;
 use crate::system::process::{self, Argv, Exit};
+use crate::system::{Account, Free};
 
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
@@ -65,8 +65,8 @@ impl Mta for Exim {
         Box::new(EximParser::new(clock))
     }
 
-    fn inquire(&self, wanted: Wanted) -> Inquiry {
-        Inquiry::start(&self.questions(wanted), facts)
+    fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
+        Inquiry::start(free, &self.questions(wanted), facts)
     }
 
     /// `-q` alone skips messages that are not due yet, and after an outage nearly none is. `-qf` blocks until the run
@@ -103,8 +103,8 @@ impl Mta for Exim {
     /// them.
     fn relay_domains(&self) -> Option<RelayDomains> {
         let list = Argv::new(&self.program, &["-bP", "+relay_to_domains"]);
-        Some(Box::new(move |deadline| {
-            let Ok(running) = process::start(&list) else { return Vec::new() };
+        Some(Box::new(move |free, deadline| {
+            let Ok(running) = process::start(free, &list) else { return Vec::new() };
             let output = running.collect(deadline).1;
             let output = String::from_utf8_lossy(&output);
             let value = output.split_once('=').map(|(_, value)| value).unwrap_or_default();

@@ -17,8 +17,8 @@ use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
-use crate::system::Account;
 use crate::system::process::{self, Argv, Exit};
+use crate::system::{Account, Free};
 use table::Table;
 
 /// `EX_NOPERM` of sysexits(3): postqueue(1) may end so when the user is not authorized.
@@ -81,8 +81,8 @@ impl Mta for Postfix {
         Box::new(PostfixParser::new(clock))
     }
 
-    fn inquire(&self, wanted: Wanted) -> Inquiry {
-        Inquiry::start(&self.questions(wanted), facts)
+    fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
+        Inquiry::start(free, &self.questions(wanted), facts)
     }
 
     /// The mail for a domain is run message by message. `-s` would silently do nothing for a domain that is not among
@@ -121,10 +121,10 @@ impl Mta for Postfix {
     fn relay_domains(&self) -> Option<RelayDomains> {
         let postconf = self.postconf.clone()?;
         let postmap = self.postmap.clone();
-        Some(Box::new(move |deadline| {
+        Some(Box::new(move |free, deadline| {
             let ask = |program: &PathBuf, arguments: &[&str]| {
                 let output =
-                    process::start(&Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
+                    process::start(free, &Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
                 output.map(|(_, output)| String::from_utf8_lossy(&output).into_owned()).unwrap_or_default()
             };
             let value = ask(&postconf, &["-hx", "relay_domains"]);

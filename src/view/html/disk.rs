@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::Report;
+use crate::report::Report;
 use crate::report::disk::{Filesystem, Level};
 use crate::report::history;
 use crate::text::{bytes, duration, printable, thousands};
@@ -54,7 +54,8 @@ fn row(report: &Report, filesystem: &Filesystem) -> Markup {
 fn until_full(report: &Report, filesystem: &Filesystem) -> Option<i64> {
     const YEAR: i64 = 365 * 24 * 60 * 60;
     let free = filesystem.usage.bytes_available.filter(|_| filesystem.queue)?;
-    history::seconds_until_full(&report.history, report.listing.sampled, free).filter(|seconds| *seconds < YEAR)
+    history::seconds_until_full(&report.history, report.listing.sampling.started, free)
+        .filter(|seconds| *seconds < YEAR)
 }
 
 /// A bar as long as what is used, and what is free in words.

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::super::Report;
 use super::super::sentences;
+use crate::report::Report;
 use crate::text::{count, printable};
 
 /// Which mail server and version, which command, when, how long, and whether anything is missing.
@@ -16,12 +16,12 @@ pub fn foot(report: &Report) -> Markup {
                     Some(kind) => {
                         (kind.name())
                         @if let Some(version) = &listing.facts.version { " " (printable(version)) }
-                        ", listed with " code { (printable(&listing.command)) } " by " (report.user)
+                        ", listed with " code { (printable(&listing.sampling.command)) } " by " (report.user)
                     }
                     None => "No mail server",
                 }
-                " at " (report.local_time(listing.sampled))
-                " in " (format!("{:.2}", listing.took.as_secs_f64())) " s. "
+                " at " (report.local_time(listing.sampling.started))
+                " in " (format!("{:.2}", listing.sampling.took.as_secs_f64())) " s. "
                 @if listing.trouble.is_some() { "The listing is not complete." }
                 @else { "The listing is complete." }
                 @if listing.summary.cut > 0 {

@@ -2,8 +2,9 @@
 
 use form_urlencoded::Serializer;
 
+use crate::queue::Target;
 use crate::queue::{Filter, Order, SortKey, State};
-use crate::request::{Asked, DEFAULT_PER_PAGE, OLDEST_FIRST, Target};
+use crate::request::{Asked, DEFAULT_PER_PAGE, OLDEST_FIRST};
 
 /// What the address of a view says, name by name.
 pub fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
@@ -52,9 +53,10 @@ fn link(parameters: Vec<(&'static str, String)>, page: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Format;
 
     fn asked(query: &str) -> Asked {
-        Asked::read(form_urlencoded::parse(query.as_bytes()).into_owned(), None).unwrap()
+        Asked::read(form_urlencoded::parse(query.as_bytes()).into_owned(), Format::Html).unwrap()
     }
 
     #[test]

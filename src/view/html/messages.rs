@@ -2,10 +2,12 @@
 
 use maud::{Markup, html};
 
-use super::super::Report;
+use super::super::sentences;
 use super::{links, status};
+use crate::queue::Target;
 use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window};
-use crate::request::{Asked, Target};
+use crate::report::Report;
+use crate::request::Asked;
 use crate::text::{bytes, count, printable, short_duration, thousands};
 
 /// Recipients of one message that are shown without asking.
@@ -29,7 +31,7 @@ pub fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
             h2 #messages { (heading(report, rows.len(), window, matched)) }
             (search(asked))
             (chips(asked, matched))
-            @if let Some(note) = report.note { p { (note) } }
+            @if let Some(note) = report.note { p { (sentences::note(note)) } }
             @if rows.is_empty() && matched > 0 {
                 p { "There is no page " (window.page) ". " a href=(links::page(asked, window.pages(matched))) { "To the last page" } }
             }
@@ -171,7 +173,7 @@ fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
 
 /// The message as what can be run alone, if it can.
 fn run(report: &Report, message: &Message<'_>) -> Option<Target> {
-    let is_run = report.flush.held[1] || message.state != State::Held;
+    let is_run = report.flush.held.message || message.state != State::Held;
     let offered = report.flush.parts && report.flush.is_offered() && is_run;
     offered.then(|| Target::Id(message.id.clone().into_owned())).filter(Target::is_plain)
 }

@@ -11,12 +11,18 @@ mod status;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{PROGRAM, Report};
+use std::io::{self, Write};
+
+use super::PROGRAM;
+use super::sentences::of_listing;
+use crate::flush::FOLLOWED;
 use crate::mta::trouble::Status;
 use crate::queue::Row;
 use crate::report::disk::Level;
+use crate::report::{Form, Report, Verdict};
 use crate::request::Asked;
-use crate::state::Flush;
+use crate::state::{Flush, Outcome};
+use crate::system::Body;
 use crate::text::{printable, thousands};
 
 const STYLE: &str = include_str!("style.css");
@@ -53,6 +59,32 @@ impl Tone {
              d='m2 4 6 5 6-5'/%3E%3C/svg%3E"
         )
         .replace(' ', "%20")
+    }
+}
+
+/// Writes the page, when all is known.
+pub struct Page {
+    asked: Asked,
+    now: i64,
+}
+
+impl Page {
+    /// The page that was asked for.
+    pub fn of(asked: &Asked, now: i64) -> Page {
+        Page { asked: asked.clone(), now }
+    }
+}
+
+impl Form for Page {
+    fn end(&mut self, report: &Report, rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
+        to.write_all(page(report, rows, &self.asked).into_string().as_bytes())
+    }
+
+    fn verdict(&self, report: &Report) -> Verdict {
+        let goes_on = |(flush, outcome): &(Flush, Outcome)| {
+            !outcome.settled && (0..FOLLOWED.as_secs().cast_signed()).contains(&(self.now - flush.started))
+        };
+        Verdict { renew: report.followed.as_ref().is_some_and(goes_on), ..of_listing(report) }
     }
 }
 

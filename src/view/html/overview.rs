@@ -3,10 +3,10 @@
 
 use maud::{Markup, html};
 
-use super::super::Report;
 use super::super::sentences::{Detail, Sentences};
 use super::links;
 use crate::queue::{AGE_LIMITS, Ages, Destination, common_part};
+use crate::report::Report;
 use crate::request::Asked;
 use crate::state::Sample;
 use crate::text::{bytes, count, printable, short, thousands};
@@ -140,7 +140,7 @@ fn reasons(report: &Report, asked: &Asked) -> Markup {
 
 /// How many messages there were, and how large they were, over the last day and the last week.
 fn history(report: &Report, asked: &Asked) -> Markup {
-    let now = report.listing.sampled;
+    let now = report.listing.sampling.started;
     let drawn: Vec<_> = SPANS
         .into_iter()
         .filter_map(|(name, length)| {

@@ -2,14 +2,14 @@
 
 use maud::{Markup, html};
 
-use super::super::Report;
 use super::status;
 use crate::primary::{Condition, Primary};
+use crate::report::Report;
 use crate::text::{duration, printable};
 
 /// How each primary is, and what is wrong in the domain name system.
 pub fn primary(report: &Report) -> Markup {
-    let outlook = &report.outlook;
+    let outlook = &report.primary;
     if outlook.primaries.is_empty() && outlook.faults.is_empty() {
         return html! {};
     }

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::super::Report;
 use super::flush_line;
 use crate::flush::outcome;
+use crate::report::Report;
 use crate::state::Flush;
 use crate::text::printable;
 

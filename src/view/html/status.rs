@@ -2,11 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::super::Report;
 use super::super::sentences::{self, Sentences};
 use super::{Tone, flush_line, links};
 use crate::mta::trouble::Trouble;
 use crate::queue::{Filter, State};
+use crate::report::Report;
 use crate::request::Asked;
 use crate::text::{bytes, duration, printable, short_duration, thousands};
 
@@ -87,7 +87,7 @@ fn flush(report: &Report) -> Markup {
                 (told(trouble))
             }
             Ok(()) if waits && report.passed_over() == report.listing.summary.messages && report.listing.trouble.is_none() => {
-                (remedy(report.flush.release))
+                (remedy(&report.flush.release))
             }
             Ok(()) if report.listing.summary.messages > 0 => p.run {
                 @if report.flush.under_way { "The queue is being run now." }
@@ -98,7 +98,7 @@ fn flush(report: &Report) -> Markup {
                     a.action href="?flush" { "Run the queue now" }
                     @if report.passed_over() > 0 { " Tries to deliver at once whatever is not held." }
                     @else { " Tries to deliver everything at once." }
-                    @if report.outlook.primaries.is_empty() { " Do it when the primary is back." }
+                    @if report.primary.primaries.is_empty() { " Do it when the primary is back." }
                 }
             },
             _ => {}

@@ -1,0 +1,45 @@
+//! `bartleby check`
+
+use std::process::ExitCode;
+
+use super::{answer, load, print};
+use crate::context::Context;
+use crate::request::{Asked, Format};
+use crate::state::SeenBy;
+use crate::system::Free;
+use crate::view::check::{self, Check, Severity, Thresholds};
+
+pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
+    // Whatever goes wrong is UNKNOWN, as a monitor takes 1 and 2 for warnings.
+    let unknown = |reason: String| {
+        print(&format!("BARTLEBY UNKNOWN - {reason}\n")).map(|_| ExitCode::from(Severity::Unknown.code()))
+    };
+    let thresholds = match thresholds(&mut arguments) {
+        Ok(thresholds) => thresholds,
+        Err(error) => return unknown(error.to_string()),
+    };
+    match load() {
+        Ok(config) => {
+            let context = Context::gather(free, SeenBy::Check, config);
+            Ok(answer(&context, &Asked::of(Format::Text), &mut Check { thresholds }))
+        }
+        Err(error) => unknown(error.to_string()),
+    }
+}
+
+fn thresholds(arguments: &mut lexopt::Parser) -> Result<Thresholds, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut thresholds = Thresholds::default();
+    while let Some(argument) = arguments.next()? {
+        let (place, is_age) = match argument {
+            Short('w') | Long("warning") => (&mut thresholds.warning, false),
+            Short('c') | Long("critical") => (&mut thresholds.critical, false),
+            Long("age-warning") => (&mut thresholds.age_warning, true),
+            Long("age-critical") => (&mut thresholds.age_critical, true),
+            other => return Err(other.unexpected()),
+        };
+        let text = arguments.value()?.string()?;
+        *place = Some(if is_age { check::age_range(&text)? } else { text.parse()? });
+    }
+    Ok(thresholds)
+}

@@ -1,0 +1,43 @@
+//! What `bartleby --help` prints.
+
+pub(super) const HELP: &str = "\
+Shows what waits in this machine's mail queue, and runs it.
+
+Usage: bartleby list [--format text|json|csv] [--watch]
+       bartleby flush [--wait] [all|domain:NAME|id:ID]
+       bartleby watch [--once]
+       bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
+                      [--age-warning AGE] [--age-critical AGE]
+       bartleby metrics
+       bartleby doctor
+       bartleby -V|--version
+       bartleby -h|--help
+
+  list    Prints every message that waits, with its sender, recipients and
+          reasons, then the totals and the room left on disk; --watch prints it
+          again every few seconds.
+          Exit status: 0 when all was listed, 69 when it could not be.
+  flush   Runs the queue now, under the same cool-down as the page's link.
+          Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
+          kind waits, 69 not possible. With --wait it tells what comes of the run,
+          until the queue stops changing, and ends with 0 when all messages left
+          the queue, 1 when some did, 2 when none did.
+  watch   Looks at the primary and at the queue each minute, and runs the queue once
+          when the primary has come back from being down and mail waits; less and
+          less often where it goes up and down. --once is for cron or a timer: it
+          looks once. Exit status: 0, or 69 when it could not look or not run.
+  check   One line for Nagios, Icinga and their like, with performance data: how many
+          messages wait (-w, -c: threshold ranges), for how long (--age-warning,
+          --age-critical: seconds, or 5m, 2h, 1d), and the room left on disk.
+          Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, as for a queue that
+          could not be listed.
+  metrics Prints OpenMetrics. Exit status: 0 when the queue could be listed, else 69.
+  doctor  Looks whether everything is in place for the user that asks, and tells
+          the exact fix for what is not; best asked as the web server's user:
+          sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
+
+The configuration is /etc/bartleby.toml or the file that BARTLEBY_CONFIG names;
+none is needed. A mistake in it ends with exit status 78.
+With GATEWAY_INTERFACE in the environment this is a CGI program (RFC 3875),
+whatever its arguments.
+";

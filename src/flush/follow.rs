@@ -1,0 +1,146 @@
+//! What comes of a queue run, followed until its messages are gone or the queue has settled.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::context::Context;
+use crate::listing::count::Count;
+use crate::state::{Flush, Outcome, Records};
+
+/// The queue has settled when nothing is being delivered any more, and nothing has left it for this long.
+const SETTLED_AFTER: Duration = Duration::from_secs(15);
+
+/// A run is not followed any longer than this.
+pub(crate) const FOLLOWED: Duration = Duration::from_secs(10 * 60);
+
+/// Nor is it, when the queue can't be listed for this long.
+const BLIND: Duration = Duration::from_secs(60);
+
+/// Follows what comes of a run, and puts it on record. `seen` gets what each look at the queue found.
+pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -> Option<Outcome> {
+    let mut progress = Progress::begin(Instant::now());
+    loop {
+        let looked = Instant::now();
+        let sampled = jiff::Timestamp::now().as_second();
+        if let Ok(records) = &context.records {
+            records.close();
+        }
+        let left = Count::of_flush(context, flush);
+        let took = looked.elapsed();
+        let under_way = context.records.as_ref().is_ok_and(Records::is_taken);
+        let stage = progress.stage(&left, under_way, Instant::now());
+        if left.trouble.is_none() {
+            let outcome = Outcome {
+                sampled,
+                messages_left: left.messages,
+                recipients_left: left.recipients,
+                why: left.why,
+                settled: stage == Stage::Settled,
+            };
+            if let Ok(records) = &context.records {
+                // It may be full meanwhile; then the page shows what it sees itself.
+                let _ = records.add_outcome(flush.number, &outcome);
+            }
+            seen(&outcome);
+            if stage != Stage::GoesOn {
+                return Some(outcome);
+            }
+        } else if stage == Stage::GivenUp {
+            return None;
+        }
+        // A listing that takes long shall not be all that the mail server does.
+        thread::sleep((took * 4).max(Duration::from_secs(1)));
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its messages are gone, or the queue has settled.
+    Settled,
+    /// It is looked at again.
+    GoesOn,
+    /// It is not followed any longer.
+    GivenUp,
+}
+
+/// What was seen of a run so far.
+struct Progress {
+    begun: Instant,
+    /// When the queue was last listed, and when something last changed there.
+    listed: Instant,
+    moved: Instant,
+    recipients: Option<u64>,
+}
+
+impl Progress {
+    fn begin(now: Instant) -> Progress {
+        Progress { begun: now, listed: now, moved: now, recipients: None }
+    }
+
+    /// Takes note of what is left, and of whether the run's command is still under way.
+    fn stage(&mut self, left: &Count, under_way: bool, now: Instant) -> Stage {
+        let too_long = now.duration_since(self.begun) >= FOLLOWED;
+        if left.trouble.is_some() {
+            let blind = now.duration_since(self.listed) >= BLIND;
+            return if too_long || blind { Stage::GivenUp } else { Stage::GoesOn };
+        }
+        self.listed = now;
+        if self.recipients.replace(left.recipients) != Some(left.recipients) {
+            self.moved = now;
+        }
+        let at_rest = !under_way && left.in_delivery == 0 && now.duration_since(self.moved) >= SETTLED_AFTER;
+        match () {
+            () if left.messages == 0 || at_rest => Stage::Settled,
+            () if too_long => Stage::GivenUp,
+            () => Stage::GoesOn,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mta::trouble::Trouble;
+
+    /// The stage after looks at so many seconds, each with what was left.
+    fn stages(looks: &[(u64, Count, bool)]) -> Vec<Stage> {
+        let begun = Instant::now();
+        let mut progress = Progress::begin(begun);
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        looks.iter().map(|(seconds, left, under_way)| progress.stage(left, *under_way, at(*seconds))).collect()
+    }
+
+    fn left(messages: u64, in_delivery: u64) -> Count {
+        Count { messages, recipients: messages, in_delivery, ..Count::default() }
+    }
+
+    #[test]
+    fn a_run_is_over_when_all_is_gone_or_nothing_moves_any_more() {
+        use Stage::{GoesOn, Settled};
+        assert_eq!(stages(&[(1, left(0, 0), false)]), [Settled]);
+        assert_eq!(
+            stages(&[(1, left(3, 0), false), (15, left(3, 0), false), (16, left(3, 0), false)]),
+            [GoesOn, GoesOn, Settled]
+        );
+        let moves = [(1, left(3, 0), false), (15, left(2, 0), false), (29, left(2, 0), false), (30, left(2, 0), false)];
+        assert_eq!(stages(&moves), [GoesOn, GoesOn, GoesOn, Settled]);
+    }
+
+    #[test]
+    fn a_run_is_not_over_while_mail_is_being_delivered_or_its_command_runs() {
+        assert_eq!(stages(&[(1, left(3, 1), false), (100, left(3, 1), false)]), [Stage::GoesOn; 2]);
+        assert_eq!(stages(&[(1, left(3, 0), true), (100, left(3, 0), true)]), [Stage::GoesOn; 2]);
+        assert_eq!(stages(&[(1, left(3, 1), false), (600, left(3, 1), false)])[1], Stage::GivenUp);
+    }
+
+    #[test]
+    fn a_queue_that_can_not_be_listed_is_not_taken_for_an_empty_one() {
+        let trouble = Trouble::Reader { how: "was killed by signal 6".into() };
+        let blind = Count { trouble: Some(trouble), ..Count::default() };
+        assert_eq!(
+            stages(&[(1, blind.clone(), false), (59, blind.clone(), false), (60, blind, false)]),
+            [Stage::GoesOn, Stage::GoesOn, Stage::GivenUp]
+        );
+    }
+}

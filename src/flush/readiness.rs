@@ -1,0 +1,155 @@
+//! Whether and when the queue can be run, found out without changing anything.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::mta::trouble::Trouble;
+use crate::mta::{Facts, Part, privilege};
+use crate::state::{Flush, Records, StateError};
+use crate::system::process::Argv;
+
+/// What a run delivers of held messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// A run of the whole queue delivers them, too.
+    pub all: bool,
+    /// A run of one message delivers it, also where it is held.
+    pub message: bool,
+}
+
+/// Whether and when the queue can be run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether this user can run the queue, or what is in the way.
+    pub possible: Result<(), Trouble>,
+    /// Whether a part of it can be run: not by a configured command, which is for the whole, nor where a
+    /// rule allows no more than that.
+    pub parts: bool,
+    /// What a run delivers of held messages.
+    pub held: Held,
+    /// How an administrator releases held messages.
+    pub release: Cow<'static, str>,
+    /// Seconds until the cool-down is over.
+    pub wait_seconds: u64,
+    /// Whether a flush is under way.
+    pub under_way: bool,
+    /// The last flushes on record, the latest first.
+    pub log: Vec<Flush>,
+    /// Why there is neither cool-down nor log, where they are off.
+    pub unguarded: Option<StateError>,
+    /// A damaged log that was set aside.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// How many flushes are told on the page and in JSON.
+const LOG_SHOWN: u32 = 10;
+
+impl Readiness {
+    /// The last flush.
+    pub fn last(&self) -> Option<&Flush> {
+        self.log.first()
+    }
+
+    /// Whether the queue can be run right now.
+    pub fn is_offered(&self) -> bool {
+        self.possible.is_ok() && !self.under_way && self.wait_seconds == 0
+    }
+
+    /// Finds out, without changing anything.
+    pub(crate) fn find(context: &Context, facts: &Facts, rules: &Rules) -> Readiness {
+        let records = context.records.as_ref();
+        let log = records.map_or_else(|reason| Err(reason.clone()), |records| records.flushes(LOG_SHOWN));
+        let room = records.map_or(Ok(()), Records::room);
+        let last = log.as_ref().ok().and_then(|log| log.first());
+        let configured = !context.config.mta.flush_command.is_empty();
+        let possible = commands(context, facts, &Part::All, &rules.whole).map(|_| ());
+        let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
+        let flushes_held = |part| context.source.as_ref().is_ok_and(|source| source.mta.flushes_held(&part));
+        Readiness {
+            release: Cow::Borrowed(context.source.as_ref().map_or("", |source| source.mta.release())),
+            parts: possible.is_ok()
+                && !configured
+                && commands(context, facts, &Part::Message(sample), &rules.part).is_ok(),
+            held: Held { all: flushes_held(Part::All), message: flushes_held(Part::Message(sample)) },
+            possible,
+            wait_seconds: wait_seconds(context, last),
+            under_way: records.is_ok_and(Records::is_taken),
+            unguarded: log.as_ref().err().cloned().or(room.err()),
+            set_aside: records.ok().and_then(Records::set_aside),
+            log: log.unwrap_or_default(),
+        }
+    }
+}
+
+/// What sudo or doas rules let this user run: what to put before the command, where there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    pub(super) whole: Option<Argv>,
+    pub(super) part: Option<Argv>,
+}
+
+impl Rules {
+    /// Asks sudo or doas, where a rule is seen.
+    pub fn ask(context: &Context) -> Rules {
+        let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
+        Rules { whole: rule(context, &Part::All), part: rule(context, &Part::Message(sample)) }
+    }
+}
+
+pub(super) fn rule(context: &Context, part: &Part<'_>) -> Option<Argv> {
+    let source = context.source.as_ref().ok().filter(|_| context.config.mta.flush_command.is_empty())?;
+    privilege::prefix(&context.free, source.mta.flush_commands(part).first()?, &context.account)
+}
+
+/// Seconds left of the cool-down. A flush that seems to come from the future (the clock was set back)
+/// holds nobody up.
+pub(super) fn wait_seconds(context: &Context, last: Option<&Flush>) -> u64 {
+    remaining(context.config.flush.cooldown, last.map(|last| context.clock.now - last.started))
+}
+
+fn remaining(cooldown: Duration, since: Option<i64>) -> u64 {
+    let since = since.and_then(|since| u64::try_from(since).ok());
+    since.map_or(0, |since| cooldown.as_secs().saturating_sub(since))
+}
+
+/// The commands by which this user can run a part of the queue: the configured one, the mail server's
+/// own, or those under sudo or doas where a rule allows it.
+pub(super) fn commands(
+    context: &Context,
+    facts: &Facts,
+    part: &Part<'_>,
+    rule: &Option<Argv>,
+) -> Result<Vec<Argv>, Trouble> {
+    let source = context.source.as_ref().map_err(Trouble::clone)?;
+    if let Some(configured) = Argv::from_words(&context.config.mta.flush_command) {
+        let error =
+            || Trouble::NotStarted { command: configured.to_string(), error: "there is no such program".into() };
+        return if configured.is_there() { Ok(vec![configured]) } else { Err(error()) };
+    }
+    let own = source.mta.flush_commands(part);
+    let Some(obstacle) = source.mta.flush_obstacle(facts, &context.account) else { return Ok(own) };
+    match rule {
+        Some(prefix) => Ok(own.iter().map(|command| prefix.clone().and(command)).collect()),
+        None => Err(obstacle),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cool_down_ends_and_a_clock_that_was_set_back_does_not_prolong_it() {
+        let cooldown = Duration::from_secs(30);
+        assert_eq!(remaining(cooldown, None), 0);
+        assert_eq!(remaining(cooldown, Some(0)), 30);
+        assert_eq!(remaining(cooldown, Some(29)), 1);
+        assert_eq!(remaining(cooldown, Some(30)), 0);
+        assert_eq!(remaining(cooldown, Some(-1000)), 0);
+        assert_eq!(remaining(Duration::ZERO, Some(0)), 0);
+    }
+}

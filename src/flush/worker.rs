@@ -1,0 +1,83 @@
+//! The worker of a queue run: runs the commands, and then follows what comes of them.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::follow;
+use crate::config::Config;
+use crate::context::Context;
+use crate::sandbox::worker::answer;
+use crate::state::SeenBy;
+use crate::system::process::{self, Argv, Exit};
+use crate::system::{Free, close_standard_streams, log};
+
+/// How long the worker lets a queue run go on.
+const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// How the run of the commands ended: the first that failed, or else the last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Ended {
+    /// Which command, from 0.
+    pub command: usize,
+    /// How it ended, or why it could not be started.
+    pub end: Result<Exit, String>,
+}
+
+/// Runs the commands one after the other, answers how they [`Ended`], and puts it on record under the run's number (0:
+/// it has none); then follows what comes of it. The first `prepared` commands are a preparation.
+pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], prepared: usize) {
+    let ended = run_all(&free, commands, prepared);
+    answer(&ended);
+    // Ends the wait of whoever asked, and the turn.
+    close_standard_streams();
+    let Some(Ended { command, end: Ok(exit) }) = ended else { return };
+    // Nothing was run: whoever asked takes it off the record.
+    if number == 0 || (command <= prepared && !exit.success()) {
+        return;
+    }
+    let context = Context::gather(free, SeenBy::Flush, config);
+    let Ok(records) = &context.records else { return };
+    if let Err(error) = records.add_exit(number, &exit.describe()) {
+        log(&error.to_string());
+    }
+    if let Ok(Some(flush)) = records.flush(number) {
+        follow(&context, &flush, |_| ());
+    }
+}
+
+fn run_all(free: &Free, commands: &[Argv], prepared: usize) -> Option<Ended> {
+    let deadline = Instant::now() + RUN_LIMIT;
+    let mut last = None;
+    for (command, argv) in commands.iter().enumerate() {
+        let end = process::start(free, argv).map_err(|not_started| not_started.error).map(|running| {
+            let (exit, output) = running.collect(deadline);
+            Exit { said: format!("{}\n{}", String::from_utf8_lossy(&output), exit.said), ..exit }
+        });
+        let failed = !end.as_ref().is_ok_and(Exit::success);
+        last = Some(Ended { command, end });
+        if failed && command >= prepared {
+            break;
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preparation_may_fail_and_what_was_run_is_told_by_its_number() {
+        let run = |scripts: &[&str], prepared| {
+            let commands: Vec<_> = scripts.iter().map(|script| Argv::new("/bin/sh", &["-c", script])).collect();
+            let ended = run_all(&Free::of_main(), &commands, prepared).unwrap();
+            (ended.command, ended.end.map(|exit| exit.code))
+        };
+        assert_eq!(run(&["exit 1", "exit 0"], 1), (1, Ok(Some(0))));
+        assert_eq!(run(&["exit 1", "exit 2", "exit 0"], 1), (1, Ok(Some(2))));
+        assert_eq!(run(&["exit 0", "exit 3", "exit 0"], 0), (1, Ok(Some(3))));
+        let missing = run_all(&Free::of_main(), &[Argv::new("/nonexistent", &[])], 0).unwrap();
+        assert!(missing.end.unwrap_err().contains("No such file"));
+    }
+}

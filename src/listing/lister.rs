@@ -1,0 +1,122 @@
+//! The commands that list the queue, from their start until each has printed its first byte.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use crate::context::Context;
+use crate::mta::privilege;
+use crate::mta::trouble::Trouble;
+use crate::system::EndingSignals;
+use crate::system::poll::{HANGUP, READABLE, ready};
+use crate::system::process::{self, Argv, Ending, Exit, Running};
+
+/// The commands under way, of which nothing has been read.
+pub(crate) struct Lister {
+    pub(super) started: Instant,
+    pub(super) deadline: Instant,
+    pub(super) parts: Vec<Part>,
+    /// The place among those that list, until it has ended.
+    pub(super) place: Option<File>,
+}
+
+/// One of the commands: each lists a part of the queue.
+pub(crate) struct Part {
+    pub(super) command: Argv,
+    /// While it runs.
+    pub(super) running: Option<Running>,
+    /// Whether its output may still come.
+    pub(super) prints: bool,
+    /// Whether its error output may still say something.
+    pub(super) says: bool,
+    /// How it ended, or why it could not be started.
+    pub(super) end: Option<Result<Exit, Trouble>>,
+}
+
+impl Lister {
+    /// Starts the commands: by a sudo or doas rule where there is one, else plainly; a configured command is run as it
+    /// stands.
+    ///
+    /// # Errors
+    /// That there is no mail server to ask, or [`Trouble::Crowded`].
+    pub fn start(context: &Context) -> Result<Lister, Trouble> {
+        let source = context.source.as_ref().map_err(Trouble::clone)?;
+        let started = Instant::now();
+        let deadline = started + context.config.mta.deadline;
+        let place = context.records.as_ref().map_or(Ok(None), |records| records.listing_place(deadline));
+        let place = place.map_err(|_| Trouble::Crowded { after: context.config.mta.deadline })?;
+        let own = context.config.mta.list_command.is_empty();
+        let start = |command: &Argv| {
+            let prefix = own.then(|| privilege::prefix(&context.free, command, &context.account)).flatten();
+            Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)))
+        };
+        Ok(Lister { started, deadline, parts: source.commands.iter().map(start).collect(), place })
+    }
+
+    /// Waits for the first byte of each command, which is not read. One that says nothing but that it does not know
+    /// this form of the listing is started in the form for an older mail server. The wait ends at the deadline, and
+    /// when nobody is left who wants to know.
+    pub fn wait_for_first_bytes(&mut self, context: &Context, client: Option<BorrowedFd<'_>>) {
+        let own = context.config.mta.list_command.is_empty();
+        for part in &mut self.parts {
+            part.wait_for_first_byte(self.deadline, client);
+            let source = context.source.as_ref().ok().filter(|_| own);
+            if let (Some(Ok(exit)), Some(source)) = (&part.end, source)
+                && let Some(older) = source.mta.older_list_command(exit)
+            {
+                *part = Part::start(context, older);
+                part.wait_for_first_byte(self.deadline, client);
+            }
+        }
+    }
+}
+
+impl Part {
+    fn start(context: &Context, command: Argv) -> Part {
+        match process::start(&context.free, &command) {
+            Ok(running) => Part { command, running: Some(running), prints: true, says: true, end: None },
+            Err(not_started) => {
+                Part { command, running: None, prints: false, says: false, end: Some(Err(not_started.into())) }
+            }
+        }
+    }
+
+    fn wait_for_first_byte(&mut self, deadline: Instant, client: Option<BorrowedFd<'_>>) {
+        let signals = EndingSignals::hold_back();
+        while let Some(running) = &mut self.running {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let watched = [
+                (signals.as_ref().map(AsFd::as_fd), READABLE),
+                (client, HANGUP),
+                (self.prints.then(|| running.stdout().as_fd()), READABLE),
+                (self.says.then(|| running.stderr()), READABLE),
+            ];
+            let ready = ready(&watched, left);
+            let [arrived, hung_up, out, err] = ready[..] else { return };
+            if !err.is_empty() {
+                self.says = running.read_stderr();
+            }
+            self.prints &= out.is_empty() || out.contains(READABLE);
+            match () {
+                () if !arrived.is_empty() => {
+                    self.end(deadline, Ending::ReaderGone);
+                    // Lets the signal through, which ends this process.
+                    drop(signals);
+                    return;
+                }
+                () if out.contains(READABLE) => return,
+                () if !hung_up.is_empty() => self.end(deadline, Ending::ReaderGone),
+                () if left.is_zero() => self.end(deadline, Ending::Deadline),
+                () if !self.prints && !self.says => self.end(deadline, Ending::Exited),
+                () => {}
+            }
+        }
+    }
+
+    /// Ends it, unless it has ended by itself.
+    pub(super) fn end(&mut self, deadline: Instant, ending: Ending) {
+        if let Some(running) = self.running.take() {
+            self.end = Some(Ok(running.exit(deadline, ending)));
+        }
+    }
+}

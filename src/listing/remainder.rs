@@ -1,0 +1,174 @@
+//! What is left of a number of messages: counted while a listing passes by.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::queue::{Cause, Message, State, Target};
+use crate::state::{Outcome, Waited};
+
+/// Different reasons that are counted one by one; further ones count together.
+const DISTINCT_LIMIT: usize = 64;
+
+/// Reasons that are named.
+const NAMED: usize = 3;
+
+/// What keeps a message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Why {
+    /// A cause that is known.
+    Cause(Cause),
+    /// A reason in the mail server's words.
+    Words(String),
+    /// One of many others.
+    Other,
+}
+
+impl Why {
+    fn of(reason: &str) -> Why {
+        Cause::of(reason).map_or_else(|| Why::Words(reason.to_owned()), Why::Cause)
+    }
+
+    fn words(&self) -> &str {
+        match self {
+            Why::Cause(cause) => cause.short(),
+            Why::Words(words) => words,
+            Why::Other => "other reasons",
+        }
+    }
+}
+
+impl Waited {
+    fn holds(&self, message: &Message<'_>) -> bool {
+        match self {
+            Waited::Ids(ids) => ids.contains(&*message.id),
+            // What the server gives no arrival for can only be counted as having been there.
+            Waited::By(instant) => message.arrival.is_none_or(|arrival| arrival <= *instant),
+        }
+    }
+}
+
+/// Counts what is left of a flush while a listing passes by. What came in after the flush was started
+/// does not count.
+pub struct Remainder {
+    target: Option<Target>,
+    waited: Waited,
+    /// Messages that still wait.
+    pub messages: u64,
+    /// Recipients that still wait.
+    pub recipients: u64,
+    /// Of the messages, those that are held.
+    pub held: u64,
+    /// Of the messages, those that are being delivered now.
+    pub in_delivery: u64,
+    /// Messages by what keeps them.
+    reasons: HashMap<Why, u64>,
+}
+
+impl Remainder {
+    /// Nothing counted yet.
+    pub fn of(target: Option<Target>, waited: Waited) -> Remainder {
+        Remainder { target, waited, messages: 0, recipients: 0, held: 0, in_delivery: 0, reasons: HashMap::new() }
+    }
+
+    /// Looks at one message. Returns whether it counts.
+    pub fn add(&mut self, message: &Message<'_>) -> bool {
+        let is_meant = self.target.as_ref().is_some_and(|target| target.holds(message));
+        if !is_meant || !self.waited.holds(message) {
+            return false;
+        }
+        self.messages += 1;
+        self.held += u64::from(message.state == State::Held);
+        self.in_delivery += u64::from(matches!(message.state, State::Active | State::Incoming));
+        let mut reasons = HashSet::new();
+        for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
+            self.recipients += 1;
+            reasons.extend(recipient.reason.as_deref().map(Why::of));
+        }
+        for reason in reasons {
+            let known = self.reasons.contains_key(&reason) || self.reasons.len() < DISTINCT_LIMIT;
+            *self.reasons.entry(if known { reason } else { Why::Other }).or_default() += 1;
+        }
+        true
+    }
+
+    /// Why they wait: `mailbox full (2), connection refused (1)`.
+    pub fn why(&self) -> String {
+        let mut reasons: Vec<_> = self.reasons.iter().map(|(why, count)| (why.words(), *count)).collect();
+        reasons.sort_by(|(a_text, a), (b_text, b)| b.cmp(a).then_with(|| a_text.cmp(b_text)));
+        let named = reasons.iter().take(NAMED).map(|(text, count)| format!("{text} ({count})"));
+        let more: u64 = reasons.iter().skip(NAMED).map(|(_, count)| count).sum();
+        let more = (more > 0).then(|| format!("{} ({more})", Why::Other.words()));
+        named.chain(more).collect::<Vec<_>>().join(", ")
+    }
+
+    /// As it is put on record.
+    pub fn outcome(&self, sampled: i64, settled: bool) -> Outcome {
+        Outcome { sampled, messages_left: self.messages, recipients_left: self.recipients, why: self.why(), settled }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Recipient;
+
+    fn message(id: &str, arrival: i64, reasons: &[&str]) -> Message<'static> {
+        Message {
+            id: id.to_owned().into(),
+            state: State::Deferred,
+            mta_state: "deferred".into(),
+            size: None,
+            arrival: Some(arrival),
+            sender: None,
+            recipients: reasons
+                .iter()
+                .map(|reason| Recipient {
+                    address: "a@example.com".into(),
+                    reason: Some(reason.to_string().into()),
+                    delivered: false,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_was_there_counts_and_reasons_are_grouped() {
+        let mut remainder = Remainder::of(Some(Target::All), Waited::By(100));
+        remainder.add(&message("A", 50, &["x 452 4.2.2 over quota", "y: over quota"]));
+        remainder.add(&message("B", 100, &["connect to [192.0.2.1]:25: Connection timed out"]));
+        remainder.add(&message("C", 101, &["came in meanwhile"]));
+        assert_eq!((remainder.messages, remainder.recipients), (2, 3));
+        assert_eq!(remainder.why(), "connection timed out (1), mailbox full (1)", "messages, each once for a cause");
+    }
+
+    #[test]
+    fn ids_tell_better_than_times_what_was_there() {
+        let mut remainder = Remainder::of(Some(Target::All), Waited::Ids(["A".to_owned(), "B".to_owned()].into()));
+        let active = Message { state: State::Active, ..message("B", 200, &[]) };
+        for message in [message("A", 200, &["x"]), active, message("C", 50, &["came in meanwhile"])] {
+            remainder.add(&message);
+        }
+        assert_eq!((remainder.messages, remainder.recipients, remainder.in_delivery), (2, 1, 1));
+        assert_eq!(remainder.why(), "x (1)");
+    }
+
+    #[test]
+    fn a_part_is_judged_by_itself() {
+        let mut remainder = Remainder::of("id:B".parse().ok(), Waited::By(100));
+        remainder.add(&message("A", 50, &["x"]));
+        remainder.add(&message("B", 50, &["y"]));
+        assert_eq!((remainder.messages, remainder.why().as_str()), (1, "y (1)"));
+        let mut remainder = Remainder::of("domain:example.org".parse().ok(), Waited::By(100));
+        remainder.add(&message("A", 50, &["x"]));
+        assert_eq!(remainder.messages, 0);
+    }
+
+    #[test]
+    fn many_different_reasons_take_bounded_memory() {
+        let mut remainder = Remainder::of(Some(Target::All), Waited::By(100));
+        for n in 0..1000 {
+            remainder.add(&message("A", 1, &[&format!("reason {n}")]));
+        }
+        assert!(remainder.reasons.len() <= DISTINCT_LIMIT + 1);
+        assert!(remainder.why().contains("other reasons (93"), "{}", remainder.why());
+    }
+}

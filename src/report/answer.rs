@@ -1,0 +1,227 @@
+//! The parent: has the queue listed and read, and hands on what the reader writes.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::known::Inquiries;
+use super::reading::{self, Counted, Reading};
+use super::{Form, Report, Verdict};
+use crate::context::Context;
+use crate::flush::outcome::Followed;
+use crate::listing::count::task;
+use crate::listing::frame::Nonsense;
+use crate::listing::session::{Broken, Client};
+use crate::listing::{Lister, Listing, Session};
+use crate::mta::trouble::Trouble;
+use crate::primary::PrimaryStatus;
+use crate::queue::Row;
+use crate::request::{Asked, Format};
+use crate::system::output::Output;
+use crate::system::{Body, log, unlinked_file};
+
+/// What stands in front of a body, made for its verdict.
+type Head<'a> = &'a dyn Fn(Verdict) -> Vec<u8>;
+
+/// How an answer is sent.
+pub struct Answer<'a> {
+    /// What stands in front; without it, nothing does.
+    pub head: Option<Head<'a>>,
+    /// Whether there is a body.
+    pub body: HasBody,
+}
+
+/// Whether an answer has a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HasBody {
+    /// It has one.
+    Yes,
+    /// It answers HEAD.
+    No,
+}
+
+impl Answer<'_> {
+    /// A body alone.
+    pub const PLAIN: Answer<'static> = Answer { head: None, body: HasBody::Yes };
+}
+
+/// Lists for one answer, as long as somebody reads our standard output, and sends it there.
+///
+/// # Errors
+/// Those of writing: whoever reads the answer has left ([`io::ErrorKind::BrokenPipe`]), say, or takes nothing
+/// ([`io::ErrorKind::TimedOut`]).
+pub fn answer(context: &Context, asked: &Asked, form: &mut dyn Form, how: &Answer<'_>) -> io::Result<Verdict> {
+    let folder = context.folder.as_deref();
+    let output = if how.head.is_some() { Output::held_back(folder) } else { Output::new(folder) };
+    let mut handing = Handing { context, how, inquiries: None, output };
+    let lister = Lister::start(context);
+    handing.inquiries = Some(Inquiries::begin(context));
+    let broken = match lister.and_then(|lister| read(&mut handing, lister, asked, form)) {
+        Ok(Ok(verdict)) => return handing.finish(verdict),
+        Ok(Err(error)) => return Err(error),
+        Err(trouble) => trouble,
+    };
+    log(&broken.to_string());
+    handing.end_broken(broken, asked, form)
+}
+
+/// How much waits, and how the primaries are.
+pub(crate) struct Stock {
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Those of them that are held.
+    pub held: u64,
+    /// The primaries.
+    pub primary: PrimaryStatus,
+}
+
+/// Lists for no answer: takes a sample, and stock.
+///
+/// # Errors
+/// Why the queue could not be listed.
+pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
+    let mut taking = Taking { context, inquiries: Some(Inquiries::begin(context)), stock: None };
+    let mut lister = Lister::start(context)?;
+    let Some(task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
+    lister.wait_for_first_bytes(context, None);
+    let asked = Asked::of(Format::Text);
+    let reading = Reading::of(context, &asked);
+    let work = |free, desk| reading::work(free, desk, &reading, &task, None, &mut Silent);
+    let attended = Session::begin(context, lister, None, work)?.attend(&mut taking);
+    match (attended, taking.stock) {
+        (Ok(_), Some(stock)) => stock,
+        (Err(Broken::Reader(trouble)), _) => Err(trouble),
+        _ => Err(Trouble::Reader { how: "ended without an answer".into() }),
+    }
+}
+
+/// What the parent does while stock is taken.
+struct Taking<'a> {
+    context: &'a Context,
+    inquiries: Option<Inquiries>,
+    stock: Option<Result<Stock, Trouble>>,
+}
+
+impl Client for Taking<'_> {
+    fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Nonsense> {
+        let counted: Counted = serde_json::from_slice(bytes).map_err(|_| Nonsense)?;
+        let known = self.inquiries.take().ok_or(Nonsense)?.known(self.context, Some(&counted), took);
+        let words = serde_json::to_vec(&known).map_err(|_| Nonsense)?;
+        let Counted { trouble, messages, held, .. } = counted;
+        self.stock = Some(trouble.map_or(Ok(Stock { messages, held, primary: known.primary }), Err));
+        Ok(words)
+    }
+}
+
+/// A form that says nothing.
+struct Silent;
+
+impl Form for Silent {
+    fn end(&mut self, _: &Report, _: &[Row], _: &mut Body<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn verdict(&self, _: &Report) -> Verdict {
+        Verdict::default()
+    }
+}
+
+/// Has the listing read, and the answer written, as far as somebody is there who takes it.
+fn read(
+    handing: &mut Handing<'_>,
+    mut lister: Lister,
+    asked: &Asked,
+    form: &mut dyn Form,
+) -> Result<io::Result<Verdict>, Trouble> {
+    let context = handing.context;
+    let Some(task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
+    let followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
+    let overflow = asked.window.and(context.folder.as_deref()).and_then(|folder| unlinked_file(folder).ok());
+    lister.wait_for_first_bytes(context, Some(io::stdout().as_fd()));
+    let reading = Reading::of(context, asked);
+    let work = |free, desk| reading::work(free, desk, &reading, &task, followed, form);
+    let session = Session::begin(context, lister, overflow, work)?;
+    match session.attend(handing) {
+        Ok(verdict) => match serde_json::from_slice(&verdict) {
+            Ok(verdict) => Ok(Ok(verdict)),
+            Err(_) => Err(Trouble::Reader { how: "answered nonsense".into() }),
+        },
+        Err(Broken::Client(error)) => Ok(Err(error)),
+        Err(Broken::Reader(trouble)) => Err(trouble),
+    }
+}
+
+/// What the parent does while the reader answers.
+struct Handing<'a> {
+    context: &'a Context,
+    how: &'a Answer<'a>,
+    inquiries: Option<Inquiries>,
+    output: Output,
+}
+
+impl Client for Handing<'_> {
+    fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Nonsense> {
+        let counted: Counted = serde_json::from_slice(bytes).map_err(|_| Nonsense)?;
+        // It asks once.
+        let known = self.inquiries.take().ok_or(Nonsense)?.known(self.context, Some(&counted), took);
+        serde_json::to_vec(&known).map_err(|_| Nonsense)
+    }
+
+    fn output(&mut self) -> Option<&mut Output> {
+        Some(&mut self.output)
+    }
+
+    fn has_come(&mut self) {
+        if self.how.body == HasBody::No {
+            self.output.clear();
+        }
+        if self.output.is_full() {
+            // What is in front of so much can't wait any longer.
+            self.release(Verdict::default());
+        }
+    }
+}
+
+impl Handing<'_> {
+    fn release(&mut self, verdict: Verdict) {
+        let front = self.how.head.map(|head| head(verdict)).unwrap_or_default();
+        if self.output.is_held_back() {
+            self.output.release(&front);
+        }
+    }
+
+    /// Sends what is left.
+    fn finish(mut self, verdict: Verdict) -> io::Result<Verdict> {
+        self.output.seal();
+        self.release(verdict);
+        self.output.finish().map(|()| verdict)
+    }
+
+    /// Ends an answer whose reader broke off, or never began: what was sent is true, and the end says what it lacks.
+    fn end_broken(mut self, trouble: Trouble, asked: &Asked, form: &mut dyn Form) -> io::Result<Verdict> {
+        let inquiries = self.inquiries.take().unwrap_or_else(|| Inquiries::begin(self.context));
+        let known = inquiries.known(self.context, None, Duration::ZERO);
+        let mut listing = Listing::of_nothing(self.context, trouble);
+        listing.facts = known.facts.clone();
+        let reading = Reading::of(self.context, asked);
+        let report = Report { selection: asked.window.map(|window| (window, 0)), ..reading.report(listing, known) };
+        let begun = !self.output.is_held_back() && self.how.head.is_some();
+        if begun {
+            self.output.take_back();
+        } else {
+            self.output.clear();
+        }
+        let mut bytes = Vec::new();
+        let mut body = Body::into(&mut bytes);
+        if !begun {
+            form.begin(&mut body)?;
+        }
+        form.end(&report, &[], &mut body)?;
+        body.finish()?;
+        drop(body);
+        if self.how.body == HasBody::Yes {
+            self.output.push(&bytes);
+        }
+        self.finish(form.verdict(&report))
+    }
+}

@@ -1,0 +1,70 @@
+//! What the parent knows besides the listing: gathered while that is read, and told to the reader.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{self, Filesystem, Mounts};
+use super::history;
+use super::reading::Counted;
+use crate::context::Context;
+use crate::flush::readiness::{Readiness, Rules};
+use crate::listing::reasons::{self, Explained};
+use crate::listing::{INQUIRY_PATIENCE, Sampling};
+use crate::mta::{Facts, Inquiry, Wanted};
+use crate::primary::{PrimaryInquiry, PrimaryStatus};
+use crate::state::Sample;
+
+/// What is known.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub facts: Facts,
+    pub sampling: Sampling,
+    pub filesystems: Vec<Filesystem>,
+    pub history: Vec<Sample>,
+    pub primary: PrimaryStatus,
+    pub flush: Readiness,
+    pub explained: Explained,
+}
+
+/// What is being found out.
+pub(super) struct Inquiries {
+    facts: Option<Inquiry>,
+    primary: PrimaryInquiry,
+    rules: Rules,
+    mounts: Mounts,
+}
+
+impl Inquiries {
+    /// Begins to find out, beside the lister.
+    pub fn begin(context: &Context) -> Inquiries {
+        Inquiries {
+            facts: context.source.as_ref().ok().map(|source| source.mta.inquire(&context.free, Wanted::Everything)),
+            primary: PrimaryInquiry::begin(context),
+            rules: Rules::ask(context),
+            mounts: Mounts::find(&context.free),
+        }
+    }
+
+    /// What was found, with what the reader counted and asks for; without a reader, `None`.
+    pub fn known(self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
+        let Inquiries { facts, primary, rules, mounts } = self;
+        let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
+        let deadline = Instant::now() + INQUIRY_PATIENCE;
+        let facts = facts.map_or_else(Facts::default, |facts| facts.answer(deadline));
+        let primary = primary.status(context.records.as_ref(), context.clock.now, context.seen_by);
+        let filesystems =
+            disk::filesystems(&context.free, &mounts, facts.queue_directory.as_deref(), &context.config.disk);
+        let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
+        let sampling = Sampling { command: String::new(), started: context.clock.now, took };
+        Known {
+            sampling,
+            history: sample.map_or_else(Vec::new, |sample| history::add(context.records.as_ref().ok(), sample)),
+            flush: Readiness::find(context, &facts, &rules),
+            facts,
+            filesystems,
+            primary,
+            explained,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A body under construction: small pieces of text on their way to somewhere, put together.
+
+use std::io::{self, Write};
+
+/// How much is put together, in bytes.
+pub(crate) const FULL: usize = 128 * 1024;
+
+/// What a piece of the body ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seam {
+    /// Something whole: should nothing follow, the body can still be ended.
+    Whole,
+    /// Something that is still to be completed.
+    Open,
+}
+
+/// Where pieces go.
+type Sink<'a> = Box<dyn FnMut(&[u8], Seam) -> io::Result<()> + 'a>;
+
+/// Puts pieces together, at most [`FULL`] bytes of them (or one that is longer), and hands them on.
+pub struct Body<'a> {
+    buffer: Vec<u8>,
+    sink: Sink<'a>,
+}
+
+impl<'a> Body<'a> {
+    /// An empty body.
+    pub fn new(sink: impl FnMut(&[u8], Seam) -> io::Result<()> + 'a) -> Self {
+        Body { buffer: Vec::with_capacity(FULL), sink: Box::new(sink) }
+    }
+
+    /// A body that is collected.
+    pub fn into(bytes: &'a mut Vec<u8>) -> Self {
+        Body::new(|piece, _| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })
+    }
+
+    /// What was written so far is whole. It is handed on when there is enough of it.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn seal(&mut self) -> io::Result<()> {
+        if self.buffer.len() >= FULL / 2 { self.hand_on(Seam::Whole) } else { Ok(()) }
+    }
+
+    /// Hands on what is left, which is whole.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.hand_on(Seam::Whole)
+    }
+
+    fn hand_on(&mut self, seam: Seam) -> io::Result<()> {
+        let handed = (self.sink)(&self.buffer, seam);
+        self.buffer.clear();
+        handed
+    }
+}
+
+impl Write for Body<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + bytes.len() > FULL {
+            self.hand_on(Seam::Open)?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    /// Does nothing: what is written is handed on when there is enough of it.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

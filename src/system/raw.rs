@@ -1,0 +1,37 @@
+//! What Rust can't see to be safe: the only unsafe code of this program.
+#![allow(unsafe_code)]
+
+use std::env;
+
+use nix::libc;
+use nix::unistd::ForkResult;
+
+/// Leaves the `cgi` crate nothing to read, as it panics on what a client may put into the environment. To be called
+/// by `main`, before anything else runs.
+pub fn empty_environment() {
+    // SAFETY: no other thread may use the environment meanwhile: this process never has a second one, see `fork`.
+    unsafe {
+        // It fails only where there is no memory left for an empty list.
+        let _ = nix::env::clearenv();
+        env::set_var("REQUEST_URI", "/");
+    }
+}
+
+/// Makes a copy of this process, which goes on beside it.
+///
+/// # Errors
+/// Those of fork(2): too many processes, or too little memory.
+pub(super) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: in a process with several threads, locks that another thread holds would stay locked for ever in the
+    // copy. This process never has a second thread: what may hang is done by a branch of it (see `system::process`),
+    // and threads are started in branches only, which do not branch. (The tests' own processes do have threads;
+    // glibc keeps its allocator usable after fork(2) there.)
+    unsafe { nix::unistd::fork() }
+}
+
+/// Ends this process at once, and leaves alone what it shares with the process that it is a copy of: unwritten
+/// output, and what is to be done at the exit of that one.
+pub(super) fn leave(status: u8) -> ! {
+    // SAFETY: _exit(2) takes any number, and does not return.
+    unsafe { libc::_exit(libc::c_int::from(status)) }
+}
