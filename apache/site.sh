@@ -79,8 +79,12 @@ install_state() {
 }
 
 uninstall_state() {
-    [ -z "$destdir" ] && [ -d "$state" ] || return 0
-    rmdir "$state" 2>/dev/null || say "left $state, which holds the log of flushes: rm -r $state"
+    [ -z "$destdir" ] || return 0
+    # The second is root's own, where it has run the program.
+    for folder in "$state" "$state-root"; do
+        [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null ||
+            say "left $folder, which holds the log of flushes: rm -r $folder"
+    done
 }
 
 next_steps() {

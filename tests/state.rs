@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -244,4 +244,49 @@ fn a_database_of_a_later_version_is_left_alone_and_said() {
     );
     machine.kill_all();
     assert!(fs::read(&file).unwrap() == before);
+}
+
+/// The private folders of a user, which are outside of any test's own folder.
+fn private_folders(parent: &str, uid: u32) -> Vec<PathBuf> {
+    let beginning = format!("bartleby-{uid}-");
+    let entries = fs::read_dir(parent).unwrap().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&beginning));
+    named.map(|entry| entry.path()).collect()
+}
+
+#[test]
+fn a_stranger_who_makes_the_old_private_folder_first_turns_no_cool_down_off() {
+    let Some(machine) = of_web_server() else { return };
+    if Path::new("/var/lib/bartleby").exists() || !private_folders("/tmp", WWW_DATA).is_empty() {
+        return eprintln!("SKIPPED: this machine has a folder for the web server's user");
+    }
+    let text = fs::read_to_string(machine.path("bartleby.toml")).unwrap();
+    fs::write(machine.path("bartleby.toml"), text.split("[flush]").next().unwrap()).unwrap();
+    fs::write(machine.path("flush"), "#!/bin/sh\n").unwrap();
+    let planted = Path::new("/tmp/bartleby-33");
+    let made = fs::create_dir(planted).is_ok();
+    let answers = ["flush", "flush"].map(|query| page_of_web_server(&machine, query));
+    machine.kill_all();
+    let private = private_folders("/tmp", WWW_DATA);
+    for folder in private.iter().map(PathBuf::as_path).chain(made.then_some(planted)) {
+        fs::remove_dir_all(folder).unwrap();
+    }
+    assert_eq!(answers.map(|answer| answer.status), [303, 429]);
+    assert_eq!(private.len(), 1);
+}
+
+#[test]
+fn doctor_says_why_root_does_not_use_a_folder_that_another_user_could_replace() {
+    let Some(machine) = of_web_server() else { return };
+    chown(machine.path(""), Some(WWW_DATA), None).unwrap();
+    let before = private_folders("/run", 0);
+    let (code, text) = on_command_line(&machine, &["doctor"]);
+    for folder in private_folders("/run", 0).iter().filter(|folder| !before.contains(folder)) {
+        fs::remove_dir_all(folder).unwrap();
+    }
+    let line =
+        text.lines().find(|line| line.starts_with("WRONG state directory: /run/bartleby-0-")).unwrap_or_default();
+    let reason = format!(" is used instead, as {} is not safe for root: ", machine.path("state").display());
+    assert!(code == Some(1) && line.contains(&reason), "{text}");
+    assert_eq!(owners(&machine.path("state")), []);
 }

@@ -119,7 +119,7 @@ impl Records {
         })
     }
 
-    /// Whether there is a database, of whatever kind.
+    /// Whether there is a database, or something in its place.
     pub(super) fn has_database(&self) -> bool {
         self.folder.has(FILE)
     }
@@ -144,7 +144,7 @@ impl Records {
 
     /// Closes the database until it is needed again. For a process that goes on for long, as another one may set the
     /// database aside meanwhile.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.database.borrow_mut().take();
     }
 
@@ -184,7 +184,7 @@ fn read_header(file: &File) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Ends whatever is done with the database from now on after [`WORK_LIMIT`].
+/// Ends all work with the database, from now on, after [`WORK_LIMIT`].
 fn limit_time(database: &mut Connection) -> rusqlite::Result<()> {
     let end = Instant::now() + WORK_LIMIT;
     database.progress_handler(CLOCK_EVERY, Some(move || Instant::now() >= end))

@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// The bits that let group and others write (chmod(2)).
 pub(super) const OPEN_TO_OTHERS: u32 = 0o022;
 
-/// A folder that was found to be fit for use. The handle stays with it, whatever takes its name later.
+/// A folder that was found to be fit for use. The handle stays with it, even if its name goes to another one later.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -85,7 +85,7 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Whether there is room to write, as far as can be told without writing.
+    /// Whether there is room to write, as far as one can see without writing.
     pub(super) fn room(&self) -> Result<(), StateError> {
         let stat = statvfs(&self.path).map_err(|error| StateError::system(&self.path, error.desc()))?;
         let room = stat.blocks_available().saturating_mul(stat.fragment_size());

@@ -14,11 +14,11 @@ const LISTINGS: usize = 2;
 
 /// The right to flush, held as long as this file, or a copy of its descriptor, is open in any process.
 #[derive(Debug)]
-pub struct Turn(pub File);
+pub(crate) struct Turn(pub File);
 
 /// Why there is no turn now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum NoTurn {
+pub(crate) enum NoTurn {
     /// A flush is under way.
     Taken,
     /// The lock file can't be used.
@@ -28,7 +28,7 @@ pub enum NoTurn {
 impl Records {
     /// # Errors
     /// [`NoTurn`].
-    pub fn turn(&self) -> Result<Turn, NoTurn> {
+    pub(crate) fn turn(&self) -> Result<Turn, NoTurn> {
         let mut turn = self.try_turn();
         for _ in 0..10 {
             if !matches!(turn, Err(NoTurn::Taken)) {
@@ -41,7 +41,7 @@ impl Records {
     }
 
     /// Whether a flush is under way.
-    pub fn is_taken(&self) -> bool {
+    pub(crate) fn is_taken(&self) -> bool {
         let taken = matches!(self.turn.try_lock(), Err(TryLockError::WouldBlock));
         if !taken {
             // It can't fail where the lock was taken, and does no harm where it was not.
@@ -66,7 +66,7 @@ impl Records {
     ///
     /// # Errors
     /// [`NoTurn::Taken`]: the deadline has passed, and others were listing all the time.
-    pub fn listing_place(&self, deadline: Instant) -> Result<Option<File>, NoTurn> {
+    pub(crate) fn listing_place(&self, deadline: Instant) -> Result<Option<File>, NoTurn> {
         loop {
             for place in 0..LISTINGS {
                 let Ok(file) = self.locks.file(&format!("listing-{place}.lock")) else { return Ok(None) };

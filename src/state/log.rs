@@ -69,7 +69,7 @@ impl Records {
     ///
     /// # Errors
     /// Why the log can't be read. One that was never written is empty.
-    pub fn flushes(&self, limit: u32) -> Result<Vec<Flush>, StateError> {
+    pub(crate) fn flushes(&self, limit: u32) -> Result<Vec<Flush>, StateError> {
         if !self.has_database() {
             return Ok(Vec::new());
         }
@@ -83,7 +83,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::flushes`].
-    pub fn flush(&self, number: u64) -> Result<Option<Flush>, StateError> {
+    pub(crate) fn flush(&self, number: u64) -> Result<Option<Flush>, StateError> {
         if !self.has_database() {
             return Ok(None);
         }
@@ -94,7 +94,7 @@ impl Records {
     }
 
     /// Which messages waited when a flush was started, as far as that is still known.
-    pub fn waited(&self, flush: &Flush) -> Waited {
+    pub(crate) fn waited(&self, flush: &Flush) -> Waited {
         let ids = self.with_database(|database| {
             let query = "SELECT ids FROM flush WHERE number = ?1";
             database.query_row(query, [as_signed(flush.number)], |row| row.get::<_, Option<String>>(0)).optional()
@@ -110,7 +110,7 @@ impl Records {
     ///
     /// # Errors
     /// Why it could not be written: a full disk, say.
-    pub fn record(&self, _turn: &Turn, flush: &Flush, waited: &Waited) -> Result<u64, StateError> {
+    pub(crate) fn record(&self, _turn: &Turn, flush: &Flush, waited: &Waited) -> Result<u64, StateError> {
         let ids = match waited {
             Waited::Ids(ids) => {
                 let ids = ids.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
@@ -139,7 +139,7 @@ impl Records {
     }
 
     /// Takes a flush off the record that did not run after all: it starts no cool-down.
-    pub fn withdraw(&self, _turn: &Turn, number: u64) {
+    pub(crate) fn withdraw(&self, _turn: &Turn, number: u64) {
         let outcome =
             self.with_database(|database| database.execute("DELETE FROM flush WHERE number = ?1", [as_signed(number)]));
         if let Err(error) = outcome {
@@ -151,7 +151,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn add_exit(&self, number: u64, exit: &str) -> Result<(), StateError> {
+    pub(crate) fn add_exit(&self, number: u64, exit: &str) -> Result<(), StateError> {
         self.with_database(|database| {
             database
                 .execute("UPDATE flush SET exit = ?2 WHERE number = ?1", params![as_signed(number), exit])
@@ -163,7 +163,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn add_outcome(&self, number: u64, outcome: &Outcome) -> Result<(), StateError> {
+    pub(crate) fn add_outcome(&self, number: u64, outcome: &Outcome) -> Result<(), StateError> {
         self.with_database(|database| {
             database
                 .execute(

@@ -1,9 +1,12 @@
-//! What is remembered between requests: the lock under which one flush runs at a time, and the log of
-//! flushes with what came of them.
+//! All that is remembered between requests: the lock under which one flush runs at a time, the log of flushes with
+//! their outcomes, how the primaries and the queue were found, and since when.
 //!
 //! Nothing here is needed to list or to flush. Where no folder is usable, or the disk is full, the
-//! cool-down and the log are off, and that is said. The log is an SQLite database, so that any number of
-//! processes may use it, and may be killed at any time, without it ever telling half a truth.
+//! cool-down and the log are off, and that is said. It is all in one SQLite database, so that any number of
+//! processes may use it, and may be killed at any time, without leaving half a truth there.
+//!
+//! What stands in the folder is not trusted: other programs of the same user can write there. `place` finds the
+//! folder, `folder` opens its files, `database` and `schema` let SQLite do no more than it must.
 
 mod database;
 mod error;
@@ -24,10 +27,11 @@ use rusqlite::Connection;
 
 pub use self::error::StateError;
 use self::folder::Folder;
-pub use self::locks::{NoTurn, Turn};
+pub(crate) use self::locks::{NoTurn, Turn};
 pub use self::log::{Flush, Outcome, Waited};
 use self::place::Place;
-pub use self::primaries::{Condition, SeenBy, Transition};
+pub(crate) use self::primaries::Transition;
+pub use self::primaries::{Condition, SeenBy};
 pub use self::samples::Sample;
 use crate::system::Account;
 
@@ -50,7 +54,7 @@ impl Records {
     ///
     /// # Errors
     /// Why none is usable.
-    pub fn open(configured: Option<&Path>, account: &Account) -> Result<Records, StateError> {
+    pub(crate) fn open(configured: Option<&Path>, account: &Account) -> Result<Records, StateError> {
         let Place { folder, shared, instead_of } = place::find(configured, account)?;
         let locks = shared.unwrap_or_else(|| folder.clone());
         let turn = Rc::new(locks.file(locks::FLUSH)?);
@@ -58,30 +62,30 @@ impl Records {
     }
 
     /// Why the folder that should be used is not, where that is so: a private one is used instead.
-    pub fn instead_of(&self) -> Option<&StateError> {
+    pub(crate) fn instead_of(&self) -> Option<&StateError> {
         self.instead_of.as_ref()
     }
 
     /// The folder of another user of which only the locks are used, as this is root.
-    pub fn shared(&self) -> Option<&Path> {
+    pub(crate) fn shared(&self) -> Option<&Path> {
         Some(self.locks.path()).filter(|path| *path != self.folder.path())
     }
 
     /// The folder.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Whether there is room to write, as far as can be told without writing.
+    /// Whether there is room to write, as far as one can see without writing.
     ///
     /// # Errors
     /// Why not.
-    pub fn room(&self) -> Result<(), StateError> {
+    pub(crate) fn room(&self) -> Result<(), StateError> {
         self.folder.room()
     }
 
     /// A damaged database that was set aside and is still there.
-    pub fn set_aside(&self) -> Option<PathBuf> {
+    pub(crate) fn set_aside(&self) -> Option<PathBuf> {
         self.folder.names().find(|name| database::is_set_aside(name)).map(|name| self.folder.path_of(&name))
     }
 }

@@ -1,6 +1,6 @@
 //! Which folder is used, and why not the one that should be.
 //!
-//! Root works in no folder that root does not own, as whoever owns it could lay files out there for root to trip over.
+//! Root works in no folder that root does not own, as its owner could lay files out there for root to trip over.
 //! Where the folder is another user's (the web server's, usually), root keeps what it remembers in a folder of its own
 //! beside it, and takes only the locks there, so that one run at a time holds for both.
 
@@ -131,7 +131,7 @@ fn usable(path: &Path, account: &Account) -> Result<Place, StateError> {
     Ok(Place::of(folder))
 }
 
-/// The first private folder of ours under a parent that everybody may use; where there is none, one is made. Nobody
+/// The first private folder of ours under a parent that everybody may use; if it finds none, it makes one. Nobody
 /// can foresee its name, and so nobody can take it first, which would leave us without one.
 fn private_under(parent: &Path, account: &Account) -> Result<Folder, StateError> {
     let beginning = format!("bartleby-{}-", account.uid);

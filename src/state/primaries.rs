@@ -29,7 +29,7 @@ pub enum Condition {
 
 impl Condition {
     /// The word for it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Condition::Up => "up",
             Condition::Busy => "busy",
@@ -68,7 +68,7 @@ pub enum SeenBy {
 
 impl SeenBy {
     /// The word for it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             SeenBy::Page => "page",
             SeenBy::List => "list",
@@ -83,17 +83,17 @@ impl SeenBy {
 
 /// A primary that was found in another condition than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transition {
+pub(crate) struct Transition {
     /// Its number, counted from 1.
-    pub number: u64,
+    pub(crate) number: u64,
     /// `host:port`.
-    pub host: String,
+    pub(crate) host: String,
     /// When it was found so, in seconds since 1970.
-    pub at: i64,
+    pub(crate) at: i64,
     /// How it was found.
-    pub condition: Condition,
+    pub(crate) condition: Condition,
     /// The part of this program that looked: the word of a [`SeenBy`], also of a later version's.
-    pub seen_by: String,
+    pub(crate) seen_by: String,
 }
 
 impl Records {
@@ -102,7 +102,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`]; what did not change is not written, so that a full disk does no harm.
-    pub fn note_primaries(
+    pub(crate) fn note_primaries(
         &self,
         found: &[(&str, Condition)],
         now: i64,
@@ -129,11 +129,11 @@ impl Records {
         })
     }
 
-    /// The changes that `watch` has not noticed yet, whoever saw them, the oldest first.
+    /// The changes that `watch` has not noticed yet, the oldest first; it does not matter which part of this program saw them.
     ///
     /// # Errors
     /// As [`Records::flushes`].
-    pub fn transitions_unnoticed(&self) -> Result<Vec<Transition>, StateError> {
+    pub(crate) fn transitions_unnoticed(&self) -> Result<Vec<Transition>, StateError> {
         if !self.has_database() {
             return Ok(Vec::new());
         }
@@ -159,7 +159,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn notice(&self, number: u64) -> Result<(), StateError> {
+    pub(crate) fn notice(&self, number: u64) -> Result<(), StateError> {
         self.with_database(|database| {
             let statement = "INSERT INTO noticed (one, number) VALUES (1, ?1)
                              ON CONFLICT (one) DO UPDATE SET number = max(number, excluded.number)";
@@ -171,7 +171,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::flushes`].
-    pub fn is_back(&self, hosts: &[&str]) -> Result<bool, StateError> {
+    pub(crate) fn is_back(&self, hosts: &[&str]) -> Result<bool, StateError> {
         self.with_database(|database| {
             let mut query = database.prepare("SELECT host FROM primary_host WHERE back")?;
             let back = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
@@ -183,7 +183,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn welcome_back(&self) -> Result<(), StateError> {
+    pub(crate) fn welcome_back(&self) -> Result<(), StateError> {
         self.with_database(|database| database.execute("UPDATE primary_host SET back = 0 WHERE back", []).map(|_| ()))
     }
 }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_noticed_once_whoever_saw_it() {
+    fn a_change_is_noticed_once_by_watch_and_not_lost_to_a_view_of_the_page() {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
         let note = |condition, now, by| records.note_primaries(&[("mx", condition)], now, by).unwrap();

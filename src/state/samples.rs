@@ -21,7 +21,7 @@ pub struct Sample {
     pub messages: u64,
     /// Recipients.
     pub recipients: u64,
-    /// Bytes; `None` where the mail server tells no sizes.
+    /// Bytes; `None` where the mail server gives no sizes.
     pub bytes: Option<u64>,
     /// Bytes free on the filesystem of the queue.
     pub free: Option<u64>,
@@ -33,7 +33,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`Records::record`].
-    pub fn add_sample(&self, sample: &Sample) -> Result<Vec<Sample>, StateError> {
+    pub(crate) fn add_sample(&self, sample: &Sample) -> Result<Vec<Sample>, StateError> {
         self.with_database(|database| {
             // One transaction takes the file's lock once.
             let transaction = database.unchecked_transaction()?;

@@ -69,14 +69,14 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What SQLite makes by itself for AUTOINCREMENT and for a key that is text.
+/// The objects that SQLite makes by itself, for AUTOINCREMENT and for a key of text.
 const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
 /// Makes the tables that are missing: version 2 added two to those of version 1, and changed none. Returns only if the database holds our tables and nothing else.
 pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
     if version(database)? < VERSION {
-        // Whoever gets here second finds it done.
+        // The second of two processes finds it done.
         let upgrade = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if version(&upgrade)? < VERSION {
             let there = vetted(&upgrade)?;
