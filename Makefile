@@ -106,8 +106,8 @@ fuzz: ## hunt for bytes that break a parser: make fuzz [SECONDS=60] [TARGETS=pos
 	        -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=1024 || exit 1; \
 	done
 
-bench: all ## measure against the lister alone and a Perl script: prints a table of ratios
-	$(CARGO) bench --locked --bench queue -- $(PROGRAM)
+bench: all ## measure against the lister alone and a Perl script (and BEFORE=old/index.cgi): prints ratios
+	$(CARGO) bench --locked --bench queue -- $(if $(BEFORE),--before $(BEFORE)) $(PROGRAM)
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: a real Postfix queue is NOT measured ***"; echo; exit; \
 	fi; \

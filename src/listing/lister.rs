@@ -18,6 +18,8 @@ pub(crate) struct Lister {
     pub(super) parts: Vec<Part>,
     /// The place among those that list, until it has ended.
     pub(super) place: Option<File>,
+    /// So that a signal that ends this process ends the commands first, which are dropped before this.
+    pub(super) signals: Option<EndingSignals>,
 }
 
 /// One of the commands: each lists a part of the queue.
@@ -45,12 +47,13 @@ impl Lister {
         let deadline = started + context.config.mta.deadline;
         let place = context.records.as_ref().map_or(Ok(None), |records| records.listing_place(deadline));
         let place = place.map_err(|_| Trouble::Crowded { after: context.config.mta.deadline })?;
+        let signals = EndingSignals::hold_back();
         let own = context.config.mta.list_command.is_empty();
         let start = |command: &Argv| {
             let prefix = own.then(|| privilege::prefix(&context.free, command, &context.account)).flatten();
             Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)))
         };
-        Ok(Lister { started, deadline, parts: source.commands.iter().map(start).collect(), place })
+        Ok(Lister { started, deadline, parts: source.commands.iter().map(start).collect(), place, signals })
     }
 
     /// Waits for the first byte of each command, which is not read. One that says nothing but that it does not know
@@ -59,13 +62,13 @@ impl Lister {
     pub fn wait_for_first_bytes(&mut self, context: &Context, client: Option<BorrowedFd<'_>>) {
         let own = context.config.mta.list_command.is_empty();
         for part in &mut self.parts {
-            part.wait_for_first_byte(self.deadline, client);
+            part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());
             let source = context.source.as_ref().ok().filter(|_| own);
             if let (Some(Ok(exit)), Some(source)) = (&part.end, source)
                 && let Some(older) = source.mta.older_list_command(exit)
             {
                 *part = Part::start(context, older);
-                part.wait_for_first_byte(self.deadline, client);
+                part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());
             }
         }
     }
@@ -81,12 +84,17 @@ impl Part {
         }
     }
 
-    fn wait_for_first_byte(&mut self, deadline: Instant, client: Option<BorrowedFd<'_>>) {
-        let signals = EndingSignals::hold_back();
+    /// Waits for its first byte, or its end; a signal that has arrived ends it, and is dealt with later.
+    fn wait_for_first_byte(
+        &mut self,
+        deadline: Instant,
+        client: Option<BorrowedFd<'_>>,
+        signals: Option<&EndingSignals>,
+    ) {
         while let Some(running) = &mut self.running {
             let left = deadline.saturating_duration_since(Instant::now());
             let watched = [
-                (signals.as_ref().map(AsFd::as_fd), READABLE),
+                (signals.map(AsFd::as_fd), READABLE),
                 (client, HANGUP),
                 (self.prints.then(|| running.stdout().as_fd()), READABLE),
                 (self.says.then(|| running.stderr()), READABLE),
@@ -98,14 +106,8 @@ impl Part {
             }
             self.prints &= out.is_empty() || out.contains(READABLE);
             match () {
-                () if !arrived.is_empty() => {
-                    self.end(deadline, Ending::ReaderGone);
-                    // Lets the signal through, which ends this process.
-                    drop(signals);
-                    return;
-                }
+                () if !arrived.is_empty() || !hung_up.is_empty() => self.end(deadline, Ending::ReaderGone),
                 () if out.contains(READABLE) => return,
-                () if !hung_up.is_empty() => self.end(deadline, Ending::ReaderGone),
                 () if left.is_zero() => self.end(deadline, Ending::Deadline),
                 () if !self.prints && !self.says => self.end(deadline, Ending::Exited),
                 () => {}

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Source};
-use crate::mta::privilege;
 use crate::mta::trouble::Trouble;
+use crate::mta::{Mta, privilege};
 use crate::queue::{Row, Target};
-use crate::system::process::{self, Ending, Exit};
+use crate::system::Account;
+use crate::system::process::{self, Argv, Ending, Exit, NotStarted};
 
 /// How long the mail server may take to explain all messages of a page.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -29,38 +30,47 @@ pub(crate) struct Explained {
 
 /// Asks the mail server of these messages, until it refuses or time is over.
 pub(crate) fn ask(context: &Context, ids: &[String]) -> Explained {
-    let mut explained = Explained::default();
     // A configured command may list another machine's queue.
-    let (Ok(source), true) = (&context.source, context.config.mta.list_command.is_empty()) else { return explained };
+    let (Ok(source), true) = (&context.source, context.config.mta.list_command.is_empty()) else {
+        return Explained::default();
+    };
     let deadline = Instant::now() + PATIENCE;
     let mut prefix = None;
+    ask_each(&*source.mta, &context.account, ids, &mut |command| {
+        let prefix = prefix.get_or_insert_with(|| privilege::prefix(&context.free, command, &context.account));
+        let command = prefix.clone().map_or(command.clone(), |prefix| prefix.and(command));
+        Ok(process::start(&context.free, &command)?.collect_end(LOOKED_AT, deadline))
+    })
+}
+
+/// How a command is run: how it ended, and what it printed.
+type Run<'a> = &'a mut dyn FnMut(&Argv) -> Result<(Exit, Vec<u8>), NotStarted>;
+
+fn ask_each(mta: &dyn Mta, account: &Account, ids: &[String], run: Run<'_>) -> Explained {
+    let mut explained = Explained::default();
     for id in ids.iter().filter(|id| Target::Id(id.to_string()).is_plain()) {
-        let Some(command) = source.mta.reason_command(id) else { return explained };
-        let prefix = prefix.get_or_insert_with(|| privilege::prefix(&context.free, &command, &context.account));
-        let asked = prefix.clone().map_or(command.clone(), |prefix| prefix.and(&command));
-        let (exit, output) = match process::start(&context.free, &asked) {
-            Ok(running) => running.collect_end(LOOKED_AT, deadline),
-            Err(not_started) => {
-                explained.trouble = Some(not_started.into());
-                return explained;
+        let Some(command) = mta.reason_command(id) else { break };
+        let ended = run(&command).map_err(Trouble::from);
+        let said = ended.and_then(|(exit, output)| {
+            let output = String::from_utf8_lossy(&output).into_owned();
+            match exit.ending {
+                Ending::Deadline => Err(Trouble::TooSlow { command: command.to_string(), after: PATIENCE }),
+                // A refusal may be said on either stream, and is one for all; one message may have gone meanwhile.
+                _ if !exit.success() => {
+                    let first = output.lines().next().unwrap_or_default();
+                    let exit = Exit { said: format!("{first}\n{}", exit.said), ..exit };
+                    mta.reason_verdict(&command, &exit, account).map(|()| None)
+                }
+                _ => Ok(Some(output)),
             }
-        };
-        let output = String::from_utf8_lossy(&output).into_owned();
-        explained.trouble = match exit.ending {
-            Ending::Deadline => Some(Trouble::TooSlow { command: command.to_string(), after: PATIENCE }),
-            // A refusal may be said on either stream, and is one for all; one message may have gone meanwhile.
-            _ if !exit.success() => {
-                let first = output.lines().next().unwrap_or_default();
-                let exit = Exit { said: format!("{first}\n{}", exit.said), ..exit };
-                source.mta.reason_verdict(&command, &exit, &context.account).err()
+        });
+        match said {
+            Ok(output) => explained.said.extend(output.map(|output| (id.clone(), output))),
+            // It would be the same for the next one.
+            Err(trouble) => {
+                explained.trouble = Some(trouble);
+                break;
             }
-            _ => None,
-        };
-        if explained.trouble.is_some() {
-            return explained;
-        }
-        if !output.is_empty() {
-            explained.said.push((id.clone(), output));
         }
     }
     explained
@@ -78,5 +88,78 @@ impl Explained {
                 recipient.reason = reasons.get(&*recipient.address).map(|reason| reason.clone().into());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::mta::{self, Kind, Search};
+    use crate::queue::{Message, Recipient, State};
+
+    fn exit(code: i32, said: &str) -> Exit {
+        Exit {
+            ending: Ending::Exited,
+            code: Some(code),
+            signal: None,
+            said: said.into(),
+            allowed: PATIENCE,
+            unfinished: false,
+        }
+    }
+
+    /// What comes of asking Exim of these messages, and how often it was asked.
+    fn asked(ids: &[&str], answer: fn(&str) -> (Exit, &'static str)) -> (Explained, usize) {
+        let mta = mta::find(Some(Kind::Exim), &Search::below(Path::new("/nonexistent"))).unwrap();
+        let account = Account { uid: 33, name: "www-data".into(), bound: false };
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let mut runs = 0;
+        let explained = ask_each(&*mta, &account, &ids, &mut |command| {
+            runs += 1;
+            let (exit, output) = answer(command.to_string().rsplit(' ').next().unwrap());
+            Ok((exit, output.into()))
+        });
+        (explained, runs)
+    }
+
+    const IDS: [&str; 3] = ["1vNAb2-00000c-2p", "1vNAb2-00000d-2p", "1vNAb2-00000e-2p"];
+
+    #[test]
+    fn the_first_refusal_is_the_last_question() {
+        let (explained, runs) = asked(&IDS, |_| (exit(1, "exim: permission denied"), ""));
+        assert_eq!(runs, 1);
+        assert!(matches!(explained.trouble, Some(Trouble::NotPermitted { .. })), "{:?}", explained.trouble);
+    }
+
+    #[test]
+    fn a_message_that_has_gone_meanwhile_stops_no_question_about_the_others() {
+        let log = "2026-11-23 11:28:02 full@example.com R=primary T=remote defer (-44): over quota\n";
+        let (explained, runs) = asked(&IDS, |id| match id {
+            "1vNAb2-00000c-2p" => (exit(1, "Failed to open message log file"), ""),
+            _ => (exit(0, ""), "2026-11-23 11:28:02 full@example.com R=primary T=remote defer (-44): over quota\n"),
+        });
+        assert_eq!((runs, explained.said.len(), &explained.trouble), (3, 2, &None));
+        assert_eq!(explained.said[0], (IDS[1].to_owned(), log.to_owned()));
+        let mta = mta::find(Some(Kind::Exim), &Search::below(Path::new("/nonexistent"))).unwrap();
+        let commands = mta.list_commands();
+        let message = Message {
+            id: IDS[1].into(),
+            state: State::Deferred,
+            mta_state: "".into(),
+            size: None,
+            arrival: None,
+            sender: None,
+            recipients: vec![Recipient { address: "full@example.com".into(), reason: None, delivered: false }],
+        };
+        let mut rows = [Row { message, left_out: 0 }];
+        explained.fill_in(&Source { mta, commands }, &mut rows);
+        assert_eq!(rows[0].message.recipients[0].reason.as_deref(), Some("over quota"));
+    }
+
+    #[test]
+    fn an_id_that_could_be_an_option_is_never_asked_about() {
+        assert_eq!(asked(&["-bi", "a b", "$(id)"], |_| (exit(0, ""), "")).1, 0);
     }
 }

@@ -21,7 +21,7 @@ use crate::mta::trouble::Trouble;
 use crate::system::output::Output;
 use crate::system::poll::{HANGUP, READABLE, WRITABLE, Watched, ready};
 use crate::system::process::{self, Argv, Ending, Equipment, Exit, Life, Running};
-use crate::system::{EndingSignals, Free, log};
+use crate::system::{Free, log};
 
 /// How long the reader may at least take after the listing has ended, and after it was told what it asked for. It has as
 /// long as the listing may take, where that is longer.
@@ -150,7 +150,6 @@ impl Session {
     /// # Errors
     /// [`Broken`].
     pub fn attend(mut self, client: &mut dyn Client) -> Result<Vec<u8>, Broken> {
-        let signals = EndingSignals::hold_back();
         while self.answers || self.logs {
             self.tell_ends();
             let now = Instant::now();
@@ -164,11 +163,10 @@ impl Session {
                 Some(_) if now >= until => return Err(self.end(Ending::Deadline).1),
                 _ => {
                     let left = stalls_at.map_or(until, |stalls_at| until.min(stalls_at)).saturating_duration_since(now);
-                    if self.step(client, signals.as_ref(), left)? == Step::Signal {
+                    if self.step(client, left)? == Step::Signal {
                         self.end_parts(Ending::ReaderGone);
-                        drop(self);
                         // Lets the signal through, which ends this process.
-                        drop(signals);
+                        drop(self);
                         return Err(io::ErrorKind::Interrupted.into());
                     }
                 }
@@ -181,19 +179,14 @@ impl Session {
     }
 
     /// Waits until something happens, and deals with that.
-    fn step(
-        &mut self,
-        client: &mut dyn Client,
-        signals: Option<&EndingSignals>,
-        left: Duration,
-    ) -> Result<Step, Broken> {
+    fn step(&mut self, client: &mut dyn Client, left: Duration) -> Result<Step, Broken> {
         let stdout = io::stdout();
         let output = client.output();
         let has_room = output.as_ref().is_none_or(|output| output.has_room());
         // While nothing is ready to be sent, the client is watched for leaving.
         let wants = output.map(|output| if output.is_ready() { WRITABLE } else { HANGUP });
         let mut watched: Vec<Watched<'_>> = vec![
-            (signals.map(AsFd::as_fd), READABLE),
+            (self.lister.signals.as_ref().map(AsFd::as_fd), READABLE),
             (wants.map(|_| stdout.as_fd()), wants.unwrap_or(HANGUP)),
             ((!self.words.is_empty()).then(|| self.question.as_fd()), WRITABLE),
             (self.logs.then(|| self.reader.stderr()), READABLE),
