@@ -3,9 +3,10 @@
 //! the body it knows no more than where it may end.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 
 use nix::errno::Errno;
+use nix::sys::uio::writev;
 use serde::Serialize;
 
 use crate::system::Seam;
@@ -14,7 +15,7 @@ use crate::system::Seam;
 const LIMITS: [(Kind, usize); 4] =
     [(Kind::Open, 8 << 20), (Kind::Whole, 8 << 20), (Kind::Counted, 4 << 20), (Kind::Done, 4 << 10)];
 
-/// How much is read at once, in bytes.
+/// How much of the body a frame holds at the most, in bytes.
 const CHUNK: usize = 256 * 1024;
 
 const HEADER: usize = 5;
@@ -47,52 +48,60 @@ impl Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Nonsense;
 
-/// The frames that a reader has sent so far.
+/// A frame as it comes.
 #[derive(Default)]
 pub(crate) struct Frames {
+    header: [u8; HEADER],
+    /// What the frame holds, as long as the header says.
     bytes: Vec<u8>,
-    begin: usize,
-    end: usize,
+    /// How much of the header, and of that, has come.
+    come: usize,
+}
+
+/// What has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Come<'a> {
+    /// A whole frame.
+    Frame(Kind, &'a [u8]),
+    /// A part of one.
+    Part,
+    /// Nothing: the reader has closed its output.
+    End,
 }
 
 impl Frames {
-    /// Reads what there is. Returns whether there may be more.
-    pub fn read(&mut self, mut from: &File) -> bool {
-        if self.begin > 0 {
-            self.bytes.copy_within(self.begin..self.end, 0);
-            (self.begin, self.end) = (0, self.end - self.begin);
-        }
-        if self.bytes.len() < self.end + CHUNK {
-            self.bytes.resize(self.end + CHUNK, 0);
-        }
-        match from.read(&mut self.bytes[self.end..]) {
-            Ok(0) => false,
-            Ok(length) => {
-                self.end += length;
-                true
-            }
-            Err(error) => matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock),
-        }
-    }
-
-    /// The next whole frame, if there is one.
+    /// Reads what there is, of one frame at the most. To be called when there is something to read, which may be the end.
     ///
     /// # Errors
     /// [`Nonsense`].
-    pub fn next(&mut self) -> Result<Option<(Kind, &[u8])>, Nonsense> {
-        let unread = &self.bytes[self.begin..self.end];
-        let Some((&[kind, ref length @ ..], rest)) = unread.split_first_chunk::<HEADER>() else { return Ok(None) };
+    pub fn read(&mut self, mut from: &File) -> Result<Come<'_>, Nonsense> {
+        let read = match self.come.checked_sub(HEADER) {
+            None => from.read(&mut self.header[self.come..]),
+            Some(come) => from.read(&mut self.bytes[come..]),
+        };
+        match read {
+            Ok(0) => return Ok(Come::End),
+            Ok(length) => self.come += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Ok(Come::End),
+        }
+        if self.come < HEADER {
+            return Ok(Come::Part);
+        }
+        let [kind, length @ ..] = self.header;
         let (kind, limit) = LIMITS.into_iter().find(|(known, _)| known.byte() == kind).ok_or(Nonsense)?;
-        let length = u32::from_le_bytes(*length) as usize;
+        let length = u32::from_le_bytes(length) as usize;
         if length > limit {
             return Err(Nonsense);
         }
-        let whole = rest.len() >= length;
-        let start = self.begin + HEADER;
-        if whole {
-            self.begin = start + length;
+        if self.come == HEADER {
+            self.bytes.resize(length, 0);
         }
-        Ok(whole.then(|| (kind, &self.bytes[start..start + length])))
+        if self.come < HEADER + length {
+            return Ok(Come::Part);
+        }
+        self.come = 0;
+        Ok(Come::Frame(kind, &self.bytes))
     }
 }
 
@@ -122,15 +131,13 @@ fn send(kind: Kind, bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut header = [kind.byte(), 0, 0, 0, 0];
     header[1..].copy_from_slice(&length.to_le_bytes());
-    write(&header)?;
-    write(bytes)
-}
-
-/// Writes past the buffer of standard output, which breaks at lines.
-fn write(mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(io::stdout(), bytes) {
-            Ok(length) => bytes = &bytes[length..],
+    // Past the buffer of standard output, which breaks at lines.
+    let (mut sent, all) = (0, HEADER + bytes.len());
+    while sent < all {
+        let parts =
+            [IoSlice::new(header.get(sent..).unwrap_or_default()), IoSlice::new(&bytes[sent.saturating_sub(HEADER)..])];
+        match writev(io::stdout(), &parts) {
+            Ok(length) => sent += length,
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -144,29 +151,34 @@ mod tests {
 
     use super::*;
 
-    fn frames(bytes: &[u8]) -> Frames {
+    /// What comes of these bytes, frame by frame, as text.
+    fn frames(bytes: &[u8]) -> Result<Vec<(Kind, String)>, Nonsense> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
-        let mut frames = Frames::default();
-        while frames.read(&file) {}
-        frames
+        let (mut frames, mut found) = (Frames::default(), Vec::new());
+        loop {
+            match frames.read(&file)? {
+                Come::Frame(kind, bytes) => found.push((kind, String::from_utf8(bytes.to_vec()).unwrap())),
+                Come::Part => {}
+                Come::End => return Ok(found),
+            }
+        }
     }
 
     #[test]
     fn frames_come_one_by_one_and_only_whole() {
-        let mut frames = frames(b"o\x02\0\0\0hiw\0\0\0\0d\x03\0\0\0{");
-        assert_eq!(frames.next(), Ok(Some((Kind::Open, &b"hi"[..]))));
-        assert_eq!(frames.next(), Ok(Some((Kind::Whole, &b""[..]))));
-        assert_eq!(frames.next(), Ok(None));
-        assert_eq!(frames.next(), Ok(None));
+        let found = frames(b"o\x02\0\0\0hiw\0\0\0\0c\x01\0\0\0{d\x03\0\0\0{").unwrap();
+        let found: Vec<_> = found.iter().map(|(kind, text)| (*kind, text.as_str())).collect();
+        assert_eq!(found, [(Kind::Open, "hi"), (Kind::Whole, ""), (Kind::Counted, "{")]);
+        assert_eq!(frames(b""), Ok(vec![]));
+        assert_eq!(frames(b"w\x02\0"), Ok(vec![]));
     }
 
     #[test]
     fn what_no_reader_would_send_is_nonsense() {
         for bytes in [&b"x\0\0\0\0"[..], b"c\xff\xff\xff\xff", b"d\0\x20\0\0", b"soup and more"] {
-            assert_eq!(frames(bytes).next(), Err(Nonsense), "{bytes:?}");
+            assert_eq!(frames(bytes), Err(Nonsense), "{bytes:?}");
         }
-        assert_eq!(frames(b"").next(), Ok(None));
     }
 }

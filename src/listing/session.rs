@@ -14,7 +14,7 @@ use nix::poll::PollFlags;
 use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Frames, Kind, Nonsense};
+use super::frame::{Come, Frames, Kind, Nonsense};
 use super::lister::{Lister, Part};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
@@ -226,7 +226,6 @@ impl Session {
             self.until = Instant::now() + self.patience;
         }
         if !answer.is_empty() {
-            self.answers = self.frames.read(self.reader.stdout());
             self.take(client)?;
         }
         for (part, ready) in self.lister.parts.iter_mut().zip(of_parts.chunks(2)) {
@@ -242,30 +241,36 @@ impl Session {
         Ok(Step::Done)
     }
 
-    /// Takes the frames that have come.
-    fn take(&mut self, client: &mut dyn Client) -> Result<(), Nonsense> {
-        while let Some((kind, bytes)) = self.frames.next()? {
-            match kind {
-                // That was the last one.
-                _ if self.verdict.is_some() => return Err(Nonsense),
-                Kind::Open | Kind::Whole => {
-                    if let Some(output) = client.output() {
-                        output.push(bytes);
-                        if kind == Kind::Whole {
-                            output.seal();
-                        }
-                    }
-                    client.has_come();
-                }
-                Kind::Counted => {
-                    // Before the listing has ended there is nothing to be counted.
-                    let took = self.took.ok_or(Nonsense)?;
-                    self.words.append(&mut client.counted(bytes, took)?);
-                    self.words.push(b'\n');
-                    self.until = Instant::now() + self.patience;
-                }
-                Kind::Done => self.verdict = Some(bytes.to_vec()),
+    /// Takes what has come of the answer.
+    fn take(&mut self, client: &mut dyn Client) -> Result<(), Broken> {
+        let (kind, bytes) = match self.frames.read(self.reader.stdout())? {
+            Come::Frame(kind, bytes) => (kind, bytes),
+            Come::Part => return Ok(()),
+            Come::End => {
+                self.answers = false;
+                return Ok(());
             }
+        };
+        match kind {
+            // That was the last one.
+            _ if self.verdict.is_some() => return Err(Nonsense.into()),
+            Kind::Open | Kind::Whole => {
+                if let Some(output) = client.output() {
+                    match kind {
+                        Kind::Whole => output.push_whole(bytes).map_err(Broken::Client)?,
+                        _ => output.push(bytes),
+                    }
+                }
+                client.has_come();
+            }
+            Kind::Counted => {
+                // Before the listing has ended there is nothing to be counted.
+                let took = self.took.ok_or(Nonsense)?;
+                self.words.append(&mut client.counted(bytes, took)?);
+                self.words.push(b'\n');
+                self.until = Instant::now() + self.patience;
+            }
+            Kind::Done => self.verdict = Some(bytes.to_vec()),
         }
         Ok(())
     }

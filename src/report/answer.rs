@@ -52,7 +52,7 @@ impl Answer<'_> {
 /// ([`io::ErrorKind::TimedOut`]).
 pub fn answer(context: &Context, asked: &Asked, form: &mut dyn Form, how: &Answer<'_>) -> io::Result<Verdict> {
     let folder = context.folder.as_deref();
-    let output = if how.head.is_some() { Output::held_back(folder) } else { Output::new(folder) };
+    let output = if how.head.is_some() { Output::held_back(folder)? } else { Output::new(folder)? };
     let mut handing = Handing { context, how, inquiries: None, output };
     let lister = Lister::start(context);
     handing.inquiries = Some(Inquiries::begin(context));

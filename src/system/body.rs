@@ -53,6 +53,7 @@ impl<'a> Body<'a> {
         self.hand_on(Seam::Whole)
     }
 
+    #[cold]
     fn hand_on(&mut self, seam: Seam) -> io::Result<()> {
         let handed = (self.sink)(&self.buffer, seam);
         self.buffer.clear();
@@ -62,11 +63,18 @@ impl<'a> Body<'a> {
 
 impl Write for Body<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    /// What serde_json writes comes in very many very small pieces.
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.buffer.len() + bytes.len() > FULL {
             self.hand_on(Seam::Open)?;
         }
         self.buffer.extend_from_slice(bytes);
-        Ok(bytes.len())
+        Ok(())
     }
 
     /// Does nothing: what is written is handed on when there is enough of it.

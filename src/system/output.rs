@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc::O_NONBLOCK;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::fstatvfs;
 
@@ -36,8 +37,7 @@ const RESERVE: u64 = 20;
 ///
 /// They become whole piece by piece ([`Output::seal`]): what was not sealed can be taken back, and is never sent.
 pub(crate) struct Output {
-    stdout: io::Stdout,
-    piece: usize,
+    destination: Destination,
     /// Behind what was sent: first this, then what the file holds, then this tail, where the file took no more.
     memory: Vec<u8>,
     file: Option<Overflow>,
@@ -54,6 +54,38 @@ pub(crate) struct Output {
     progress: Instant,
 }
 
+/// Where it goes.
+struct Destination {
+    to: OwnedFd,
+    /// How much is written at once.
+    piece: usize,
+    /// Whether a reader who is slow can hold up a write for which poll(2) saw no room.
+    blocks: bool,
+}
+
+impl Destination {
+    /// Standard output. Of a pipe, an open file description of our own that never blocks: to change the one that
+    /// others share with us (fcntl(2), `O_NONBLOCK`) would surprise them.
+    fn stdout() -> io::Result<Destination> {
+        let stdout = io::stdout();
+        let kind =
+            fstat(&stdout).map_or(SFlag::empty(), |found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT);
+        let shared = |piece, blocks| Ok(Destination { to: stdout.as_fd().try_clone_to_owned()?, piece, blocks });
+        match kind {
+            SFlag::S_IFIFO => {
+                let own = File::options().write(true).custom_flags(O_NONBLOCK).open("/proc/self/fd/1");
+                // Where there is no /proc, or the pipe is another user's.
+                own.map_or_else(
+                    |_| shared(PIECE, true),
+                    |own| Ok(Destination { to: own.into(), piece: CHUNK, blocks: false }),
+                )
+            }
+            SFlag::S_IFREG | SFlag::S_IFCHR => shared(CHUNK, false),
+            _ => shared(PIECE, true),
+        }
+    }
+}
+
 /// The file, and how much of it was read back.
 struct Overflow {
     file: File,
@@ -63,13 +95,12 @@ struct Overflow {
 
 impl Output {
     /// Nothing so far. What does not fit into memory goes to a file in `folder`, where there is one.
-    pub fn new(folder: Option<&Path>) -> Self {
-        let stdout = io::stdout();
-        let kind =
-            fstat(&stdout).map_or(SFlag::empty(), |found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT);
-        Output {
-            piece: if [SFlag::S_IFREG, SFlag::S_IFCHR].contains(&kind) { CHUNK } else { PIECE },
-            stdout,
+    ///
+    /// # Errors
+    /// Standard output is not open.
+    pub fn new(folder: Option<&Path>) -> io::Result<Self> {
+        Ok(Output {
+            destination: Destination::stdout()?,
             memory: Vec::new(),
             file: None,
             tail: Vec::new(),
@@ -79,12 +110,15 @@ impl Output {
             open: 0,
             held_back: false,
             progress: Instant::now(),
-        }
+        })
     }
 
     /// The same, of which nothing is sent before it is known what stands in front, see [`Output::release`].
-    pub fn held_back(folder: Option<&Path>) -> Self {
-        Output { held_back: true, ..Output::new(folder) }
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub fn held_back(folder: Option<&Path>) -> io::Result<Self> {
+        Ok(Output { held_back: true, ..Output::new(folder)? })
     }
 
     /// Whether nothing is to be sent yet.
@@ -143,6 +177,31 @@ impl Output {
         Ok(())
     }
 
+    /// Adds bytes that make all that was added whole. Where nothing else waits, they are sent at once, as far as the
+    /// reader takes them.
+    ///
+    /// # Errors
+    /// As [`Output::send`].
+    pub fn push_whole(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        if self.len() == 0 && !self.held_back && !self.destination.blocks {
+            while !rest.is_empty() {
+                match nix::unistd::write(&self.destination.to, rest) {
+                    Ok(length) => rest = &rest[length..],
+                    Err(Errno::EAGAIN) => break,
+                    Err(Errno::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            self.progress = Instant::now();
+        }
+        if !rest.is_empty() {
+            self.push(rest);
+        }
+        self.seal();
+        Ok(())
+    }
+
     /// Whether more can be added without taking memory; where not, it is time to wait for the reader.
     pub fn has_room(&self) -> bool {
         self.has_room
@@ -194,9 +253,9 @@ impl Output {
         if self.sent == self.memory.len() {
             self.refill()?;
         }
-        let ready = (self.len() - self.open as u64).min(self.piece as u64) as usize;
+        let ready = (self.len() - self.open as u64).min(self.destination.piece as u64) as usize;
         let piece = &self.memory[self.sent..][..ready.min(self.memory.len() - self.sent)];
-        match nix::unistd::write(&self.stdout, piece) {
+        match nix::unistd::write(&self.destination.to, piece) {
             Ok(length) => {
                 self.sent += length;
                 self.progress = Instant::now();
@@ -241,7 +300,7 @@ impl Output {
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let writable = ready(&[(Some(self.stdout.as_fd()), WRITABLE)], left);
+            let writable = ready(&[(Some(self.destination.to.as_fd()), WRITABLE)], left);
             if writable.iter().any(|found| !found.is_empty()) {
                 self.send()?;
             }
