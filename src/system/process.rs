@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2, setpgid};
 
@@ -72,7 +72,9 @@ pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
     let not_started = |error: String| NotStarted { command: argv.to_string(), error };
     let (program, arguments) = argv.split().ok_or_else(|| not_started("the command is empty".into()))?;
     let started = Instant::now();
-    let mut child = Command::new(program)
+    // A program inherits the signal mask: what is held back here shall end it.
+    let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let child = Command::new(program)
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
@@ -81,8 +83,12 @@ pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| not_started(error.to_string()))?;
+        .spawn();
+    if let Ok(mask) = mask {
+        // It can't fail: the mask was in force before.
+        let _ = mask.thread_set_mask();
+    }
+    let mut child = child.map_err(|error| not_started(error.to_string()))?;
     let (Some(stdout), Some(stderr), Ok(pid)) = (child.stdout.take(), child.stderr.take(), i32::try_from(child.id()))
     else {
         return Err(not_started("its output could not be connected".into()));
@@ -336,6 +342,14 @@ mod tests {
         let (_, lines) = lines("cat; env | sort", soon());
         let names: Vec<_> = lines.iter().filter_map(|line| line.split('=').next()).collect();
         assert_eq!(names, ["LC_ALL", "PATH", "PWD"], "PWD is the shell's own");
+    }
+
+    #[test]
+    fn what_is_held_back_here_is_not_held_back_there() {
+        let signals = EndingSignals::hold_back();
+        let (_, lines) = lines("grep SigBlk /proc/self/status", soon());
+        drop(signals);
+        assert_eq!(lines, ["SigBlk:\t0000000000000000"]);
     }
 
     #[test]
