@@ -17,7 +17,7 @@ use crate::queue::Mask;
 use crate::text::printable;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
-pub const DEFAULT_PATH: &str = "/etc/bartleby.toml";
+pub(crate) const DEFAULT_PATH: &str = "/etc/bartleby.toml";
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -48,16 +48,16 @@ pub struct Config {
 pub struct MtaConfig {
     /// Which one; default: found out.
     #[serde(deserialize_with = "readable")]
-    pub kind: Option<Kind>,
+    pub(crate) kind: Option<Kind>,
     /// The command that lists the queue in `kind`'s format; empty: the mail server's own.
-    pub list_command: Vec<String>,
+    pub(crate) list_command: Vec<String>,
     /// The command that runs the queue; empty: the mail server's own.
-    pub flush_command: Vec<String>,
+    pub(crate) flush_command: Vec<String>,
     /// How long a listing may take: more than nothing, at most a day.
     #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
     /// What the page calls this queue; for a recorded sample that must not be taken for the real one.
-    pub label: Option<String>,
+    pub(crate) label: Option<String>,
 }
 
 impl Default for MtaConfig {
@@ -78,7 +78,7 @@ impl Default for MtaConfig {
 pub struct FlushConfig {
     /// The least time between two runs, at most a day.
     #[serde(deserialize_with = "duration")]
-    pub cooldown: Duration,
+    pub(crate) cooldown: Duration,
 }
 
 impl Default for FlushConfig {
@@ -107,9 +107,9 @@ impl Default for AccessConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct DiskConfig {
     /// Less free than this is a warning.
-    pub warn: Threshold,
+    pub(crate) warn: Threshold,
     /// Less free than this is critical.
-    pub critical: Threshold,
+    pub(crate) critical: Threshold,
 }
 
 impl Default for DiskConfig {
@@ -123,9 +123,9 @@ impl Default for DiskConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PrimaryConfig {
     /// `host:port` of each primary.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// The domains whose mail is spooled here.
-    pub domains: Vec<String>,
+    pub(crate) domains: Vec<String>,
 }
 
 /// `[privacy]`: what is not shown of addresses.
@@ -133,7 +133,7 @@ pub struct PrimaryConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PrivacyConfig {
     /// What is hidden, for a screen that many see.
-    pub mask: Option<Mask>,
+    pub(crate) mask: Option<Mask>,
 }
 
 /// `[state]`: what is remembered between requests.
@@ -142,12 +142,12 @@ pub struct PrivacyConfig {
 pub struct StateConfig {
     /// The folder, an absolute path; default: the first usable of several.
     #[serde(deserialize_with = "folder")]
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// An amount of free space: a share of the whole, or bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Threshold {
+pub(crate) enum Threshold {
     /// 0 to 100.
     Percent(f64),
     /// Bytes; says nothing about inodes.

@@ -13,11 +13,11 @@ use std::process;
 use ::cgi::http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// The longest query string and the longest body that are read, in bytes.
-pub const INPUT_LIMIT: usize = 16 * 1024;
+pub(crate) const INPUT_LIMIT: usize = 16 * 1024;
 
 /// The methods that are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     /// GET
     #[default]
     Get,
@@ -31,31 +31,31 @@ pub enum Method {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// `REQUEST_METHOD`
-    pub method: Method,
+    pub(crate) method: Method,
     /// `QUERY_STRING`, undecoded.
-    pub query: String,
+    pub(crate) query: String,
     /// The body of a POST, a form as browsers encode it.
-    pub form: String,
+    pub(crate) form: String,
     /// `REMOTE_ADDR`: the web server's word, never a header's.
     pub remote_addr: Option<IpAddr>,
     /// `REMOTE_USER`: who logged in at the web server, if it asks.
-    pub remote_user: Option<String>,
+    pub(crate) remote_user: Option<String>,
     /// `BARTLEBY_ACCESS=granted`: the web server's configuration lets this client in.
     pub access_granted: bool,
     /// `Accept`
     pub accept: Option<String>,
     /// `Host`
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// `Origin`
-    pub origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// `Referer`
-    pub referer: Option<String>,
+    pub(crate) referer: Option<String>,
     /// `User-Agent`
-    pub user_agent: Option<String>,
+    pub(crate) user_agent: Option<String>,
     /// `Sec-Fetch-Site`
-    pub fetch_site: Option<String>,
+    pub(crate) fetch_site: Option<String>,
     /// `Sec-Purpose`, `Purpose`, `X-Purpose` and `X-Moz`, by which browsers tell that they fetch ahead.
-    pub purposes: Vec<String>,
+    pub(crate) purposes: Vec<String>,
 }
 
 /// A request that is not read any further.
@@ -80,7 +80,7 @@ pub enum Unacceptable {
 
 impl Unacceptable {
     /// The HTTP status that says so.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Unacceptable::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Unacceptable::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -170,24 +170,24 @@ fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<Strin
 
 /// What stands before an answer's body.
 #[derive(Clone, Debug)]
-pub struct Head {
+pub(crate) struct Head {
     /// The status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The media type.
-    pub media_type: &'static str,
+    pub(crate) media_type: &'static str,
     /// Header fields besides those that all answers carry.
-    pub fields: Vec<(HeaderName, String)>,
+    pub(crate) fields: Vec<(HeaderName, String)>,
 }
 
 impl Head {
     /// A head without further fields.
-    pub fn new(status: StatusCode, media_type: &'static str) -> Head {
+    pub(crate) fn new(status: StatusCode, media_type: &'static str) -> Head {
         Head { status, media_type, fields: Vec::new() }
     }
 
     /// Adds a field.
     #[must_use]
-    pub fn with(mut self, name: HeaderName, value: impl Into<String>) -> Head {
+    pub(crate) fn with(mut self, name: HeaderName, value: impl Into<String>) -> Head {
         self.fields.push((name, value.into()));
         self
     }
@@ -226,7 +226,7 @@ impl Head {
 }
 
 /// Sends a whole answer. The environment must have been emptied.
-pub fn send(head: &Head, body: Vec<u8>) {
+pub(crate) fn send(head: &Head, body: Vec<u8>) {
     let mut response = ::cgi::http::Response::new(body);
     *response.status_mut() = head.status;
     for (name, value) in head.all_fields() {

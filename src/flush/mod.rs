@@ -5,7 +5,7 @@
 //! however it ends.
 
 mod follow;
-pub mod outcome;
+pub(crate) mod outcome;
 pub mod readiness;
 mod worker;
 
@@ -34,7 +34,7 @@ const MOST_MESSAGES: usize = 1000;
 
 /// Why the queue was not run.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The last run was a moment ago.
     #[error(
         "The queue was run a moment ago. Running it again so soon only slows delivery down; it can be run again in {0} s."
@@ -72,7 +72,7 @@ pub enum Refusal {
 ///
 /// # Errors
 /// [`Refusal`]; the queue was not run then.
-pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
+pub(crate) fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     let facts = listing::facts(context);
     let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;

@@ -12,20 +12,20 @@ pub(crate) struct Followed {
 
 impl Followed {
     /// The flush of this number, if it is on record.
-    pub fn find(records: &Records, number: u64) -> Option<Followed> {
+    pub(crate) fn find(records: &Records, number: u64) -> Option<Followed> {
         let flush = records.flush(number).ok()??;
         let remainder = Remainder::of(flush.target.parse().ok(), records.waited(&flush));
         Some(Followed { flush, remainder })
     }
 
     /// Looks at one message of a listing.
-    pub fn add(&mut self, message: &Message<'_>) {
+    pub(crate) fn add(&mut self, message: &Message<'_>) {
         self.remainder.add(message);
     }
 
     /// The flush and what came of it, as a listing of `now` tells that may be `complete`. What is on record
     /// as its end stays so, but for what has left the queue since.
-    pub fn outcome(self, now: i64, complete: bool) -> (Flush, Outcome) {
+    pub(crate) fn outcome(self, now: i64, complete: bool) -> (Flush, Outcome) {
         let left = self.remainder.messages;
         let outcome = match self.flush.outcome.clone().filter(|outcome| outcome.settled) {
             Some(settled) if complete && left < settled.messages_left => self.remainder.outcome(now, true),

@@ -50,12 +50,12 @@ const LOG_SHOWN: u32 = 10;
 
 impl Readiness {
     /// The last flush.
-    pub fn last(&self) -> Option<&Flush> {
+    pub(crate) fn last(&self) -> Option<&Flush> {
         self.log.first()
     }
 
     /// Whether the queue can be run right now.
-    pub fn is_offered(&self) -> bool {
+    pub(crate) fn is_offered(&self) -> bool {
         self.possible.is_ok() && !self.under_way && self.wait_seconds == 0
     }
 
@@ -94,7 +94,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Asks sudo or doas, where a rule is seen.
-    pub fn ask(context: &Context) -> Rules {
+    pub(crate) fn ask(context: &Context) -> Rules {
         let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
         Rules { whole: rule(context, &Part::All), part: rule(context, &Part::Message(sample)) }
     }

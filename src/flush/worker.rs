@@ -19,9 +19,9 @@ const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ended {
     /// Which command, from 0.
-    pub command: usize,
+    pub(crate) command: usize,
     /// How it ended, or why it could not be started.
-    pub end: Result<Exit, String>,
+    pub(crate) end: Result<Exit, String>,
 }
 
 /// Runs the commands one after the other, answers how they [`Ended`], and puts it on record under the run's number (0:

@@ -57,7 +57,7 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// Reads what there is. Returns whether there may be more.
-    pub fn read(&mut self, mut from: &File) -> bool {
+    pub(crate) fn read(&mut self, mut from: &File) -> bool {
         if self.begin > 0 {
             self.bytes.copy_within(self.begin..self.end, 0);
             (self.begin, self.end) = (0, self.end - self.begin);
@@ -79,7 +79,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`Nonsense`].
-    pub fn next(&mut self) -> Result<Option<(Kind, &[u8])>, Nonsense> {
+    pub(crate) fn next(&mut self) -> Result<Option<(Kind, &[u8])>, Nonsense> {
         let unread = &self.bytes[self.begin..self.end];
         let Some((&[kind, ref length @ ..], rest)) = unread.split_first_chunk::<HEADER>() else { return Ok(None) };
         let (kind, limit) = LIMITS.into_iter().find(|(known, _)| known.byte() == kind).ok_or(Nonsense)?;

@@ -54,7 +54,7 @@ pub struct Sampling {
 
 impl Listing {
     /// A listing of which nothing was read, and why.
-    pub fn of_nothing(context: &Context, trouble: Trouble) -> Listing {
+    pub(crate) fn of_nothing(context: &Context, trouble: Trouble) -> Listing {
         Listing {
             trouble: Some(trouble),
             summary: Summary::new(context.clock.now),
@@ -65,7 +65,7 @@ impl Listing {
     }
 
     /// How the listing ended.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.trouble.as_ref().map_or(Status::Ok, Trouble::status)
     }
 }

@@ -25,7 +25,7 @@ const MOST_SERVERS: usize = 3;
 
 /// Asks until a deadline.
 #[derive(Clone, Debug)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     servers: Vec<SocketAddr>,
     hosts: String,
     deadline: Instant,
@@ -33,25 +33,25 @@ pub struct Resolver {
 
 /// A mail exchanger, an MX record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchanger {
+pub(crate) struct Exchanger {
     /// The lowest is tried first (RFC 5321, section 5.1).
-    pub preference: u16,
+    pub(crate) preference: u16,
     /// Its name in lower case, without the last dot; empty for the null MX (RFC 7505).
-    pub host: String,
+    pub(crate) host: String,
 }
 
 /// The addresses of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// Empty where the name has none.
-    pub list: Vec<IpAddr>,
+    pub(crate) list: Vec<IpAddr>,
     /// Whether the name is an alias (CNAME).
-    pub alias: bool,
+    pub(crate) alias: bool,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
+pub(crate) enum NoAnswer {
     /// The domain name system has no such name.
     #[error("there is no such name")]
     NoName,
@@ -68,13 +68,13 @@ pub enum NoAnswer {
 
 impl Resolver {
     /// Asks the servers of `/etc/resolv.conf`, and `/etc/hosts` first for addresses.
-    pub fn of_system(deadline: Instant) -> Resolver {
+    pub(crate) fn of_system(deadline: Instant) -> Resolver {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         Resolver { servers: servers(&text("/etc/resolv.conf")), hosts: text("/etc/hosts"), deadline }
     }
 
     /// Asks the same servers until another time.
-    pub fn until(&self, deadline: Instant) -> Resolver {
+    pub(crate) fn until(&self, deadline: Instant) -> Resolver {
         Resolver { deadline, ..self.clone() }
     }
 
@@ -82,7 +82,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`NoAnswer`]
-    pub fn mail_exchangers(&self, domain: &str) -> Result<Vec<Exchanger>, NoAnswer> {
+    pub(crate) fn mail_exchangers(&self, domain: &str) -> Result<Vec<Exchanger>, NoAnswer> {
         let answer = self.ask(domain, Rtype::MX)?;
         let section = answer.answer().map_err(|error| NoAnswer::Failed(error.to_string()))?;
         let mut list: Vec<_> = section
@@ -101,7 +101,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`NoAnswer`]
-    pub fn addresses(&self, host: &str) -> Result<Addresses, NoAnswer> {
+    pub(crate) fn addresses(&self, host: &str) -> Result<Addresses, NoAnswer> {
         if let Ok(address) = host.parse() {
             return Ok(Addresses { list: vec![address], alias: false });
         }

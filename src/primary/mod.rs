@@ -21,11 +21,11 @@ use crate::context::Context;
 use crate::mta::RelayDomains;
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
-pub use crate::state::Condition;
+pub(crate) use crate::state::Condition;
 use crate::state::{Records, SeenBy, StateError};
 use crate::system::Free;
 use dns::{NoAnswer, Resolver};
-pub use mx::Fault;
+pub(crate) use mx::Fault;
 use mx::Ourselves;
 
 /// How long all questions to name servers may take.
@@ -45,22 +45,22 @@ const PORT: u16 = 25;
 
 /// A primary mail server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Primary {
+pub(crate) struct Primary {
     /// `host:port`.
-    pub host: String,
+    pub(crate) host: String,
     /// How it was found.
-    pub state: Condition,
+    pub(crate) state: Condition,
     /// Its words, or what went wrong.
-    pub detail: String,
+    pub(crate) detail: String,
     /// How long it took.
-    pub milliseconds: u64,
+    pub(crate) milliseconds: u64,
     /// Since when it is so, in seconds since 1970; `None` where that is not known.
-    pub since: Option<i64>,
+    pub(crate) since: Option<i64>,
 }
 
 impl Primary {
     /// Whether it takes mail; `None` where that is not known.
-    pub fn is_up(&self) -> Option<bool> {
+    pub(crate) fn is_up(&self) -> Option<bool> {
         match self.state {
             Condition::Up => Some(true),
             Condition::Busy | Condition::Down => Some(false),
@@ -73,11 +73,11 @@ impl Primary {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimaryStatus {
     /// Each of them.
-    pub primaries: Vec<Primary>,
+    pub(crate) primaries: Vec<Primary>,
     /// What is wrong in the domain name system.
-    pub faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
     /// The domains that were looked up; `None` where neither the configuration nor the mail server names any.
-    pub domains: Option<Vec<String>>,
+    pub(crate) domains: Option<Vec<String>>,
 }
 
 /// An inquiry under way, by a worker: what other servers say is strangers' words, too.
@@ -85,7 +85,7 @@ pub(crate) struct PrimaryInquiry(Option<Worker<PrimaryStatus>>);
 
 impl PrimaryInquiry {
     /// Begins to ask, beside the listing.
-    pub fn begin(context: &Context) -> PrimaryInquiry {
+    pub(crate) fn begin(context: &Context) -> PrimaryInquiry {
         let config = &context.config.primary;
         let relayed = || context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
         if config.hosts.is_empty() && config.domains.is_empty() && relayed().is_none() {
@@ -102,7 +102,7 @@ impl PrimaryInquiry {
     }
 
     /// What was found, each with the time since when it is so.
-    pub fn status(self, records: Result<&Records, &StateError>, now: i64, seen_by: SeenBy) -> PrimaryStatus {
+    pub(crate) fn status(self, records: Result<&Records, &StateError>, now: i64, seen_by: SeenBy) -> PrimaryStatus {
         let mut status = self.0.and_then(|worker| worker.answer().ok()).unwrap_or_default();
         let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
         let since =

@@ -9,11 +9,11 @@ use super::dns::{Addresses, Exchanger, NoAnswer};
 
 /// This host, by the names and addresses that its MX record may lead to.
 #[derive(Clone, Debug, Default)]
-pub struct Ourselves {
+pub(crate) struct Ourselves {
     /// Host names in lower case, the one to suggest first.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Addresses of its interfaces.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Ourselves {
@@ -36,19 +36,19 @@ impl Ourselves {
 
 /// Something in the domain name system that keeps a fall-back from working.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// What is wrong.
-    pub message: String,
+    pub(crate) message: String,
     /// The record to add or to change, and why.
-    pub remedy: String,
+    pub(crate) remedy: String,
 }
 
 /// A mail exchanger with its addresses.
-pub type Found = (Exchanger, Result<Addresses, NoAnswer>);
+pub(crate) type Found = (Exchanger, Result<Addresses, NoAnswer>);
 
 /// Compares what a domain's MX records, the most preferred first, say with what they should, and names those
 /// that are preferred to this host: its primaries.
-pub fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &Ourselves) -> (Vec<String>, Vec<Fault>) {
+pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &Ourselves) -> (Vec<String>, Vec<Fault>) {
     let ours = us.name();
     let mut faults = Vec::new();
     let mut fault = |message: String, remedy: String| faults.push(Fault { message, remedy });

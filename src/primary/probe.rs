@@ -17,7 +17,7 @@ const PARTING: Duration = Duration::from_millis(200);
 const TOLD: usize = 200;
 
 /// Talks to one address of a mail server until the deadline. Returns how it is, and its words or what went wrong.
-pub fn probe(address: IpAddr, port: u16, own_name: &str, deadline: Instant) -> (Condition, String) {
+pub(crate) fn probe(address: IpAddr, port: u16, own_name: &str, deadline: Instant) -> (Condition, String) {
     match talk(SocketAddr::new(address, port), own_name, deadline) {
         Ok(found) => found,
         Err(error) => (Condition::Down, told(&error)),

@@ -44,39 +44,39 @@ const NETWORK_TYPES: [&str; 12] = [
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filesystem {
     /// Where it is mounted.
-    pub mount: String,
+    pub(crate) mount: String,
     /// The device, or what stands in its place.
-    pub device: String,
+    pub(crate) device: String,
     /// The type, such as `ext4`.
-    pub r#type: String,
+    pub(crate) r#type: String,
     /// Size and free space; `None` where it does not answer.
     #[serde(flatten)]
-    pub usage: Usage,
+    pub(crate) usage: Usage,
     /// Whether it holds the mail queue.
-    pub queue: bool,
+    pub(crate) queue: bool,
     /// How short of space or inodes it is.
-    pub level: Level,
+    pub(crate) level: Level,
     /// Why there are no figures, where the system says why; it says nothing where it does not answer.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// Space and inodes of a filesystem.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Size in bytes; `None` where it does not answer.
-    pub bytes: Option<u64>,
+    pub(crate) bytes: Option<u64>,
     /// Bytes that an ordinary user may still fill (`f_bavail`).
-    pub bytes_available: Option<u64>,
+    pub(crate) bytes_available: Option<u64>,
     /// Inodes in all; `None` where it has no fixed number.
-    pub inodes: Option<u64>,
+    pub(crate) inodes: Option<u64>,
     /// Inodes that an ordinary user may still take.
-    pub inodes_available: Option<u64>,
+    pub(crate) inodes_available: Option<u64>,
 }
 
 /// How a filesystem stands against the configured thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(crate) enum Level {
     /// Enough is free.
     Ok,
     /// Less than `[disk] warn` is free.
@@ -88,7 +88,7 @@ pub enum Level {
 }
 
 /// What is mounted. To find that out takes files to be opened; to measure it does not.
-pub struct Mounts {
+pub(crate) struct Mounts {
     all: Vec<Mount>,
     /// The mount points that sysinfo takes for filesystems.
     real: Option<Vec<PathBuf>>,
@@ -97,7 +97,7 @@ pub struct Mounts {
 
 impl Mounts {
     /// Finds out, in hardly more than a second.
-    pub fn find(free: &Free) -> Mounts {
+    pub(crate) fn find(free: &Free) -> Mounts {
         let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
         // Without /proc it is not known what is mounted.
         let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
@@ -110,7 +110,7 @@ impl Mounts {
 }
 
 /// Measures the filesystems, in hardly more than two seconds, whatever is mounted.
-pub fn filesystems(
+pub(crate) fn filesystems(
     free: &Free,
     mounts: &Mounts,
     queue_directory: Option<&Path>,

@@ -4,7 +4,7 @@
 //!
 //! A kernel that can't hold it does not stop anything: [`Sandbox::gap`] says so, and so does every page.
 
-pub mod worker;
+pub(crate) mod worker;
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -100,7 +100,7 @@ const NETWORK_CALLS: &[libc::c_long] = &[
 
 /// What a process in the sandbox is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// It reads what it is given.
     Reading,
     /// It asks name servers and mail servers.
@@ -109,13 +109,13 @@ pub enum Purpose {
 
 /// The proof that this process is in the sandbox, as far as this system can hold it.
 #[derive(Debug)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     gap: Option<String>,
 }
 
 impl Sandbox {
     /// Shuts this process in, with the threads that it starts from now on: there is no way out.
-    pub fn enter(_: Free, purpose: Purpose) -> Sandbox {
+    pub(crate) fn enter(_: Free, purpose: Purpose) -> Sandbox {
         let alone = is_alone();
         for (resource, most) in LIMITS {
             if let Ok((soft, hard)) = getrlimit(resource) {
@@ -131,7 +131,7 @@ impl Sandbox {
     }
 
     /// Why it does not hold; `None` if it does.
-    pub fn gap(&self) -> Option<&str> {
+    pub(crate) fn gap(&self) -> Option<&str> {
         self.gap.as_deref()
     }
 }

@@ -50,7 +50,7 @@ impl Folder {
 }
 
 /// What the program found when it started.
-pub struct Doctor {
+pub(crate) struct Doctor {
     account: Account,
     /// Why there is no mail server to ask.
     no_source: Option<Trouble>,
@@ -63,7 +63,7 @@ pub struct Doctor {
 
 impl Doctor {
     /// What is known before the queue is listed.
-    pub fn of(context: &Context) -> Doctor {
+    pub(crate) fn of(context: &Context) -> Doctor {
         let Context { config, account, source, records, .. } = context;
         let allow: Vec<String> = config.access.allow.iter().map(ToString::to_string).collect();
         Doctor {

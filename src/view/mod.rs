@@ -21,31 +21,31 @@ use crate::request::{Asked, Format};
 pub(crate) const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
 
 /// What a form may have to know before the first message.
-pub struct Setting<'a> {
+pub(crate) struct Setting<'a> {
     /// The present, in seconds since 1970.
-    pub now: i64,
+    pub(crate) now: i64,
     /// What was asked.
-    pub asked: &'a Asked,
+    pub(crate) asked: &'a Asked,
     /// The terminal that it is written to, if it is one.
-    pub terminal: Option<Terminal>,
+    pub(crate) terminal: Option<Terminal>,
 }
 
 /// An output form.
-pub struct FormRow {
+pub(crate) struct FormRow {
     /// Its name, for `format=`.
-    pub format: Format,
+    pub(crate) format: Format,
     /// Its media type.
-    pub media_type: &'static str,
+    pub(crate) media_type: &'static str,
     /// What `Accept` names it by, in lower case.
-    pub accepted: &'static [&'static str],
+    pub(crate) accepted: &'static [&'static str],
     /// The HTTP status of an answer over a listing that failed.
-    pub failed: u16,
+    pub(crate) failed: u16,
     /// Its writer.
-    pub begin: fn(&Setting<'_>) -> Box<dyn Form>,
+    pub(crate) begin: fn(&Setting<'_>) -> Box<dyn Form>,
 }
 
 /// Every output form.
-pub static FORMS: [FormRow; 5] = [
+pub(crate) static FORMS: [FormRow; 5] = [
     FormRow {
         format: Format::Html,
         media_type: "text/html; charset=utf-8",
@@ -86,7 +86,7 @@ pub static FORMS: [FormRow; 5] = [
 ];
 
 /// The row of a form.
-pub fn form(format: Format) -> &'static FormRow {
+pub(crate) fn form(format: Format) -> &'static FormRow {
     FORMS.iter().find(|row| row.format == format).unwrap_or(&FORMS[0])
 }
 

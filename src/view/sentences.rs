@@ -23,9 +23,9 @@ pub struct Detail {
     /// The domain, shortened.
     pub name: String,
     /// What is said of it.
-    pub text: String,
+    pub(crate) text: String,
     /// Its mail, where that can be run alone.
-    pub run: Option<Target>,
+    pub(crate) run: Option<Target>,
 }
 
 impl Sentences {
@@ -63,7 +63,7 @@ impl Sentences {
 }
 
 /// What is to be said of reasons that the listing does not hold.
-pub fn note(note: Note) -> &'static str {
+pub(crate) fn note(note: Note) -> &'static str {
     match note {
         Note::Blind => "This mail server's listing does not hold reasons, so the filter could not look at them.",
         Note::NoReasons => "This mail server's listing does not tell why messages wait.",
@@ -80,7 +80,7 @@ pub(crate) fn of_listing(report: &Report) -> Verdict {
 pub(crate) const EX_UNAVAILABLE: u8 = 69;
 
 /// The one thing to know before the queue is run, where something waits: whether the primary takes mail.
-pub fn advice(report: &Report) -> Option<String> {
+pub(crate) fn advice(report: &Report) -> Option<String> {
     let waiting = report.listing.summary.messages - report.passed_over();
     let primaries = &report.primary.primaries;
     let any = |up| primaries.iter().any(|primary| primary.is_up() == Some(up));
@@ -101,7 +101,7 @@ pub fn advice(report: &Report) -> Option<String> {
 }
 
 /// What came of a flush, as far as the listing tells.
-pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
+pub(crate) fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if report.listing.trouble.is_some() && !outcome.settled {
         return "what came of it is not known".into();
     }
@@ -110,7 +110,7 @@ pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
 }
 
 /// That the sandbox does not hold in which the listing was read.
-pub fn gap(gap: &str) -> String {
+pub(crate) fn gap(gap: &str) -> String {
     format!("The listing was parsed without the sandbox: {gap}.")
 }
 

@@ -21,9 +21,9 @@ pub struct Text {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terminal {
     /// Columns.
-    pub width: usize,
+    pub(crate) width: usize,
     /// Whether colours are wanted.
-    pub colours: bool,
+    pub(crate) colours: bool,
 }
 
 impl Terminal {

@@ -8,7 +8,7 @@ use crate::report::history;
 use crate::text::{bytes, duration, printable, thousands};
 
 /// Every filesystem with its bars.
-pub fn disk(report: &Report) -> Markup {
+pub(crate) fn disk(report: &Report) -> Markup {
     html! {
         section.disk aria-labelledby="disk" {
             h2 #disk { "Disk" }

@@ -21,7 +21,7 @@ const LONGEST_WORD: usize = 40;
 const LONGEST_TEXT: usize = 1000;
 
 /// The messages of one page, with the way to the others.
-pub fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
+pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     let Some((window, matched)) = report.selection else { return html! {} };
     if report.listing.summary.messages == 0 {
         return html! {};

@@ -63,14 +63,14 @@ impl Tone {
 }
 
 /// Writes the page, when all is known.
-pub struct Page {
+pub(crate) struct Page {
     asked: Asked,
     now: i64,
 }
 
 impl Page {
     /// The page that was asked for.
-    pub fn of(asked: &Asked, now: i64) -> Page {
+    pub(crate) fn of(asked: &Asked, now: i64) -> Page {
         Page { asked: asked.clone(), now }
     }
 }

@@ -25,7 +25,7 @@ const WIDTH: i64 = 288;
 const HEIGHT: u64 = 40;
 
 /// Destinations, reasons and history, as far as there is anything to tell.
-pub fn overview(report: &Report, asked: &Asked) -> Markup {
+pub(crate) fn overview(report: &Report, asked: &Asked) -> Markup {
     let details = Sentences::of(report).details;
     html! {
         @if report.listing.summary.messages > 0 {

@@ -9,7 +9,7 @@ use crate::state::Flush;
 use crate::text::printable;
 
 /// The last runs, each with what came of it.
-pub fn runs(report: &Report) -> Markup {
+pub(crate) fn runs(report: &Report) -> Markup {
     if report.flush.log.is_empty() {
         return html! {};
     }

@@ -11,14 +11,14 @@ use crate::request::Asked;
 use crate::text::{bytes, duration, printable, short_duration, thousands};
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
-pub fn label(report: &Report) -> Markup {
+pub(crate) fn label(report: &Report) -> Markup {
     html! {
         @if let Some(label) = &report.label { p.label { (printable(label)) } }
     }
 }
 
 /// The state of the queue, the outcome of a flush, and the link that flushes.
-pub fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup {
+pub(crate) fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup {
     let sentences = Sentences::of(report);
     html! {
         section class={"status " (tone.class())} aria-label="State of the queue" {
@@ -119,7 +119,7 @@ fn flush(report: &Report) -> Markup {
 }
 
 /// What is wrong, and what to do about it.
-pub fn told(trouble: &Trouble) -> Markup {
+pub(crate) fn told(trouble: &Trouble) -> Markup {
     html! {
         p { bdi { (printable(&trouble.to_string())) } }
         (remedy(&trouble.remedy()))
@@ -127,7 +127,7 @@ pub fn told(trouble: &Trouble) -> Markup {
 }
 
 /// What to do.
-pub fn remedy(text: &str) -> Markup {
+pub(crate) fn remedy(text: &str) -> Markup {
     html! {
         @if !text.is_empty() { p.remedy { strong { "To do: " } (printable(text)) } }
     }
