@@ -75,9 +75,10 @@ test: all lint deny ## check and test everything; as root on Debian also against
 reproducible: all ## check that a copy of the source in another folder gives the same program
 	@MAKE='$(MAKE)' sh tests/reproducible.sh
 
-lint: ## check the formatting, and clippy without a warning
+lint: ## check the formatting, and clippy and the documentation without a warning
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 
 # Where cargo-deny keeps what is known of broken crates.
 ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs

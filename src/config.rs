@@ -271,7 +271,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// Reads the file that `BARTLEBY_CONFIG` names, else [`DEFAULT_PATH`] if it is there.
+    /// Reads the file that `BARTLEBY_CONFIG` names, else `/etc/bartleby.toml` if it is there.
     ///
     /// # Errors
     /// The file can't be read, or something in it is unknown or wrong.

@@ -64,7 +64,7 @@ pub enum Unacceptable {
     /// Another method.
     #[error("The method {0} is not answered here; GET, HEAD and POST are.")]
     Method(String),
-    /// A query string or body over [`INPUT_LIMIT`].
+    /// A query string or body over 16 KiB.
     #[error("The request is longer than {INPUT_LIMIT} bytes.")]
     TooLong,
     /// A `CONTENT_LENGTH` that is no number.

@@ -1,7 +1,7 @@
 //! One listing of the queue: the mail server's lister, the reader of what it prints, and what is between them.
 //!
-//! [`Lister`] starts the commands. When each has begun to print, a [`Session`] branches off the reader, which enters
-//! the sandbox before it reads the first byte ([`reader`]), and attends to both until the reader has answered.
+//! `Lister` starts the commands. When each has begun to print, a `Session` branches off the reader, which enters the
+//! sandbox before it reads the first byte (`reader`), and attends to both until the reader has answered.
 
 pub(crate) mod count;
 pub(crate) mod frame;

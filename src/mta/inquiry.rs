@@ -19,7 +19,7 @@ pub enum Wanted {
     Nothing,
 }
 
-/// What is known of a mail server besides its queue. What was not [`Wanted`] may be missing.
+/// What is known of a mail server besides its queue. What was not asked for may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Its version.

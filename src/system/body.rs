@@ -17,7 +17,7 @@ pub(crate) enum Seam {
 /// Where pieces go.
 type Sink<'a> = Box<dyn FnMut(&[u8], Seam) -> io::Result<()> + 'a>;
 
-/// Puts pieces together, at most [`FULL`] bytes of them (or one that is longer), and hands them on.
+/// Puts pieces together, at most 128 KiB of them (or one that is longer), and hands them on.
 pub struct Body<'a> {
     buffer: Vec<u8>,
     sink: Sink<'a>,

@@ -1,4 +1,4 @@
-//! Answers in their several forms, all made from the same [`Report`], and without any I/O of their own.
+//! Answers in their several forms, all made from the same [`Report`](crate::report::Report), and without any I/O of their own.
 
 pub(crate) mod check;
 pub mod csv;
