@@ -18,7 +18,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// The effective user of this process. To be asked before the cage is entered, which binds it.
+    /// The effective user of this process. Must be asked before the sandbox is entered, which binds it.
     pub(crate) fn current() -> Account {
         let uid = geteuid().as_raw();
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
