@@ -1,4 +1,4 @@
-//! `bartleby.toml`: everything in it has a default, and nothing in it is guessed at.
+//! `bartleby.toml`: every setting has a default, and every mistake is an error.
 
 use std::env;
 use std::fmt;
@@ -46,17 +46,17 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MtaConfig {
-    /// Which one; default: found out.
+    /// Its kind; by default it is found.
     #[serde(deserialize_with = "readable")]
     pub(crate) kind: Option<Kind>,
     /// The command that lists the queue in `kind`'s format; empty: the mail server's own.
     pub(crate) list_command: Vec<String>,
     /// The command that runs the queue; empty: the mail server's own.
     pub(crate) flush_command: Vec<String>,
-    /// How long a listing may take: more than nothing, at most a day.
+    /// How long a listing may take: more than zero, at most a day.
     #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
-    /// What the page calls this queue; for a recorded sample that must not be taken for the real one.
+    /// A name for this queue on the page, so that a recorded sample is not taken for the real queue.
     pub(crate) label: Option<String>,
 }
 
@@ -87,7 +87,7 @@ impl Default for FlushConfig {
     }
 }
 
-/// `[access]`: who is let in where the web server did not decide.
+/// `[access]`: the clients that are let in where the web server did not decide.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
@@ -128,11 +128,11 @@ pub struct PrimaryConfig {
     pub(crate) domains: Vec<String>,
 }
 
-/// `[privacy]`: what is not shown of addresses.
+/// `[privacy]`: which parts of addresses are hidden.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrivacyConfig {
-    /// What is hidden, for a screen that many see.
+    /// The hidden part, for a screen that many people see.
     pub(crate) mask: Option<Mask>,
 }
 
@@ -150,7 +150,7 @@ pub struct StateConfig {
 pub(crate) enum Threshold {
     /// 0 to 100.
     Percent(f64),
-    /// Bytes; says nothing about inodes.
+    /// Bytes. Inodes are not judged then.
     Bytes(u64),
 }
 
@@ -197,7 +197,7 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     if span > LONGEST { Err(de::Error::custom(format!("“{text}” is longer than a day"))) } else { Ok(span) }
 }
 
-/// Nothing here may last longer.
+/// The longest duration that any setting may have.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A mail server whose queue is read.
@@ -208,7 +208,7 @@ fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Kind>, D::Error
     Kind::readable().find(|kind| kind.word() == word).map(Some).ok_or_else(unknown)
 }
 
-/// A duration that is not nothing.
+/// A duration that is not zero.
 fn deadline<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let span = duration(from)?;
     if span.is_zero() { Err(de::Error::custom("a listing takes some time: not 0")) } else { Ok(span) }
@@ -239,7 +239,7 @@ fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("“{text}” is neither an address nor a network such as \"192.0.2.0/24\""))
 }
 
-/// `::ffff:192.0.2.0/120` as the IPv4 network that it stands for: clients are told by their IPv4 address.
+/// `::ffff:192.0.2.0/120` as the IPv4 network that it stands for: clients are compared by their IPv4 address.
 fn as_ipv4(network: IpNet) -> IpNet {
     let mapped = match network {
         IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
@@ -297,12 +297,12 @@ impl Config {
             message: format!("it can't be read: {error}"),
         };
         let config = Config::from_bytes(&fs::read(file).map_err(unread)?, file)?;
-        // Absolute, as a queue run works from another folder.
+        // The path is made absolute, as the program leaves its working directory.
         let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());
         Ok(Config { file: Some(absolute), ..config })
     }
 
-    /// Reads what stands in that file.
+    /// Reads the content of that file.
     ///
     /// # Errors
     /// Something in it is unknown or wrong.
@@ -327,7 +327,7 @@ impl Config {
     }
 }
 
-/// `[section] key` of what stands in the file under that path.
+/// A path of the TOML document as `[section] key`.
 fn key(path: &serde_path_to_error::Path) -> Option<String> {
     let path = path.to_string();
     match path.split_once('.') {

@@ -1,8 +1,8 @@
-//! The CGI side (RFC 3875): the environment vetted into a [`Request`], the answer out.
+//! The CGI side (RFC 3875): it vets the environment into a [`Request`], and sends answers.
 //!
-//! The `cgi` crate panics on much that a client may send, so it never sees a request: what is needed
-//! is read here into owned values, `main` empties the environment, and the crate writes the answer.
-//! A body that comes piece by piece is sent without it, as it wants the whole at once.
+//! The `cgi` crate panics on much that a client may send, so it never sees a request: this file reads the few variables
+//! that are needed into owned values, `main` empties the environment, and the crate only writes short answers. A body
+//! that comes piece by piece is sent without the crate, which wants the whole body at once.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -27,7 +27,7 @@ pub(crate) enum Method {
     Post,
 }
 
-/// A request, as far as it matters here.
+/// A request: the parts of it that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// `REQUEST_METHOD`
@@ -54,11 +54,11 @@ pub struct Request {
     pub(crate) user_agent: Option<String>,
     /// `Sec-Fetch-Site`
     pub(crate) fetch_site: Option<String>,
-    /// `Sec-Purpose`, `Purpose`, `X-Purpose` and `X-Moz`, by which browsers tell that they fetch ahead.
+    /// `Sec-Purpose`, `Purpose`, `X-Purpose` and `X-Moz`, by which browsers say that they fetch in advance.
     pub(crate) purposes: Vec<String>,
 }
 
-/// A request that is not read any further.
+/// Why a request is refused before it is read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unacceptable {
     /// Another method.
@@ -73,7 +73,7 @@ pub enum Unacceptable {
     /// A body that ended early.
     #[error("The request's body is shorter than its Content-Length announces.")]
     Short,
-    /// A POST of something else than a form.
+    /// A POST that is not a form.
     #[error("A POST is read as a form (application/x-www-form-urlencoded), and this one is none.")]
     NoForm,
 }
@@ -90,8 +90,8 @@ impl Unacceptable {
 }
 
 impl Request {
-    /// Reads a request from CGI's meta-variables and body. Bytes that are no UTF-8 are replaced: no
-    /// value that matters holds any.
+    /// Reads a request from CGI's meta-variables and body. Bytes that are not UTF-8 are replaced; no value that matters
+    /// holds any.
     ///
     /// # Errors
     /// [`Unacceptable`]; nothing a client sends makes this panic.
@@ -144,7 +144,7 @@ fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<Strin
     let length = match text("CONTENT_LENGTH").filter(|length| !length.is_empty()) {
         None => 0,
         Some(length) if !length.bytes().all(|byte| byte.is_ascii_digit()) => return Err(Unacceptable::Length),
-        // More digits than fit are too long, too.
+        // A number that does not fit is too long in any case.
         Some(length) => length.parse::<usize>().unwrap_or(usize::MAX),
     };
     if length > INPUT_LIMIT {
@@ -168,14 +168,14 @@ fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<Strin
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What stands before an answer's body.
+/// The head of an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     /// The status.
     pub(crate) status: StatusCode,
     /// The media type.
     pub(crate) media_type: &'static str,
-    /// Header fields besides those that all answers carry.
+    /// Header fields besides those that every answer has.
     pub(crate) fields: Vec<(HeaderName, String)>,
 }
 
@@ -234,7 +234,7 @@ pub(crate) fn send(head: &Head, body: Vec<u8>) {
             response.headers_mut().insert(name, value);
         }
     }
-    // All that can fail from here on is the crate's writing, when the client has hung up: no error.
+    // From here on only the crate's writing can fail, because the client has hung up. That is no error.
     panic::set_hook(Box::new(|_| process::exit(0)));
     cgi::handle(|_| response);
 }

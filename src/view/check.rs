@@ -10,13 +10,13 @@ use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
 use crate::text::{bytes, count, printable, short_duration};
 
-/// How bad it is, the worst last but for what is not known, which is less bad than what is known to be so.
+/// How bad the state is, the worst last. An unknown state ranks below a known bad one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
-    /// Nothing to see.
+    /// Everything is within its limits.
     #[default]
     Ok,
-    /// It could not be found out.
+    /// The state could not be found out.
     Unknown,
     /// Somebody should look.
     Warning,
@@ -77,7 +77,7 @@ impl FromStr for Range {
     }
 }
 
-/// What is compared with the queue; ages in seconds.
+/// The limits that the queue is compared with; ages are in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Thresholds {
     /// Messages, `-w`.
@@ -93,7 +93,7 @@ pub(crate) struct Thresholds {
 /// An age such as `90`, `5m`, `2h` or `1d` as a threshold range in seconds.
 ///
 /// # Errors
-/// That it is none.
+/// The text is no age.
 pub(crate) fn age_range(text: &str) -> Result<Range, String> {
     let (number, factor) = match text.char_indices().last() {
         Some((end, 's')) => (&text[..end], 1),
@@ -108,7 +108,7 @@ pub(crate) fn age_range(text: &str) -> Result<Range, String> {
 
 /// Writes the line.
 pub(crate) struct Check {
-    /// What is compared with the queue.
+    /// The limits that the queue is compared with.
     pub(crate) thresholds: Thresholds,
 }
 

@@ -1,4 +1,4 @@
-//! The foot of the page: where all this comes from.
+//! The foot of the page: how the figures were obtained.
 
 use maud::{Markup, html};
 

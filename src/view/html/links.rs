@@ -6,7 +6,7 @@ use crate::queue::Target;
 use crate::queue::{Filter, Order, SortKey, State};
 use crate::request::{Asked, DEFAULT_PER_PAGE, OLDEST_FIRST};
 
-/// What the address of a view says, name by name.
+/// The parameters in the address of a view.
 pub(crate) fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
     let Filter { text, domain, sender, state, reason, age } = &asked.filter;
     let texts = [("q", text), ("domain", domain), ("sender", sender), ("reason", reason)];
@@ -31,7 +31,7 @@ pub(crate) fn filtered(asked: &Asked, change: impl FnOnce(&mut Filter)) -> Strin
     link(parameters(&asked), None)
 }
 
-/// The first page in the order of `key`: its usual direction first, then the other.
+/// The first page in the order of `key`: in its usual direction, or, where that is in force, in the other one.
 pub(crate) fn sorted(asked: &Asked, key: SortKey) -> String {
     let largest_first = matches!(key, SortKey::Age | SortKey::Size);
     let reversed = asked.order.filter(|order| order.key == key).map_or(largest_first, |order| !order.reversed);

@@ -1,4 +1,4 @@
-//! The head of the page: what is going on, and what to do about it.
+//! The head of the page: the state of the queue, and what to do about it.
 
 use maud::{Markup, html};
 
@@ -56,7 +56,7 @@ fn figures(report: &Report, asked: &Asked) -> Markup {
     }
 }
 
-/// What comes of the flush that was asked for.
+/// The outcome of the queue run that was asked for.
 fn followed(report: &Report, number: u64) -> Markup {
     let Some((flush, outcome)) = &report.followed else {
         if number == 0 {
@@ -77,7 +77,7 @@ fn followed(report: &Report, number: u64) -> Markup {
     }
 }
 
-/// The link that runs the queue, or why there is none.
+/// The link that runs the queue, or the reason why it is missing.
 fn flush(report: &Report) -> Markup {
     let waits = report.listing.summary.messages > 0 || report.listing.trouble.is_some();
     html! {
@@ -118,7 +118,7 @@ fn flush(report: &Report) -> Markup {
     }
 }
 
-/// What is wrong, and what to do about it.
+/// A fault and its remedy.
 pub(crate) fn told(trouble: &Trouble) -> Markup {
     html! {
         p { bdi { (printable(&trouble.to_string())) } }
@@ -126,7 +126,7 @@ pub(crate) fn told(trouble: &Trouble) -> Markup {
     }
 }
 
-/// What to do.
+/// A remedy.
 pub(crate) fn remedy(text: &str) -> Markup {
     html! {
         @if !text.is_empty() { p.remedy { strong { "To do: " } (printable(text)) } }
