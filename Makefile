@@ -30,8 +30,9 @@ STATIC = -C target-feature=+crt-static \
 SQLITE = -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_JSON -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS \
 	-USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_DBSTAT_VTAB -USQLITE_ENABLE_STAT4 -USQLITE_SOUNDEX
 
-# What is installed as documentation, in the folders that README.md's links name: all but what is for `make run`
-# and for the installation itself.
+# What is installed as documentation, so that the links of all documents lead somewhere: these, and the folders that
+# README.md names, all but what is for `make run` and for the installation itself.
+DOCUMENTS = README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md CHANGELOG.md LICENSE
 NO_DOCS = apache/site.sh examples/serve.rs examples/sample-queue
 
 # Below $(PREFIX)/share.
@@ -75,9 +76,10 @@ test: all lint deny ## check and test everything; as root on Debian also against
 reproducible: all ## check that a copy of the source in another folder gives the same program
 	@MAKE='$(MAKE)' sh tests/reproducible.sh
 
-lint: ## check the formatting, and clippy without a warning
+lint: ## check the formatting, and clippy and the documentation without a warning
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 
 # Where cargo-deny keeps what is known of broken crates.
 ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
@@ -123,7 +125,7 @@ install: ## install what `make` built, and the Apache snippet (as root; PREFIX, 
 	ln -sfn '$(WWWDIR)/index.cgi' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
-	cp -R README.md LICENSE apache examples '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
+	cp -R $(DOCUMENTS) apache examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
 	cd '$(DESTDIR)$(PREFIX)/share/doc/bartleby' && rm -rf $(NO_DOCS)
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d $(foreach folder,$(dir $(MANUALS) $(COMPLETIONS)),'$(DESTDIR)$(PREFIX)/share/$(folder)')

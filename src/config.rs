@@ -1,4 +1,4 @@
-//! `bartleby.toml`: everything in it has a default, and nothing in it is guessed at.
+//! `bartleby.toml`: every setting has a default, and every mistake is an error.
 
 use std::env;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::queue::Mask;
 use crate::text::printable;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
-pub const DEFAULT_PATH: &str = "/etc/bartleby.toml";
+pub(crate) const DEFAULT_PATH: &str = "/etc/bartleby.toml";
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -46,18 +46,18 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MtaConfig {
-    /// Which one; default: found out.
+    /// Its kind; by default it is found.
     #[serde(deserialize_with = "readable")]
-    pub kind: Option<Kind>,
+    pub(crate) kind: Option<Kind>,
     /// The command that lists the queue in `kind`'s format; empty: the mail server's own.
-    pub list_command: Vec<String>,
+    pub(crate) list_command: Vec<String>,
     /// The command that runs the queue; empty: the mail server's own.
-    pub flush_command: Vec<String>,
-    /// How long a listing may take: more than nothing, at most a day.
+    pub(crate) flush_command: Vec<String>,
+    /// How long a listing may take: more than zero, at most a day.
     #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
-    /// What the page calls this queue; for a recorded sample that must not be taken for the real one.
-    pub label: Option<String>,
+    /// A name for this queue on the page, so that a recorded sample is not taken for the real queue.
+    pub(crate) label: Option<String>,
 }
 
 impl Default for MtaConfig {
@@ -78,7 +78,7 @@ impl Default for MtaConfig {
 pub struct FlushConfig {
     /// The least time between two runs, at most a day.
     #[serde(deserialize_with = "duration")]
-    pub cooldown: Duration,
+    pub(crate) cooldown: Duration,
 }
 
 impl Default for FlushConfig {
@@ -87,7 +87,7 @@ impl Default for FlushConfig {
     }
 }
 
-/// `[access]`: who is let in where the web server did not decide.
+/// `[access]`: the clients that are let in where the web server did not decide.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
@@ -107,9 +107,9 @@ impl Default for AccessConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct DiskConfig {
     /// Less free than this is a warning.
-    pub warn: Threshold,
+    pub(crate) warn: Threshold,
     /// Less free than this is critical.
-    pub critical: Threshold,
+    pub(crate) critical: Threshold,
 }
 
 impl Default for DiskConfig {
@@ -123,17 +123,17 @@ impl Default for DiskConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PrimaryConfig {
     /// `host:port` of each primary.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// The domains whose mail is spooled here.
-    pub domains: Vec<String>,
+    pub(crate) domains: Vec<String>,
 }
 
-/// `[privacy]`: what is not shown of addresses.
+/// `[privacy]`: which parts of addresses are hidden.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrivacyConfig {
-    /// What is hidden, for a screen that many see.
-    pub mask: Option<Mask>,
+    /// The hidden part, for a screen that many people see.
+    pub(crate) mask: Option<Mask>,
 }
 
 /// `[state]`: what is remembered between requests.
@@ -142,15 +142,15 @@ pub struct PrivacyConfig {
 pub struct StateConfig {
     /// The folder, an absolute path; default: the first usable of several.
     #[serde(deserialize_with = "folder")]
-    pub directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// An amount of free space: a share of the whole, or bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Threshold {
+pub(crate) enum Threshold {
     /// 0 to 100.
     Percent(f64),
-    /// Bytes; says nothing about inodes.
+    /// Bytes. Inodes are not judged then.
     Bytes(u64),
 }
 
@@ -197,7 +197,7 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     if span > LONGEST { Err(de::Error::custom(format!("“{text}” is longer than a day"))) } else { Ok(span) }
 }
 
-/// Nothing here may last longer.
+/// The longest duration that any setting may have.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A mail server whose queue is read.
@@ -208,7 +208,7 @@ fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Kind>, D::Error
     Kind::readable().find(|kind| kind.word() == word).map(Some).ok_or_else(unknown)
 }
 
-/// A duration that is not nothing.
+/// A duration that is not zero.
 fn deadline<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let span = duration(from)?;
     if span.is_zero() { Err(de::Error::custom("a listing takes some time: not 0")) } else { Ok(span) }
@@ -239,7 +239,7 @@ fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("“{text}” is neither an address nor a network such as \"192.0.2.0/24\""))
 }
 
-/// `::ffff:192.0.2.0/120` as the IPv4 network that it stands for: clients are told by their IPv4 address.
+/// `::ffff:192.0.2.0/120` as the IPv4 network that it stands for: clients are compared by their IPv4 address.
 fn as_ipv4(network: IpNet) -> IpNet {
     let mapped = match network {
         IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
@@ -271,7 +271,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
-    /// Reads the file that `BARTLEBY_CONFIG` names, else [`DEFAULT_PATH`] if it is there.
+    /// Reads the file that `BARTLEBY_CONFIG` names, else `/etc/bartleby.toml` if it is there.
     ///
     /// # Errors
     /// The file can't be read, or something in it is unknown or wrong.
@@ -297,12 +297,12 @@ impl Config {
             message: format!("it can't be read: {error}"),
         };
         let config = Config::from_bytes(&fs::read(file).map_err(unread)?, file)?;
-        // Absolute, as a queue run works from another folder.
+        // The path is made absolute, as the program leaves its working directory.
         let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());
         Ok(Config { file: Some(absolute), ..config })
     }
 
-    /// Reads what stands in that file.
+    /// Reads the content of that file.
     ///
     /// # Errors
     /// Something in it is unknown or wrong.
@@ -327,7 +327,7 @@ impl Config {
     }
 }
 
-/// `[section] key` of what stands in the file under that path.
+/// A path of the TOML document as `[section] key`.
 fn key(path: &serde_path_to_error::Path) -> Option<String> {
     let path = path.to_string();
     match path.split_once('.') {

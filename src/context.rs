@@ -14,30 +14,30 @@ pub struct Context {
     /// The right to open files, start programs and connect. Whoever reads what strangers wrote gets no context.
     pub(crate) free: Free,
     /// The configuration.
-    pub config: Config,
+    pub(crate) config: Config,
     /// The user this program runs as.
-    pub account: Account,
+    pub(crate) account: Account,
     /// The present and the machine's zone.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// This machine's name.
-    pub host: String,
+    pub(crate) host: String,
     /// Whose queue it is, or why there is none.
-    pub source: Result<Source, Trouble>,
+    pub(crate) source: Result<Source, Trouble>,
     /// What is remembered between requests, or why nothing is.
-    pub records: Result<Records, StateError>,
+    pub(crate) records: Result<Records, StateError>,
     /// What this process is, for the record of what it sees.
-    pub seen_by: SeenBy,
+    pub(crate) seen_by: SeenBy,
     /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
     /// takes, what does not fit into memory. `None` where there is none.
-    pub folder: Option<PathBuf>,
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// The mail server whose queue is shown, and the command that lists it.
-pub struct Source {
+pub(crate) struct Source {
     /// The mail server.
-    pub mta: Box<dyn Mta>,
+    pub(crate) mta: Box<dyn Mta>,
     /// The configured command, or the mail server's own ones.
-    pub commands: Vec<Argv>,
+    pub(crate) commands: Vec<Argv>,
 }
 
 impl Context {
@@ -66,7 +66,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Trouble::NoMta`], [`Trouble::NotInstalled`] or [`Trouble::Unsupported`].
-    pub fn find(config: &Config) -> Result<Source, Trouble> {
+    pub(crate) fn find(config: &Config) -> Result<Source, Trouble> {
         let search = Search::default();
         if let Some(kind) = config.mta.kind.filter(|kind| config.mta.list_command.is_empty() && !search.has(*kind)) {
             return Err(Trouble::NotInstalled(kind));

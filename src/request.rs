@@ -3,10 +3,10 @@
 use crate::queue::{Filter, Order, SortKey, State, Target, Window};
 
 /// Rows a page where the request does not say.
-pub const DEFAULT_PER_PAGE: usize = 100;
+pub(crate) const DEFAULT_PER_PAGE: usize = 100;
 
 /// The order of the page where the request does not say.
-pub const OLDEST_FIRST: Order = Order { key: SortKey::Age, reversed: true };
+pub(crate) const OLDEST_FIRST: Order = Order { key: SortKey::Age, reversed: true };
 
 /// Most rows a page.
 const MAX_PER_PAGE: usize = 1000;
@@ -31,7 +31,7 @@ impl Format {
     pub const ALL: [Format; 5] = [Format::Html, Format::Text, Format::Json, Format::Csv, Format::OpenMetrics];
 
     /// The word for `format=`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Format::Html => "html",
             Format::Text => "text",
@@ -87,11 +87,11 @@ pub struct Asked {
 #[error("The value “{value}” of “{name}” is not understood: it should be {expected}.")]
 pub struct BadValue {
     /// The parameter.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it was.
-    pub value: String,
+    pub(crate) value: String,
     /// What it could be.
-    pub expected: String,
+    pub(crate) expected: String,
 }
 
 impl Asked {

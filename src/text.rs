@@ -6,12 +6,12 @@ use std::fmt::Write;
 use jiff::tz::TimeZone;
 
 /// `1 message`, `41,233 messages`.
-pub fn count(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", thousands(number), if number == 1 { one } else { many })
 }
 
 /// `41,233`
-pub fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -24,7 +24,7 @@ pub fn thousands(number: u64) -> String {
 }
 
 /// `538 B`, `1.4 MiB`: bytes in units of 1024, never more than four digits.
-pub fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] {
         if value < 1000.0 || unit == "PiB" {
@@ -40,13 +40,13 @@ pub fn bytes(number: u64) -> String {
 }
 
 /// `3 hours`: a length of time in its largest whole unit.
-pub fn duration(seconds: i64) -> String {
+pub(crate) fn duration(seconds: i64) -> String {
     let (number, unit) = in_largest_unit(seconds);
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }
 
 /// `3 h`, for where there is little room.
-pub fn short_duration(seconds: i64) -> String {
+pub(crate) fn short_duration(seconds: i64) -> String {
     let (number, unit) = in_largest_unit(seconds);
     let short = match unit {
         "second" => "s",
@@ -67,13 +67,13 @@ fn in_largest_unit(seconds: i64) -> (i64, &'static str) {
 }
 
 /// `2026-11-23 12:18:08+01:00`
-pub fn local_time(seconds: i64, zone: &TimeZone) -> String {
+pub(crate) fn local_time(seconds: i64, zone: &TimeZone) -> String {
     let Ok(instant) = jiff::Timestamp::from_second(seconds) else { return "?".into() };
     instant.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
 }
 
 /// The beginning of long foreign text, [`printable`]: at most 120 characters, and `…` for the rest.
-pub fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     const SHOWN: usize = 120;
     let text = printable(text);
     match text.char_indices().nth(SHOWN) {

@@ -16,10 +16,10 @@ use crate::system::log;
 use crate::text::{count, local_time};
 
 /// How long after a look the next one is due.
-pub const INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Who asked for a queue run, in the log.
-pub const BY: &str = "watch, as the primary is back";
+pub(crate) const BY: &str = "watch, as the primary is back";
 
 /// Queue runs of our own within this time, in seconds, make the next one wait: a primary that goes up and down is
 /// not to get the whole queue each time.
@@ -36,7 +36,7 @@ const LOOKED_AT: u32 = 200;
 
 /// What was done, or left alone.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Done {
+pub(crate) enum Done {
     /// The queue was run.
     Flushed(u64),
     /// Nothing was to be done: why.
@@ -50,7 +50,7 @@ const NEWS_SHOWN: usize = 10;
 
 /// Why a look came to nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum WatchError {
+pub(crate) enum WatchError {
     /// Without a memory it can't be known what has changed.
     #[error("there is nowhere to remember anything: {0}")]
     NoRecords(StateError),

@@ -30,7 +30,8 @@ impl Machine {
         let source = machine.folder.path().join("source");
         fs::create_dir_all(source.join("target")).expect("source/target");
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for part in ["Makefile", "README.md", "LICENSE", "apache", "examples", "man", "completions"] {
+        let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
+        for part in ["Makefile", "apache", "examples", "man", "completions"].iter().chain(&documents) {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
         }
@@ -124,6 +125,24 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         // The state directory is made on a real machine only, where its owner is known.
         assert!(!machine.path("var/lib/bartleby").exists());
     }
+}
+
+#[test]
+fn the_links_of_the_installed_documents_lead_somewhere() {
+    let machine = one_of(DEBIAN);
+    machine.made(&["install"]);
+    let folder = "usr/local/share/doc/bartleby";
+    let mut links = 0;
+    for file in machine.files().iter().filter(|file| file.starts_with(folder) && file.ends_with(".md")) {
+        let text = machine.read(file);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+            links += 1;
+            let beside = Path::new(file).parent().expect("a folder").join(target);
+            assert!(machine.path(&beside.to_string_lossy()).exists(), "{file}: {target}");
+        }
+    }
+    assert!(links > 30, "{links}");
 }
 
 #[test]

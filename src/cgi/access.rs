@@ -1,4 +1,4 @@
-//! Who is let in, and what a browser may set off.
+//! Which clients are let in, and which requests may run the queue.
 
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use crate::cgi::gateway::Request;
 /// Whether the web server or the configuration lets this client in.
 ///
 /// `REMOTE_ADDR` is the web server's own word (RFC 3875, section 4.1.8); an IPv4 client of an IPv6
-/// socket is told by its IPv4 address.
+/// socket is compared by its IPv4 address.
 pub fn is_granted(request: &Request, allow: &[IpNet]) -> bool {
     request.access_granted
         || request.remote_addr.is_some_and(|address| {
@@ -28,23 +28,23 @@ pub enum NotMeant {
         "The request comes from another site's page, so it does not run the queue. Open this page itself, and follow its own link."
     )]
     CrossSite,
-    /// A browser that does not say where the request comes from: another site's page can see to that.
+    /// The browser does not say where the request comes from, and another site's page can make it say nothing.
     #[error(
         "The browser does not say which page this request comes from, so it does not run the queue. Open this page itself, and follow its own link."
     )]
     Silent,
-    /// A browser fetches ahead what nobody asked for yet.
+    /// The browser fetches in advance a link that nobody has followed.
     #[error("The browser asked for this in advance, so it does not run the queue. Follow the link once more.")]
     Prefetch,
 }
 
-/// Whether somebody means this request to run the queue: not when the browser itself says that
-/// another site's page is behind it (Fetch Metadata, `Origin` of RFC 6454; over plain http, where browsers
-/// send neither with a link, `Referer`), or that it fetches ahead. A program such as curl says none of these; a
-/// browser, by its name, that says none of these was made to by another site's page, or could have been.
+/// Whether a person means this request to run the queue. It is not meant when the browser itself says that another
+/// site's page is behind it (Fetch Metadata, `Origin` of RFC 6454; over plain http, where browsers send neither with a
+/// link, `Referer`), or that it fetches in advance. A program such as curl sends none of these. A browser, recognised by
+/// its name, that sends none of them may have been made to do so by another site's page.
 ///
 /// # Errors
-/// What speaks against it.
+/// Why it is not meant.
 pub fn is_meant(request: &Request) -> Result<(), NotMeant> {
     let ahead = ["prefetch", "prerender", "preview"];
     if request.purposes.iter().any(|purpose| ahead.iter().any(|word| purpose.to_ascii_lowercase().contains(word))) {
@@ -59,7 +59,7 @@ pub fn is_meant(request: &Request) -> Result<(), NotMeant> {
     let says_nothing = request.fetch_site.is_none() && request.referer.is_none() && request.origin.is_none();
     match () {
         () if !is_ours || !is_own_origin => Err(NotMeant::CrossSite),
-        // The name that all graphical browsers begin theirs with.
+        // The names of all graphical browsers begin so.
         () if says_nothing && request.user_agent.as_deref().is_some_and(|name| name.starts_with("Mozilla/")) => {
             Err(NotMeant::Silent)
         }
@@ -67,7 +67,7 @@ pub fn is_meant(request: &Request) -> Result<(), NotMeant> {
     }
 }
 
-/// Whether a URL is one of the host that was asked.
+/// Whether a URL belongs to the host that the request was sent to.
 fn is_own(url: &str, request: &Request) -> bool {
     let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
     authority.zip(request.host.as_deref()).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))

@@ -1,8 +1,8 @@
-//! The CGI side (RFC 3875): the environment vetted into a [`Request`], the answer out.
+//! The CGI side (RFC 3875): it vets the environment into a [`Request`], and sends answers.
 //!
-//! The `cgi` crate panics on much that a client may send, so it never sees a request: what is needed
-//! is read here into owned values, `main` empties the environment, and the crate writes the answer.
-//! A body that comes piece by piece is sent without it, as it wants the whole at once.
+//! The `cgi` crate panics on much that a client may send, so it never sees a request: this file reads the few variables
+//! that are needed into owned values, `main` empties the environment, and the crate only writes short answers. A body
+//! that comes piece by piece is sent without the crate, which wants the whole body at once.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -13,11 +13,11 @@ use std::process;
 use ::cgi::http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// The longest query string and the longest body that are read, in bytes.
-pub const INPUT_LIMIT: usize = 16 * 1024;
+pub(crate) const INPUT_LIMIT: usize = 16 * 1024;
 
 /// The methods that are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     /// GET
     #[default]
     Get,
@@ -27,44 +27,44 @@ pub enum Method {
     Post,
 }
 
-/// A request, as far as it matters here.
+/// A request: the parts of it that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// `REQUEST_METHOD`
-    pub method: Method,
+    pub(crate) method: Method,
     /// `QUERY_STRING`, undecoded.
-    pub query: String,
+    pub(crate) query: String,
     /// The body of a POST, a form as browsers encode it.
-    pub form: String,
+    pub(crate) form: String,
     /// `REMOTE_ADDR`: the web server's word, never a header's.
     pub remote_addr: Option<IpAddr>,
     /// `REMOTE_USER`: who logged in at the web server, if it asks.
-    pub remote_user: Option<String>,
+    pub(crate) remote_user: Option<String>,
     /// `BARTLEBY_ACCESS=granted`: the web server's configuration lets this client in.
     pub access_granted: bool,
     /// `Accept`
     pub accept: Option<String>,
     /// `Host`
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// `Origin`
-    pub origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// `Referer`
-    pub referer: Option<String>,
+    pub(crate) referer: Option<String>,
     /// `User-Agent`
-    pub user_agent: Option<String>,
+    pub(crate) user_agent: Option<String>,
     /// `Sec-Fetch-Site`
-    pub fetch_site: Option<String>,
-    /// `Sec-Purpose`, `Purpose`, `X-Purpose` and `X-Moz`, by which browsers tell that they fetch ahead.
-    pub purposes: Vec<String>,
+    pub(crate) fetch_site: Option<String>,
+    /// `Sec-Purpose`, `Purpose`, `X-Purpose` and `X-Moz`, by which browsers say that they fetch in advance.
+    pub(crate) purposes: Vec<String>,
 }
 
-/// A request that is not read any further.
+/// Why a request is refused before it is read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unacceptable {
     /// Another method.
     #[error("The method {0} is not answered here; GET, HEAD and POST are.")]
     Method(String),
-    /// A query string or body over [`INPUT_LIMIT`].
+    /// A query string or body over 16 KiB.
     #[error("The request is longer than {INPUT_LIMIT} bytes.")]
     TooLong,
     /// A `CONTENT_LENGTH` that is no number.
@@ -73,14 +73,14 @@ pub enum Unacceptable {
     /// A body that ended early.
     #[error("The request's body is shorter than its Content-Length announces.")]
     Short,
-    /// A POST of something else than a form.
+    /// A POST that is not a form.
     #[error("A POST is read as a form (application/x-www-form-urlencoded), and this one is none.")]
     NoForm,
 }
 
 impl Unacceptable {
     /// The HTTP status that says so.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Unacceptable::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Unacceptable::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -90,8 +90,8 @@ impl Unacceptable {
 }
 
 impl Request {
-    /// Reads a request from CGI's meta-variables and body. Bytes that are no UTF-8 are replaced: no
-    /// value that matters holds any.
+    /// Reads a request from CGI's meta-variables and body. Bytes that are not UTF-8 are replaced; no value that matters
+    /// holds any.
     ///
     /// # Errors
     /// [`Unacceptable`]; nothing a client sends makes this panic.
@@ -144,7 +144,7 @@ fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<Strin
     let length = match text("CONTENT_LENGTH").filter(|length| !length.is_empty()) {
         None => 0,
         Some(length) if !length.bytes().all(|byte| byte.is_ascii_digit()) => return Err(Unacceptable::Length),
-        // More digits than fit are too long, too.
+        // A number that does not fit is too long in any case.
         Some(length) => length.parse::<usize>().unwrap_or(usize::MAX),
     };
     if length > INPUT_LIMIT {
@@ -168,26 +168,26 @@ fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<Strin
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What stands before an answer's body.
+/// The head of an answer.
 #[derive(Clone, Debug)]
-pub struct Head {
+pub(crate) struct Head {
     /// The status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// The media type.
-    pub media_type: &'static str,
-    /// Header fields besides those that all answers carry.
-    pub fields: Vec<(HeaderName, String)>,
+    pub(crate) media_type: &'static str,
+    /// Header fields besides those that every answer has.
+    pub(crate) fields: Vec<(HeaderName, String)>,
 }
 
 impl Head {
     /// A head without further fields.
-    pub fn new(status: StatusCode, media_type: &'static str) -> Head {
+    pub(crate) fn new(status: StatusCode, media_type: &'static str) -> Head {
         Head { status, media_type, fields: Vec::new() }
     }
 
     /// Adds a field.
     #[must_use]
-    pub fn with(mut self, name: HeaderName, value: impl Into<String>) -> Head {
+    pub(crate) fn with(mut self, name: HeaderName, value: impl Into<String>) -> Head {
         self.fields.push((name, value.into()));
         self
     }
@@ -226,7 +226,7 @@ impl Head {
 }
 
 /// Sends a whole answer. The environment must have been emptied.
-pub fn send(head: &Head, body: Vec<u8>) {
+pub(crate) fn send(head: &Head, body: Vec<u8>) {
     let mut response = ::cgi::http::Response::new(body);
     *response.status_mut() = head.status;
     for (name, value) in head.all_fields() {
@@ -234,7 +234,7 @@ pub fn send(head: &Head, body: Vec<u8>) {
             response.headers_mut().insert(name, value);
         }
     }
-    // All that can fail from here on is the crate's writing, when the client has hung up: no error.
+    // From here on only the crate's writing can fail, because the client has hung up. That is no error.
     panic::set_hook(Box::new(|_| process::exit(0)));
     cgi::handle(|_| response);
 }

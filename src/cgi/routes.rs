@@ -1,4 +1,4 @@
-//! One CGI request from its vetted form to its answer: the route table.
+//! From a vetted request to its answer: the table of routes.
 
 use ::cgi::http::{HeaderName, StatusCode, header};
 
@@ -14,10 +14,10 @@ use crate::state::SeenBy;
 use crate::system::{self, Free, log};
 use crate::view::{self, Setting, html, json};
 
-/// How often the page of a queue run that goes on renews itself, in seconds.
+/// How often the page reloads itself while a queue run goes on, in seconds.
 const RENEWED: u32 = 3;
 
-/// A page, or whatever else a request may get.
+/// One kind of answer.
 struct Route {
     /// Whether a request is for it.
     is_for: fn(&Asked, Method) -> bool,
@@ -25,9 +25,9 @@ struct Route {
     answer: for<'a> fn(&Exchange<'a>, &Context, &Asked),
 }
 
-/// Every page; the first that a request is for answers it.
+/// Every route. The first one that fits answers the request.
 static ROUTES: [Route; 2] = [
-    // HEAD changes nothing: it is answered as if the queue were looked at.
+    // HEAD changes nothing: it gets the head of the page.
     Route {
         is_for: |asked, method| asked.action.changes() && method != Method::Head,
         answer: |exchange, context, asked| exchange.flush(context, asked),
@@ -48,7 +48,7 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             return gateway::send(&head, format!("{unacceptable}\n").into_bytes());
         }
     };
-    // Without a configuration nobody but the default's own learns what is wrong with it.
+    // Where the configuration is broken, only clients of the default network learn why.
     let allow = config.as_ref().map_or_else(|_| AccessConfig::default().allow, |config| config.access.allow.clone());
     let accepted = view::accepted(request.accept.as_deref().unwrap_or_default());
     let format = Format::named(request.parameters()).unwrap_or(accepted);
@@ -94,12 +94,12 @@ struct Notice<'a> {
     status: StatusCode,
     title: &'a str,
     message: &'a str,
-    /// What to do about it; empty where nothing is to be done.
+    /// The remedy; empty where there is nothing to do.
     remedy: &'a str,
     field: Option<(HeaderName, String)>,
 }
 
-/// What all answers to one request have in common.
+/// The request, and the form of its answers.
 struct Exchange<'a> {
     request: &'a Request,
     format: Format,
@@ -110,7 +110,7 @@ impl Exchange<'_> {
     fn queue(&self, context: &Context, asked: &Asked) {
         let mut asked = asked.clone();
         if asked.format == Format::Html {
-            // The page is always one of several.
+            // The page always shows a part.
             asked.window = asked.window.or(Some(Window { page: 1, per_page: DEFAULT_PER_PAGE }));
             asked.order = asked.order.or(Some(OLDEST_FIRST));
         }
@@ -123,7 +123,7 @@ impl Exchange<'_> {
             renewed.into_iter().fold(head, |head, (name, value)| head.with(name, value)).to_bytes()
         };
         let body = if self.request.method == Method::Head { HasBody::No } else { HasBody::Yes };
-        // An error of writing is a reader who went away, which has ended the listing, too.
+        // An error of writing means that the client has left, and then the listing has been ended, too.
         let _ = report::answer(context, &asked, &mut *form, &Answer { head: Some(&head), body });
     }
 
@@ -173,7 +173,7 @@ impl Exchange<'_> {
     }
 
     fn refuse(&self, notice: &Notice<'_>) {
-        // A refusal is no table and no metric.
+        // A refusal fits neither into a table nor into a metric.
         let format = match self.format {
             Format::Csv | Format::OpenMetrics => Format::Text,
             format => format,

@@ -19,7 +19,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           Exit status: 0 when all was listed, 69 when it could not be.
   flush   Runs the queue now, under the same cool-down as the page's link.
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
-          kind waits, 69 not possible. With --wait it tells what comes of the run,
+          kind waits, 69 not possible. With --wait it shows what comes of the run,
           until the queue stops changing, and ends with 0 when all messages left
           the queue, 1 when some did, 2 when none did.
   watch   Looks at the primary and at the queue each minute, and runs the queue once
@@ -32,7 +32,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, as for a queue that
           could not be listed.
   metrics Prints OpenMetrics. Exit status: 0 when the queue could be listed, else 69.
-  doctor  Looks whether everything is in place for the user that asks, and tells
+  doctor  Checks whether everything is in place for the user that asks, and names
           the exact fix for what is not; best asked as the web server's user:
           sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
 

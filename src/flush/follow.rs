@@ -1,4 +1,4 @@
-//! What comes of a queue run, followed until its messages are gone or the queue has settled.
+//! Follows a queue run until its messages are gone or the queue has settled.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,16 +7,16 @@ use crate::context::Context;
 use crate::listing::count::Count;
 use crate::state::{Flush, Outcome, Records};
 
-/// The queue has settled when nothing is being delivered any more, and nothing has left it for this long.
+/// The queue has settled when nothing is being delivered, and nothing has left it for this long.
 const SETTLED_AFTER: Duration = Duration::from_secs(15);
 
-/// A run is not followed any longer than this.
+/// The longest time for which a run is followed.
 pub(crate) const FOLLOWED: Duration = Duration::from_secs(10 * 60);
 
-/// Nor is it, when the queue can't be listed for this long.
+/// A run is no longer followed when the queue could not be listed for this long.
 const BLIND: Duration = Duration::from_secs(60);
 
-/// Follows what comes of a run, and puts it on record. `seen` gets what each look at the queue found.
+/// Follows a run, and records its outcome. `seen` gets the outcome of each listing.
 pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -> Option<Outcome> {
     let mut progress = Progress::begin(Instant::now());
     loop {
@@ -38,7 +38,7 @@ pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Out
                 settled: stage == Stage::Settled,
             };
             if let Ok(records) = &context.records {
-                // It may be full meanwhile; then the page shows what it sees itself.
+                // The disk may have filled up meanwhile; then the page shows its own count.
                 let _ = records.add_outcome(flush.number, &outcome);
             }
             seen(&outcome);
@@ -48,7 +48,7 @@ pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Out
         } else if stage == Stage::GivenUp {
             return None;
         }
-        // A listing that takes long shall not be all that the mail server does.
+        // A slow listing must not keep the mail server from its work.
         thread::sleep((took * 4).max(Duration::from_secs(1)));
     }
 }
@@ -58,13 +58,13 @@ pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Out
 enum Stage {
     /// Its messages are gone, or the queue has settled.
     Settled,
-    /// It is looked at again.
+    /// The queue is listed again.
     GoesOn,
-    /// It is not followed any longer.
+    /// It is no longer followed.
     GivenUp,
 }
 
-/// What was seen of a run so far.
+/// The progress of a run so far.
 struct Progress {
     begun: Instant,
     /// When the queue was last listed, and when something last changed there.

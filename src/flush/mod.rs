@@ -5,7 +5,7 @@
 //! however it ends.
 
 mod follow;
-pub mod outcome;
+pub(crate) mod outcome;
 pub mod readiness;
 mod worker;
 
@@ -29,12 +29,12 @@ use worker::Ended;
 /// How long a request waits for the flush command: enough to hear a refusal.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The most messages that are run one by one; more are a matter for running the whole queue.
+/// The most messages that are run one by one. For more, the whole queue should be run.
 const MOST_MESSAGES: usize = 1000;
 
 /// Why the queue was not run.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The last run was a moment ago.
     #[error(
         "The queue was run a moment ago. Running it again so soon only slows delivery down; it can be run again in {0} s."
@@ -43,13 +43,13 @@ pub enum Refusal {
     /// A run is under way.
     #[error("The queue is being run already.")]
     UnderWay,
-    /// What was asked for does not wait: it was delivered meanwhile, or never was there.
+    /// The target does not wait: it was delivered meanwhile, or never was there.
     #[error("Nothing in the queue is {0} (any more).")]
     NotQueued(Target),
-    /// A part of the queue was asked for where the configured command is for the whole.
+    /// A part of the queue was asked for, but the configured command runs the whole queue.
     #[error("Only the whole queue can be run here, not {0} alone.")]
     Part(Target),
-    /// Its name is not one to be passed on.
+    /// Its name must not be passed on to a command.
     #[error("{0} holds characters that are not passed on to the mail server's command. Run the whole queue.")]
     NotPlain(Target),
     /// There are too many messages to run them one by one.
@@ -57,13 +57,13 @@ pub enum Refusal {
         "More than {MOST_MESSAGES} messages wait for {0}, and this mail server runs them one by one. Run the whole queue."
     )]
     TooMany(Target),
-    /// All of it is held, and a run passes held messages over.
+    /// All of the target is held, and a run does not touch held messages.
     #[error("What waits is held: a queue run passes it over until an administrator releases it.")]
     Held {
         /// How to release it.
         release: &'static str,
     },
-    /// The mail server won't or can't.
+    /// The mail server refuses, or fails.
     #[error(transparent)]
     Impossible(#[from] Trouble),
 }
@@ -71,8 +71,8 @@ pub enum Refusal {
 /// Starts a queue run for `by` (an address, a login name) and puts it on record.
 ///
 /// # Errors
-/// [`Refusal`]; the queue was not run then.
-pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
+/// [`Refusal`]: the queue was not run.
+pub(crate) fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     let facts = listing::facts(context);
     let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;
@@ -111,13 +111,13 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
     if let (Some(records), Some(turn)) = (records, &turn) {
         match records.record(turn, &flush, &waited) {
             Ok(number) => flush.number = number,
-            // Without the record there is no cool-down, which is no reason not to deliver mail.
+            // Without the record there is no cool-down, but mail should still be delivered.
             Err(error) => log(&format!("the flush could not be put on record: {error}")),
         }
     }
     let own = || source.mta.flush_commands(&Part::All).first().map(Argv::program).unwrap_or_default();
     let outcome = run(context, &flush, &commands, prepared, turn.as_ref()).and_then(|report| match report {
-        // After some messages were run, that another one could not be is a matter of the record.
+        // Where some messages were run and a later one was not, only the record says so.
         Some(report) if report.command <= prepared => {
             let command = &commands[report.command];
             let verdict = report.end.map_err(|error| Trouble::NotStarted { command: command.to_string(), error });
@@ -131,7 +131,7 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
     }
     outcome?;
     if let (Target::All, Some(records)) = (target, records) {
-        // The primaries' return is taken care of. Where that can't be noted, `watch` runs the queue once more.
+        // The return of the primaries has been dealt with. Where this can't be noted, `watch` runs the queue again.
         let _ = records.welcome_back();
     }
     Ok(flush)
@@ -141,7 +141,7 @@ fn last_flush(context: &Context) -> Option<Flush> {
     context.records.as_ref().ok()?.flushes(1).ok()?.pop()
 }
 
-/// The part of the queue that is meant. What a request names is taken only as the listing holds it.
+/// The part of the queue to run. An id or a domain of the request counts only if the listing holds it.
 fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Count) -> Result<Part<'a>, Refusal> {
     let part = match (target, waiting.ids.first()) {
         (Target::All, _) => return Ok(Part::All),
@@ -154,7 +154,7 @@ fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Count) -> Result
         (Target::Id(_), Some(id)) => Part::Message(id),
         (Target::Domain(name), Some(_)) => Part::Domain { name, ids: &waiting.ids },
     };
-    // A name with a space or a dash in front can't be one; an id is the mail server's own, but is looked at all the same.
+    // A name that holds a space or begins with a dash is refused. Ids are the mail server's own, and are checked, too.
     let ids_are_plain = waiting.ids.iter().all(|id| Target::Id(id.clone()).is_plain());
     match () {
         () if !context.config.mta.flush_command.is_empty() => Err(Refusal::Part(target.clone())),
@@ -163,8 +163,8 @@ fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Count) -> Result
     }
 }
 
-/// Hands the commands, and a copy of the lock, to a worker; the first `prepared` of them may fail. Returns how
-/// they ended, if they did so soon.
+/// Hands the commands, and a copy of the lock, to a worker. The first `prepared` commands may fail. Returns how they
+/// ended, if they ended soon.
 fn run(
     context: &Context,
     flush: &Flush,
@@ -197,7 +197,7 @@ fn take_turn(context: &Context) -> Result<Option<Turn>, Refusal> {
 /// How long the question before a flush may take.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What has to be run before the flush, as far as this user may.
+/// The commands that must run before the flush, as far as this user may run them.
 fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
     let Ok(source) = &context.source else { return Vec::new() };
     let Some(question) = source.mta.flush_question().filter(|_| context.config.mta.flush_command.is_empty()) else {

@@ -1,4 +1,4 @@
-//! What has come of a queue run, by what a listing holds of its messages.
+//! The outcome of a queue run, by which of its messages a listing still holds.
 
 use crate::listing::remainder::Remainder;
 use crate::queue::Message;
@@ -12,33 +12,33 @@ pub(crate) struct Followed {
 
 impl Followed {
     /// The flush of this number, if it is on record.
-    pub fn find(records: &Records, number: u64) -> Option<Followed> {
+    pub(crate) fn find(records: &Records, number: u64) -> Option<Followed> {
         let flush = records.flush(number).ok()??;
         let remainder = Remainder::of(flush.target.parse().ok(), records.waited(&flush));
         Some(Followed { flush, remainder })
     }
 
-    /// Looks at one message of a listing.
-    pub fn add(&mut self, message: &Message<'_>) {
+    /// Takes note of one message of a listing.
+    pub(crate) fn add(&mut self, message: &Message<'_>) {
         self.remainder.add(message);
     }
 
-    /// The flush and what came of it, as a listing of `now` tells that may be `complete`. What is on record
-    /// as its end stays so, but for what has left the queue since.
-    pub fn outcome(self, now: i64, complete: bool) -> (Flush, Outcome) {
+    /// The flush and its outcome, by a listing of `now`, which is whole if `complete`. An end that is on record stays,
+    /// except that messages may have left the queue since.
+    pub(crate) fn outcome(self, now: i64, complete: bool) -> (Flush, Outcome) {
         let left = self.remainder.messages;
         let outcome = match self.flush.outcome.clone().filter(|outcome| outcome.settled) {
             Some(settled) if complete && left < settled.messages_left => self.remainder.outcome(now, true),
             Some(settled) => settled,
-            // Where the queue could not be listed, that none of them was seen says nothing.
+            // Where the listing is not whole, a message that was not seen may still wait.
             None => self.remainder.outcome(now, left == 0 && complete),
         };
         (self.flush, outcome)
     }
 }
 
-/// The outcome in a sentence. A message that left the queue was delivered or returned to its sender;
-/// which of the two, the queue can't tell.
+/// The outcome in a sentence. A message that left the queue was delivered, or it was returned to its sender; the queue
+/// does not show which.
 pub(crate) fn sentence(flush: &Flush, outcome: &Outcome) -> String {
     let left = outcome.messages_left;
     let why = if outcome.why.is_empty() { String::new() } else { format!(": {}", outcome.why) };

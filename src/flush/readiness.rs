@@ -12,12 +12,12 @@ use crate::mta::{Facts, Part, privilege};
 use crate::state::{Flush, Records, StateError};
 use crate::system::process::Argv;
 
-/// What a run delivers of held messages.
+/// Which held messages a run delivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// A run of the whole queue delivers them, too.
+    /// A run of the whole queue delivers them.
     pub all: bool,
-    /// A run of one message delivers it, also where it is held.
+    /// A run of one message delivers it, even if it is held.
     pub message: bool,
 }
 
@@ -26,10 +26,10 @@ pub struct Held {
 pub struct Readiness {
     /// Whether this user can run the queue, or what is in the way.
     pub possible: Result<(), Trouble>,
-    /// Whether a part of it can be run: not by a configured command, which is for the whole, nor where a
-    /// rule allows no more than that.
+    /// Whether a part of it can be run. It can't by a configured command, which runs the whole queue, or where a rule
+    /// allows only the whole.
     pub parts: bool,
-    /// What a run delivers of held messages.
+    /// Which held messages a run delivers.
     pub held: Held,
     /// How an administrator releases held messages.
     pub release: Cow<'static, str>,
@@ -45,21 +45,21 @@ pub struct Readiness {
     pub set_aside: Option<PathBuf>,
 }
 
-/// How many flushes are told on the page and in JSON.
+/// How many flushes the page and JSON show.
 const LOG_SHOWN: u32 = 10;
 
 impl Readiness {
     /// The last flush.
-    pub fn last(&self) -> Option<&Flush> {
+    pub(crate) fn last(&self) -> Option<&Flush> {
         self.log.first()
     }
 
     /// Whether the queue can be run right now.
-    pub fn is_offered(&self) -> bool {
+    pub(crate) fn is_offered(&self) -> bool {
         self.possible.is_ok() && !self.under_way && self.wait_seconds == 0
     }
 
-    /// Finds out, without changing anything.
+    /// Finds out without changing anything.
     pub(crate) fn find(context: &Context, facts: &Facts, rules: &Rules) -> Readiness {
         let records = context.records.as_ref();
         let log = records.map_or_else(|reason| Err(reason.clone()), |records| records.flushes(LOG_SHOWN));
@@ -85,7 +85,7 @@ impl Readiness {
     }
 }
 
-/// What sudo or doas rules let this user run: what to put before the command, where there is one.
+/// The words to put before a command where a sudo or doas rule lets this user run it.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     pub(super) whole: Option<Argv>,
@@ -93,8 +93,8 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Asks sudo or doas, where a rule is seen.
-    pub fn ask(context: &Context) -> Rules {
+    /// Asks sudo or doas where a file with rules is there.
+    pub(crate) fn ask(context: &Context) -> Rules {
         let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
         Rules { whole: rule(context, &Part::All), part: rule(context, &Part::Message(sample)) }
     }
@@ -105,8 +105,8 @@ pub(super) fn rule(context: &Context, part: &Part<'_>) -> Option<Argv> {
     privilege::prefix(&context.free, source.mta.flush_commands(part).first()?, &context.account)
 }
 
-/// Seconds left of the cool-down. A flush that seems to come from the future (the clock was set back)
-/// holds nobody up.
+/// Seconds left of the cool-down. A flush that seems to lie in the future (because the clock was set back) does not
+/// count.
 pub(super) fn wait_seconds(context: &Context, last: Option<&Flush>) -> u64 {
     remaining(context.config.flush.cooldown, last.map(|last| context.clock.now - last.started))
 }

@@ -12,27 +12,27 @@ use crate::state::SeenBy;
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Free, close_standard_streams, log};
 
-/// How long the worker lets a queue run go on.
+/// The longest time for which the worker lets the commands run.
 const RUN_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// How the run of the commands ended: the first that failed, or else the last.
+/// How the commands ended: the first one that failed, or else the last one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ended {
     /// Which command, from 0.
-    pub command: usize,
+    pub(crate) command: usize,
     /// How it ended, or why it could not be started.
-    pub end: Result<Exit, String>,
+    pub(crate) end: Result<Exit, String>,
 }
 
-/// Runs the commands one after the other, answers how they [`Ended`], and puts it on record under the run's number (0:
-/// it has none); then follows what comes of it. The first `prepared` commands are a preparation.
+/// Runs the commands one after the other, answers how they [`Ended`], and records that under the run's number (0: it
+/// has none). Then it follows the run. The first `prepared` commands are a preparation.
 pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], prepared: usize) {
     let ended = run_all(&free, commands, prepared);
     answer(&ended);
-    // Ends the wait of whoever asked, and the turn.
+    // The parent stops waiting, and the lock is released.
     close_standard_streams();
     let Some(Ended { command, end: Ok(exit) }) = ended else { return };
-    // Nothing was run: whoever asked takes it off the record.
+    // Nothing was run; the parent takes it off the record.
     if number == 0 || (command <= prepared && !exit.success()) {
         return;
     }

@@ -20,21 +20,21 @@ const IDS_LIMIT: usize = 50_000;
 
 /// What a listing holds of what was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
+pub(crate) struct Count {
     /// Messages.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Recipients of these that still wait.
-    pub recipients: u64,
+    pub(crate) recipients: u64,
     /// Messages of these that are held.
-    pub held: u64,
+    pub(crate) held: u64,
     /// Messages of these that are being delivered now.
-    pub in_delivery: u64,
+    pub(crate) in_delivery: u64,
     /// Why they wait: `mailbox full (2), connection refused (1)`.
-    pub why: String,
+    pub(crate) why: String,
     /// Their queue ids, at most 50,000, where they were asked for.
-    pub ids: Vec<String>,
+    pub(crate) ids: Vec<String>,
     /// Why the listing is not complete.
-    pub trouble: Option<Trouble>,
+    pub(crate) trouble: Option<Trouble>,
 }
 
 /// What is asked.
@@ -47,12 +47,12 @@ struct Question {
 
 impl Count {
     /// Counts what waits, and names its ids.
-    pub fn of_target(context: &Context, target: &Target) -> Count {
+    pub(crate) fn of_target(context: &Context, target: &Target) -> Count {
         Count::ask(context, Question { target: Some(target.clone()), waited: Waited::By(i64::MAX), ids: true })
     }
 
     /// Counts what is left of a queue run.
-    pub fn of_flush(context: &Context, flush: &Flush) -> Count {
+    pub(crate) fn of_flush(context: &Context, flush: &Flush) -> Count {
         let waited = context.records.as_ref().map_or(Waited::By(flush.started), |records| records.waited(flush));
         Count::ask(context, Question { target: flush.target.parse().ok(), waited, ids: false })
     }

@@ -74,7 +74,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`Nonsense`].
-    pub fn read(&mut self, mut from: &File) -> Result<Come<'_>, Nonsense> {
+    pub(crate) fn read(&mut self, mut from: &File) -> Result<Come<'_>, Nonsense> {
         let read = match self.come.checked_sub(HEADER) {
             None => from.read(&mut self.header[self.come..]),
             Some(come) => from.read(&mut self.bytes[come..]),

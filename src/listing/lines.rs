@@ -12,7 +12,7 @@ pub(crate) struct Lines {
 impl Lines {
     /// Passes each line on that is complete, without its line feed, and of one longer than [`LINE_LIMIT`] its
     /// beginning.
-    pub fn feed(&mut self, mut chunk: &[u8], line: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn feed(&mut self, mut chunk: &[u8], line: &mut dyn FnMut(&[u8])) {
         while let Some(end) = memchr::memchr(b'\n', chunk) {
             if self.rest.is_empty() {
                 line(&chunk[..end]);
@@ -27,7 +27,7 @@ impl Lines {
     }
 
     /// Whether the last line lacks its line feed: it was cut off, and was not passed on.
-    pub fn is_unfinished(&self) -> bool {
+    pub(crate) fn is_unfinished(&self) -> bool {
         !self.rest.is_empty()
     }
 

@@ -41,7 +41,7 @@ impl Lister {
     ///
     /// # Errors
     /// That there is no mail server to ask, or [`Trouble::Crowded`].
-    pub fn start(context: &Context) -> Result<Lister, Trouble> {
+    pub(crate) fn start(context: &Context) -> Result<Lister, Trouble> {
         let source = context.source.as_ref().map_err(Trouble::clone)?;
         let started = Instant::now();
         let deadline = started + context.config.mta.deadline;
@@ -59,7 +59,7 @@ impl Lister {
     /// Waits for the first byte of each command, which is not read. One that says nothing but that it does not know
     /// this form of the listing is started in the form for an older mail server. The wait ends at the deadline, and
     /// when nobody is left who wants to know.
-    pub fn wait_for_first_bytes(&mut self, context: &Context, client: Option<BorrowedFd<'_>>) {
+    pub(crate) fn wait_for_first_bytes(&mut self, context: &Context, client: Option<BorrowedFd<'_>>) {
         let own = context.config.mta.list_command.is_empty();
         for part in &mut self.parts {
             part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());

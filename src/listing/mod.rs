@@ -1,7 +1,7 @@
 //! One listing of the queue: the mail server's lister, the reader of what it prints, and what is between them.
 //!
-//! [`Lister`] starts the commands. When each has begun to print, a [`Session`] branches off the reader, which enters
-//! the sandbox before it reads the first byte ([`reader`]), and attends to both until the reader has answered.
+//! `Lister` starts the commands. When each has begun to print, a `Session` branches off the reader, which enters the
+//! sandbox before it reads the first byte (`reader`), and attends to both until the reader has answered.
 
 pub(crate) mod count;
 pub(crate) mod frame;
@@ -54,7 +54,7 @@ pub struct Sampling {
 
 impl Listing {
     /// A listing of which nothing was read, and why.
-    pub fn of_nothing(context: &Context, trouble: Trouble) -> Listing {
+    pub(crate) fn of_nothing(context: &Context, trouble: Trouble) -> Listing {
         Listing {
             trouble: Some(trouble),
             summary: Summary::new(context.clock.now),
@@ -65,7 +65,7 @@ impl Listing {
     }
 
     /// How the listing ended.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.trouble.as_ref().map_or(Status::Ok, Trouble::status)
     }
 }

@@ -41,7 +41,7 @@ impl Words {
     ///
     /// # Errors
     /// The parent has gone.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> io::Result<T> {
         let end = loop {
             match memchr::memchr(b'\n', &self.unread) {
                 Some(end) => break end,
@@ -71,25 +71,25 @@ impl Words {
 /// What the reader knows of the queue.
 pub(crate) struct Task<'a> {
     /// The mail server.
-    pub source: &'a Source,
+    pub(crate) source: &'a Source,
     /// The present.
-    pub clock: &'a Clock,
+    pub(crate) clock: &'a Clock,
     /// For whom it is listed.
-    pub account: &'a Account,
+    pub(crate) account: &'a Account,
     /// What of the addresses is hidden.
-    pub mask: Option<Mask>,
+    pub(crate) mask: Option<Mask>,
     /// Whether the listing command is a configured one.
-    pub configured: bool,
+    pub(crate) configured: bool,
 }
 
 /// What was read.
 pub(crate) struct Outcome {
     /// Why that is not the whole queue; `None` if it is.
-    pub trouble: Option<Trouble>,
+    pub(crate) trouble: Option<Trouble>,
     /// Totals.
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// The command lines that listed.
-    pub command: String,
+    pub(crate) command: String,
 }
 
 /// Reads a listing to its end: `found` gets each message as soon as it is read.

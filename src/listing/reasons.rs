@@ -25,7 +25,7 @@ pub(crate) struct Explained {
     /// Of which message, and what.
     said: Vec<(String, String)>,
     /// Why it did not explain them all to this user.
-    pub trouble: Option<Trouble>,
+    pub(crate) trouble: Option<Trouble>,
 }
 
 /// Asks the mail server of these messages, until it refuses or time is over.
@@ -78,7 +78,7 @@ fn ask_each(mta: &dyn Mta, account: &Account, ids: &[String], run: Run<'_>) -> E
 
 impl Explained {
     /// Fills in the reasons of these messages, as far as they are known.
-    pub fn fill_in(&self, source: &Source, rows: &mut [Row]) {
+    pub(crate) fn fill_in(&self, source: &Source, rows: &mut [Row]) {
         for (id, output) in &self.said {
             // A later line overrides an earlier.
             let reasons: HashMap<String, String> =

@@ -48,29 +48,29 @@ impl Waited {
 
 /// Counts what is left of a flush while a listing passes by. What came in after the flush was started
 /// does not count.
-pub struct Remainder {
+pub(crate) struct Remainder {
     target: Option<Target>,
     waited: Waited,
     /// Messages that still wait.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Recipients that still wait.
-    pub recipients: u64,
+    pub(crate) recipients: u64,
     /// Of the messages, those that are held.
-    pub held: u64,
+    pub(crate) held: u64,
     /// Of the messages, those that are being delivered now.
-    pub in_delivery: u64,
+    pub(crate) in_delivery: u64,
     /// Messages by what keeps them.
     reasons: HashMap<Why, u64>,
 }
 
 impl Remainder {
     /// Nothing counted yet.
-    pub fn of(target: Option<Target>, waited: Waited) -> Remainder {
+    pub(crate) fn of(target: Option<Target>, waited: Waited) -> Remainder {
         Remainder { target, waited, messages: 0, recipients: 0, held: 0, in_delivery: 0, reasons: HashMap::new() }
     }
 
     /// Looks at one message. Returns whether it counts.
-    pub fn add(&mut self, message: &Message<'_>) -> bool {
+    pub(crate) fn add(&mut self, message: &Message<'_>) -> bool {
         let is_meant = self.target.as_ref().is_some_and(|target| target.holds(message));
         if !is_meant || !self.waited.holds(message) {
             return false;
@@ -91,7 +91,7 @@ impl Remainder {
     }
 
     /// Why they wait: `mailbox full (2), connection refused (1)`.
-    pub fn why(&self) -> String {
+    pub(crate) fn why(&self) -> String {
         let mut reasons: Vec<_> = self.reasons.iter().map(|(why, count)| (why.words(), *count)).collect();
         reasons.sort_by(|(a_text, a), (b_text, b)| b.cmp(a).then_with(|| a_text.cmp(b_text)));
         let named = reasons.iter().take(NAMED).map(|(text, count)| format!("{text} ({count})"));
@@ -101,7 +101,7 @@ impl Remainder {
     }
 
     /// As it is put on record.
-    pub fn outcome(&self, sampled: i64, settled: bool) -> Outcome {
+    pub(crate) fn outcome(&self, sampled: i64, settled: bool) -> Outcome {
         Outcome { sampled, messages_left: self.messages, recipients_left: self.recipients, why: self.why(), settled }
     }
 }

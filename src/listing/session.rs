@@ -31,17 +31,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PartEnd {
     /// The command that was run.
-    pub command: Argv,
+    pub(crate) command: Argv,
     /// How it ended, or why it could not be started.
-    pub end: Result<Exit, Trouble>,
+    pub(crate) end: Result<Exit, Trouble>,
 }
 
 /// What the reader finds open, besides what it is told on its standard input.
 pub(crate) struct Desk {
     /// The output of each part, where that was started.
-    pub parts: Vec<Option<File>>,
+    pub(crate) parts: Vec<Option<File>>,
     /// An unlinked file for what does not fit into memory, where one could be had.
-    pub overflow: Option<File>,
+    pub(crate) overflow: Option<File>,
 }
 
 /// For whom the queue is listed.
@@ -109,7 +109,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Trouble::Reader`]: it could not be started.
-    pub fn begin(
+    pub(crate) fn begin(
         context: &Context,
         lister: Lister,
         overflow: Option<File>,
@@ -149,7 +149,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Broken`].
-    pub fn attend(mut self, client: &mut dyn Client) -> Result<Vec<u8>, Broken> {
+    pub(crate) fn attend(mut self, client: &mut dyn Client) -> Result<Vec<u8>, Broken> {
         while self.answers || self.logs {
             self.tell_ends();
             let now = Instant::now();

@@ -19,17 +19,17 @@ pub enum Wanted {
     Nothing,
 }
 
-/// What is known of a mail server besides its queue. What was not [`Wanted`] may be missing.
+/// What is known of a mail server besides its queue. What was not asked for may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Its version.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// Where it keeps its queue.
-    pub queue_directory: Option<PathBuf>,
+    pub(crate) queue_directory: Option<PathBuf>,
     /// Postfix: who may run the queue (`authorized_flush_users`).
-    pub flush_users: Option<String>,
+    pub(crate) flush_users: Option<String>,
     /// Exim: whether it takes an admin user to run the queue (`prod_requires_admin`).
-    pub flush_needs_admin: Option<bool>,
+    pub(crate) flush_needs_admin: Option<bool>,
 }
 
 /// An inquiry under way: commands that print version and settings.

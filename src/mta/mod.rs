@@ -30,9 +30,11 @@ use self::trouble::Trouble;
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 pub use date::past_instant;
-pub use inquiry::{Facts, Inquiry, Wanted};
+pub use inquiry::Facts;
+pub(crate) use inquiry::{Inquiry, Wanted};
 pub use kind::Kind;
-pub use parser::{Clock, Parser};
+pub use parser::Clock;
+pub(crate) use parser::Parser;
 pub(crate) use relay::RelayDomains;
 pub use search::Search;
 

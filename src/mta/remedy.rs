@@ -9,11 +9,11 @@ use crate::system::Account;
 /// What was refused, and to whom.
 pub(super) struct Refused<'a> {
     /// What the mail server was asked to do.
-    pub act: Act,
+    pub(crate) act: Act,
     /// The user this program runs as.
-    pub account: &'a Account,
+    pub(crate) account: &'a Account,
     /// The mail server's own program for it.
-    pub program: &'a Path,
+    pub(crate) program: &'a Path,
 }
 
 /// What to do about it, as sentences and commands to be pasted.

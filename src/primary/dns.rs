@@ -1,8 +1,8 @@
 //! Questions to the name servers of this machine, as resolv.conf(5) names them.
 //!
-//! A static glibc can't load its resolver. The messages (RFC 1035) are the crate's; sending them, over UDP and
-//! where an answer is too long for that over TCP, is all that is done here. (The full resolvers come with an
-//! asynchronous runtime, which weighs half as much as the rest of this program.)
+//! A static glibc can't load its resolver. The crate `domain` builds and reads the messages (RFC 1035); this file only
+//! sends them, over UDP, or over TCP where an answer is too long for UDP. (Complete resolvers bring an asynchronous
+//! runtime, which is half as large as the rest of this program.)
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -14,18 +14,18 @@ use domain::base::iana::Rcode;
 use domain::base::{Message, MessageBuilder, Name, Rtype};
 use domain::rdata::{A, Aaaa, Cname, Mx};
 
-/// How long one name server may think before the next is asked.
+/// How long one name server may take before the next is asked.
 const PATIENCE: Duration = Duration::from_millis(600);
 
-/// How often all name servers are asked.
+/// How many times all name servers are asked.
 const ROUNDS: usize = 2;
 
-/// resolv.conf(5): further ones are ignored.
+/// The most name servers that are used, as in resolv.conf(5).
 const MOST_SERVERS: usize = 3;
 
-/// Asks until a deadline.
+/// Asks name servers, until a deadline.
 #[derive(Clone, Debug)]
-pub struct Resolver {
+pub(crate) struct Resolver {
     servers: Vec<SocketAddr>,
     hosts: String,
     deadline: Instant,
@@ -33,25 +33,25 @@ pub struct Resolver {
 
 /// A mail exchanger, an MX record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchanger {
+pub(crate) struct Exchanger {
     /// The lowest is tried first (RFC 5321, section 5.1).
-    pub preference: u16,
+    pub(crate) preference: u16,
     /// Its name in lower case, without the last dot; empty for the null MX (RFC 7505).
-    pub host: String,
+    pub(crate) host: String,
 }
 
 /// The addresses of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// Empty where the name has none.
-    pub list: Vec<IpAddr>,
+    pub(crate) list: Vec<IpAddr>,
     /// Whether the name is an alias (CNAME).
-    pub alias: bool,
+    pub(crate) alias: bool,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
+pub(crate) enum NoAnswer {
     /// The domain name system has no such name.
     #[error("there is no such name")]
     NoName,
@@ -61,20 +61,20 @@ pub enum NoAnswer {
     /// The name server could not find out, or would not.
     #[error("the name server answers {0}")]
     Failed(String),
-    /// What was asked for is no name.
+    /// The question is not a host name.
     #[error("that is no host name")]
     NotAName,
 }
 
 impl Resolver {
     /// Asks the servers of `/etc/resolv.conf`, and `/etc/hosts` first for addresses.
-    pub fn of_system(deadline: Instant) -> Resolver {
+    pub(crate) fn of_system(deadline: Instant) -> Resolver {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         Resolver { servers: servers(&text("/etc/resolv.conf")), hosts: text("/etc/hosts"), deadline }
     }
 
     /// Asks the same servers until another time.
-    pub fn until(&self, deadline: Instant) -> Resolver {
+    pub(crate) fn until(&self, deadline: Instant) -> Resolver {
         Resolver { deadline, ..self.clone() }
     }
 
@@ -82,7 +82,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`NoAnswer`]
-    pub fn mail_exchangers(&self, domain: &str) -> Result<Vec<Exchanger>, NoAnswer> {
+    pub(crate) fn mail_exchangers(&self, domain: &str) -> Result<Vec<Exchanger>, NoAnswer> {
         let answer = self.ask(domain, Rtype::MX)?;
         let section = answer.answer().map_err(|error| NoAnswer::Failed(error.to_string()))?;
         let mut list: Vec<_> = section
@@ -101,7 +101,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`NoAnswer`]
-    pub fn addresses(&self, host: &str) -> Result<Addresses, NoAnswer> {
+    pub(crate) fn addresses(&self, host: &str) -> Result<Addresses, NoAnswer> {
         if let Ok(address) = host.parse() {
             return Ok(Addresses { list: vec![address], alias: false });
         }
@@ -118,7 +118,7 @@ impl Resolver {
             found.list.extend(section.limit_to_in::<A>().flatten().map(|record| IpAddr::from(record.data().addr())));
             found.list.extend(section.limit_to_in::<Aaaa>().flatten().map(|record| IpAddr::from(record.data().addr())));
         }
-        // That one of the two questions failed does not matter where the other was answered.
+        // Where one of the two questions was answered, the other may fail.
         match (v4, v6) {
             (Err(error), _) | (_, Err(error)) if found.list.is_empty() => Err(error),
             _ => Ok(found),
@@ -129,7 +129,7 @@ impl Resolver {
         let name: Name<Vec<u8>> = name.parse().map_err(|_| NoAnswer::NotAName)?;
         let mut query = MessageBuilder::new_vec();
         query.header_mut().set_rd(true);
-        // Not to be guessed by those who can't see it.
+        // The id must not be guessable for anybody who can't see the query.
         query.header_mut().set_id(RandomState::new().hash_one(()) as u16);
         let mut query = query.question();
         query.push((name, record)).map_err(|_| NoAnswer::NotAName)?;
@@ -170,7 +170,7 @@ fn exchange(server: SocketAddr, query: &Message<Vec<u8>>, patience: Duration) ->
     }
 }
 
-/// The same over TCP (RFC 7766): each message behind its length.
+/// The same over TCP (RFC 7766), where each message follows its length.
 fn exchange_long(server: SocketAddr, query: &Message<Vec<u8>>, until: Instant) -> io::Result<Message<Vec<u8>>> {
     let mut stream = TcpStream::connect_timeout(&server, left(until)?)?;
     stream.set_write_timeout(Some(left(until)?))?;
@@ -185,13 +185,13 @@ fn exchange_long(server: SocketAddr, query: &Message<Vec<u8>>, until: Instant) -
     if answer.is_answer(query) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// The time left; none at all is an error, as a socket would take it for "for ever".
+/// The time left. No time is an error, because a socket takes a timeout of zero for "for ever".
 fn left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// The servers in a file of the form of resolv.conf(5); without any it is this machine itself.
+/// The servers in text of the form of resolv.conf(5); where it names none, this machine itself.
 fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_ascii_whitespace();

@@ -1,8 +1,8 @@
-//! The server that this one stands in for: whether it takes mail again, and whether the domain name system
-//! knows both.
+//! The server that this one stands in for: whether it takes mail again, and whether the domain name system knows both
+//! servers.
 //!
-//! Whom to ask comes from the configuration, or from the domains that the mail server is configured to relay.
-//! Never from the queue: strangers choose the domains there, and nobody shall connect where they want.
+//! The servers to ask come from the configuration, or from the domains that the mail server is configured to relay.
+//! They never come from the queue: strangers choose the domains there, and must not choose where this program connects.
 
 mod dns;
 mod mx;
@@ -21,14 +21,14 @@ use crate::context::Context;
 use crate::mta::RelayDomains;
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
-pub use crate::state::Condition;
+pub(crate) use crate::state::Condition;
 use crate::state::{Records, SeenBy, StateError};
 use crate::system::Free;
 use dns::{NoAnswer, Resolver};
-pub use mx::Fault;
+pub(crate) use mx::Fault;
 use mx::Ourselves;
 
-/// How long all questions to name servers may take.
+/// How long all questions to name servers may take together.
 const DNS_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How long a primary may take, from the connection to its answer.
@@ -40,27 +40,27 @@ const MOST_DOMAINS: usize = 20;
 /// How many mail exchangers of a domain are looked up, and how many hosts are probed.
 const MOST_HOSTS: usize = 10;
 
-/// SMTP.
+/// The port of SMTP.
 const PORT: u16 = 25;
 
 /// A primary mail server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Primary {
+pub(crate) struct Primary {
     /// `host:port`.
-    pub host: String,
-    /// How it was found.
-    pub state: Condition,
+    pub(crate) host: String,
+    /// Its condition.
+    pub(crate) state: Condition,
     /// Its words, or what went wrong.
-    pub detail: String,
+    pub(crate) detail: String,
     /// How long it took.
-    pub milliseconds: u64,
-    /// Since when it is so, in seconds since 1970; `None` where that is not known.
-    pub since: Option<i64>,
+    pub(crate) milliseconds: u64,
+    /// The time since which it is in this condition, in seconds since 1970; `None` where that is not known.
+    pub(crate) since: Option<i64>,
 }
 
 impl Primary {
     /// Whether it takes mail; `None` where that is not known.
-    pub fn is_up(&self) -> Option<bool> {
+    pub(crate) fn is_up(&self) -> Option<bool> {
         match self.state {
             Condition::Up => Some(true),
             Condition::Busy | Condition::Down => Some(false),
@@ -69,23 +69,23 @@ impl Primary {
     }
 }
 
-/// What is known of the primaries.
+/// The state of the primaries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrimaryStatus {
     /// Each of them.
-    pub primaries: Vec<Primary>,
-    /// What is wrong in the domain name system.
-    pub faults: Vec<Fault>,
+    pub(crate) primaries: Vec<Primary>,
+    /// Faults in the domain name system.
+    pub(crate) faults: Vec<Fault>,
     /// The domains that were looked up; `None` where neither the configuration nor the mail server names any.
-    pub domains: Option<Vec<String>>,
+    pub(crate) domains: Option<Vec<String>>,
 }
 
-/// An inquiry under way, by a worker: what other servers say is strangers' words, too.
+/// An inquiry under way. A worker asks, because other servers' replies are strangers' words, too.
 pub(crate) struct PrimaryInquiry(Option<Worker<PrimaryStatus>>);
 
 impl PrimaryInquiry {
     /// Begins to ask, beside the listing.
-    pub fn begin(context: &Context) -> PrimaryInquiry {
+    pub(crate) fn begin(context: &Context) -> PrimaryInquiry {
         let config = &context.config.primary;
         let relayed = || context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
         if config.hosts.is_empty() && config.domains.is_empty() && relayed().is_none() {
@@ -94,15 +94,15 @@ impl PrimaryInquiry {
         let patience = DNS_PATIENCE + DNS_PATIENCE + PROBE_PATIENCE;
         let ask = |free: Free| {
             let questions = Questions::gather(&free, config.clone(), relayed(), context.host.clone());
-            // Whether a sandbox holds is said of the reader's.
+            // The reader's sandbox has the same gaps, and reports them.
             Sandbox::enter(free, Purpose::Asking);
             questions.ask()
         };
         PrimaryInquiry(Worker::begin(&context.free, patience, ask).ok())
     }
 
-    /// What was found, each with the time since when it is so.
-    pub fn status(self, records: Result<&Records, &StateError>, now: i64, seen_by: SeenBy) -> PrimaryStatus {
+    /// The state of the primaries, each with the time since which it is so.
+    pub(crate) fn status(self, records: Result<&Records, &StateError>, now: i64, seen_by: SeenBy) -> PrimaryStatus {
         let mut status = self.0.and_then(|worker| worker.answer().ok()).unwrap_or_default();
         let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
         let since =
@@ -114,9 +114,9 @@ impl PrimaryInquiry {
     }
 }
 
-/// What is asked, and of whom.
+/// The questions, and the servers that are asked.
 struct Questions {
-    /// As the configuration names them.
+    /// The hosts that the configuration names.
     hosts: Vec<String>,
     /// The domains to look up; `None` where they are not known.
     domains: Option<Vec<String>>,
@@ -134,7 +134,7 @@ impl Questions {
             configured => Some(configured.to_vec()),
         };
         let domains = domains.map(|mut domains| {
-            // A table has no order of its own.
+            // A table has no order, so the choice would change from time to time.
             domains.sort();
             domains.dedup();
             domains.truncate(MOST_DOMAINS);
@@ -203,7 +203,7 @@ fn probe_one(host: &str, resolver: &Resolver, own_name: &str) -> Primary {
         Ok(addresses) => {
             let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
             for (index, address) in (0..).zip(addresses) {
-                // The time that is left is for all of them.
+                // The remaining addresses share the time that is left.
                 let share = deadline.saturating_duration_since(Instant::now()) / (count - index).max(1);
                 let (state, detail) = probe::probe(address.ip(), address.port(), own_name, Instant::now() + share);
                 if index == 0 || state == Condition::Up {
@@ -228,7 +228,7 @@ fn with_port(host: &str) -> String {
     }
 }
 
-/// Where `host:port`, `192.0.2.1:25` or `[2001:db8::1]:25` leads.
+/// The addresses of `host:port`, `192.0.2.1:25` or `[2001:db8::1]:25`.
 fn addresses(host: &str, resolver: &Resolver) -> Result<Vec<SocketAddr>, NoAnswer> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
@@ -238,7 +238,7 @@ fn addresses(host: &str, resolver: &Resolver) -> Result<Vec<SocketAddr>, NoAnswe
     Ok(resolver.addresses(name)?.list.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-/// This host's names, and the addresses of its interfaces but those that every host has.
+/// This host's names, and the addresses of its interfaces without the loopback ones.
 fn ourselves(own_name: &str) -> Ourselves {
     let interfaces = getifaddrs().map(|list| list.collect::<Vec<_>>()).unwrap_or_default();
     let address = |storage: nix::sys::socket::SockaddrStorage| {

@@ -1,5 +1,5 @@
-//! What the domain name system must say for a fall-back to be one (RFC 5321, section 5.1): this host is among a
-//! domain's mail exchangers, a primary is preferred to it, and all their names have addresses.
+//! The records that a fall-back needs in the domain name system (RFC 5321, section 5.1): this host is among a domain's
+//! mail exchangers, a primary is preferred to it, and all of them have addresses.
 
 use std::net::IpAddr;
 
@@ -9,16 +9,16 @@ use super::dns::{Addresses, Exchanger, NoAnswer};
 
 /// This host, by the names and addresses that its MX record may lead to.
 #[derive(Clone, Debug, Default)]
-pub struct Ourselves {
+pub(crate) struct Ourselves {
     /// Host names in lower case, the one to suggest first.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Addresses of its interfaces.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Ourselves {
-    /// Which of a domain's mail exchangers is meant for this host: the one of its name, else the least preferred
-    /// that leads to it.
+    /// The mail exchanger of a domain that stands for this host: the one with its name, else the least preferred one
+    /// whose addresses are this host's.
     fn among<'f>(&self, found: &'f [Found]) -> Option<&'f Exchanger> {
         let named = found.iter().find(|(exchanger, _)| self.names.contains(&exchanger.host));
         let led_here = || found.iter().rfind(|(_, addresses)| self.answer_at(addresses));
@@ -36,19 +36,19 @@ impl Ourselves {
 
 /// Something in the domain name system that keeps a fall-back from working.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
-    /// What is wrong.
-    pub message: String,
+pub(crate) struct Fault {
+    /// The fault, in a sentence.
+    pub(crate) message: String,
     /// The record to add or to change, and why.
-    pub remedy: String,
+    pub(crate) remedy: String,
 }
 
 /// A mail exchanger with its addresses.
-pub type Found = (Exchanger, Result<Addresses, NoAnswer>);
+pub(crate) type Found = (Exchanger, Result<Addresses, NoAnswer>);
 
-/// Compares what a domain's MX records, the most preferred first, say with what they should, and names those
-/// that are preferred to this host: its primaries.
-pub fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &Ourselves) -> (Vec<String>, Vec<Fault>) {
+/// Checks the MX records of a domain, which come most preferred first. Returns the exchangers that are preferred to this
+/// host, its primaries, and all faults.
+pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &Ourselves) -> (Vec<String>, Vec<Fault>) {
     let ours = us.name();
     let mut faults = Vec::new();
     let mut fault = |message: String, remedy: String| faults.push(Fault { message, remedy });

@@ -1,5 +1,4 @@
-//! Whether a mail server takes mail: connect, greeting, EHLO, QUIT (RFC 5321, section 3.1), and no mail
-//! command.
+//! Whether a mail server takes mail: connection, greeting, EHLO, QUIT (RFC 5321, section 3.1), and no mail command.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -10,14 +9,14 @@ use crate::state::Condition;
 /// The longest reply that is read, in bytes.
 const REPLY_LIMIT: usize = 8 * 1024;
 
-/// How long the reply to QUIT is waited for.
+/// How long the reply to QUIT may take.
 const PARTING: Duration = Duration::from_millis(200);
 
-/// How much of a reply is told, in characters.
+/// How much of a reply is shown, in characters.
 const TOLD: usize = 200;
 
-/// Talks to one address of a mail server until the deadline. Returns how it is, and its words or what went wrong.
-pub fn probe(address: IpAddr, port: u16, own_name: &str, deadline: Instant) -> (Condition, String) {
+/// Talks to one address of a mail server until the deadline. Returns its condition, and its words or the error.
+pub(crate) fn probe(address: IpAddr, port: u16, own_name: &str, deadline: Instant) -> (Condition, String) {
     match talk(SocketAddr::new(address, port), own_name, deadline) {
         Ok(found) => found,
         Err(error) => (Condition::Down, told(&error)),
@@ -35,7 +34,7 @@ fn talk(address: SocketAddr, own_name: &str, deadline: Instant) -> io::Result<(C
     }
     let (mut code, mut words) = session.command(&format!("EHLO {own_name}"))?;
     if code / 100 == 5 {
-        // A server of the time before RFC 1869.
+        // A server from the time before RFC 1869.
         (code, words) = session.command(&format!("HELO {own_name}"))?;
     }
     session.quit();
@@ -108,7 +107,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// What went wrong, in the words that mail servers have for it.
+/// The error, in the words that mail servers use.
 fn told(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it does not answer in time".into(),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The common causes for mail to wait. A reason that fits none of them is shown as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Nothing listens at the destination.
     Refused,
     /// The destination does not answer.

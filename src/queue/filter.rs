@@ -11,26 +11,26 @@ use super::{Message, State};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// `q=`: text anywhere in the id, the sender, a recipient or a reason.
-    pub text: Option<String>,
+    pub(crate) text: Option<String>,
     /// `domain=`: the whole domain of a recipient.
-    pub domain: Option<String>,
+    pub(crate) domain: Option<String>,
     /// `sender=`: text in the envelope sender; `<>` is the null sender.
-    pub sender: Option<String>,
+    pub(crate) sender: Option<String>,
     /// `state=`.
-    pub state: Option<State>,
+    pub(crate) state: Option<State>,
     /// `reason=`: text in a recipient's reason.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// `age=`: how long the message has waited.
-    pub age: Option<Ages>,
+    pub(crate) age: Option<Ages>,
 }
 
 /// A span of ages in minutes, such as `5-10` or `1280-`. It includes its first minute, but not its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ages {
+pub(crate) struct Ages {
     /// The least age, in whole minutes, from 0.
-    pub from: i64,
+    pub(crate) from: i64,
     /// The age that is too old, in whole minutes, greater than `from`; `None` where no age is too old.
-    pub to: Option<i64>,
+    pub(crate) to: Option<i64>,
 }
 
 impl Ages {

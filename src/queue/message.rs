@@ -41,14 +41,14 @@ pub struct Message<'a> {
     /// The queue id, unique among the messages that wait at one time.
     pub id: Cow<'a, str>,
     /// Its state.
-    pub state: State,
+    pub(crate) state: State,
     /// The mail server's own word or mark for the state.
     pub mta_state: Cow<'a, str>,
     /// Size in bytes as the server gives it; `None` where it gives none.
     pub size: Option<u64>,
     /// When it came in, in seconds since 1970-01-01T00:00:00Z; `None` where the server does not give it.
     #[serde(serialize_with = "serialize_instant", deserialize_with = "deserialize_instant")]
-    pub arrival: Option<i64>,
+    pub(crate) arrival: Option<i64>,
     /// The envelope sender; empty for the null sender (RFC 5321, section 4.5.5), `None` where the
     /// server does not give it. Text that the server cut short ends in `…`.
     pub sender: Option<Cow<'a, str>>,
@@ -84,7 +84,7 @@ impl Message<'_> {
 
 impl Recipient<'_> {
     /// The same recipient, independent of the text it was read from.
-    pub fn into_owned(self) -> Recipient<'static> {
+    pub(crate) fn into_owned(self) -> Recipient<'static> {
         Recipient { address: own(self.address), reason: self.reason.map(own), delivered: self.delivered }
     }
 

@@ -16,7 +16,7 @@ pub struct Row {
     pub message: Message<'static>,
     /// How many of its recipients are missing in `message`, so that one message does not take all the room; 0 in a
     /// whole row.
-    pub left_out: usize,
+    pub(crate) left_out: usize,
 }
 
 impl Row {

@@ -83,7 +83,7 @@ enum Kept {
 impl Selection {
     /// An empty selection. Without an order, messages stay in the mail server's order. Ages are counted back from `now`,
     /// in seconds since 1970. Rows that don't fit into memory go to the file `overflow`, which is open for reading and
-    /// writing, and best has no name; without it such a page ends in [`NoRows::NotKept`].
+    /// writing, and best has no name; without it such a page ends in `NoRows::NotKept`.
     pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, overflow: Option<File>) -> Self {
         let kept = Kept::InMemory(BinaryHeap::new(), 0);
         let mut selection = Selection { filter, order, window, overflow, longest: None, kept, matched: 0, now };
@@ -153,7 +153,7 @@ impl Selection {
     /// The rows of the page, in order.
     ///
     /// # Errors
-    /// [`NoRows`].
+    /// Why the rows could not be put together.
     pub fn into_rows(self) -> Result<Vec<Row>, NoRows> {
         let rows = match self.kept {
             Kept::InMemory(rows, _) => {

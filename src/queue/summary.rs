@@ -10,7 +10,7 @@ use super::{Cause, Message, State, pattern};
 
 /// The upper ends of the age buckets in minutes, which are those of Postfix's `qshape(1)`; one more bucket holds all
 /// that is older.
-pub const AGE_LIMITS: [i64; 9] = [5, 10, 20, 40, 80, 160, 320, 640, 1280];
+pub(crate) const AGE_LIMITS: [i64; 9] = [5, 10, 20, 40, 80, 160, 320, 640, 1280];
 
 /// The most destinations, and the most reasons, that are counted one by one at a time. Where there are more, the smaller
 /// half of them is added to "other", and the large and frequent ones stay. The count of a name is then a lower bound,
@@ -36,9 +36,9 @@ pub struct Summary {
     bytes: u64,
     sized: u64,
     /// Arrival of the oldest message, in seconds since 1970.
-    pub oldest: Option<i64>,
+    pub(crate) oldest: Option<i64>,
     /// Senders, recipients and reasons that the mail server cut short.
-    pub cut: u64,
+    pub(crate) cut: u64,
     states: [u64; State::ALL.len()],
     recipients_in: [u64; State::ALL.len()],
     destinations: Counters<Counts>,
@@ -51,7 +51,7 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Destination {
     /// The domain in lower case; `None` for all domains that are not counted one by one.
-    pub domain: Option<String>,
+    pub(crate) domain: Option<String>,
     /// Recipients that wait.
     pub recipients: u64,
     /// Messages with such a recipient.
@@ -60,14 +60,14 @@ pub struct Destination {
     pub ages: [u64; AGE_LIMITS.len() + 1],
     /// The cause that keeps more than half of its recipients waiting, where there is one.
     #[serde(skip)]
-    pub cause: Option<Cause>,
+    pub(crate) cause: Option<Cause>,
 }
 
 /// How many recipients wait for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
     /// The reason in the mail server's words; `None` for all that are not counted one by one.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Recipients that wait for it.
     pub recipients: u64,
 }

@@ -26,9 +26,9 @@ type Head<'a> = &'a dyn Fn(Verdict) -> Vec<u8>;
 /// How an answer is sent.
 pub struct Answer<'a> {
     /// What stands in front; without it, nothing does.
-    pub head: Option<Head<'a>>,
+    pub(crate) head: Option<Head<'a>>,
     /// Whether there is a body.
-    pub body: HasBody,
+    pub(crate) body: HasBody,
 }
 
 /// Whether an answer has a body.
@@ -68,11 +68,11 @@ pub fn answer(context: &Context, asked: &Asked, form: &mut dyn Form, how: &Answe
 /// How much waits, and how the primaries are.
 pub(crate) struct Stock {
     /// Messages in the queue.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Those of them that are held.
-    pub held: u64,
+    pub(crate) held: u64,
     /// The primaries.
-    pub primary: PrimaryStatus,
+    pub(crate) primary: PrimaryStatus,
 }
 
 /// Lists for no answer: takes a sample, and stock.

@@ -1,9 +1,9 @@
 //! The filesystems as `df` would list them, the one that holds the queue first.
 //!
-//! `sysinfo` tells which mounts are real filesystems; `/proc/self/mountinfo` (proc_pid_mountinfo(5))
-//! adds network mounts, which `sysinfo` leaves out, and tells bind mounts from the mounts that they
-//! repeat; statvfs(3) gives space and inodes. A dead network mount makes any of these hang, so what may
-//! hang is asked by a worker, which is left behind when it does not answer in time.
+//! `sysinfo` knows which mounts are real filesystems. `/proc/self/mountinfo` (proc_pid_mountinfo(5)) adds network
+//! mounts, which `sysinfo` leaves out, and distinguishes bind mounts from the mounts that they repeat. statvfs(3) gives
+//! space and inodes. A dead network mount makes any of these hang, so a worker asks wherever that may happen, and is
+//! left behind when it does not answer in time.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::config::{DiskConfig, Threshold};
 use crate::sandbox::worker::Worker;
 use crate::system::Free;
 
-/// How long filesystems have to answer, all together: to be found, and to be measured.
+/// How long all filesystems together may take to be found, and again to be measured.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Filesystems on other machines (mount(8), and df's own list of remote ones).
@@ -44,39 +44,39 @@ const NETWORK_TYPES: [&str; 12] = [
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filesystem {
     /// Where it is mounted.
-    pub mount: String,
+    pub(crate) mount: String,
     /// The device, or what stands in its place.
-    pub device: String,
+    pub(crate) device: String,
     /// The type, such as `ext4`.
-    pub r#type: String,
+    pub(crate) r#type: String,
     /// Size and free space; `None` where it does not answer.
     #[serde(flatten)]
-    pub usage: Usage,
+    pub(crate) usage: Usage,
     /// Whether it holds the mail queue.
-    pub queue: bool,
+    pub(crate) queue: bool,
     /// How short of space or inodes it is.
-    pub level: Level,
-    /// Why there are no figures, where the system says why; it says nothing where it does not answer.
-    pub error: Option<String>,
+    pub(crate) level: Level,
+    /// Why there are no figures, if the system said why; `None` where the filesystem does not answer.
+    pub(crate) error: Option<String>,
 }
 
 /// Space and inodes of a filesystem.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Size in bytes; `None` where it does not answer.
-    pub bytes: Option<u64>,
+    pub(crate) bytes: Option<u64>,
     /// Bytes that an ordinary user may still fill (`f_bavail`).
-    pub bytes_available: Option<u64>,
+    pub(crate) bytes_available: Option<u64>,
     /// Inodes in all; `None` where it has no fixed number.
-    pub inodes: Option<u64>,
+    pub(crate) inodes: Option<u64>,
     /// Inodes that an ordinary user may still take.
-    pub inodes_available: Option<u64>,
+    pub(crate) inodes_available: Option<u64>,
 }
 
-/// How a filesystem stands against the configured thresholds.
+/// How a filesystem compares with the configured thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub(crate) enum Level {
     /// Enough is free.
     Ok,
     /// Less than `[disk] warn` is free.
@@ -87,8 +87,8 @@ pub enum Level {
     Unknown,
 }
 
-/// What is mounted. To find that out takes files to be opened; to measure it does not.
-pub struct Mounts {
+/// The mounts of this machine.
+pub(crate) struct Mounts {
     all: Vec<Mount>,
     /// The mount points that sysinfo takes for filesystems.
     real: Option<Vec<PathBuf>>,
@@ -96,10 +96,10 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Finds out, in hardly more than a second.
-    pub fn find(free: &Free) -> Mounts {
+    /// Finds the mounts, in hardly more than a second.
+    pub(crate) fn find(free: &Free) -> Mounts {
         let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
-        // Without /proc it is not known what is mounted.
+        // Without /proc the mounts are not known.
         let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
         let real = within(free, may_hang, || {
             let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing());
@@ -110,7 +110,7 @@ impl Mounts {
 }
 
 /// Measures the filesystems, in hardly more than two seconds, whatever is mounted.
-pub fn filesystems(
+pub(crate) fn filesystems(
     free: &Free,
     mounts: &Mounts,
     queue_directory: Option<&Path>,
@@ -121,15 +121,15 @@ pub fn filesystems(
         resolved.unwrap_or_else(|| path.to_owned())
     });
     let chosen = choose(&mounts.all, mounts.real.as_deref(), queue.as_deref());
-    // A mount that hangs may have used the first second up: the others shall not seem dead for that.
+    // A mount that hangs may have used up the first second. The others get time of their own.
     let usages = usages(free, &chosen);
     let mut list: Vec<Filesystem> = chosen
         .into_iter()
         .zip(usages)
         .filter(|((_, queue), answer)| match answer {
-            // As df does: what has no blocks is no place to put anything.
+            // df leaves out filesystems without blocks, too: nothing can be stored there.
             Some(Ok(usage)) => usage.bytes != Some(0),
-            // What this user may not look into is somebody's own, a container's or a session's.
+            // A mount that this user may not enter belongs to a container or to another user's session.
             Some(Err(Errno::EACCES | Errno::EPERM)) => *queue,
             _ => true,
         })
@@ -165,12 +165,12 @@ impl Mount {
         NETWORK_TYPES.contains(&self.kind.as_str())
     }
 
-    /// Whether it is asked by a worker. What lies on a device of this machine is answered from memory.
+    /// Whether a worker must ask it. The kernel answers from memory for devices of this machine.
     fn may_hang(&self) -> bool {
         self.is_network() || self.kind.starts_with("fuse") || matches!(self.kind.as_str(), "autofs" | "?")
     }
 
-    /// What two mounts of one filesystem have in common. Subvolumes share their device file alone.
+    /// A value that two mounts of one filesystem share. Subvolumes share only their device file.
     fn identity(&self) -> &str {
         if self.source.starts_with("/dev/") { &self.source } else { &self.device }
     }
@@ -194,7 +194,7 @@ fn mount(line: &str) -> Option<Mount> {
     })
 }
 
-/// Undoes `\040` for a space and its like.
+/// Undoes escapes such as `\040` for a space.
 fn unescape(field: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = field.as_bytes();
@@ -223,7 +223,7 @@ fn choose(all: &[Mount], real: Option<&[PathBuf]>, queue: Option<&Path>) -> Vec<
     let holder = queue.and_then(|queue| queue.ancestors().find_map(|folder| visible.get(folder).copied()));
     let is_real = |mount: &Mount| match real {
         _ if mount.is_network() => true,
-        // Containers lay theirs over a filesystem that is listed itself.
+        // A container's overlay lies on a filesystem that is listed itself.
         _ if mount.kind == "overlay" => mount.point == Path::new("/"),
         Some(real) => real.contains(&mount.point),
         None => mount.source.starts_with("/dev/") && mount.kind != "squashfs" && mount.kind != "devtmpfs",
@@ -264,9 +264,9 @@ fn usages(free: &Free, mounts: &[(Mount, bool)]) -> Vec<Option<Result<Usage, Err
         let measure = |_| usage(&mount.point).map_err(|error| error as i32);
         (index, Worker::begin(free, PATIENCE, measure))
     });
-    // All of them at once.
+    // They work side by side.
     for (index, worker) in workers.collect::<Vec<_>>() {
-        // Without a worker (a limit on processes) it does not answer, which is what is then shown.
+        // Where no worker could be started (a limit on processes), the filesystem is shown as not answering.
         let answer = worker.and_then(Worker::answer).ok();
         usages[index] = answer.map(|answer| answer.map_err(Errno::from_raw));
     }
@@ -285,7 +285,7 @@ fn usage(point: &Path) -> Result<Usage, Errno> {
     })
 }
 
-/// What `work` returns; where it may hang, a worker's answer, or `None` when it takes too long.
+/// Does `work`; where it may hang, a worker does it, and the result is `None` when it takes too long.
 fn within<T: Serialize + DeserializeOwned>(free: &Free, may_hang: bool, work: impl FnOnce() -> T) -> Option<T> {
     if !may_hang {
         return Some(work());

@@ -20,7 +20,7 @@ pub(crate) fn add(records: Option<&Records>, sample: Sample) -> Vec<Sample> {
 
 /// Seconds until the queue's filesystem is full if it goes on as it did today; `None` where it does not fill, or
 /// too little is known.
-pub fn seconds_until_full(samples: &[Sample], now: i64, free: u64) -> Option<i64> {
+pub(crate) fn seconds_until_full(samples: &[Sample], now: i64, free: u64) -> Option<i64> {
     let since = |sample: &&Sample| (now - TODAY..=now - LEAST_SPAN).contains(&sample.taken) && sample.free.is_some();
     let first = samples.iter().find(since)?;
     let lost = first.free?.checked_sub(free).filter(|lost| *lost > 0)?;

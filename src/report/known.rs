@@ -18,13 +18,13 @@ use crate::state::Sample;
 /// What is known.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Known {
-    pub facts: Facts,
-    pub sampling: Sampling,
-    pub filesystems: Vec<Filesystem>,
-    pub history: Vec<Sample>,
-    pub primary: PrimaryStatus,
-    pub flush: Readiness,
-    pub explained: Explained,
+    pub(crate) facts: Facts,
+    pub(crate) sampling: Sampling,
+    pub(crate) filesystems: Vec<Filesystem>,
+    pub(crate) history: Vec<Sample>,
+    pub(crate) primary: PrimaryStatus,
+    pub(crate) flush: Readiness,
+    pub(crate) explained: Explained,
 }
 
 /// What is being found out.
@@ -37,7 +37,7 @@ pub(super) struct Inquiries {
 
 impl Inquiries {
     /// Begins to find out, beside the lister.
-    pub fn begin(context: &Context) -> Inquiries {
+    pub(crate) fn begin(context: &Context) -> Inquiries {
         Inquiries {
             facts: context.source.as_ref().ok().map(|source| source.mta.inquire(&context.free, Wanted::Everything)),
             primary: PrimaryInquiry::begin(context),
@@ -47,7 +47,7 @@ impl Inquiries {
     }
 
     /// What was found, with what the reader counted and asks for; without a reader, `None`.
-    pub fn known(self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
+    pub(crate) fn known(self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
         let Inquiries { facts, primary, rules, mounts } = self;
         let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
         let deadline = Instant::now() + INQUIRY_PATIENCE;

@@ -2,7 +2,7 @@
 //! listing and writes the answer.
 
 pub(crate) mod answer;
-pub mod disk;
+pub(crate) mod disk;
 pub(crate) mod history;
 mod known;
 mod reading;
@@ -68,22 +68,22 @@ pub enum Note {
 
 impl Report {
     /// How many messages are held, so that a queue run passes them over.
-    pub fn passed_over(&self) -> u64 {
+    pub(crate) fn passed_over(&self) -> u64 {
         if self.flush.held.all { 0 } else { self.listing.summary.state(State::Held) }
     }
 
     /// Whether a part of the queue can be run right now, and not all of it is held.
-    pub fn offers_parts(&self) -> bool {
+    pub(crate) fn offers_parts(&self) -> bool {
         self.flush.parts && self.flush.is_offered() && self.passed_over() < self.listing.summary.messages
     }
 
     /// An instant as people here read it, such as `2026-11-23 12:18:08+01:00`.
-    pub fn local_time(&self, seconds: i64) -> String {
+    pub(crate) fn local_time(&self, seconds: i64) -> String {
         text::local_time(seconds, &self.zone)
     }
 
     /// How old something is, in seconds; never negative.
-    pub fn age(&self, arrival: i64) -> i64 {
+    pub(crate) fn age(&self, arrival: i64) -> i64 {
         self.listing.sampling.started.saturating_sub(arrival).max(0)
     }
 }

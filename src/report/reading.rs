@@ -26,18 +26,18 @@ use crate::system::{Account, Body, Free, log};
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Counted {
     /// Why it is not the whole queue; `None` if it is.
-    pub trouble: Option<Trouble>,
-    pub messages: u64,
-    pub held: u64,
+    pub(crate) trouble: Option<Trouble>,
+    pub(crate) messages: u64,
+    pub(crate) held: u64,
     recipients: u64,
     bytes: Option<u64>,
     /// The messages whose reasons are to be asked for.
-    pub unexplained: Vec<String>,
+    pub(crate) unexplained: Vec<String>,
 }
 
 impl Counted {
     /// What there is to remember of now; nothing of a listing that is not whole.
-    pub fn sample(&self, now: i64, filesystems: &[Filesystem]) -> Option<Sample> {
+    pub(crate) fn sample(&self, now: i64, filesystems: &[Filesystem]) -> Option<Sample> {
         self.trouble.is_none().then(|| Sample {
             taken: now,
             messages: self.messages,
@@ -50,21 +50,21 @@ impl Counted {
 
 /// What the reader knows from the beginning. There is nothing in it to open, start or connect with.
 pub(super) struct Reading<'a> {
-    pub config: &'a Config,
-    pub account: &'a Account,
-    pub clock: &'a Clock,
-    pub host: &'a str,
-    pub asked: &'a Asked,
+    pub(crate) config: &'a Config,
+    pub(crate) account: &'a Account,
+    pub(crate) clock: &'a Clock,
+    pub(crate) host: &'a str,
+    pub(crate) asked: &'a Asked,
 }
 
 impl<'a> Reading<'a> {
-    pub fn of(context: &'a Context, asked: &'a Asked) -> Reading<'a> {
+    pub(crate) fn of(context: &'a Context, asked: &'a Asked) -> Reading<'a> {
         let Context { config, account, clock, host, .. } = context;
         Reading { config, account, clock, host, asked }
     }
 
     /// A report over a listing.
-    pub fn report(&self, listing: Listing, known: Known) -> Report {
+    pub(crate) fn report(&self, listing: Listing, known: Known) -> Report {
         let Known { filesystems, history, primary, flush, explained, .. } = known;
         Report {
             host: self.host.to_owned(),

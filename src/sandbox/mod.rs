@@ -4,7 +4,7 @@
 //!
 //! A kernel that can't hold it does not stop anything: [`Sandbox::gap`] says so, and so does every page.
 
-pub mod worker;
+pub(crate) mod worker;
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;

@@ -42,7 +42,7 @@ impl<T: Serialize + DeserializeOwned> Worker<T> {
     ///
     /// # Errors
     /// [`NoAnswer::NotStarted`].
-    pub fn begin(free: &Free, patience: Duration, job: impl FnOnce(Free) -> T) -> Result<Worker<T>, NoAnswer> {
+    pub(crate) fn begin(free: &Free, patience: Duration, job: impl FnOnce(Free) -> T) -> Result<Worker<T>, NoAnswer> {
         let equipment = Equipment { input: None, kept: &[], life: Life::Bound };
         let running = process::branch(free, equipment, |free| answer(&job(free)));
         let running = running.map_err(|error| NoAnswer::NotStarted(error.to_string()))?;
@@ -53,7 +53,7 @@ impl<T: Serialize + DeserializeOwned> Worker<T> {
     ///
     /// # Errors
     /// [`NoAnswer`].
-    pub fn answer(self) -> Result<T, NoAnswer> {
+    pub(crate) fn answer(self) -> Result<T, NoAnswer> {
         let (exit, output) = self.running.collect_up_to(LONGEST, self.deadline);
         match serde_json::from_slice(&output) {
             Ok(answer) if exit.success() => Ok(answer),

@@ -22,41 +22,41 @@ const IDS_ROOM: usize = 2 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flush {
     /// Its number, counted from 1; the `N` of `?flushed=N`.
-    pub number: u64,
+    pub(crate) number: u64,
     /// When it was started, in seconds since 1970.
-    pub started: i64,
+    pub(crate) started: i64,
     /// What was flushed: `all`, `domain:NAME` or `id:ID`.
-    pub target: String,
+    pub(crate) target: String,
     /// Who asked: an address, a login name, or both.
-    pub by: String,
+    pub(crate) by: String,
     /// Messages of the target that waited then; `None` where the queue could not be listed.
-    pub messages: Option<u64>,
+    pub(crate) messages: Option<u64>,
     /// Recipients that waited then.
-    pub recipients: Option<u64>,
+    pub(crate) recipients: Option<u64>,
     /// How the flush command ended; `None` while it runs.
-    pub exit: Option<String>,
+    pub(crate) exit: Option<String>,
     /// What came of it, as far as it was watched.
-    pub outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
 }
 
 /// What came of a flush. Messages that came in after it was started don't count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     /// When the queue was last looked at, in seconds since 1970.
-    pub sampled: i64,
+    pub(crate) sampled: i64,
     /// Messages of the flush that still wait.
-    pub messages_left: u64,
+    pub(crate) messages_left: u64,
     /// Recipients of the flush that still wait.
-    pub recipients_left: u64,
+    pub(crate) recipients_left: u64,
     /// Why they wait, in words.
-    pub why: String,
+    pub(crate) why: String,
     /// Whether the queue has stopped changing: this is the end of it.
-    pub settled: bool,
+    pub(crate) settled: bool,
 }
 
 /// Which messages were there when a flush was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waited {
+pub(crate) enum Waited {
     /// Those with these queue ids.
     Ids(HashSet<String>),
     /// Those that came in by then, in seconds since 1970: where there were too many ids to remember, or

@@ -25,19 +25,19 @@ use std::rc::Rc;
 
 use rusqlite::Connection;
 
-pub use self::error::StateError;
+pub(crate) use self::error::StateError;
 use self::folder::Folder;
 pub(crate) use self::locks::{NoTurn, Turn};
-pub use self::log::{Flush, Outcome, Waited};
+pub(crate) use self::log::{Flush, Outcome, Waited};
 use self::place::Place;
-pub(crate) use self::primaries::Transition;
-pub use self::primaries::{Condition, SeenBy};
-pub use self::samples::Sample;
+pub use self::primaries::SeenBy;
+pub(crate) use self::primaries::{Condition, Transition};
+pub(crate) use self::samples::Sample;
 use crate::system::Account;
 
 /// All that is remembered.
 #[derive(Clone, Debug)]
-pub struct Records {
+pub(crate) struct Records {
     folder: Folder,
     /// The folder whose locks are taken, and its file for the turn to flush, with which one can ask whether a flush is
     /// under way even where no file can be opened.

@@ -16,7 +16,7 @@ const PRIMARIES_KEPT: i64 = 100;
 /// How a mail server was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Condition {
+pub(crate) enum Condition {
     /// It greets, and takes mail.
     Up,
     /// It greets with "not now" (4xx).

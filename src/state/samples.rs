@@ -16,15 +16,15 @@ const THINNED_TO: i64 = 15 * 60;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// When it was taken, in seconds since 1970.
-    pub taken: i64,
+    pub(crate) taken: i64,
     /// Messages.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Recipients.
-    pub recipients: u64,
+    pub(crate) recipients: u64,
     /// Bytes; `None` where the mail server gives no sizes.
-    pub bytes: Option<u64>,
+    pub(crate) bytes: Option<u64>,
     /// Bytes free on the filesystem of the queue.
-    pub free: Option<u64>,
+    pub(crate) free: Option<u64>,
 }
 
 impl Records {

@@ -18,8 +18,8 @@ pub struct Account {
 }
 
 impl Account {
-    /// The effective user of this process. To be asked before the cage is entered, which binds it.
-    pub fn current() -> Account {
+    /// The effective user of this process. Must be asked before the sandbox is entered, which binds it.
+    pub(crate) fn current() -> Account {
         let uid = geteuid().as_raw();
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let name = name_in_passwd(&passwd, uid).unwrap_or_else(|| uid.to_string());
@@ -27,7 +27,7 @@ impl Account {
     }
 
     /// Whether this is root.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.uid == 0
     }
 }

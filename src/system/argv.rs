@@ -15,12 +15,12 @@ pub struct Argv(Vec<OsString>);
 
 impl Argv {
     /// A program with arguments.
-    pub fn new(program: impl Into<OsString>, arguments: &[&str]) -> Argv {
+    pub(crate) fn new(program: impl Into<OsString>, arguments: &[&str]) -> Argv {
         Argv(std::iter::once(program.into()).chain(arguments.iter().map(OsString::from)).collect())
     }
 
     /// An argument vector from the configuration; `None` if it is empty.
-    pub fn from_words(words: &[String]) -> Option<Argv> {
+    pub(crate) fn from_words(words: &[String]) -> Option<Argv> {
         (!words.is_empty()).then(|| Argv(words.iter().map(OsString::from).collect()))
     }
 
@@ -30,13 +30,13 @@ impl Argv {
     }
 
     /// The path of the mail server's program, also where sudo or doas stands before it.
-    pub fn program(&self) -> PathBuf {
+    pub(crate) fn program(&self) -> PathBuf {
         let stands_before = |word: &&OsString| ["sudo", "doas", "-n", "--"].iter().any(|known| *word == known);
         self.0.iter().find(|word| !stands_before(word)).map(PathBuf::from).unwrap_or_default()
     }
 
     /// Whether its program is there, as far as this user can see.
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         let Some(program) = self.0.first().map(Path::new) else { return false };
         match program.components().count() {
             1 => PATH.split(':').any(|folder| Path::new(folder).join(program).exists()),
@@ -46,7 +46,7 @@ impl Argv {
 
     /// This vector with another's words behind its own.
     #[must_use]
-    pub fn and(mut self, other: &Argv) -> Argv {
+    pub(crate) fn and(mut self, other: &Argv) -> Argv {
         self.0.extend_from_slice(&other.0);
         self
     }

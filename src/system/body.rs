@@ -7,7 +7,7 @@ pub(crate) const FULL: usize = 128 * 1024;
 
 /// What a piece of the body ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seam {
+pub(crate) enum Seam {
     /// Something whole: should nothing follow, the body can still be ended.
     Whole,
     /// Something that is still to be completed.
@@ -17,7 +17,7 @@ pub enum Seam {
 /// Where pieces go.
 type Sink<'a> = Box<dyn FnMut(&[u8], Seam) -> io::Result<()> + 'a>;
 
-/// Puts pieces together, at most [`FULL`] bytes of them (or one that is longer), and hands them on.
+/// Puts pieces together, at most 128 KiB of them (or one that is longer), and hands them on.
 pub struct Body<'a> {
     buffer: Vec<u8>,
     sink: Sink<'a>,
@@ -25,7 +25,7 @@ pub struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// An empty body.
-    pub fn new(sink: impl FnMut(&[u8], Seam) -> io::Result<()> + 'a) -> Self {
+    pub(crate) fn new(sink: impl FnMut(&[u8], Seam) -> io::Result<()> + 'a) -> Self {
         Body { buffer: Vec::with_capacity(FULL), sink: Box::new(sink) }
     }
 
@@ -41,7 +41,7 @@ impl<'a> Body<'a> {
     ///
     /// # Errors
     /// Those of the sink.
-    pub fn seal(&mut self) -> io::Result<()> {
+    pub(crate) fn seal(&mut self) -> io::Result<()> {
         if self.buffer.len() >= FULL / 2 { self.hand_on(Seam::Whole) } else { Ok(()) }
     }
 

@@ -38,18 +38,18 @@ pub struct Exit {
 
 impl Exit {
     /// Whether the command ended by itself with status 0.
-    pub fn success(&self) -> bool {
+    pub(crate) fn success(&self) -> bool {
         self.ending == Ending::Exited && self.code == Some(0)
     }
 
     /// How it ended and what it said, on one line.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let (how, words) = (self.how(), self.words());
         if words.is_empty() { how } else { format!("{how}: “{words}”") }
     }
 
     /// `ended with status 70`, `was killed by signal 9`.
-    pub fn how(&self) -> String {
+    pub(crate) fn how(&self) -> String {
         match (self.code, self.signal) {
             (Some(0), _) if self.unfinished => "broke off in the middle of a line".into(),
             (Some(code), _) => format!("ended with status {code}"),
@@ -59,7 +59,7 @@ impl Exit {
     }
 
     /// The beginning of what was said, on one line.
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let line = self.said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         match line.char_indices().nth(WORDS_LIMIT) {
             Some((end, _)) => format!("{}…", &line[..end]),

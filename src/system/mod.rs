@@ -18,7 +18,8 @@ use jiff::tz::TimeZone;
 use nix::unistd::gethostname;
 
 pub use account::Account;
-pub use body::{Body, Seam};
+pub use body::Body;
+pub(crate) use body::Seam;
 pub use raw::empty_environment;
 pub(crate) use signals::EndingSignals;
 pub(crate) use unlinked::unlinked_file;
@@ -39,7 +40,7 @@ impl Free {
 }
 
 /// This machine's host name, `localhost` where it has none.
-pub fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     gethostname().ok().and_then(|name| name.into_string().ok()).filter(|n| !n.is_empty()).unwrap_or("localhost".into())
 }
 

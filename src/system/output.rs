@@ -98,7 +98,7 @@ impl Output {
     ///
     /// # Errors
     /// Standard output is not open.
-    pub fn new(folder: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn new(folder: Option<&Path>) -> io::Result<Self> {
         Ok(Output {
             destination: Destination::stdout()?,
             memory: Vec::new(),
@@ -117,35 +117,35 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::new`].
-    pub fn held_back(folder: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn held_back(folder: Option<&Path>) -> io::Result<Self> {
         Ok(Output { held_back: true, ..Output::new(folder)? })
     }
 
     /// Whether nothing is to be sent yet.
-    pub fn is_held_back(&self) -> bool {
+    pub(crate) fn is_held_back(&self) -> bool {
         self.held_back
     }
 
     /// Whether so much is held back that it is time to release it.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.held_back && self.len() - self.open as u64 > HELD as u64
     }
 
     /// Lets it go, behind these bytes.
-    pub fn release(&mut self, front: &[u8]) {
+    pub(crate) fn release(&mut self, front: &[u8]) {
         self.memory.splice(self.sent..self.sent, front.iter().copied());
         self.held_back = false;
         self.progress = Instant::now();
     }
 
     /// Forgets all that was not sent.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         (self.memory, self.tail, self.file) = (Vec::new(), Vec::new(), None);
         (self.sent, self.open, self.has_room) = (0, 0, true);
     }
 
     /// Adds bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.open += bytes.len();
         if self.sent > CHUNK {
             self.memory.drain(..self.sent);
@@ -182,7 +182,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::send`].
-    pub fn push_whole(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn push_whole(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         if self.len() == 0 && !self.held_back && !self.destination.blocks {
             while !rest.is_empty() {
@@ -203,12 +203,12 @@ impl Output {
     }
 
     /// Whether more can be added without taking memory; where not, it is time to wait for the reader.
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.has_room
     }
 
     /// Makes all that was added whole.
-    pub fn seal(&mut self) {
+    pub(crate) fn seal(&mut self) {
         if !self.is_ready() {
             self.progress = Instant::now();
         }
@@ -216,7 +216,7 @@ impl Output {
     }
 
     /// Takes back what was added since it was sealed.
-    pub fn take_back(&mut self) {
+    pub(crate) fn take_back(&mut self) {
         let mut left = mem::take(&mut self.open);
         let in_tail = left.min(self.tail.len());
         self.tail.truncate(self.tail.len() - in_tail);
@@ -230,18 +230,18 @@ impl Output {
     }
 
     /// Bytes that wait to be sent, those that are not sealed included.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         let in_file = self.file.as_ref().map_or(0, |file| file.written - file.read);
         (self.memory.len() - self.sent + self.tail.len()) as u64 + in_file
     }
 
     /// Whether something is ready to be sent.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         !self.held_back && self.len() > self.open as u64
     }
 
     /// When this program's patience with its reader ends: something is ready, and nothing was taken for a minute.
-    pub fn stalls_at(&self) -> Option<Instant> {
+    pub(crate) fn stalls_at(&self) -> Option<Instant> {
         self.is_ready().then(|| self.progress + PATIENCE)
     }
 
@@ -249,7 +249,7 @@ impl Output {
     ///
     /// # Errors
     /// Those of write(2): the reader has left, say.
-    pub fn send(&mut self) -> io::Result<()> {
+    pub(crate) fn send(&mut self) -> io::Result<()> {
         if self.sent == self.memory.len() {
             self.refill()?;
         }
@@ -294,7 +294,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::send`]; [`io::ErrorKind::TimedOut`]: the reader took nothing for a minute.
-    pub fn finish(&mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         while let Some(until) = self.stalls_at() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -2,7 +2,7 @@
 //!
 //! A program gets a fixed argument vector and no shell, an empty environment but for `PATH` and
 //! `LC_ALL`, no input, a process group of its own and a deadline. A branch is a copy of this process (fork(2)) that
-//! does one thing beside it, with no descriptors but those that it is given. Either is a [`Running`].
+//! does one thing beside it, with no descriptors but those that it is given. Either is a `Running`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -20,7 +20,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2, setpgid};
 
-pub use super::argv::Argv;
+pub(crate) use super::argv::Argv;
 use super::argv::PATH;
 pub use super::exit::{Ending, Exit};
 use super::poll::{READABLE, ready};
@@ -45,15 +45,15 @@ const PANICKED: u8 = 101;
 /// Why a command could not be started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{command} could not be started: {error}.")]
-pub struct NotStarted {
+pub(crate) struct NotStarted {
     /// The command line.
-    pub command: String,
+    pub(crate) command: String,
     /// The system's words.
-    pub error: String,
+    pub(crate) error: String,
 }
 
 /// A process under way. Dropping it ends its whole process group.
-pub struct Running {
+pub(crate) struct Running {
     pid: Pid,
     stdout: File,
     stderr: File,
@@ -100,11 +100,11 @@ pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
 /// What a branch is given.
 pub(crate) struct Equipment<'a> {
     /// Its standard input, if it gets one: what it is told, or a lock that it holds.
-    pub input: Option<OwnedFd>,
+    pub(crate) input: Option<OwnedFd>,
     /// The descriptors that it keeps besides the standard ones, where they are.
-    pub kept: &'a [BorrowedFd<'a>],
+    pub(crate) kept: &'a [BorrowedFd<'a>],
     /// How long it lives.
-    pub life: Life,
+    pub(crate) life: Life,
 }
 
 /// How long a branch lives.

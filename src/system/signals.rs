@@ -7,14 +7,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// Holds the signals that end this process back, in this thread and in those that it starts, until dropped: so
 /// that what is under way can be ended first.
-pub struct EndingSignals {
+pub(crate) struct EndingSignals {
     before: SigSet,
     arrived: SignalFd,
 }
 
 impl EndingSignals {
     /// `None` where the system has no room for it: then such a signal ends this process alone.
-    pub fn hold_back() -> Option<EndingSignals> {
+    pub(crate) fn hold_back() -> Option<EndingSignals> {
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
         let arrived = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).ok()?;
         Some(EndingSignals { before: signals.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok()?, arrived })

@@ -10,13 +10,13 @@ use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
 use crate::text::{bytes, count, printable, short_duration};
 
-/// How bad it is, the worst last but for what is not known, which is less bad than what is known to be so.
+/// How bad the state is, the worst last. An unknown state ranks below a known bad one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Nothing to see.
+pub(crate) enum Severity {
+    /// Everything is within its limits.
     #[default]
     Ok,
-    /// It could not be found out.
+    /// The state could not be found out.
     Unknown,
     /// Somebody should look.
     Warning,
@@ -26,7 +26,7 @@ pub enum Severity {
 
 impl Severity {
     /// The exit status.
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Severity::Ok => 0,
             Severity::Warning => 1,
@@ -47,7 +47,7 @@ impl Severity {
 
 /// A threshold range of the plugin guidelines: `10` (alert outside of 0 to 10), `10:`, `~:10`, `10:20`, `@10:20`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Range {
+pub(crate) struct Range {
     text: String,
     start: f64,
     end: f64,
@@ -77,24 +77,24 @@ impl FromStr for Range {
     }
 }
 
-/// What is compared with the queue; ages in seconds.
+/// The limits that the queue is compared with; ages are in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Thresholds {
+pub(crate) struct Thresholds {
     /// Messages, `-w`.
-    pub warning: Option<Range>,
+    pub(crate) warning: Option<Range>,
     /// Messages, `-c`.
-    pub critical: Option<Range>,
+    pub(crate) critical: Option<Range>,
     /// Age of the oldest message, `--age-warning`.
-    pub age_warning: Option<Range>,
+    pub(crate) age_warning: Option<Range>,
     /// Age of the oldest message, `--age-critical`.
-    pub age_critical: Option<Range>,
+    pub(crate) age_critical: Option<Range>,
 }
 
 /// An age such as `90`, `5m`, `2h` or `1d` as a threshold range in seconds.
 ///
 /// # Errors
-/// That it is none.
-pub fn age_range(text: &str) -> Result<Range, String> {
+/// The text is no age.
+pub(crate) fn age_range(text: &str) -> Result<Range, String> {
     let (number, factor) = match text.char_indices().last() {
         Some((end, 's')) => (&text[..end], 1),
         Some((end, 'm')) => (&text[..end], 60),
@@ -107,9 +107,9 @@ pub fn age_range(text: &str) -> Result<Range, String> {
 }
 
 /// Writes the line.
-pub struct Check {
-    /// What is compared with the queue.
-    pub thresholds: Thresholds,
+pub(crate) struct Check {
+    /// The limits that the queue is compared with.
+    pub(crate) thresholds: Thresholds,
 }
 
 impl Form for Check {

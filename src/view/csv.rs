@@ -1,7 +1,7 @@
-//! CSV (RFC 4180), streamed: a line a recipient.
+//! CSV (RFC 4180), streamed: one line for each recipient.
 //!
-//! Strangers write most of it, and a spreadsheet takes a field that begins with one of some signs for a formula:
-//! such a field gets an apostrophe in front. Whoever wants every byte as it is takes JSON.
+//! Strangers write most of it, and a spreadsheet takes a field that begins with a certain sign for a formula, so such
+//! a field gets an apostrophe in front. JSON has every byte as it is.
 
 use std::borrow::Cow;
 use std::io;
@@ -17,13 +17,13 @@ use crate::view::sentences::of_listing;
 const COLUMNS: [&str; 9] =
     ["id", "state", "mta_state", "size", "arrival", "sender", "recipient", "delivered", "reason"];
 
-/// In the state column of a last line that tells why the listing is not complete.
+/// Stands in the state column of a last line that says why the listing is not complete.
 const INCOMPLETE: &str = "INCOMPLETE";
 
 /// Writes CSV.
 pub struct Csv;
 
-/// How much of a line is put together, in bytes.
+/// The buffer in which a line is put together, in bytes.
 const LINE: usize = 1024;
 
 impl Csv {

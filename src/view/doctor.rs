@@ -1,4 +1,4 @@
-//! `bartleby doctor`: is everything in place, for the user that asks, and if not, the exact fix.
+//! `bartleby doctor`: whether everything is in place for the user that asks, and the exact fix where it is not.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
 use crate::text::{bytes, count, printable};
 
-/// One thing that was looked at.
+/// One thing that was checked.
 struct Check {
-    /// What it is.
+    /// Its name.
     subject: &'static str,
-    /// What was found, and, where that is wrong, the fix.
+    /// The finding, or the fault with its fix.
     found: Result<String, Fault>,
 }
 
 /// Something that is wrong.
 struct Fault {
-    /// What is wrong.
+    /// The fault, in a sentence.
     message: String,
-    /// What to do about it.
+    /// The fix.
     remedy: String,
 }
 
@@ -49,21 +49,21 @@ impl Folder {
     }
 }
 
-/// What the program found when it started.
-pub struct Doctor {
+/// The facts that were gathered before the listing.
+pub(crate) struct Doctor {
     account: Account,
     /// Why there is no mail server to ask.
     no_source: Option<Trouble>,
     state: Result<Folder, StateError>,
-    /// The folder that was to be used.
+    /// The folder that should be used.
     wanted: PathBuf,
     allow: String,
     configuration: Option<PathBuf>,
 }
 
 impl Doctor {
-    /// What is known before the queue is listed.
-    pub fn of(context: &Context) -> Doctor {
+    /// Takes the facts that are known before the queue is listed.
+    pub(crate) fn of(context: &Context) -> Doctor {
         let Context { config, account, source, records, .. } = context;
         let allow: Vec<String> = config.access.allow.iter().map(ToString::to_string).collect();
         Doctor {
@@ -96,7 +96,7 @@ impl Form for Doctor {
     }
 }
 
-/// What a look at everything found.
+/// Checks everything.
 fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     let Report { listing, flush, primary, filesystems, .. } = report;
     let fault = |message: String, remedy: String| Err(Fault { message, remedy });
@@ -216,7 +216,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     checks
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell.
 fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''"))
 }

@@ -17,13 +17,13 @@ use crate::view::sentences::of_listing;
 /// The version of this form; a change that old readers can't follow raises it.
 const VERSION: u32 = 1;
 
-/// Destinations and reasons that are told one by one.
+/// How many destinations and reasons are listed one by one.
 const TOP: usize = 100;
 
 /// Writes JSON.
 #[derive(Default)]
 pub struct Json {
-    /// Whether a message stands before the next one.
+    /// Whether a message has been written, so that the next one needs a comma.
     follows: bool,
 }
 
@@ -103,7 +103,7 @@ fn field(to: &mut Body<'_>, name: &str, value: &impl Serialize) -> io::Result<()
     serde_json::to_writer(to, value).map_err(io::Error::from)
 }
 
-/// What the contract has of a primary.
+/// A primary in the form that readers rely on.
 fn primary(primary: &Primary) -> Value {
     json!({
         "host": primary.host,
@@ -138,7 +138,7 @@ fn flush(flush: &Flush) -> Value {
     })
 }
 
-/// An answer that tells of an error alone.
+/// An answer that holds an error alone.
 pub(crate) fn refusal(message: &str, remedy: &str) -> Vec<u8> {
     let body = json!({"version": VERSION, "program": PROGRAM, "error": {"message": message, "remedy": remedy}});
     format!("{body}\n").into_bytes()

@@ -1,4 +1,4 @@
-//! Answers in their several forms, all made from the same [`Report`], and without any I/O of their own.
+//! Answers in their several forms. All are made from the same [`Report`](crate::report::Report), without any I/O.
 
 pub(crate) mod check;
 pub mod csv;
@@ -20,37 +20,37 @@ use crate::request::{Asked, Format};
 /// The program's name and version.
 pub(crate) const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
 
-/// What a form may have to know before the first message.
-pub struct Setting<'a> {
+/// The facts that a form may need before the first message.
+pub(crate) struct Setting<'a> {
     /// The present, in seconds since 1970.
-    pub now: i64,
+    pub(crate) now: i64,
     /// What was asked.
-    pub asked: &'a Asked,
+    pub(crate) asked: &'a Asked,
     /// The terminal that it is written to, if it is one.
-    pub terminal: Option<Terminal>,
+    pub(crate) terminal: Option<Terminal>,
 }
 
 /// An output form.
-pub struct FormRow {
+pub(crate) struct FormRow {
     /// Its name, for `format=`.
-    pub format: Format,
+    pub(crate) format: Format,
     /// Its media type.
-    pub media_type: &'static str,
-    /// What `Accept` names it by, in lower case.
-    pub accepted: &'static [&'static str],
+    pub(crate) media_type: &'static str,
+    /// The media types in `Accept` that ask for it, in lower case.
+    pub(crate) accepted: &'static [&'static str],
     /// The HTTP status of an answer over a listing that failed.
-    pub failed: u16,
+    pub(crate) failed: u16,
     /// Its writer.
-    pub begin: fn(&Setting<'_>) -> Box<dyn Form>,
+    pub(crate) begin: fn(&Setting<'_>) -> Box<dyn Form>,
 }
 
 /// Every output form.
-pub static FORMS: [FormRow; 5] = [
+pub(crate) static FORMS: [FormRow; 5] = [
     FormRow {
         format: Format::Html,
         media_type: "text/html; charset=utf-8",
         accepted: &["text/html", "application/xhtml+xml"],
-        // The page is still a page.
+        // A page that reports a failure is still a page.
         failed: 200,
         begin: |setting| Box::new(Page::of(setting.asked, setting.now)),
     },
@@ -79,19 +79,19 @@ pub static FORMS: [FormRow; 5] = [
         format: Format::OpenMetrics,
         media_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
         accepted: &["application/openmetrics-text"],
-        // Another status would be taken for no answer at all, and hide `bartleby_up 0`.
+        // Prometheus takes any other status for no answer at all, which would hide `bartleby_up 0`.
         failed: 200,
         begin: |_| Box::new(OpenMetrics),
     },
 ];
 
 /// The row of a form.
-pub fn form(format: Format) -> &'static FormRow {
+pub(crate) fn form(format: Format) -> &'static FormRow {
     FORMS.iter().find(|row| row.format == format).unwrap_or(&FORMS[0])
 }
 
-/// The form that an `Accept` header (RFC 9110, section 12.5.1) prefers: browsers name HTML, curl takes anything and gets
-/// text.
+/// The form that an `Accept` header (RFC 9110, section 12.5.1) prefers. Browsers ask for HTML; curl takes anything and
+/// gets text.
 pub fn accepted(accept: &str) -> Format {
     let mut best = (0.0, Format::Text);
     for range in accept.split(',') {

@@ -1,7 +1,8 @@
-//! OpenMetrics 1.0 for Prometheus and its like, also what Prometheus' older text format reads: gauges alone.
+//! OpenMetrics 1.0, for Prometheus and similar systems. There are only gauges, which Prometheus' older text format
+//! reads as well.
 //!
-//! Every state is there even at zero. A listing that failed gives `bartleby_up 0` and no figure of the queue, so
-//! that nothing can be taken for an empty one.
+//! Every state has a sample, even at zero. A listing that failed gives `bartleby_up 0` and no figure of the queue, so
+//! that it cannot be taken for an empty queue.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -12,17 +13,17 @@ use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
 use crate::view::sentences::of_listing;
 
-/// Destinations that are told one by one; the rest are "other".
+/// How many destinations are listed one by one; the rest are "other".
 const TOP: usize = 100;
 
-/// Writes metrics; nothing of a single message.
+/// Writes metrics, which say nothing about single messages.
 pub struct OpenMetrics;
 
-/// The families on their way.
+/// Writes metric families.
 struct Families<'b, 'a>(&'b mut Body<'a>);
 
 impl Families<'_, '_> {
-    /// One family: its samples with their labels; none where there are no samples.
+    /// Writes one family: its samples with their labels. A family without samples is left out.
     fn gauge<V: Display>(
         &mut self,
         name: &str,
@@ -121,7 +122,7 @@ fn label(destination: &Destination) -> String {
     }
 }
 
-/// As a label's value is written: backslash, quote and line feed.
+/// The value of a label, with backslash, quote and line feed escaped.
 fn escaped(value: &str) -> String {
     value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }

@@ -1,4 +1,4 @@
-//! What is going on, in words: the same for the page and for the terminal.
+//! The state of the queue in words, the same on the page and on the terminal.
 
 use crate::mta::trouble::Status;
 use crate::queue::{Destination, State, Target};
@@ -10,27 +10,27 @@ use crate::text::{count, duration, short, thousands};
 /// Destinations that get a sentence of their own.
 const NAMED: usize = 5;
 
-/// The state of the queue: one sentence, and more where there is more to tell.
+/// The state of the queue: one sentence, and details where there are any.
 pub struct Sentences {
-    /// The sentence to read first: up to a foreign name, that name, and what follows.
+    /// The sentence to read first, in three parts: the text before a foreign name, that name, and the text after it.
     pub headline: [String; 3],
-    /// One a destination.
+    /// One for each destination.
     pub details: Vec<Detail>,
 }
 
-/// What waits for one destination.
+/// The mail that waits for one destination.
 pub struct Detail {
     /// The domain, shortened.
     pub name: String,
-    /// What is said of it.
-    pub text: String,
-    /// Its mail, where that can be run alone.
-    pub run: Option<Target>,
+    /// The text about it.
+    pub(crate) text: String,
+    /// The target that runs its mail alone, where that is possible.
+    pub(crate) run: Option<Target>,
 }
 
 impl Sentences {
-    /// Puts a report into words. A listing that is not complete is told as "at least", and nothing
-    /// read as "not known", never as empty.
+    /// Puts a report into words. A listing that is not complete is called "at least", and one of which nothing was
+    /// read "not known", never empty.
     pub fn of(report: &Report) -> Sentences {
         let summary = &report.listing.summary;
         let complete = report.listing.trouble.is_none();
@@ -62,15 +62,15 @@ impl Sentences {
     }
 }
 
-/// What is to be said of reasons that the listing does not hold.
-pub fn note(note: Note) -> &'static str {
+/// The note about reasons that the listing does not hold.
+pub(crate) fn note(note: Note) -> &'static str {
     match note {
         Note::Blind => "This mail server's listing does not hold reasons, so the filter could not look at them.",
         Note::NoReasons => "This mail server's listing does not tell why messages wait.",
     }
 }
 
-/// The verdict of a form that is as good as its listing.
+/// The verdict of a form that fails exactly when its listing fails.
 pub(crate) fn of_listing(report: &Report) -> Verdict {
     let status = if report.listing.status() == Status::Ok { 0 } else { EX_UNAVAILABLE };
     Verdict { status, renew: false }
@@ -79,8 +79,8 @@ pub(crate) fn of_listing(report: &Report) -> Verdict {
 /// The exit status, of sysexits(3), where the queue could not be listed.
 pub(crate) const EX_UNAVAILABLE: u8 = 69;
 
-/// The one thing to know before the queue is run, where something waits: whether the primary takes mail.
-pub fn advice(report: &Report) -> Option<String> {
+/// Whether the primary takes mail: the one thing to know before the queue is run. `None` where nothing waits.
+pub(crate) fn advice(report: &Report) -> Option<String> {
     let waiting = report.listing.summary.messages - report.passed_over();
     let primaries = &report.primary.primaries;
     let any = |up| primaries.iter().any(|primary| primary.is_up() == Some(up));
@@ -100,8 +100,8 @@ pub fn advice(report: &Report) -> Option<String> {
     }
 }
 
-/// What came of a flush, as far as the listing tells.
-pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
+/// The result of a queue run, as far as the listing shows it.
+pub(crate) fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if report.listing.trouble.is_some() && !outcome.settled {
         return "what came of it is not known".into();
     }
@@ -109,8 +109,8 @@ pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if outcome.settled { format!("{sentence}; done") } else { format!("so far {sentence}") }
 }
 
-/// That the sandbox does not hold in which the listing was read.
-pub fn gap(gap: &str) -> String {
+/// Says that the listing was read without a complete sandbox.
+pub(crate) fn gap(gap: &str) -> String {
     format!("The listing was parsed without the sandbox: {gap}.")
 }
 

@@ -1,5 +1,5 @@
-//! Text, streamed: the messages first, then what they amount to. Plain in a pipe; on a terminal a table as wide as
-//! that, with colours.
+//! Text, streamed: the messages first, then the totals. A pipe gets plain text; a terminal gets a table of its width,
+//! with colours.
 
 use std::io::{self, Write};
 
@@ -20,14 +20,14 @@ pub struct Text {
 /// A terminal that text is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terminal {
-    /// Columns.
-    pub width: usize,
+    /// Its width in columns.
+    pub(crate) width: usize,
     /// Whether colours are wanted.
-    pub colours: bool,
+    pub(crate) colours: bool,
 }
 
 impl Terminal {
-    /// A line that fits, its beginning in a colour of SGR (ECMA-48).
+    /// Writes a line, cut to the width, in a colour of SGR (ECMA-48).
     fn line(self, to: &mut Body<'_>, colour: &str, line: &str) -> io::Result<()> {
         let line = match line.char_indices().nth(self.width) {
             Some(_) => line.chars().take(self.width.saturating_sub(1)).chain(['…']).collect::<String>(),
@@ -38,7 +38,7 @@ impl Terminal {
         to.write_all(line.as_bytes())
     }
 
-    /// One message: a line for it, one a recipient, each with its reason.
+    /// Writes one message: a line for it, and a line for each recipient with its reason.
     fn message(self, to: &mut Body<'_>, message: &Message<'_>, head: &str) -> io::Result<()> {
         let colour = match message.state {
             State::Incoming | State::Active => "1;32",

@@ -1,4 +1,4 @@
-//! How much room is left.
+//! The disks, and how much room is left on them.
 
 use maud::{Markup, html};
 
@@ -7,8 +7,8 @@ use crate::report::disk::{Filesystem, Level};
 use crate::report::history;
 use crate::text::{bytes, duration, printable, thousands};
 
-/// Every filesystem with its bars.
-pub fn disk(report: &Report) -> Markup {
+/// All filesystems, each with its bars.
+pub(crate) fn disk(report: &Report) -> Markup {
     html! {
         section.disk aria-labelledby="disk" {
             h2 #disk { "Disk" }
@@ -50,7 +50,7 @@ fn row(report: &Report, filesystem: &Filesystem) -> Markup {
     }
 }
 
-/// Seconds until the queue's filesystem is full, where it fills and less than a year is left.
+/// Seconds until the queue's filesystem is full; `None` where it does not fill, or more than a year is left.
 fn until_full(report: &Report, filesystem: &Filesystem) -> Option<i64> {
     const YEAR: i64 = 365 * 24 * 60 * 60;
     let free = filesystem.usage.bytes_available.filter(|_| filesystem.queue)?;
@@ -58,7 +58,7 @@ fn until_full(report: &Report, filesystem: &Filesystem) -> Option<i64> {
         .filter(|seconds| *seconds < YEAR)
 }
 
-/// A bar as long as what is used, and what is free in words.
+/// A bar that shows how much is used, and words that say how much is free.
 fn gauge(free: Option<u64>, all: Option<u64>, show: fn(u64) -> String) -> Markup {
     let (Some(free), Some(all)) = (free, all.filter(|all| *all > 0)) else { return html! { "no fixed number" } };
     let used = 100.0 * (1.0 - free as f64 / all as f64);

@@ -1,4 +1,4 @@
-//! The foot of the page: where all this comes from.
+//! The foot of the page: how the figures were obtained.
 
 use maud::{Markup, html};
 
@@ -7,7 +7,7 @@ use crate::report::Report;
 use crate::text::{count, printable};
 
 /// Which mail server and version, which command, when, how long, and whether anything is missing.
-pub fn foot(report: &Report) -> Markup {
+pub(crate) fn foot(report: &Report) -> Markup {
     let listing = &report.listing;
     html! {
         section.foot aria-label="About this listing" {

@@ -6,8 +6,8 @@ use crate::queue::Target;
 use crate::queue::{Filter, Order, SortKey, State};
 use crate::request::{Asked, DEFAULT_PER_PAGE, OLDEST_FIRST};
 
-/// What the address of a view says, name by name.
-pub fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
+/// The parameters in the address of a view.
+pub(crate) fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
     let Filter { text, domain, sender, state, reason, age } = &asked.filter;
     let texts = [("q", text), ("domain", domain), ("sender", sender), ("reason", reason)];
     let mut list: Vec<_> = texts.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
@@ -20,26 +20,26 @@ pub fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
 }
 
 /// Another page of the same selection.
-pub fn page(asked: &Asked, page: u64) -> String {
+pub(crate) fn page(asked: &Asked, page: u64) -> String {
     link(parameters(asked), Some(page))
 }
 
 /// The first page of another selection.
-pub fn filtered(asked: &Asked, change: impl FnOnce(&mut Filter)) -> String {
+pub(crate) fn filtered(asked: &Asked, change: impl FnOnce(&mut Filter)) -> String {
     let mut asked = asked.clone();
     change(&mut asked.filter);
     link(parameters(&asked), None)
 }
 
-/// The first page in the order of `key`: its usual direction first, then the other.
-pub fn sorted(asked: &Asked, key: SortKey) -> String {
+/// The first page in the order of `key`: in its usual direction, or, where that is in force, in the other one.
+pub(crate) fn sorted(asked: &Asked, key: SortKey) -> String {
     let largest_first = matches!(key, SortKey::Age | SortKey::Size);
     let reversed = asked.order.filter(|order| order.key == key).map_or(largest_first, |order| !order.reversed);
     link(parameters(&Asked { order: Some(Order { key, reversed }), ..asked.clone() }), None)
 }
 
 /// The link that runs a part of the queue.
-pub fn flush(target: &Target) -> String {
+pub(crate) fn flush(target: &Target) -> String {
     link(vec![("flush", target.to_string())], None)
 }
 

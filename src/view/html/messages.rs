@@ -10,18 +10,18 @@ use crate::report::Report;
 use crate::request::Asked;
 use crate::text::{bytes, count, printable, short_duration, thousands};
 
-/// Recipients of one message that are shown without asking.
+/// How many recipients of a message are shown at once; the others unfold.
 const RECIPIENTS_SHOWN: usize = 5;
 
-/// The longest word, in characters, that is not to be broken.
+/// The longest word, in characters, that is not broken.
 const LONGEST_WORD: usize = 40;
 
-/// Characters of an address or a reason that are shown: an address has at most 320 octets, a line of a reply 512 (RFC
-/// 5321, section 4.5.3.1); more is a stranger's who wants the page for himself.
+/// How many characters of an address or a reason are shown. An address has at most 320 octets, a line of a reply 512
+/// (RFC 5321, section 4.5.3.1); longer text comes from a stranger who wants the page for himself.
 const LONGEST_TEXT: usize = 1000;
 
-/// The messages of one page, with the way to the others.
-pub fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
+/// The messages of one page, with links to the other pages.
+pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     let Some((window, matched)) = report.selection else { return html! {} };
     if report.listing.summary.messages == 0 {
         return html! {};
@@ -60,7 +60,7 @@ pub fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     }
 }
 
-/// Whether the mail server tells sizes.
+/// Whether the mail server gives sizes.
 fn is_sized(report: &Report) -> bool {
     report.listing.summary.bytes().is_some()
 }
@@ -73,7 +73,7 @@ fn heading(report: &Report, rows: usize, window: Window, matched: u64) -> String
     format!("Messages {}-{} of {}", thousands(first), thousands(first + rows as u64 - 1), thousands(matched))
 }
 
-/// One field that looks everywhere, and the states.
+/// The search form: one field that searches everywhere, and the states.
 fn search(asked: &Asked) -> Markup {
     let kept = links::parameters(asked).into_iter().filter(|(name, _)| !matches!(*name, "q" | "state"));
     html! {
@@ -94,10 +94,10 @@ fn search(asked: &Asked) -> Markup {
     }
 }
 
-/// Takes one filter away.
+/// Removes one filter.
 type Removal = fn(&mut Filter);
 
-/// The filters that are set, each with the link that takes it away.
+/// The filters that are set, each as a link that removes it.
 fn chips(asked: &Asked, matched: u64) -> Markup {
     let Filter { text, domain, sender, state, reason, age } = &asked.filter;
     let state = state.map(|state| state.as_str().to_owned());
@@ -128,7 +128,7 @@ fn chips(asked: &Asked, matched: u64) -> Markup {
     }
 }
 
-/// A column's name as the link that orders by it; the order in force is marked.
+/// The name of a column, as a link that sorts by it. An arrow marks the order in force.
 fn sort(asked: &Asked, key: SortKey, name: &str) -> Markup {
     let mark = match asked.order.filter(|order| order.key == key) {
         Some(order) if is_ascending(order) => " ↑",
@@ -171,7 +171,7 @@ fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
     }
 }
 
-/// The message as what can be run alone, if it can.
+/// The target that runs this message alone, where that is possible.
 fn run(report: &Report, message: &Message<'_>) -> Option<Target> {
     let is_run = report.flush.held.message || message.state != State::Held;
     let offered = report.flush.parts && report.flush.is_offered() && is_run;
@@ -204,7 +204,7 @@ fn recipients(all: &[Recipient<'_>], left_out: u64) -> Markup {
     }
 }
 
-/// Recipients, each reason once for those that share it.
+/// Recipients; neighbours with the same reason share one line for it.
 fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
     html! {
         @for group in recipients.chunk_by(|a, b| a.reason == b.reason) {
@@ -221,8 +221,8 @@ fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
     }
 }
 
-/// Foreign text in which long words may be broken, so that none widens the table (browsers without style sheets have no
-/// other way); of very long text the beginning.
+/// Foreign text in which long words may be broken, so that no word widens the table (text browsers need this). Very long
+/// text is cut.
 fn breakable(text: &str) -> Markup {
     let whole = printable(text);
     let (text, rest) = whole.split_at(whole.char_indices().nth(LONGEST_TEXT).map_or(whole.len(), |(end, _)| end));

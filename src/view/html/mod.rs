@@ -27,7 +27,7 @@ use crate::text::{printable, thousands};
 
 const STYLE: &str = include_str!("style.css");
 
-/// The colour of a state: of the headline and of the icon in the browser's tab.
+/// The colour of the headline and of the icon in the browser's tab.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tone {
     /// Nothing waits.
@@ -62,15 +62,15 @@ impl Tone {
     }
 }
 
-/// Writes the page, when all is known.
-pub struct Page {
+/// Writes the page as a whole, at the end.
+pub(crate) struct Page {
     asked: Asked,
     now: i64,
 }
 
 impl Page {
     /// The page that was asked for.
-    pub fn of(asked: &Asked, now: i64) -> Page {
+    pub(crate) fn of(asked: &Asked, now: i64) -> Page {
         Page { asked: asked.clone(), now }
     }
 }
@@ -117,7 +117,7 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     )
 }
 
-/// A page that tells one thing: a refusal, or a mistake in the request.
+/// A page that says one thing: a refusal, or a mistake in the request.
 pub fn notice(host: &str, title: &str, message: &str, remedy: &str) -> Markup {
     frame(
         &format!("{title} · {host}"),
@@ -134,7 +134,7 @@ pub fn notice(host: &str, title: &str, message: &str, remedy: &str) -> Markup {
     )
 }
 
-/// Which flush it was, when and by whom.
+/// One line about a queue run: its number and target, when it was started, and by whom.
 fn flush_line(report: &Report, flush: &Flush) -> String {
     let what = if flush.target == "all" { String::new() } else { format!(" of {}", flush.target) };
     format!("Queue run {}{what}, {} by {}", flush.number, report.local_time(flush.started), flush.by)

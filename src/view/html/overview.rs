@@ -1,5 +1,5 @@
-//! The queue at a glance: for whom mail waits and for how long, why, and how it went before. Every bar is a link to
-//! its messages.
+//! The queue at a glance: for whom mail waits and for how long, why, and the history. Every bar is a link to its
+//! messages.
 
 use maud::{Markup, html};
 
@@ -11,21 +11,21 @@ use crate::request::Asked;
 use crate::state::Sample;
 use crate::text::{bytes, count, printable, short, thousands};
 
-/// Reasons that are told.
+/// How many reasons are shown.
 const REASONS: usize = 5;
 
 /// The spans that the history is drawn over: name, and length in seconds.
 const SPANS: [(&str, i64); 2] = [("day", 24 * 60 * 60), ("week", 7 * 24 * 60 * 60)];
 
-/// How many points a line has at the most.
+/// The most points of a line.
 const POINTS: i64 = 96;
 
 /// Width and height of a drawing of the history.
 const WIDTH: i64 = 288;
 const HEIGHT: u64 = 40;
 
-/// Destinations, reasons and history, as far as there is anything to tell.
-pub fn overview(report: &Report, asked: &Asked) -> Markup {
+/// Destinations, reasons and history, as far as there are any.
+pub(crate) fn overview(report: &Report, asked: &Asked) -> Markup {
     let details = Sentences::of(report).details;
     html! {
         @if report.listing.summary.messages > 0 {
@@ -60,12 +60,12 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
     }
 }
 
-/// Something as a link, where there is where to.
+/// The content, as a link where there is a target.
 fn linked(link: Option<&str>, content: Markup) -> Markup {
     html! { @if let Some(link) = link { a href=(link) { (content) } } @else { (content) } }
 }
 
-/// How old what waits for one destination is: qshape(1)'s buckets as one bar, the youngest first.
+/// The ages of the mail for one destination: the buckets of qshape(1) as one bar, the youngest first.
 fn ages(destination: &Destination, asked: &Asked) -> Markup {
     let all: u64 = destination.ages.iter().sum();
     let Some(domain) = destination.domain.as_ref().filter(|_| all > 0) else { return html! {} };
@@ -184,7 +184,7 @@ fn lines(name: &str, start: i64, length: i64, samples: &[&Sample], asked: &Asked
     }
 }
 
-/// The points of an area: in each small part of the time the highest value.
+/// The outline of an area. Each small part of the time has one point, at its highest value.
 fn points(start: i64, length: i64, samples: &[&Sample], value: fn(&Sample) -> Option<u64>, most: u64) -> String {
     let mut points: Vec<(i64, u64)> = Vec::new();
     for sample in samples {
@@ -198,7 +198,7 @@ fn points(start: i64, length: i64, samples: &[&Sample], value: fn(&Sample) -> Op
     let height = |value: u64| {
         HEIGHT - u64::try_from(u128::from(value) * u128::from(HEIGHT) / u128::from(most.max(1))).unwrap_or(HEIGHT)
     };
-    // Down to the ground at both ends: an area.
+    // The outline goes down to the ground at both ends, which makes it an area.
     let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return String::new() };
     let ground = format!("{last},{HEIGHT} {first},{HEIGHT}");
     points.iter().map(|(place, value)| format!("{place},{} ", height(*value))).collect::<String>() + &ground

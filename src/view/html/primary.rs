@@ -7,8 +7,8 @@ use crate::primary::{Condition, Primary};
 use crate::report::Report;
 use crate::text::{duration, printable};
 
-/// How each primary is, and what is wrong in the domain name system.
-pub fn primary(report: &Report) -> Markup {
+/// The state of each primary, and the faults in the domain name system.
+pub(crate) fn primary(report: &Report) -> Markup {
     let outlook = &report.primary;
     if outlook.primaries.is_empty() && outlook.faults.is_empty() {
         return html! {};

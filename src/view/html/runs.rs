@@ -8,8 +8,8 @@ use crate::report::Report;
 use crate::state::Flush;
 use crate::text::printable;
 
-/// The last runs, each with what came of it.
-pub fn runs(report: &Report) -> Markup {
+/// The last runs, each with its outcome.
+pub(crate) fn runs(report: &Report) -> Markup {
     if report.flush.log.is_empty() {
         return html! {};
     }

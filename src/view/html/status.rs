@@ -1,4 +1,4 @@
-//! The head of the page: what is going on, and what to do about it.
+//! The head of the page: the state of the queue, and what to do about it.
 
 use maud::{Markup, html};
 
@@ -11,14 +11,14 @@ use crate::request::Asked;
 use crate::text::{bytes, duration, printable, short_duration, thousands};
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
-pub fn label(report: &Report) -> Markup {
+pub(crate) fn label(report: &Report) -> Markup {
     html! {
         @if let Some(label) = &report.label { p.label { (printable(label)) } }
     }
 }
 
 /// The state of the queue, the outcome of a flush, and the link that flushes.
-pub fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup {
+pub(crate) fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup {
     let sentences = Sentences::of(report);
     html! {
         section class={"status " (tone.class())} aria-label="State of the queue" {
@@ -56,7 +56,7 @@ fn figures(report: &Report, asked: &Asked) -> Markup {
     }
 }
 
-/// What comes of the flush that was asked for.
+/// The outcome of the queue run that was asked for.
 fn followed(report: &Report, number: u64) -> Markup {
     let Some((flush, outcome)) = &report.followed else {
         if number == 0 {
@@ -77,7 +77,7 @@ fn followed(report: &Report, number: u64) -> Markup {
     }
 }
 
-/// The link that runs the queue, or why there is none.
+/// The link that runs the queue, or the reason why it is missing.
 fn flush(report: &Report) -> Markup {
     let waits = report.listing.summary.messages > 0 || report.listing.trouble.is_some();
     html! {
@@ -118,16 +118,16 @@ fn flush(report: &Report) -> Markup {
     }
 }
 
-/// What is wrong, and what to do about it.
-pub fn told(trouble: &Trouble) -> Markup {
+/// A fault and its remedy.
+pub(crate) fn told(trouble: &Trouble) -> Markup {
     html! {
         p { bdi { (printable(&trouble.to_string())) } }
         (remedy(&trouble.remedy()))
     }
 }
 
-/// What to do.
-pub fn remedy(text: &str) -> Markup {
+/// A remedy.
+pub(crate) fn remedy(text: &str) -> Markup {
     html! {
         @if !text.is_empty() { p.remedy { strong { "To do: " } (printable(text)) } }
     }
