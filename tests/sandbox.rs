@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
 use bartleby::config::Config;
@@ -397,17 +397,27 @@ fn a_thread_from_before_is_a_gap_that_is_told() {
 #[test]
 #[ignore = "a part of another test"]
 fn a_thread_runs_beside_the_sandbox() {
-    let (go, wait) = mpsc::channel::<()>();
-    let thread = thread::spawn(move || {
-        let _ = wait.recv();
-        if File::open("/etc/passwd").is_ok() {
-            println!("* the thread opened a file");
+    static STEP: AtomicU8 = AtomicU8::new(0);
+    let reached = |step| {
+        while STEP.load(Ordering::SeqCst) < step {
+            hint::spin_loop();
         }
+    };
+    thread::spawn(move || {
+        reached(1);
+        STEP.store(if File::open("/etc/passwd").is_ok() { 3 } else { 2 }, Ordering::SeqCst);
+        // How a thread ends is not what the sandbox is made for.
+        reached(9);
     });
     let sandbox = Sandbox::enter(Free::of_main(), Purpose::Reading);
-    drop(go);
-    thread.join().unwrap();
+    STEP.store(1, Ordering::SeqCst);
+    reached(2);
     println!("\n* gap: {:?}", sandbox.gap());
+    if STEP.load(Ordering::SeqCst) == 3 {
+        println!("* the thread opened a file");
+    }
+    io::stdout().flush().unwrap();
+    end_without_a_word();
 }
 
 /// libtest itself has a thread beside that of the test: a branch has not.
