@@ -100,6 +100,9 @@ struct Counted(Option<Count>);
 
 impl Client for Counted {
     fn counted(&mut self, bytes: &[u8], _took: Duration) -> Result<Vec<u8>, Nonsense> {
+        if self.0.is_some() {
+            return Err(Nonsense);
+        }
         self.0 = Some(serde_json::from_slice(bytes).map_err(|_| Nonsense)?);
         Ok(Vec::new())
     }
