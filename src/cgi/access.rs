@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use std::net::IpAddr;
 
+use super::host::is_own;
 use crate::cgi::gateway::Request;
 
 /// Whether the web server or the configuration lets this client in.
@@ -65,12 +66,6 @@ pub fn is_meant(request: &Request) -> Result<(), NotMeant> {
         }
         () => Ok(()),
     }
-}
-
-/// Whether a URL is one of the host that was asked.
-fn is_own(url: &str, request: &Request) -> bool {
-    let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
-    authority.zip(request.host.as_deref()).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]

@@ -44,6 +44,10 @@ pub struct Request {
     pub access_granted: bool,
     /// `Accept`
     pub accept: Option<String>,
+    /// `SERVER_PORT`: where the web server listens.
+    pub server_port: Option<u16>,
+    /// `HTTPS=on`: the request came by TLS.
+    pub by_tls: bool,
     /// `Host`
     pub host: Option<String>,
     /// `Origin`
@@ -115,8 +119,10 @@ impl Request {
             remote_addr: text("REMOTE_ADDR").and_then(|address| without_zone(&address).parse().ok()),
             remote_user: text("REMOTE_USER").filter(|user| !user.is_empty()),
             access_granted: text("BARTLEBY_ACCESS").as_deref() == Some("granted"),
+            server_port: text("SERVER_PORT").and_then(|port| port.parse().ok()),
+            by_tls: text("HTTPS").is_some_and(|word| word.eq_ignore_ascii_case("on")),
             accept: text("HTTP_ACCEPT"),
-            host: text("HTTP_HOST"),
+            host: text("HTTP_HOST").filter(|host| !host.is_empty()),
             origin: text("HTTP_ORIGIN"),
             referer: text("HTTP_REFERER"),
             user_agent: text("HTTP_USER_AGENT"),

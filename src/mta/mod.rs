@@ -33,7 +33,7 @@ pub use date::past_instant;
 pub use inquiry::{Facts, Inquiry, Wanted};
 pub use kind::Kind;
 pub use parser::{Clock, Parser};
-pub(crate) use relay::RelayDomains;
+pub(crate) use relay::{OwnName, RelayDomains};
 pub use search::Search;
 
 /// One installed mail server.
@@ -87,6 +87,11 @@ pub trait Mta {
     /// # Errors
     /// Why it did not, by its exit status and by what it printed on either stream.
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble>;
+
+    /// A way to find out what it calls itself; `None` where its configuration does not say.
+    fn own_name(&self) -> Option<OwnName> {
+        None
+    }
 
     /// A way to find out for which domains it relays mail; `None` where its configuration names none.
     fn relay_domains(&self) -> Option<RelayDomains> {

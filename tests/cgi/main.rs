@@ -11,6 +11,7 @@ mod flush;
 mod listing;
 mod machines;
 mod memory;
+mod names;
 mod outcomes;
 mod page;
 mod process;

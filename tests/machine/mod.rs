@@ -109,7 +109,8 @@ impl Machine {
             ("GATEWAY_INTERFACE", &b"CGI/1.1"[..]),
             ("REQUEST_METHOD", b"GET"),
             ("SERVER_PROTOCOL", b"HTTP/1.1"),
-            ("HTTP_HOST", b"mx2.example.com"),
+            // A name that no stranger can have.
+            ("HTTP_HOST", b"mx2.test"),
             ("REMOTE_ADDR", b"192.0.2.7"),
             ("BARTLEBY_ACCESS", b"granted"),
         ]
