@@ -97,6 +97,8 @@ pub struct AccessConfig {
     /// Names by which browsers may call the page, besides those that pass by themselves.
     #[serde(deserialize_with = "host_names")]
     pub hosts: Vec<String>,
+    /// Whether a proxy on this machine is trusted to let in only whom it should.
+    pub proxy: bool,
 }
 
 impl Default for AccessConfig {
@@ -104,6 +106,7 @@ impl Default for AccessConfig {
         AccessConfig {
             allow: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| network(text).ok()).collect(),
             hosts: Vec::new(),
+            proxy: false,
         }
     }
 }
@@ -454,6 +457,7 @@ mod tests {
             ("[access]\nhosts = [\"*.example.com\"]\n", "line 2, [access] hosts[0]: “*.example.com” is no host name"),
             ("[access]\nhosts = [\"192.0.2.1\"]\n", "line 2, [access] hosts[0]: “192.0.2.1” is no host name"),
             ("[access]\nhosts = \"a.example\"\n", "line 2, [access] hosts: invalid type"),
+            ("[access]\nproxy = \"yes\"\n", "line 2, [access] proxy: invalid type"),
             ("[disk]\nwarn = \"lots\"\n", "line 2, [disk] warn: “lots” is neither"),
             ("[disk]\nwarn = \"150%\"\n", "line 2, [disk] warn: “150%” is neither"),
             ("flush.cooldown = \"soon\"\n", "line 1, [flush] cooldown: “soon” is no duration"),

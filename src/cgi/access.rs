@@ -1,7 +1,6 @@
 //! Who is let in, and what a browser may set off.
 
 use ipnet::IpNet;
-use std::net::IpAddr;
 
 use super::host::is_own;
 use crate::cgi::gateway::Request;
@@ -12,13 +11,16 @@ use crate::cgi::gateway::Request;
 /// socket is told by its IPv4 address.
 pub fn is_granted(request: &Request, allow: &[IpNet]) -> bool {
     request.access_granted
-        || request.remote_addr.is_some_and(|address| {
-            let address = match address {
-                IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-                IpAddr::V4(_) => address,
-            };
-            allow.iter().any(|network| network.contains(&address))
-        })
+        || request
+            .remote_addr
+            .is_some_and(|address| allow.iter().any(|network| network.contains(&address.to_canonical())))
+}
+
+/// What shows that a proxy on this machine handed the request on: the web server then takes every client of the proxy
+/// for a local one. A client without an IP address came by a socket of this machine, too.
+pub fn local_proxy(request: &Request) -> Option<&'static str> {
+    let is_local = request.remote_addr.is_none_or(|address| address.to_canonical().is_loopback());
+    request.forwarded_by.filter(|_| is_local)
 }
 
 /// Why a request may not run the queue.

@@ -38,6 +38,9 @@ pub struct Request {
     pub form: String,
     /// `REMOTE_ADDR`: the web server's word, never a header's.
     pub remote_addr: Option<IpAddr>,
+    /// What says that a proxy handed the request on: `Forwarded` (RFC 7239), `Via` (RFC 9110, section 7.6.3) or what
+    /// proxies use besides.
+    pub forwarded_by: Option<&'static str>,
     /// `REMOTE_USER`: who logged in at the web server, if it asks.
     pub remote_user: Option<String>,
     /// `BARTLEBY_ACCESS=granted`: the web server's configuration lets this client in.
@@ -101,6 +104,8 @@ impl Request {
     /// [`Unacceptable`]; nothing a client sends makes this panic.
     pub fn read(variable: impl Fn(&str) -> Option<OsString>, body: impl Read) -> Result<Request, Unacceptable> {
         let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+        // An empty field says nothing: it counts as absent.
+        let field = |name: &str| text(name).filter(|value| !value.trim().is_empty());
         let method = match text("REQUEST_METHOD").as_deref() {
             None | Some("GET") => Method::Get,
             Some("HEAD") => Method::Head,
@@ -116,20 +121,21 @@ impl Request {
             method,
             query,
             form,
-            remote_addr: text("REMOTE_ADDR").and_then(|address| without_zone(&address).parse().ok()),
+            remote_addr: text("REMOTE_ADDR").and_then(|address| bare(&address).parse().ok()),
+            forwarded_by: FORWARDED.into_iter().find(|(variable, _)| field(variable).is_some()).map(|(_, name)| name),
             remote_user: text("REMOTE_USER").filter(|user| !user.is_empty()),
             access_granted: text("BARTLEBY_ACCESS").as_deref() == Some("granted"),
             server_port: text("SERVER_PORT").and_then(|port| port.parse().ok()),
             by_tls: text("HTTPS").is_some_and(|word| word.eq_ignore_ascii_case("on")),
-            accept: text("HTTP_ACCEPT"),
-            host: text("HTTP_HOST").filter(|host| !host.is_empty()),
-            origin: text("HTTP_ORIGIN"),
-            referer: text("HTTP_REFERER"),
-            user_agent: text("HTTP_USER_AGENT"),
-            fetch_site: text("HTTP_SEC_FETCH_SITE"),
+            accept: field("HTTP_ACCEPT"),
+            host: field("HTTP_HOST"),
+            origin: field("HTTP_ORIGIN"),
+            referer: field("HTTP_REFERER"),
+            user_agent: field("HTTP_USER_AGENT"),
+            fetch_site: field("HTTP_SEC_FETCH_SITE"),
             purposes: ["HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_PURPOSE", "HTTP_X_MOZ"]
                 .into_iter()
-                .filter_map(text)
+                .filter_map(field)
                 .collect(),
         })
     }
@@ -141,9 +147,19 @@ impl Request {
     }
 }
 
-/// An address without its zone, which a link-local one may have (`fe80::1%eth0`, RFC 4007).
-fn without_zone(address: &str) -> &str {
-    address.split('%').next().unwrap_or_default()
+/// The fields by which proxies say that they are between, as variables and by name.
+const FORWARDED: [(&str, &str); 4] = [
+    ("HTTP_X_FORWARDED_FOR", "X-Forwarded-For"),
+    ("HTTP_FORWARDED", "Forwarded"),
+    ("HTTP_X_REAL_IP", "X-Real-IP"),
+    ("HTTP_VIA", "Via"),
+];
+
+/// An address without the brackets that some servers put around it (busybox: `[::ffff:127.0.0.1]`), and without its zone,
+/// which a link-local one may have (`fe80::1%eth0`, RFC 4007).
+fn bare(address: &str) -> &str {
+    let inner = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.unwrap_or(address).split('%').next().unwrap_or_default()
 }
 
 fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<String, Unacceptable> {

@@ -65,6 +65,19 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             field: None,
         });
     }
+    if let Some(field) = access::local_proxy(&request).filter(|_| !settings.access.proxy) {
+        return exchange.turn_away(&Notice {
+            status: StatusCode::FORBIDDEN,
+            title: "Not through a proxy",
+            message: &format!(
+                "A proxy on this machine handed this request on ({field}), so the web server takes everybody for local."
+            ),
+            remedy: "Let the web server find out who really asks (Apache: mod_remoteip with RemoteIPHeader X-Forwarded-For and \
+                     RemoteIPInternalProxy 127.0.0.1 ::1). Or, if the proxy itself lets in only whom it should, say so in \
+                     /etc/bartleby.toml: [access] proxy = true",
+            field: None,
+        });
+    }
     if let Err(Misdirected { name }) = host::vet(&free, &request, settings) {
         // The line that lets the name pass may be in the file that can't be read.
         if let Err(error) = &config {

@@ -35,6 +35,42 @@ fn without_the_web_servers_word_only_listed_addresses_are_served() {
 }
 
 #[test]
+fn the_internet_behind_a_proxy_on_this_machine_is_not_local() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let local =
+        [&b"127.0.0.1"[..], b"127.8.8.8", b"::1", b"[::1]", b"::ffff:127.0.0.1", b"[::ffff:127.0.0.1]", b"unix:"];
+    let fields: [(&str, &[u8]); 4] = [
+        ("HTTP_X_FORWARDED_FOR", b"203.0.113.9"),
+        ("HTTP_FORWARDED", b"for=203.0.113.9"),
+        ("HTTP_X_REAL_IP", b"127.0.0.1"),
+        ("HTTP_VIA", b"1.1 front"),
+    ];
+    let ask = |address: &[u8], access: &[u8], more: (&str, &[u8]), query: &[u8]| {
+        machine.ask(&[("REMOTE_ADDR", address), ("BARTLEBY_ACCESS", access), more, ("QUERY_STRING", query)])
+    };
+    for (address, field) in local.iter().flat_map(|address| fields.map(|field| (*address, field))) {
+        for (access, query) in
+            [(&b"granted"[..], &b"format=html"[..]), (b"", b""), (b"granted", b"flush"), (b"granted", b"format=json")]
+        {
+            let answer = ask(address, access, field, query);
+            let shown = String::from_utf8_lossy(address);
+            assert_eq!(answer.status, 403, "{shown} {field:?}: {}", answer.body);
+            assert!(!answer.body.contains("951BB98C3CD") && !answer.body.contains("example.com"), "{}", answer.body);
+            let remedied = answer.body.contains("mod_remoteip") && answer.body.contains("[access] proxy = true");
+            assert!(remedied || address == b"unix:" && access.is_empty(), "{shown} {field:?}: {}", answer.body);
+        }
+        assert_eq!(ask(b"192.0.2.7", b"granted", field, b"").status, 200, "a proxy elsewhere, or mod_remoteip's work");
+    }
+    assert_eq!(machine.flushes(), 0);
+    for address in &local[..6] {
+        assert_eq!(ask(address, b"", ("HTTP_VIA", b""), b"").status, 200, "an empty field counts as absent");
+    }
+    let configuration = fs::read_to_string(machine.path("bartleby.toml")).unwrap() + "[access]\nproxy = true\n";
+    fs::write(machine.path("bartleby.toml"), configuration).unwrap();
+    assert_eq!(ask(b"127.0.0.1", b"granted", fields[0], b"").status, 200);
+}
+
+#[test]
 fn over_plain_http_the_referer_tells_of_another_sites_link() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     for foreign in [&b"http://evil.example/"[..], b"http://mx2.test.evil.example/", b"http://x@mx2.test/", b"soup"] {
