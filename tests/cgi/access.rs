@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::machine::Machine;
+use crate::start::post;
 
 #[test]
 fn without_the_web_servers_word_only_listed_addresses_are_served() {
@@ -82,6 +83,59 @@ fn over_plain_http_the_referer_tells_of_another_sites_link() {
     let silent = machine.ask(&[("QUERY_STRING", b"flush"), browser]);
     assert_eq!((silent.status, machine.flushes()), (403, 0));
     let own = machine.ask(&[("QUERY_STRING", b"flush"), browser, ("HTTP_REFERER", b"http://MX2.test/?page=2")]);
+    assert_eq!((own.status, machine.flushes()), (303, 1));
+}
+
+#[test]
+fn what_fetches_addresses_by_itself_runs_nothing() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let flush: (&str, &[u8]) = ("QUERY_STRING", b"flush=all");
+    // Mail programs, previews of chats, libraries; and whatever asks for more than curl does.
+    for (name, accept) in [
+        ("MacOutlook/16.89.24090815 (Intelx64 Mac OS X)", "*/*"),
+        ("Evolution/3.46.4", "*/*"),
+        ("Thunderbird/128.0", "*/*"),
+        ("Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", "*/*"),
+        ("Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", ""),
+        ("WhatsApp/2.23.20.0", "*/*"),
+        ("TelegramBot (like TwitterBot)", "*/*"),
+        ("facebookexternalhit/1.1", "*/*"),
+        ("Mozilla/5.0 (compatible; Discordbot/2.0)", "*/*"),
+        ("python-requests/2.31", "*/*"),
+        ("libcurl/8.5", "*/*"),
+        ("xcurl/8.5", "*/*"),
+        ("w3m/0.5.3", "text/html, text/*;q=0.5"),
+        ("curl/7.88.1", "text/html"),
+        ("", "text/html,*/*"),
+        ("Wget/1.21.3", "image/*"),
+    ] {
+        let answer = machine.ask(&[flush, ("HTTP_USER_AGENT", name.as_bytes()), ("HTTP_ACCEPT", accept.as_bytes())]);
+        assert_eq!((answer.status, machine.flushes()), (403, 0), "{name} {accept}: {}", answer.body);
+    }
+    for (name, accept) in [("curl/7.88.1", "*/*"), ("Wget/1.21.3", "*/*"), ("", ""), ("", " */* "), ("curl/8", "")] {
+        let machine = Machine::with_fixture("postfix/mixed-json");
+        let answer = machine.ask(&[flush, ("HTTP_USER_AGENT", name.as_bytes()), ("HTTP_ACCEPT", accept.as_bytes())]);
+        assert_eq!((answer.status, machine.flushes()), (303, 1), "{name} {accept}: {}", answer.body);
+    }
+}
+
+#[test]
+fn the_pages_own_buttons_run_the_queue_by_a_form() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let page = machine.get("format=html&per_page=5&page=2&state=deferred").body;
+    let page = scraper::Html::parse_document(&page);
+    let all = scraper::Selector::parse("form[method=post][action='?'] button[name=flush]").unwrap();
+    let values: Vec<_> = page.select(&all).filter_map(|button| button.value().attr("value")).collect();
+    assert_eq!(values, ["all"], "a configured command runs the whole");
+    let browser: &[(&str, &[u8])] = &[
+        ("HTTP_USER_AGENT", b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101"),
+        ("HTTP_ACCEPT", b"text/html,*/*;q=0.8"),
+    ];
+    let silent = post(&machine, "9", b"flush=all", browser);
+    assert_eq!((silent.status, machine.flushes()), (403, 0), "every browser says where a POST comes from");
+    let foreign = post(&machine, "9", b"flush=all", &[browser, &[("HTTP_ORIGIN", b"http://evil.test")]].concat());
+    assert_eq!((foreign.status, machine.flushes()), (403, 0));
+    let own = post(&machine, "9", b"flush=all", &[browser, &[("HTTP_ORIGIN", b"http://mx2.test")]].concat());
     assert_eq!((own.status, machine.flushes()), (303, 1));
 }
 

@@ -42,7 +42,8 @@ pub fn requests(lab: &mut Lab) {
         http::raw(FORBIDDEN, request.as_bytes()).unwrap().expect(403);
     }
     // Through a proxy on this machine everybody is local.
-    for field in ["X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9", "X-Real-IP: 203.0.113.9", "Via: 1.1 x"] {
+    for field in ["X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9", "X-Real-IP: 203.0.113.9", "Via: 1.1 x"]
+    {
         let request = format!("GET {} HTTP/1.1\r\n{field}{REST}", page::BASE);
         let answer = http::raw(ALLOWED, request.as_bytes()).unwrap().expect(403);
         assert!(answer.body.contains("mod_remoteip") && !answer.body.contains("larry"), "{answer:?}");

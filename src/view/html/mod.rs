@@ -17,7 +17,7 @@ use super::sentences::of_listing;
 use super::{PROGRAM, Reader};
 use crate::flush::FOLLOWED;
 use crate::mta::trouble::Status;
-use crate::queue::Row;
+use crate::queue::{Row, Target};
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::request::Asked;
@@ -132,6 +132,16 @@ pub fn notice(reader: Reader<'_>, title: &str, message: &str, remedy: &str) -> M
             }
         },
     )
+}
+
+/// Something with buttons that run the queue. They send a POST, and every browser says where one comes from.
+fn run_form(content: Markup) -> Markup {
+    html! { form method="post" action="?" { (content) } }
+}
+
+/// The button of such a form that runs a part of the queue. It looks like a link.
+fn run_button(target: &Target) -> Markup {
+    html! { button name="flush" value=(target) { "run" } }
 }
 
 /// Which flush it was, when and by whom.
