@@ -226,6 +226,10 @@ impl Head {
             (header::CONTENT_TYPE, self.media_type),
             (header::CONTENT_SECURITY_POLICY, policy),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            // What the policy says of frames, for browsers that know only this (RFC 7034); and nothing of this is an
+            // image or a script of another site (Fetch, "Cross-Origin-Resource-Policy header").
+            (header::X_FRAME_OPTIONS, "DENY"),
+            (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
             (header::REFERRER_POLICY, "same-origin"),
             (header::CACHE_CONTROL, "no-store"),
             (header::VARY, "Accept"),

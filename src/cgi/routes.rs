@@ -153,6 +153,11 @@ impl Exchange<'_> {
             renewed.into_iter().fold(head, |head, (name, value)| head.with(name, value)).to_bytes()
         };
         let body = if self.request.method == Method::Head { HasBody::No } else { HasBody::Yes };
+        if body == HasBody::No && row.failed == StatusCode::OK.as_u16() {
+            // The page's and the metrics' status says nothing of the queue, so HEAD lists nothing. (That a page renews
+            // itself would take a listing, and may be left out: RFC 9110, section 9.3.2.) Those of text, JSON and CSV do.
+            return self.send(&Head::new(StatusCode::OK, row.media_type), Vec::new());
+        }
         // An error of writing is a reader who went away, which has ended the listing, too.
         let _ = report::answer(context, &asked, &mut *form, &Answer { head: Some(&head), body });
     }

@@ -163,6 +163,8 @@ impl Answer {
         let policy = self.field("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
         assert_eq!(self.field("x-content-type-options"), Some("nosniff"));
+        assert_eq!(self.field("x-frame-options"), Some("deny"));
+        assert_eq!(self.field("cross-origin-resource-policy"), Some("same-origin"));
         assert_eq!(self.field("referrer-policy"), Some("same-origin"));
         assert_eq!(self.field("cache-control"), Some("no-store"));
     }
