@@ -5,7 +5,7 @@
 //! A body that comes piece by piece is sent without it, as it wants the whole at once.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::panic;
 use std::process;
@@ -14,6 +14,9 @@ use ::cgi::http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// The longest query string and the longest body that are read, in bytes.
 pub const INPUT_LIMIT: usize = 16 * 1024;
+
+/// How much of a body is read, if only to drop it, in bytes.
+const BODY_LIMIT: u64 = 64 * 1024;
 
 /// The methods that are answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,9 +74,15 @@ pub enum Unacceptable {
     /// Another method.
     #[error("The method {0} is not answered here; GET, HEAD and POST are.")]
     Method(String),
-    /// A query string or body over [`INPUT_LIMIT`].
+    /// A query string over [`INPUT_LIMIT`].
+    #[error("The address is longer than {INPUT_LIMIT} bytes.")]
+    LongQuery,
+    /// A body over [`INPUT_LIMIT`].
     #[error("The request is longer than {INPUT_LIMIT} bytes.")]
     TooLong,
+    /// A body without a `CONTENT_LENGTH`, which RFC 3875, section 4.1.2, asks for: it came in chunks.
+    #[error("The request's body has no Content-Length.")]
+    NoLength,
     /// A `CONTENT_LENGTH` that is no number.
     #[error("The request's Content-Length is not a number.")]
     Length,
@@ -90,7 +99,9 @@ impl Unacceptable {
     pub fn status(&self) -> StatusCode {
         match self {
             Unacceptable::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Unacceptable::LongQuery => StatusCode::URI_TOO_LONG,
             Unacceptable::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Unacceptable::NoLength => StatusCode::LENGTH_REQUIRED,
             Unacceptable::Length | Unacceptable::Short | Unacceptable::NoForm => StatusCode::BAD_REQUEST,
         }
     }
@@ -100,10 +111,26 @@ impl Request {
     /// Reads a request from CGI's meta-variables and body. Bytes that are no UTF-8 are replaced: no
     /// value that matters holds any.
     ///
+    /// What is left of a body is read and dropped, whatever comes of the request: Apache's mod_cgid hands all of it over
+    /// before it takes the answer, and breaks the connection off where it can't.
+    ///
     /// # Errors
     /// [`Unacceptable`]; nothing a client sends makes this panic.
     pub fn read(variable: impl Fn(&str) -> Option<OsString>, body: impl Read) -> Result<Request, Unacceptable> {
         let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+        let announced = match text("CONTENT_LENGTH").filter(|length| !length.is_empty()) {
+            Some(length) => length.parse().unwrap_or(0),
+            None if text("HTTP_TRANSFER_ENCODING").is_some() => BODY_LIMIT,
+            None => 0,
+        };
+        let mut body = body.take(announced.min(BODY_LIMIT));
+        let request = Request::vet(&text, &mut body);
+        // Where it breaks off, there is nothing left to drop.
+        let _ = io::copy(&mut body, &mut io::sink());
+        request
+    }
+
+    fn vet(text: &impl Fn(&str) -> Option<String>, body: &mut impl Read) -> Result<Request, Unacceptable> {
         // An empty field says nothing: it counts as absent.
         let field = |name: &str| text(name).filter(|value| !value.trim().is_empty());
         let method = match text("REQUEST_METHOD").as_deref() {
@@ -114,9 +141,9 @@ impl Request {
         };
         let query = text("QUERY_STRING").unwrap_or_default();
         if query.len() > INPUT_LIMIT {
-            return Err(Unacceptable::TooLong);
+            return Err(Unacceptable::LongQuery);
         }
-        let form = if method == Method::Post { form(&text, body)? } else { String::new() };
+        let form = if method == Method::Post { form(text, body)? } else { String::new() };
         Ok(Request {
             method,
             query,
@@ -162,8 +189,9 @@ fn bare(address: &str) -> &str {
     inner.unwrap_or(address).split('%').next().unwrap_or_default()
 }
 
-fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<String, Unacceptable> {
+fn form(text: &impl Fn(&str) -> Option<String>, body: &mut impl Read) -> Result<String, Unacceptable> {
     let length = match text("CONTENT_LENGTH").filter(|length| !length.is_empty()) {
+        None if text("HTTP_TRANSFER_ENCODING").is_some() => return Err(Unacceptable::NoLength),
         None => 0,
         Some(length) if !length.bytes().all(|byte| byte.is_ascii_digit()) => return Err(Unacceptable::Length),
         // More digits than fit are too long, too.
@@ -173,7 +201,7 @@ fn form(text: &impl Fn(&str) -> Option<String>, body: impl Read) -> Result<Strin
         return Err(Unacceptable::TooLong);
     }
     let mut bytes = Vec::with_capacity(length);
-    let read = body.take(length as u64).read_to_end(&mut bytes);
+    let read = body.by_ref().take(length as u64).read_to_end(&mut bytes);
     if read.is_err() || bytes.len() < length {
         return Err(Unacceptable::Short);
     }
@@ -324,12 +352,32 @@ mod tests {
         let form = "application/x-www-form-urlencoded; charset=utf-8";
         assert_eq!(post("5", form, b"flush&more").unwrap().form, "flush");
         assert_eq!(post("", "", b"").unwrap().form, "");
+        let chunked = [("REQUEST_METHOD", &b"POST"[..]), ("HTTP_TRANSFER_ENCODING", b"chunked")];
+        assert_eq!(read(&chunked, b"flush"), Err(Unacceptable::NoLength));
         assert_eq!(post("6", form, b"flush"), Err(Unacceptable::Short));
         assert_eq!(post("99999999999999", form, b""), Err(Unacceptable::TooLong));
         assert_eq!(post("99999999999999999999999999", form, b""), Err(Unacceptable::TooLong));
         assert_eq!(post("-1", form, b""), Err(Unacceptable::Length));
         assert_eq!(post("+5", form, b"flush"), Err(Unacceptable::Length));
         assert_eq!(post("5", "text/plain", b"flush"), Err(Unacceptable::NoForm));
+    }
+
+    #[test]
+    fn what_is_left_of_a_body_is_read_and_dropped_up_to_a_limit() {
+        let left = |variables: &[(&str, &str)], body: usize| {
+            let body = vec![b'x'; body];
+            let mut rest = body.as_slice();
+            let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+            let _ = Request::read(value, &mut rest);
+            rest.len()
+        };
+        let length = |length| ("CONTENT_LENGTH", length);
+        assert_eq!(left(&[("REQUEST_METHOD", "PUT"), length("300")], 400), 100);
+        assert_eq!(left(&[("REQUEST_METHOD", "GET"), length("300")], 400), 100);
+        assert_eq!(left(&[("REQUEST_METHOD", "POST"), length("60000")], 60_000), 0, "413");
+        assert_eq!(left(&[("REQUEST_METHOD", "POST"), length("70000")], 70_000), 70_000 - 65_536);
+        assert_eq!(left(&[("REQUEST_METHOD", "POST"), ("HTTP_TRANSFER_ENCODING", "chunked")], 400), 0);
+        assert_eq!(left(&[("REQUEST_METHOD", "GET")], 400), 400, "none was announced");
     }
 
     #[test]

@@ -36,7 +36,7 @@ static ROUTES: [Route; 2] = [
     Route { is_for: |_, _| true, answer: |exchange, context, asked| exchange.queue(context, asked) },
 ];
 
-/// Answers a request: vets who asks, by which name, and for what, in this order. The environment must have been emptied.
+/// Answers a request: vets who asks, by which name, and for what, in this order.
 pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result<Config, ConfigError>) {
     let request = match request {
         Ok(request) => request,
@@ -52,7 +52,11 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
     // Without a configuration nobody but the default's own learns what is wrong with it.
     let default = Config::default();
     let settings = config.as_ref().unwrap_or(&default);
-    let accepted = view::accepted(request.accept.as_deref().unwrap_or_default());
+    let accepted = match request.accept.as_deref() {
+        // Some servers (mini_httpd, Boa) keep it to themselves.
+        None if request.user_agent.as_deref().is_some_and(access::is_browser) => Format::Html,
+        accept => view::accepted(accept.unwrap_or_default()),
+    };
     let format = Format::named(request.parameters()).unwrap_or(accepted);
     let exchange = Exchange { format, request: &request };
     if !access::is_granted(&request, &settings.access.allow) {

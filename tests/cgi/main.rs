@@ -16,5 +16,6 @@ mod outcomes;
 mod page;
 mod process;
 mod requests;
+mod servers;
 mod start;
 mod state;

@@ -93,7 +93,7 @@ fn a_body_too_long_too_short_or_no_form_is_refused() {
     assert_eq!(post(&machine, "5", b"flush", &[("CONTENT_TYPE", b"text/plain")]).status, 400);
     assert_eq!(machine.flushes(), 0);
     let long = "q=".to_owned() + &"x".repeat(20_000);
-    assert_eq!(machine.get(&long).status, 413);
+    assert_eq!(machine.get(&long).status, 414);
 }
 
 #[test]
