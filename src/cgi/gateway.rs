@@ -1,16 +1,18 @@
 //! The CGI side (RFC 3875): the environment vetted into a [`Request`], the answer out.
 //!
-//! The `cgi` crate panics on much that a client may send, so it never sees a request: what is needed
-//! is read here into owned values, `main` empties the environment, and the crate writes the answer.
-//! A body that comes piece by piece is sent without it, as it wants the whole at once.
+//! The `cgi` crate panics on much that a client may send, so it never sees a request: what is needed is read here into
+//! owned values, and `main` empties the environment. The answer is the crate's response, written here: the crate would
+//! hand it over line by line, so that a signal in between leaves a part of a page behind that looks like the whole, and
+//! would lose what does not fit into a pipe that does not block.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::panic;
-use std::process;
 
 use ::cgi::http::{HeaderName, HeaderValue, StatusCode, header};
+
+use crate::system::EndingSignals;
+use crate::system::output::Output;
 
 /// The longest query string and the longest body that are read, in bytes.
 pub const INPUT_LIMIT: usize = 16 * 1024;
@@ -269,28 +271,48 @@ impl Head {
 }
 
 impl Head {
-    /// The head as it stands in front of a body (RFC 3875, section 6.3.3).
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut head = format!("Status: {}\r\n", self.status);
+    /// The answer with this body.
+    fn answer(&self, body: Vec<u8>) -> ::cgi::Response {
+        let mut response = ::cgi::Response::new(body);
+        *response.status_mut() = self.status;
         for (name, value) in self.all_fields() {
-            head += &format!("{name}: {value}\r\n");
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
         }
-        (head + "\r\n").into_bytes()
+        response
+    }
+
+    /// The head as it stands in front of a body.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        to_bytes(&self.answer(Vec::new()))
     }
 }
 
-/// Sends a whole answer. The environment must have been emptied.
-pub fn send(head: &Head, body: Vec<u8>) {
-    let mut response = ::cgi::http::Response::new(body);
-    *response.status_mut() = head.status;
-    for (name, value) in head.all_fields() {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().insert(name, value);
-        }
+/// An answer as it is written (RFC 3875, section 6.3.3).
+fn to_bytes(answer: &::cgi::Response) -> Vec<u8> {
+    let mut bytes = format!("Status: {}\r\n", answer.status()).into_bytes();
+    for (name, value) in answer.headers() {
+        bytes.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    // All that can fail from here on is the crate's writing, when the client has hung up: no error.
-    panic::set_hook(Box::new(|_| process::exit(0)));
-    cgi::handle(|_| response);
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(answer.body());
+    bytes
+}
+
+/// Sends a whole answer. A signal that ends this process waits until it is sent: a part of it would look like the whole.
+pub fn send(head: &Head, body: Vec<u8>) {
+    let signals = EndingSignals::hold_back();
+    // All that can fail is the writing, when the reader has hung up or takes nothing: no error.
+    let _ = write(&to_bytes(&head.answer(body)));
+    drop(signals);
+}
+
+fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut output = Output::new(None);
+    output.push(bytes);
+    output.seal();
+    output.finish()
 }
 
 #[cfg(test)]

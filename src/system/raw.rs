@@ -5,14 +5,13 @@ use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::ForkResult;
 
-/// Leaves the `cgi` crate nothing to read, as it panics on what a client may put into the environment. To be called
-/// by `main`, before anything else runs.
+/// Leaves nothing of what a client put into the environment where a program or a library would read it. To be called by
+/// `main`, before anything else runs.
 pub fn empty_environment() {
     // SAFETY: no other thread may use the environment meanwhile: this process never has a second one, see `fork`.
     unsafe {
         // It fails only where there is no memory left for an empty list.
         let _ = nix::env::clearenv();
-        std::env::set_var("REQUEST_URI", "/");
     }
 }
 

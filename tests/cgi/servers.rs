@@ -31,6 +31,15 @@ fn answer(stdout: Vec<u8>) -> Answer {
     Answer::of(Output { status: std::process::ExitStatus::from_raw(0), stdout, stderr: Vec::new() })
 }
 
+/// Messages whose listing, in any form, fits into no pipe.
+fn many() -> Machine {
+    let line = r#"{"queue_name": "deferred", "queue_id": "4X7Qkk0B5bz%05d", "arrival_time": 1795433446, "message_size": 30212, "sender": "a@example.org", "recipients": [{"address": "b@example.com"}]}"#;
+    Machine::with_lister(
+        "postfix",
+        &format!("awk 'BEGIN {{ for (n = 0; n < 3000; n++) printf \"{}\\n\", n }}'", line.replace('"', "\\\"")),
+    )
+}
+
 #[test]
 fn signals_that_the_server_ignores_or_blocks_neither_hang_a_listing_nor_keep_the_program_alive() {
     let machine = Machine::with_fixture("postfix/mixed-json");
@@ -179,4 +188,58 @@ fn a_body_that_never_comes_is_not_waited_for() {
     assert_eq!(Answer::of(output).status, 405);
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     drop(write);
+}
+
+#[test]
+fn standard_output_that_does_not_block_gets_the_whole_answer() {
+    let machine = many();
+    for (query, end) in [
+        ("format=json", "}\n"),
+        ("format=csv", "\n"),
+        ("format=text", "\n"),
+        ("format=html", "</html>"),
+        // Whole answers that are larger than the pipe.
+        ("format=html&page=0", "</html>"),
+        ("format=html&flush=id:NOSUCH", "</html>"),
+    ] {
+        let whole = machine.get(query);
+        let (mut from, to) = small_pipe(OFlag::O_NONBLOCK);
+        let mut command = machine.cgi(&[("QUERY_STRING", query.as_bytes())]);
+        let mut program = command.stdout(to).spawn().unwrap();
+        drop(command);
+        // Nobody takes anything for a while.
+        thread::sleep(Duration::from_millis(700));
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        assert!(program.wait().unwrap().success(), "{query}");
+        let answer = answer(bytes);
+        assert_eq!(answer.status, whole.status, "{query}");
+        assert!(answer.body.ends_with(end), "{query}: cut after {} bytes", answer.body.len());
+        let same = answer.body.len().abs_diff(whole.body.len()) < 200;
+        assert!(same, "{query}: {} of {} bytes", answer.body.len(), whole.body.len());
+    }
+}
+
+#[test]
+fn a_signal_in_the_middle_of_a_whole_answer_leaves_no_part_of_it_behind() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for variables in [
+        &[("QUERY_STRING", &b"format=html&page=0"[..])][..],
+        &[("HTTP_HOST", b"evil.example"), ("QUERY_STRING", b"format=html")],
+        &[("BARTLEBY_ACCESS", b""), ("QUERY_STRING", b"format=html")],
+    ] {
+        let (mut from, to) = small_pipe(OFlag::empty());
+        let mut command = machine.cgi(variables);
+        let mut program = command.stdout(to).spawn().unwrap();
+        drop(command);
+        // By then the pipe is full.
+        thread::sleep(Duration::from_millis(700));
+        kill(Pid::from_raw(program.id() as i32), Signal::SIGTERM).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        program.wait().unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(bytes.len() > SMALL as usize && text.ends_with("</html>"), "cut after {} bytes", bytes.len());
+    }
 }
