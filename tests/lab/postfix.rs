@@ -29,6 +29,7 @@ impl Mta for Postfix {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
+            "apache/htaccess",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",
