@@ -94,11 +94,20 @@ pub struct AccessConfig {
     /// Networks and single addresses.
     #[serde(deserialize_with = "networks")]
     pub allow: Vec<IpNet>,
+    /// Names by which browsers may call the page, besides those that pass by themselves.
+    #[serde(deserialize_with = "host_names")]
+    pub hosts: Vec<String>,
+    /// Whether a proxy on this machine is trusted to let in only whom it should.
+    pub proxy: bool,
 }
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        AccessConfig { allow: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| network(text).ok()).collect() }
+        AccessConfig {
+            allow: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| network(text).ok()).collect(),
+            hosts: Vec::new(),
+            proxy: false,
+        }
     }
 }
 
@@ -246,6 +255,29 @@ fn as_ipv4(network: IpNet) -> IpNet {
         IpNet::V4(_) => None,
     };
     mapped.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(network)
+}
+
+/// A host's name as it is written in the file.
+#[derive(Deserialize)]
+struct WrittenName(#[serde(deserialize_with = "host_name")] String);
+
+fn host_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Vec::<WrittenName>::deserialize(from)?.into_iter().map(|WrittenName(name)| name).collect())
+}
+
+fn host_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = String::deserialize(from)?;
+    let wrong = || de::Error::custom(format!("“{name}” is no host name such as \"queue.example.com\""));
+    if is_name(&name) && name.parse::<IpAddr>().is_err() { Ok(name) } else { Err(wrong()) }
+}
+
+/// Whether this may be a host's name: dots, and letters, digits, `-` and `_` between them (RFC 1123, section 2.1, and
+/// what people use besides), at most 253 characters (RFC 1035, section 2.3.4).
+pub(crate) fn is_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// A configuration that can't be used: which file, which line, which key, and why.
@@ -418,6 +450,14 @@ mod tests {
             ("[state]\ndirectory = \"x/y\"\n", "line 2, [state] directory: “x/y” is no absolute path"),
             ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: write a duration such as \"20s\""),
             ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow[0]: “office” is neither"),
+            (
+                "[access]\nhosts = [\"a.example\", \"b:80\"]\n",
+                "line 2, [access] hosts[1]: “b:80” is no host name such as",
+            ),
+            ("[access]\nhosts = [\"*.example.com\"]\n", "line 2, [access] hosts[0]: “*.example.com” is no host name"),
+            ("[access]\nhosts = [\"192.0.2.1\"]\n", "line 2, [access] hosts[0]: “192.0.2.1” is no host name"),
+            ("[access]\nhosts = \"a.example\"\n", "line 2, [access] hosts: invalid type"),
+            ("[access]\nproxy = \"yes\"\n", "line 2, [access] proxy: invalid type"),
             ("[disk]\nwarn = \"lots\"\n", "line 2, [disk] warn: “lots” is neither"),
             ("[disk]\nwarn = \"150%\"\n", "line 2, [disk] warn: “150%” is neither"),
             ("flush.cooldown = \"soon\"\n", "line 1, [flush] cooldown: “soon” is no duration"),

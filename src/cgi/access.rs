@@ -1,9 +1,9 @@
 //! Which clients are let in, and which requests may run the queue.
 
 use ipnet::IpNet;
-use std::net::IpAddr;
 
-use crate::cgi::gateway::Request;
+use super::host::is_own;
+use crate::cgi::gateway::{Method, Request};
 
 /// Whether the web server or the configuration lets this client in.
 ///
@@ -11,13 +11,16 @@ use crate::cgi::gateway::Request;
 /// socket is compared by its IPv4 address.
 pub fn is_granted(request: &Request, allow: &[IpNet]) -> bool {
     request.access_granted
-        || request.remote_addr.is_some_and(|address| {
-            let address = match address {
-                IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-                IpAddr::V4(_) => address,
-            };
-            allow.iter().any(|network| network.contains(&address))
-        })
+        || request
+            .remote_addr
+            .is_some_and(|address| allow.iter().any(|network| network.contains(&address.to_canonical())))
+}
+
+/// What shows that a proxy on this machine handed the request on: the web server then takes every client of the proxy
+/// for a local one. A client without an IP address came by a socket of this machine, too.
+pub fn local_proxy(request: &Request) -> Option<&'static str> {
+    let is_local = request.remote_addr.is_none_or(|address| address.to_canonical().is_loopback());
+    request.forwarded_by.filter(|_| is_local)
 }
 
 /// Why a request may not run the queue.
@@ -25,23 +28,26 @@ pub fn is_granted(request: &Request, allow: &[IpNet]) -> bool {
 pub enum NotMeant {
     /// A page of another site links to us, embeds us or posts to us.
     #[error(
-        "The request comes from another site's page, so it does not run the queue. Open this page itself, and follow its own link."
+        "The request comes from another site's page, so it does not run the queue. Open this page itself, and use its own button."
     )]
     CrossSite,
-    /// The browser does not say where the request comes from, and another site's page can make it say nothing.
+    /// Nothing says where the request comes from: another site's page can see to that, and what looks ahead at the
+    /// links of mails and chats never says it.
     #[error(
-        "The browser does not say which page this request comes from, so it does not run the queue. Open this page itself, and follow its own link."
+        "Nothing says which page this request comes from, so it does not run the queue. Open this page itself, and use \
+         its own button. (From a program: curl, Wget, or a POST.)"
     )]
     Silent,
-    /// The browser fetches in advance a link that nobody has followed.
-    #[error("The browser asked for this in advance, so it does not run the queue. Follow the link once more.")]
+    /// A browser fetches ahead what nobody asked for yet.
+    #[error("The browser asked for this in advance, so it does not run the queue. Ask for it again.")]
     Prefetch,
 }
 
-/// Whether a person means this request to run the queue. It is not meant when the browser itself says that another
-/// site's page is behind it (Fetch Metadata, `Origin` of RFC 6454; over plain http, where browsers send neither with a
-/// link, `Referer`), or that it fetches in advance. A program such as curl sends none of these. A browser, recognised by
-/// its name, that sends none of them may have been made to do so by another site's page.
+/// Whether somebody means this request to run the queue: not when the browser itself says that
+/// another site's page is behind it (Fetch Metadata, `Origin` of RFC 6454; over plain http, where browsers
+/// send neither with a link, `Referer`), or that it fetches ahead. A request that says none of these is meant where it
+/// comes from a program that somebody called on a command line. Mail programs, chats and their preview bots say none of
+/// these either, and they fetch whatever address a stranger sends.
 ///
 /// # Errors
 /// Why it is not meant.
@@ -59,18 +65,27 @@ pub fn is_meant(request: &Request) -> Result<(), NotMeant> {
     let says_nothing = request.fetch_site.is_none() && request.referer.is_none() && request.origin.is_none();
     match () {
         () if !is_ours || !is_own_origin => Err(NotMeant::CrossSite),
-        // The names of all graphical browsers begin so.
-        () if says_nothing && request.user_agent.as_deref().is_some_and(|name| name.starts_with("Mozilla/")) => {
-            Err(NotMeant::Silent)
-        }
+        () if says_nothing && !is_program(request) => Err(NotMeant::Silent),
         () => Ok(()),
     }
 }
 
-/// Whether a URL belongs to the host that the request was sent to.
-fn is_own(url: &str, request: &Request) -> bool {
-    let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
-    authority.zip(request.host.as_deref()).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+/// Whether a request that does not say where it comes from is a program's that somebody called: a GET by what it accepts
+/// and by its name. No preview sends a POST, and every browser says where one comes from.
+fn is_program(request: &Request) -> bool {
+    let name = request.user_agent.as_deref().unwrap_or_default();
+    match request.method {
+        Method::Post => !is_browser(name),
+        Method::Get | Method::Head => {
+            let accepts_anything = request.accept.as_deref().is_none_or(|accept| accept.trim() == "*/*");
+            accepts_anything && (name.is_empty() || ["curl/", "Wget/"].iter().any(|known| name.starts_with(known)))
+        }
+    }
+}
+
+/// Whether a `User-Agent` begins as those of all graphical browsers do.
+pub(super) fn is_browser(name: &str) -> bool {
+    name.starts_with("Mozilla/")
 }
 
 #[cfg(test)]
@@ -101,7 +116,14 @@ mod tests {
             set(&mut request);
             is_meant(&request)
         };
-        assert_eq!(ask(|_| ()), Ok(()), "curl");
+        assert_eq!(ask(|_| ()), Ok(()), "a program without a name");
+        assert_eq!(ask(|r| r.accept = Some("text/html".into())), Err(NotMeant::Silent));
+        assert_eq!(ask(|r| r.user_agent = Some("curling".into())), Err(NotMeant::Silent));
+        assert_eq!(ask(|r| (r.method, r.user_agent) = (Method::Post, Some("w3m/0.5.3".into()))), Ok(()));
+        assert_eq!(
+            ask(|r| (r.method, r.user_agent) = (Method::Post, Some("Mozilla/5.0".into()))),
+            Err(NotMeant::Silent)
+        );
         assert_eq!(ask(|r| r.fetch_site = Some("same-origin".into())), Ok(()), "our own link");
         assert_eq!(ask(|r| r.fetch_site = Some("none".into())), Ok(()), "typed or a bookmark");
         for site in ["cross-site", "same-site", "bogus", ""] {

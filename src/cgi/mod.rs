@@ -2,4 +2,5 @@
 
 pub mod access;
 pub mod gateway;
+mod host;
 pub mod routes;

@@ -2,9 +2,10 @@
 
 use ::cgi::http::{HeaderName, StatusCode, header};
 
-use super::access;
 use super::gateway::{self, Head, Method, Request, Unacceptable};
-use crate::config::{AccessConfig, Config, ConfigError};
+use super::host::Misdirected;
+use super::{access, host};
+use crate::config::{Config, ConfigError};
 use crate::context::Context;
 use crate::flush::{self, Refusal};
 use crate::queue::Window;
@@ -12,7 +13,7 @@ use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
 use crate::state::SeenBy;
 use crate::system::{self, Free, log};
-use crate::view::{self, Setting, html, json};
+use crate::view::{self, Reader, Setting, html, json};
 
 /// How often the page reloads itself while a queue run goes on, in seconds.
 const RENEWED: u32 = 3;
@@ -35,7 +36,7 @@ static ROUTES: [Route; 2] = [
     Route { is_for: |_, _| true, answer: |exchange, context, asked| exchange.queue(context, asked) },
 ];
 
-/// Answers a request. The environment must have been emptied.
+/// Answers a request: vets who asks, by which name, and for what, in this order.
 pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result<Config, ConfigError>) {
     let request = match request {
         Ok(request) => request,
@@ -48,18 +49,51 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             return gateway::send(&head, format!("{unacceptable}\n").into_bytes());
         }
     };
-    // Where the configuration is broken, only clients of the default network learn why.
-    let allow = config.as_ref().map_or_else(|_| AccessConfig::default().allow, |config| config.access.allow.clone());
-    let accepted = view::accepted(request.accept.as_deref().unwrap_or_default());
+    // Without a configuration nobody but the default's own learns what is wrong with it.
+    let default = Config::default();
+    let settings = config.as_ref().unwrap_or(&default);
+    let accepted = match request.accept.as_deref() {
+        // Some servers (mini_httpd, Boa) keep it to themselves.
+        None if request.user_agent.as_deref().is_some_and(access::is_browser) => Format::Html,
+        accept => view::accepted(accept.unwrap_or_default()),
+    };
     let format = Format::named(request.parameters()).unwrap_or(accepted);
     let exchange = Exchange { format, request: &request };
-    if !access::is_granted(&request, &allow) {
-        return exchange.refuse(&Notice {
+    if !access::is_granted(&request, &settings.access.allow) {
+        return exchange.turn_away(&Notice {
             status: StatusCode::FORBIDDEN,
             title: "Not allowed from here",
             message: "This page is for certain addresses only, and yours is none of them.",
             remedy: "Either let the web server decide, with Require ip and SetEnv BARTLEBY_ACCESS granted in its configuration \
                      (see apache/bartleby.conf), or list the address in /etc/bartleby.toml: [access] allow = [\"192.0.2.0/24\"]",
+            field: None,
+        });
+    }
+    if let Some(field) = access::local_proxy(&request).filter(|_| !settings.access.proxy) {
+        return exchange.turn_away(&Notice {
+            status: StatusCode::FORBIDDEN,
+            title: "Not through a proxy",
+            message: &format!(
+                "A proxy on this machine handed this request on ({field}), so the web server takes everybody for local."
+            ),
+            remedy: "Let the web server find out who really asks (Apache: mod_remoteip with RemoteIPHeader X-Forwarded-For and \
+                     RemoteIPInternalProxy 127.0.0.1 ::1). Or, if the proxy itself lets in only whom it should, say so in \
+                     /etc/bartleby.toml: [access] proxy = true",
+            field: None,
+        });
+    }
+    if let Err(Misdirected { name }) = host::vet(&free, &request, settings) {
+        // The line that lets the name pass may be in the file that can't be read.
+        if let Err(error) = &config {
+            log(&error.to_string());
+        }
+        let name = name.as_deref().unwrap_or("queue.example.com");
+        return exchange.turn_away(&Notice {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            title: "Not by this name",
+            message: "This page was called by a name that is not known to be this machine's. \
+                      Anybody can make a name of their own lead here, so nothing is shown.",
+            remedy: &format!("If the name is right, add it to /etc/bartleby.toml: [access] hosts = [\"{name}\"]"),
             field: None,
         });
     }
@@ -123,7 +157,12 @@ impl Exchange<'_> {
             renewed.into_iter().fold(head, |head, (name, value)| head.with(name, value)).to_bytes()
         };
         let body = if self.request.method == Method::Head { HasBody::No } else { HasBody::Yes };
-        // An error of writing means that the client has left, and then the listing has been ended, too.
+        if body == HasBody::No && row.failed == StatusCode::OK.as_u16() {
+            // The page's and the metrics' status says nothing of the queue, so HEAD lists nothing. (That a page renews
+            // itself would take a listing, and may be left out: RFC 9110, section 9.3.2.) Those of text, JSON and CSV do.
+            return self.send(&Head::new(StatusCode::OK, row.media_type), Vec::new());
+        }
+        // An error of writing is a reader who went away, which has ended the listing, too.
         let _ = report::answer(context, &asked, &mut *form, &Answer { head: Some(&head), body });
     }
 
@@ -173,7 +212,16 @@ impl Exchange<'_> {
     }
 
     fn refuse(&self, notice: &Notice<'_>) {
-        // A refusal fits neither into a table nor into a metric.
+        self.say(notice, Reader::Admitted { host: &system::host_name() });
+    }
+
+    /// Refuses somebody who may not even see the queue.
+    fn turn_away(&self, notice: &Notice<'_>) {
+        self.say(notice, Reader::Stranger);
+    }
+
+    fn say(&self, notice: &Notice<'_>, reader: Reader<'_>) {
+        // A refusal is no table and no metric.
         let format = match self.format {
             Format::Csv | Format::OpenMetrics => Format::Text,
             format => format,
@@ -182,8 +230,8 @@ impl Exchange<'_> {
         head.fields.extend(notice.field.clone());
         let Notice { title, message, remedy, .. } = notice;
         let body = match format {
-            Format::Html => html::notice(&system::host_name(), title, message, remedy).into_string().into_bytes(),
-            Format::Json => json::refusal(message, remedy),
+            Format::Html => html::notice(reader, title, message, remedy).into_string().into_bytes(),
+            Format::Json => json::refusal(reader, message, remedy),
             Format::Text | Format::Csv | Format::OpenMetrics => {
                 format!("{title}: {message}\n{remedy}\n").trim_end().to_owned().into_bytes()
             }

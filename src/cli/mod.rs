@@ -42,9 +42,9 @@ static COMMANDS: [(&str, Command); 6] = [
     ("doctor", doctor::run),
 ];
 
-/// Whether a web server started this program.
+/// Whether a web server started this program. Some (h2o) set only one of the two, and arguments may be a client's then.
 pub fn is_cgi() -> bool {
-    env::var_os("GATEWAY_INTERFACE").is_some()
+    ["GATEWAY_INTERFACE", "REQUEST_METHOD"].into_iter().any(|name| env::var_os(name).is_some())
 }
 
 /// Runs the command that the arguments name.

@@ -33,9 +33,8 @@ pub use date::past_instant;
 pub use inquiry::Facts;
 pub(crate) use inquiry::{Inquiry, Wanted};
 pub use kind::Kind;
-pub use parser::Clock;
-pub(crate) use parser::Parser;
-pub(crate) use relay::RelayDomains;
+pub use parser::{Clock, Parser};
+pub(crate) use relay::{OwnName, RelayDomains};
 pub use search::Search;
 
 /// One installed mail server.
@@ -89,6 +88,11 @@ pub trait Mta {
     /// # Errors
     /// Why it did not, by its exit status and by what it printed on either stream.
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble>;
+
+    /// A way to find out what it calls itself; `None` where its configuration does not say.
+    fn own_name(&self) -> Option<OwnName> {
+        None
+    }
 
     /// A way to find out for which domains it relays mail; `None` where its configuration names none.
     fn relay_domains(&self) -> Option<RelayDomains> {

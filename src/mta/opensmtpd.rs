@@ -4,11 +4,12 @@
 //! under `tests/fixtures/opensmtpd`. A line is an envelope: one recipient of a message. The first eight
 //! hexadecimal digits of its id are the message's.
 
+use std::fs;
 use std::path::PathBuf;
 
 use super::parser::{Malformed, text};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, Search, Wanted};
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{Argv, Exit};
@@ -16,6 +17,9 @@ use crate::system::{Account, Free};
 
 /// What smtpctl says when its set-group-id bit did not take effect (fixture `as-www-data-nnp-show-queue`).
 const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];
+
+/// Where Debian's OpenSMTPD has its name.
+const MAILNAME: &str = "/etc/mailname";
 
 /// An installed OpenSMTPD.
 pub(super) struct OpenSmtpd {
@@ -55,6 +59,13 @@ impl Mta for OpenSmtpd {
         let daemon = self.daemon.iter().filter(|_| wanted == Wanted::Everything);
         let version = daemon.map(|daemon| Argv::new(daemon, &["-h"])).collect::<Vec<_>>();
         Inquiry::start(free, &version, facts)
+    }
+
+    /// smtpd.conf(5): the first line of this file, where there is one.
+    fn own_name(&self) -> Option<OwnName> {
+        let text = fs::read_to_string(MAILNAME).ok()?;
+        let name = text.lines().next()?.trim().to_owned();
+        Some(Box::new(move |_, _| Some(name)))
     }
 
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {

@@ -1,11 +1,23 @@
-//! The domains that mail is relayed for, as the configurations of mail servers name them.
+//! A mail server's own name, and the domains that it relays mail for, as its configuration has them.
 
 use std::time::Instant;
 
 use crate::system::Free;
+use crate::system::process::{self, Argv};
 
 /// Finds out for which domains mail is relayed, until a deadline. It may start processes.
 pub(crate) type RelayDomains = Box<dyn FnOnce(&Free, Instant) -> Vec<String>>;
+
+/// Finds out what the mail server calls itself, until a deadline. It may start a process.
+pub(crate) type OwnName = Box<dyn FnOnce(&Free, Instant) -> Option<String>>;
+
+/// The name that a command prints as its last word.
+pub(super) fn printed_name(command: Argv) -> OwnName {
+    Box::new(move |free, deadline| {
+        let (_, output) = process::start(free, &command).ok()?.collect(deadline);
+        Some(String::from_utf8_lossy(&output).split_whitespace().last()?.to_owned())
+    })
+}
 
 /// Those words of a configuration that are domains, in lower case.
 pub(super) fn domains(text: &str) -> Vec<String> {

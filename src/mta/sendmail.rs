@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted, date};
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayDomains, Search, Wanted, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State, beginning};
 use crate::system::process::{Argv, Exit};
@@ -133,6 +133,13 @@ impl Mta for Sendmail {
             configured: false,
             words: "You do not have permission to process the queue".into(),
         })
+    }
+
+    /// The macro `j`, where it is set to a plain name (cf/README, `confDOMAIN_NAME`).
+    fn own_name(&self) -> Option<OwnName> {
+        let text = fs::read_to_string(&self.configuration).ok()?;
+        let name = text.lines().find_map(|line| line.strip_prefix("Dj")).map(|name| name.trim().to_owned())?;
+        Some(Box::new(move |_, _| Some(name)))
     }
 
     /// Class R, which is read from this file (cf/README).

@@ -12,8 +12,8 @@ use super::overflow::{NotKept, Overflow};
 use super::row::WHOLE_BYTES;
 use super::{Filter, Message, Order, Row};
 
-/// The most rows that are held in memory, where they usually take some two MiB. Where the page that is asked for ends
-/// behind more rows than these, they go to disk.
+/// The most rows that are held in memory, where they usually take some two MiB. Where there are more up to the end of
+/// the page that is asked for, they go to disk: never for a page beyond the end of a queue that fits.
 const HELD_LIMIT: usize = 5000;
 
 /// The most memory that these may take, in bytes; where they take more, they go to disk, too.
@@ -68,6 +68,8 @@ pub struct Selection {
     overflow: Option<File>,
     /// The memory that a row may take, in bytes; `None` where rows stay whole.
     longest: Option<usize>,
+    /// [`HELD_LIMIT`].
+    held_limit: usize,
     kept: Kept,
     matched: u64,
     now: i64,
@@ -86,11 +88,7 @@ impl Selection {
     /// writing, and best has no name; without it such a page ends in `NoRows::NotKept`.
     pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, overflow: Option<File>) -> Self {
         let kept = Kept::InMemory(BinaryHeap::new(), 0);
-        let mut selection = Selection { filter, order, window, overflow, longest: None, kept, matched: 0, now };
-        if window.end() > HELD_LIMIT {
-            selection.kept = Kept::OnDisk(selection.on_disk(BinaryHeap::new()));
-        }
-        selection
+        Selection { filter, order, window, overflow, longest: None, held_limit: HELD_LIMIT, kept, matched: 0, now }
     }
 
     /// Cuts very long rows, for a page that is made in memory.
@@ -107,11 +105,16 @@ impl Selection {
         }
         let place = Place::of(message, self.order, self.matched);
         self.matched += 1;
+        let window = self.kept_window();
+        if self.order.is_none() && self.matched <= self.window.first() as u64 {
+            // It comes before the page, and nothing that follows pushes it back.
+            return;
+        }
         let longest = self.longest;
         let row = || longest.map_or_else(|| Row::whole(message), |longest| Row::abridged(message, longest));
         match &mut self.kept {
             Kept::InMemory(rows, bytes) => {
-                if rows.len() < self.window.end() {
+                if rows.len() < window.end() {
                     let candidate = Candidate { place, row: row() };
                     *bytes += candidate.size();
                     rows.push(candidate);
@@ -122,7 +125,7 @@ impl Selection {
                     *bytes = *bytes + candidate.size() - worst.size();
                     *worst = candidate;
                 }
-                if *bytes > HELD_BYTES {
+                if *bytes > HELD_BYTES || rows.len() > self.held_limit {
                     let rows = mem::take(rows);
                     self.kept = Kept::OnDisk(self.on_disk(rows));
                 }
@@ -136,6 +139,11 @@ impl Selection {
                 }
             }
         }
+    }
+
+    /// The page, as one of the rows that are kept: without an order those before it need not be.
+    fn kept_window(&self) -> Window {
+        Window { page: if self.order.is_none() { 1 } else { self.window.page }, ..self.window }
     }
 
     /// Moves the rows to disk, where those that follow go, too.
@@ -155,9 +163,13 @@ impl Selection {
     /// # Errors
     /// Why the rows could not be put together.
     pub fn into_rows(self) -> Result<Vec<Row>, NoRows> {
+        let window = self.kept_window();
+        if self.matched <= self.window.first() as u64 {
+            return Ok(Vec::new());
+        }
         let rows = match self.kept {
             Kept::InMemory(rows, _) => {
-                let sorted = rows.into_sorted_vec().into_iter().skip(self.window.first());
+                let sorted = rows.into_sorted_vec().into_iter().skip(window.first());
                 Some(sorted.map(|candidate| candidate.row).collect())
             }
             Kept::OnDisk(kept) => {
@@ -166,7 +178,7 @@ impl Selection {
                     left = left.saturating_sub(row.size());
                     left > 0
                 };
-                let page = |overflow: Overflow| overflow.page(self.window, has_room).map_err(NotKept::from);
+                let page = |overflow: Overflow| overflow.page(window, has_room).map_err(NotKept::from);
                 kept.and_then(page).map_err(NoRows::NotKept)?
             }
         };
@@ -279,17 +291,20 @@ mod tests {
             .collect();
         for sort in [None, Some("age"), Some("-age"), Some("size"), Some("-size"), Some("sender"), Some("-sender")] {
             let order = sort.map(|word| Order::from_word(word).unwrap());
-            let page = |kept: Option<Kept>| {
+            let page = |held_limit: usize| {
                 let window = Window { page: HELD_LIMIT / 100 + 1, per_page: 100 };
                 let mut selection = Selection::new(Filter::default(), order, window, 0, overflow());
-                assert!(matches!(selection.kept, Kept::OnDisk(Ok(_))));
-                selection.kept = kept.unwrap_or(selection.kept);
+                selection.held_limit = held_limit;
                 all.iter().for_each(|message| selection.offer(message));
+                assert_eq!(
+                    matches!(selection.kept, Kept::OnDisk(Ok(_))),
+                    held_limit < 100 || sort.is_some() && held_limit == HELD_LIMIT
+                );
                 selection.into_rows().unwrap()
             };
-            let on_disk = page(None);
-            assert_eq!(on_disk.len(), 100);
-            assert!(on_disk == page(Some(Kept::InMemory(BinaryHeap::new(), 0))), "{sort:?}");
+            let in_memory = page(usize::MAX);
+            assert_eq!(in_memory.len(), 100);
+            assert!(page(HELD_LIMIT) == in_memory && page(50) == in_memory, "{sort:?}");
         }
     }
 
@@ -365,26 +380,43 @@ mod tests {
                 (selection.into_rows().unwrap().into_iter().map(|row| row.message.id).collect::<Vec<_>>(), on_disk)
             };
             assert_eq!(ids(&long).0, ids(&all).0, "{sort:?}");
-            assert_eq!((ids(&long).1, ids(&all).1), (true, false));
+            // Without an order the rows before the page are not kept.
+            assert_eq!((ids(&long).1, ids(&all).1), (sort.is_some(), false));
         }
     }
 
     #[test]
     fn where_rows_can_not_be_kept_there_is_no_page() {
-        let window = Window { page: 1000, per_page: 1000 };
-        let mut selection = Selection::new(Filter::default(), None, window, 0, None);
-        selection.offer(&message("a", None, None));
-        assert_eq!(selection.matched(), 1);
+        let window = Window { page: HELD_LIMIT / 1000 + 1, per_page: 1000 };
+        let mut selection = Selection::new(Filter::default(), Order::from_word("id"), window, 0, None);
+        (0..HELD_LIMIT + 1).for_each(|_| selection.offer(&message("a", None, None)));
+        assert_eq!(selection.matched(), HELD_LIMIT as u64 + 1);
         assert!(selection.into_rows().is_err());
+    }
+
+    #[test]
+    fn a_page_beyond_the_end_is_empty_and_writes_nothing_to_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        for (order, page) in
+            [(None, 2), (None, 4_000_000_000), (Order::from_word("-age"), 50), (Order::from_word("id"), 4_000_000_000)]
+        {
+            let file = unlinked_file(folder.path()).unwrap();
+            let written = file.try_clone().unwrap();
+            let window = Window { page, per_page: 1000 };
+            let mut selection = Selection::new(Filter::default(), order, window, 0, Some(file));
+            (0..900).for_each(|n| selection.offer(&message("a", None, Some(n))));
+            assert_eq!((selection.matched(), selection.into_rows()), (900, Ok(Vec::new())));
+            assert_eq!(written.metadata().unwrap().len(), 0, "page {page}");
+        }
     }
 
     #[test]
     fn a_full_disk_is_an_error_in_the_systems_words_and_counting_goes_on() {
         let full = File::options().read(true).write(true).open("/dev/full").unwrap();
-        let window = Window { page: 1000, per_page: 1000 };
-        let mut selection = Selection::new(Filter::default(), None, window, 0, Some(full));
-        (0..1000).for_each(|_| selection.offer(&message("a", None, None)));
-        assert_eq!(selection.matched(), 1000);
+        let window = Window { page: HELD_LIMIT / 1000 + 1, per_page: 1000 };
+        let mut selection = Selection::new(Filter::default(), Order::from_word("id"), window, 0, Some(full));
+        (0..HELD_LIMIT + 1000).for_each(|_| selection.offer(&message("a", None, None)));
+        assert_eq!(selection.matched(), HELD_LIMIT as u64 + 1000);
         assert!(matches!(selection.kept, Kept::OnDisk(Err(_))), "nothing more is written");
         let why = selection.into_rows().unwrap_err();
         assert!(matches!(&why, NoRows::NotKept(NotKept::File(words)) if words.contains("No space left")), "{why}");

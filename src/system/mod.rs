@@ -4,6 +4,7 @@ mod account;
 mod argv;
 mod body;
 mod exit;
+mod input;
 pub(crate) mod output;
 pub(crate) mod poll;
 pub mod process;
@@ -15,13 +16,15 @@ use std::fs;
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::gethostname;
 
 pub use account::Account;
-pub use body::Body;
-pub(crate) use body::Seam;
+pub use body::{Body, Seam};
+pub use input::Input;
 pub use raw::empty_environment;
 pub(crate) use signals::EndingSignals;
+pub use signals::{expect_children, forget_inherited_signals};
 pub(crate) use unlinked::unlinked_file;
 
 use crate::text::printable;
@@ -84,6 +87,23 @@ pub(crate) fn close_standard_streams() {
         // An error leaves them open, which only keeps somebody waiting.
         let _ = nix::unistd::dup2_stdin(&nowhere);
         let _ = nix::unistd::dup2_stdout(&nowhere);
+        let _ = nix::unistd::dup2_stderr(&nowhere);
+    }
+}
+
+/// Makes standard error lead to nowhere where it is the same pipe or socket as standard output: some web servers (thttpd,
+/// mini_httpd) would send every line of the log to the reader, in front of the answer.
+pub fn keep_log_out_of_answer() {
+    let place = |found: nix::sys::stat::FileStat| {
+        let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
+        [SFlag::S_IFIFO, SFlag::S_IFSOCK].contains(&kind).then_some((found.st_dev, found.st_ino))
+    };
+    let (answer, log) = (fstat(io::stdout()).ok().and_then(place), fstat(io::stderr()).ok().and_then(place));
+    if answer.is_some()
+        && answer == log
+        && let Ok(nowhere) = fs::OpenOptions::new().write(true).open("/dev/null")
+    {
+        // An error leaves it as it was.
         let _ = nix::unistd::dup2_stderr(&nowhere);
     }
 }

@@ -1,19 +1,29 @@
 //! What Rust can't see to be safe: the only unsafe code of this program.
 #![allow(unsafe_code)]
 
-use std::env;
-
 use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::ForkResult;
 
-/// Leaves the `cgi` crate nothing to read, as it panics on what a client may put into the environment. To be called
-/// by `main`, before anything else runs.
+/// Leaves nothing of what a client put into the environment where a program or a library would read it. To be called by
+/// `main`, before anything else runs.
 pub fn empty_environment() {
     // SAFETY: no other thread may use the environment meanwhile: this process never has a second one, see `fork`.
     unsafe {
         // It fails only where there is no memory left for an empty list.
         let _ = nix::env::clearenv();
-        env::set_var("REQUEST_URI", "/");
+    }
+}
+
+/// Gives a signal its default action.
+pub(super) fn set_to_default(signal: Signal) {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: sigaction(2) is unsafe for the handler that it may install, which runs at any time, in the middle of
+    // anything. The default action is the kernel's: nothing of this program runs. No handler is replaced on which
+    // something relies: this program installs none, and the callers leave those of Rust's runtime alone.
+    unsafe {
+        // It fails only for signals whose action can't be changed, see sigaction(2).
+        let _ = sigaction(signal, &default);
     }
 }
 

@@ -1,9 +1,29 @@
-//! Signals that end this process, held back until what it started has ended.
+//! Signals: what this process inherited is set right, and those that end it are held back until what it started has
+//! ended.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::raw;
+
+/// Signals with which Rust's runtime has dealt before `main`: a stack overflow's, and that of a reader who left.
+const OF_THE_RUNTIME: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGPIPE];
+
+/// Takes SIGCHLD as it is meant. Where whoever started this program ignores it, which is inherited, a child leaves no
+/// exit status behind (wait(2)), and every listing would seem to hang.
+pub fn expect_children() {
+    raw::set_to_default(Signal::SIGCHLD);
+}
+
+/// Takes every signal as it is meant, whatever the web server ignored or blocked (webfs ignores SIGCHLD, uWSGI blocks all).
+/// Not for the command line, where nohup(1) and shells ignore signals on purpose.
+pub fn forget_inherited_signals() {
+    Signal::iterator().filter(|signal| !OF_THE_RUNTIME.contains(signal)).for_each(raw::set_to_default);
+    // It can't fail: an empty mask is a valid one.
+    let _ = SigSet::empty().thread_set_mask();
+}
 
 /// Holds the signals that end this process back, in this thread and in those that it starts, until dropped: so
 /// that what is under way can be ended first.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{PROGRAM, sentences};
+use super::{PROGRAM, Reader, sentences};
 use crate::mta::trouble::{Status, Trouble};
 use crate::primary::Primary;
 use crate::queue::{Message, Row, State, rfc3339};
@@ -138,8 +138,11 @@ fn flush(flush: &Flush) -> Value {
     })
 }
 
-/// An answer that holds an error alone.
-pub(crate) fn refusal(message: &str, remedy: &str) -> Vec<u8> {
-    let body = json!({"version": VERSION, "program": PROGRAM, "error": {"message": message, "remedy": remedy}});
+/// An answer that tells of an error alone; to a stranger, not even the program's version.
+pub(crate) fn refusal(reader: Reader<'_>, message: &str, remedy: &str) -> Vec<u8> {
+    let mut body = json!({"version": VERSION, "error": {"message": message, "remedy": remedy}});
+    if let Reader::Admitted { .. } = reader {
+        body["program"] = PROGRAM.into();
+    }
     format!("{body}\n").into_bytes()
 }

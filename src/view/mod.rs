@@ -20,8 +20,20 @@ use crate::request::{Asked, Format};
 /// The program's name and version.
 pub(crate) const PROGRAM: &str = concat!("bartleby ", env!("CARGO_PKG_VERSION"));
 
-/// The facts that a form may need before the first message.
-pub(crate) struct Setting<'a> {
+/// For whom a short answer is.
+#[derive(Clone, Copy, Debug)]
+pub enum Reader<'a> {
+    /// Somebody who may see the queue.
+    Admitted {
+        /// This machine's name.
+        host: &'a str,
+    },
+    /// Anybody else, who learns neither this machine's name nor the program's version.
+    Stranger,
+}
+
+/// What a form may have to know before the first message.
+pub struct Setting<'a> {
     /// The present, in seconds since 1970.
     pub(crate) now: i64,
     /// What was asked.

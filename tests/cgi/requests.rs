@@ -5,6 +5,8 @@ use std::process::Child;
 use crate::machine::{Answer, Machine};
 use crate::start::post;
 
+type Variables<'a> = &'a [(&'a str, &'a [u8])];
+
 #[test]
 fn bytes_that_are_no_text_and_raw_characters_get_the_page() {
     let machine = Machine::with_fixture("postfix/mixed-json");
@@ -34,6 +36,54 @@ fn other_methods_are_answered_with_405_and_what_is_allowed() {
 }
 
 #[test]
+fn who_is_turned_away_learns_neither_host_nor_version() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let refusals: [(u16, Variables<'_>); 4] = [
+        (403, &[("BARTLEBY_ACCESS", b"")]),
+        (403, &[("REMOTE_ADDR", b"127.0.0.1"), ("HTTP_VIA", b"1.1 x")]),
+        (405, &[("REQUEST_METHOD", b"PUT")]),
+        (421, &[("HTTP_HOST", b"evil.example")]),
+    ];
+    for (status, variables) in refusals {
+        for accept in [&b"text/html"[..], b"application/json", b"*/*"] {
+            let answer = machine.ask(&[variables, &[("HTTP_ACCEPT", accept)]].concat());
+            assert_eq!(answer.status, status, "{}", answer.body);
+            answer.assert_safe_headers();
+            let words =
+                answer.body.split("<style>").map(|part| part.split("</style>").last().unwrap()).collect::<String>();
+            for secret in [env!("CARGO_PKG_VERSION"), &host, "bartleby 0", "Postfix", "/tmp"] {
+                assert!(!words.contains(secret), "{secret}: {}", answer.body);
+            }
+        }
+    }
+}
+
+#[test]
+fn head_lists_only_where_its_status_depends_on_the_listing() {
+    let machine = Machine::with_lister("postfix", "echo run >> $(dirname $0)/listed; exit 1");
+    let listed = || std::fs::read_to_string(machine.path("listed")).unwrap_or_default().lines().count();
+    for (query, status, lists) in [
+        ("format=html", 200, 0),
+        ("format=html&flush", 200, 0),
+        ("format=html&page=3&sort=size", 200, 0),
+        ("format=openmetrics", 200, 0),
+        ("format=html&page=0", 400, 0),
+        ("format=text", 503, 1),
+        ("format=json", 503, 1),
+        ("format=csv", 503, 1),
+    ] {
+        let before = listed();
+        let answer = machine.ask(&[("REQUEST_METHOD", b"HEAD"), ("QUERY_STRING", query.as_bytes())]);
+        assert_eq!((answer.status, answer.body.as_str(), listed() - before), (status, "", lists), "{query}");
+        answer.assert_safe_headers();
+        if status != 400 {
+            assert_eq!(answer.status, machine.get(query.trim_end_matches("&flush")).status, "{query}: as GET");
+        }
+    }
+}
+
+#[test]
 fn a_body_too_long_too_short_or_no_form_is_refused() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(post(&machine, "99999999999999", b"flush", &[]).status, 413);
@@ -43,7 +93,7 @@ fn a_body_too_long_too_short_or_no_form_is_refused() {
     assert_eq!(post(&machine, "5", b"flush", &[("CONTENT_TYPE", b"text/plain")]).status, 400);
     assert_eq!(machine.flushes(), 0);
     let long = "q=".to_owned() + &"x".repeat(20_000);
-    assert_eq!(machine.get(&long).status, 413);
+    assert_eq!(machine.get(&long).status, 414);
 }
 
 #[test]

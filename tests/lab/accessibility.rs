@@ -135,14 +135,14 @@ pub fn of_every_page(lab: &mut Lab) {
     run("postconf", &["-X", "authorized_mailq_users"]);
     text_browsers();
 
-    // By keyboard alone: the link that runs the queue is reached, seen, and followed.
+    // By keyboard alone: the button that runs the queue is reached, seen, and pressed.
     browser.play(1200, "light", "screen");
     browser.open(BASE);
     let reached = (0..30).any(|_| {
         browser.press(TAB);
-        browser.run("return document.activeElement.matches('a.action')") == true
+        browser.run("return document.activeElement.matches('button.action')") == true
     });
-    assert!(reached, "the link can't be reached by keyboard");
+    assert!(reached, "the button can't be reached by keyboard");
     let outline = browser.run("return getComputedStyle(document.activeElement).outlineStyle");
     assert_ne!(outline, "none", "where the focus is can't be seen");
     browser.press(ENTER);

@@ -125,7 +125,7 @@ fn flushes() -> Option<serde_json::Value> {
     page::json(200).flush.last
 }
 
-/// A page elsewhere that links, embeds, prefetches and posts makes nothing run; a click on the page's own link
+/// A page elsewhere that links, embeds, prefetches and posts makes nothing run; a click on the page's own button
 /// does. Both with a host name, to which browsers say little over plain http, and with a loopback address.
 pub fn in_a_browser(lab: &mut Lab) {
     fs::write("/etc/bartleby.toml", "[flush]\ncooldown = \"1s\"\n").unwrap();
@@ -157,8 +157,8 @@ pub fn in_a_browser(lab: &mut Lab) {
     for (base, number) in [(HOSTNAME, 1), ("127.0.0.1", 2)] {
         story::cooled_down();
         browser.open(&format!("http://{base}/bartleby/"));
-        browser.click("a.action");
-        let address = wait::until("the link leads to the outcome", 20, || {
+        browser.click("button.action");
+        let address = wait::until("the button leads to the outcome", 20, || {
             let address = browser.address();
             if address.contains("?flushed=") { Ok(address) } else { Err(address) }
         });

@@ -43,9 +43,10 @@ impl Response {
     }
 }
 
-/// `GET` of a path with its query, as a browser does it.
+/// `GET` of a path with its query, as a browser does it that comes from the page.
 pub fn get(from: Ipv4Addr, target: &str) -> io::Result<Response> {
-    request(from, "GET", target, &[("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")])
+    let accept = "text/html,application/xhtml+xml,*/*;q=0.8";
+    request(from, "GET", target, &[("Accept", accept), ("Referer", "http://localhost/bartleby/")])
 }
 
 /// A request without a body.
@@ -54,9 +55,9 @@ pub fn request(from: Ipv4Addr, method: &str, target: &str, headers: &[(&str, &st
     raw(from, format!("{method} {target} HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n").as_bytes())
 }
 
-/// A form's `POST` with the given body.
+/// The `POST` of the page's form with the given body, as a browser does it.
 pub fn post(from: Ipv4Addr, target: &str, body: &str) -> io::Result<Response> {
-    let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: ";
+    let form = "Origin: http://localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: ";
     raw(from, format!("POST {target} HTTP/1.0\r\nHost: localhost\r\n{form}{}\r\n\r\n{body}", body.len()).as_bytes())
 }
 

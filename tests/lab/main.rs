@@ -25,6 +25,7 @@ mod layer;
 mod machine;
 mod mails;
 mod mta;
+mod names;
 mod open_copy;
 mod opensmtpd;
 mod page;
@@ -32,6 +33,7 @@ mod parts;
 mod postfix;
 mod primary;
 mod real_queue;
+mod rebinding;
 mod relay;
 mod response_headers;
 mod rule;
@@ -81,6 +83,20 @@ fn the_primary_comes_back() {
 #[test]
 fn another_origin_sets_nothing_off_in_a_browser() {
     in_lab("another_origin_sets_nothing_off_in_a_browser", &PostfixWithBrowser, guards::in_a_browser);
+}
+
+#[test]
+fn a_name_that_a_stranger_rebinds_reads_and_runs_nothing_in_a_browser() {
+    in_lab(
+        "a_name_that_a_stranger_rebinds_reads_and_runs_nothing_in_a_browser",
+        &PostfixWithBrowser,
+        rebinding::of_a_name,
+    );
+}
+
+#[test]
+fn names_through_apache() {
+    in_lab("names_through_apache", &Postfix, names::through_apache);
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl Mta for Postfix {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
+            "apache/htaccess",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",
@@ -115,7 +116,7 @@ pub fn refusing_or_down(lab: &mut Lab) {
     run("postconf", &["-e", "authorized_flush_users=root"]);
     let listing = page::json(200);
     assert!(!listing.flush.allowed, "{:?}", listing.flush);
-    assert!(!page::html(200).contains("href=\"?flush"), "a link that can't work");
+    assert!(!page::html(200).contains("name=\"flush\""), "a button that can't work");
     let refused = page::get("?flush").expect(503);
     assert!(refused.body.contains("authorized_flush_users"), "{}", refused.body);
     run("postconf", &["-X", "authorized_flush_users"]);
@@ -123,7 +124,7 @@ pub fn refusing_or_down(lab: &mut Lab) {
     run("postsuper", &["-h", "ALL"]);
     let held = page::html(200);
     assert!(held.contains("all held, which a queue run passes over") && held.contains("postsuper -H"), "{held}");
-    assert!(!held.contains("href=\"?flush"), "a link that can't work");
+    assert!(!held.contains("name=\"flush\""), "a button that can't work");
     for part in ["?flush".to_owned(), format!("?flush=id:{}", queued[0].id)] {
         let refused = page::get(&part).expect(409);
         assert!(refused.body.contains("held") && refused.body.contains("postsuper -H"), "{}", refused.body);

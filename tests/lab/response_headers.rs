@@ -43,6 +43,8 @@ fn protected(answer: &Response) {
     assert!(policy.contains("default-src 'none'"), "{policy}");
     assert!(!policy.contains("unsafe-inline") && !policy.contains("unsafe-eval"), "{policy}");
     assert_eq!(field("X-Content-Type-Options"), "nosniff");
+    assert_eq!(field("X-Frame-Options"), "DENY");
+    assert_eq!(field("Cross-Origin-Resource-Policy"), "same-origin");
     assert_eq!(field("Referrer-Policy"), "same-origin");
     assert!(field("Cache-Control").contains("no-store"), "{answer:?}");
     assert!(field("Content-Type").contains("charset=utf-8") || field("Content-Type") == "application/json");

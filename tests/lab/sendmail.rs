@@ -146,7 +146,7 @@ fn refused_with_the_remedy(messages: usize) {
     let listing = page::json(200);
     assert!(!listing.flush.allowed, "{:?}", listing.flush);
     let page = page::html(200);
-    assert!(!page.contains("href=\"?flush"), "a link that can't work: {page}");
+    assert!(!page.contains("name=\"flush\""), "a button that can't work: {page}");
     let refused = page::get("?flush").expect(503);
     for told in [&page, &refused.body] {
         assert!(told.contains("sudo") && told.contains("/usr/sbin/sendmail -q"), "no remedy in {told}");

@@ -153,7 +153,7 @@ pub fn recovery(lab: &mut Lab, queued: &[Queued]) {
     lab.primary.up(Mode::Accepts);
     cooled_down();
     let offer = page::html(200);
-    assert!(offer.contains("?flush"), "no flush link in {offer}");
+    assert!(offer.contains("name=\"flush\" value=\"all\""), "no button in {offer}");
     page::flush("?flush");
 
     for early in [page::get("?flush"), http::post(ALLOWED, page::BASE, "flush=").unwrap()] {

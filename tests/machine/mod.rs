@@ -109,7 +109,8 @@ impl Machine {
             ("GATEWAY_INTERFACE", &b"CGI/1.1"[..]),
             ("REQUEST_METHOD", b"GET"),
             ("SERVER_PROTOCOL", b"HTTP/1.1"),
-            ("HTTP_HOST", b"mx2.example.com"),
+            // A name that no stranger can have.
+            ("HTTP_HOST", b"mx2.test"),
             ("REMOTE_ADDR", b"192.0.2.7"),
             ("BARTLEBY_ACCESS", b"granted"),
         ]
@@ -162,6 +163,8 @@ impl Answer {
         let policy = self.field("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
         assert_eq!(self.field("x-content-type-options"), Some("nosniff"));
+        assert_eq!(self.field("x-frame-options"), Some("deny"));
+        assert_eq!(self.field("cross-origin-resource-policy"), Some("same-origin"));
         assert_eq!(self.field("referrer-policy"), Some("same-origin"));
         assert_eq!(self.field("cache-control"), Some("no-store"));
     }

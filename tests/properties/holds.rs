@@ -312,7 +312,15 @@ pub fn query(bytes: &[u8]) {
     let asked = match Asked::read(request.parameters(), Format::Html) {
         Ok(asked) => asked,
         Err(bad) => {
-            well_formed(&html::notice("mx2.example.com", "Not understood", &bad.to_string(), "").into_string());
+            well_formed(
+                &html::notice(
+                    view::Reader::Admitted { host: "mx2.example.com" },
+                    "Not understood",
+                    &bad.to_string(),
+                    "",
+                )
+                .into_string(),
+            );
             return;
         }
     };

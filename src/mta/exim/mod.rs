@@ -11,9 +11,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::parser::{Malformed, text};
-use super::relay::{domains, keys};
+use super::relay::{domains, keys, printed_name};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted};
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayDomains, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
@@ -97,6 +97,10 @@ impl Mta for Exim {
             configured: false,
             words: "prod_requires_admin".into(),
         })
+    }
+
+    fn own_name(&self) -> Option<OwnName> {
+        Some(printed_name(Argv::new(&self.program, &["-bP", "primary_hostname"])))
     }
 
     /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it: names, and files that hold

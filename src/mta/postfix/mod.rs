@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::parser::{Malformed, text};
-use super::relay::{domains, keys};
+use super::relay::{domains, keys, printed_name};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted};
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayDomains, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
@@ -114,6 +114,10 @@ impl Mta for Postfix {
             configured: false,
             words: format!("authorized_flush_users = {users}"),
         })
+    }
+
+    fn own_name(&self) -> Option<OwnName> {
+        self.postconf.as_ref().map(|postconf| printed_name(Argv::new(postconf, &["-hx", "myhostname"])))
     }
 
     /// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1)

@@ -2,7 +2,6 @@
 
 use form_urlencoded::Serializer;
 
-use crate::queue::Target;
 use crate::queue::{Filter, Order, SortKey, State};
 use crate::request::{Asked, DEFAULT_PER_PAGE, OLDEST_FIRST};
 
@@ -36,11 +35,6 @@ pub(crate) fn sorted(asked: &Asked, key: SortKey) -> String {
     let largest_first = matches!(key, SortKey::Age | SortKey::Size);
     let reversed = asked.order.filter(|order| order.key == key).map_or(largest_first, |order| !order.reversed);
     link(parameters(&Asked { order: Some(Order { key, reversed }), ..asked.clone() }), None)
-}
-
-/// The link that runs a part of the queue.
-pub(crate) fn flush(target: &Target) -> String {
-    link(vec![("flush", target.to_string())], None)
 }
 
 fn link(parameters: Vec<(&'static str, String)>, page: Option<u64>) -> String {

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::sentences;
-use super::{links, status};
+use super::{links, run_button, run_form, status};
 use crate::queue::Target;
 use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window};
 use crate::report::Report;
@@ -39,7 +39,7 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                 (status::told(trouble))
             }
             @if !rows.is_empty() {
-                table {
+                (run_form(html! { table {
                     thead {
                         tr {
                             th scope="col" aria-sort=[direction(asked, SortKey::Age)] { (sort(asked, SortKey::Age, "Waits")) }
@@ -53,7 +53,7 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                         }
                     }
                     tbody { @for one in rows { (row(report, one)) } }
-                }
+                } }))
             }
             (paging(window, matched, asked))
         }
@@ -165,7 +165,7 @@ fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
                 (message.state.as_str())
                 @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
                 " " code { (printable(&message.id)) }
-                @if let Some(target) = run(report, message) { " " a href=(links::flush(&target)) { "run" } }
+                @if let Some(target) = run(report, message) { " " (run_button(&target)) }
             }
         }
     }

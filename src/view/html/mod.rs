@@ -13,11 +13,11 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use std::io::{self, Write};
 
-use super::PROGRAM;
 use super::sentences::of_listing;
+use super::{PROGRAM, Reader};
 use crate::flush::FOLLOWED;
 use crate::mta::trouble::Status;
-use crate::queue::Row;
+use crate::queue::{Row, Target};
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::request::Asked;
@@ -101,9 +101,9 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     };
     let title = if summary.messages > 0 { format!("{word}: {}", thousands(summary.messages)) } else { word.to_owned() };
     frame(
-        &format!("{title} · {}", report.host),
+        &title,
         tone,
-        &report.host,
+        Reader::Admitted { host: &report.host },
         html! {
             (status::label(report))
             (status::status(report, tone, word, asked))
@@ -117,30 +117,40 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     )
 }
 
-/// A page that says one thing: a refusal, or a mistake in the request.
-pub fn notice(host: &str, title: &str, message: &str, remedy: &str) -> Markup {
+/// A page that tells one thing: a refusal, or a mistake in the request.
+pub fn notice(reader: Reader<'_>, title: &str, message: &str, remedy: &str) -> Markup {
     frame(
-        &format!("{title} · {host}"),
+        title,
         Tone::Alarm,
-        host,
+        reader,
         html! {
             section.status.alarm {
                 h2.headline { (title) }
                 p { (printable(message)) }
                 (status::remedy(remedy))
-                p { a href="?" { "To the mail queue" } }
+                @if let Reader::Admitted { .. } = reader { p { a href="?" { "To the mail queue" } } }
             }
         },
     )
 }
 
-/// One line about a queue run: its number and target, when it was started, and by whom.
+/// Something with buttons that run the queue. They send a POST, and every browser says where one comes from.
+fn run_form(content: Markup) -> Markup {
+    html! { form method="post" action="?" { (content) } }
+}
+
+/// The button of such a form that runs a part of the queue. It looks like a link.
+fn run_button(target: &Target) -> Markup {
+    html! { button name="flush" value=(target) { "run" } }
+}
+
+/// Which flush it was, when and by whom.
 fn flush_line(report: &Report, flush: &Flush) -> String {
     let what = if flush.target == "all" { String::new() } else { format!(" of {}", flush.target) };
     format!("Queue run {}{what}, {} by {}", flush.number, report.local_time(flush.started), flush.by)
 }
 
-fn frame(title: &str, tone: Tone, host: &str, body: Markup) -> Markup {
+fn frame(title: &str, tone: Tone, reader: Reader<'_>, body: Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -149,17 +159,25 @@ fn frame(title: &str, tone: Tone, host: &str, body: Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex,nofollow";
-                title { (title) }
+                title { (title) @if let Reader::Admitted { host } = reader { " · " (host) } }
                 link rel="icon" href=(tone.icon());
                 style { (PreEscaped(STYLE)) }
             }
             body {
-                header {
-                    h1 { (host) }
-                    p { "Mail queue of a fall-back mail server" }
+                @match reader {
+                    Reader::Admitted { host } => {
+                        header {
+                            h1 { (host) }
+                            p { "Mail queue of a fall-back mail server" }
+                        }
+                        main { (body) }
+                        footer { p.program { (PROGRAM) } }
+                    }
+                    Reader::Stranger => {
+                        header { h1 { "Mail queue" } }
+                        main { (body) }
+                    }
                 }
-                main { (body) }
-                footer { p.program { (PROGRAM) } }
             }
         }
     }

@@ -4,7 +4,7 @@
 use maud::{Markup, html};
 
 use super::super::sentences::{Detail, Sentences};
-use super::links;
+use super::{links, run_button, run_form};
 use crate::queue::{AGE_LIMITS, Ages, Destination, common_part};
 use crate::report::Report;
 use crate::request::Asked;
@@ -42,7 +42,7 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
     html! {
         div {
             h2 { "For whom, and for how long" }
-            ul {
+            (run_form(html! { ul {
                 @for (detail, destination) in details.iter().zip(report.listing.summary.destinations(details.len())) {
                     li {
                         @let link = destination.domain.as_ref().filter(|domain| !domain.is_empty() && !domain.ends_with('…'));
@@ -50,12 +50,12 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
                         (linked(link.as_deref(), html! { bdi { (printable(&detail.name)) } }))
                         ": " (detail.text)
                         @if let Some(target) = detail.run.as_ref().filter(|_| report.offers_parts()) {
-                            " " a href=(links::flush(target)) { "run" }
+                            " " (run_button(target))
                         }
                         (ages(&destination, asked))
                     }
                 }
-            }
+            } }))
         }
     }
 }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::sentences::{self, Sentences};
-use super::{Tone, flush_line, links};
+use super::{Tone, flush_line, links, run_form};
 use crate::mta::trouble::Trouble;
 use crate::queue::{Filter, State};
 use crate::report::Report;
@@ -17,8 +17,8 @@ pub(crate) fn label(report: &Report) -> Markup {
     }
 }
 
-/// The state of the queue, the outcome of a flush, and the link that flushes.
-pub(crate) fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup {
+/// The state of the queue, the outcome of a flush, and the button that flushes.
+pub fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup {
     let sentences = Sentences::of(report);
     html! {
         section class={"status " (tone.class())} aria-label="State of the queue" {
@@ -77,7 +77,7 @@ fn followed(report: &Report, number: u64) -> Markup {
     }
 }
 
-/// The link that runs the queue, or the reason why it is missing.
+/// The button that runs the queue, or why there is none.
 fn flush(report: &Report) -> Markup {
     let waits = report.listing.summary.messages > 0 || report.listing.trouble.is_some();
     html! {
@@ -89,18 +89,18 @@ fn flush(report: &Report) -> Markup {
             Ok(()) if waits && report.passed_over() == report.listing.summary.messages && report.listing.trouble.is_none() => {
                 (remedy(&report.flush.release))
             }
-            Ok(()) if report.listing.summary.messages > 0 => p.run {
+            Ok(()) if report.listing.summary.messages > 0 => (run_form(html! { p.run {
                 @if report.flush.under_way { "The queue is being run now." }
                 @else if report.flush.wait_seconds > 0 {
                     "The queue was run a moment ago; it can be run again in "
                     (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
                 } @else {
-                    a.action href="?flush" { "Run the queue now" }
+                    button.action name="flush" value="all" { "Run the queue now" }
                     @if report.passed_over() > 0 { " Tries to deliver at once whatever is not held." }
                     @else { " Tries to deliver everything at once." }
                     @if report.primary.primaries.is_empty() { " Do it when the primary is back." }
                 }
-            },
+            } })),
             _ => {}
         }
         @if let Some(reason) = report.flush.unguarded.as_ref().filter(|_| waits) {
