@@ -301,7 +301,7 @@ fn to_bytes(answer: &::cgi::Response) -> Vec<u8> {
 }
 
 /// Sends a whole answer. A signal that ends this process waits until it is sent: a part of it would look like the whole.
-pub fn send(head: &Head, body: Vec<u8>) {
+pub(crate) fn send(head: &Head, body: Vec<u8>) {
     let signals = EndingSignals::hold_back();
     // All that can fail is the writing, when the reader has hung up or takes nothing: no error.
     let _ = write(&to_bytes(&head.answer(body)));
@@ -309,7 +309,7 @@ pub fn send(head: &Head, body: Vec<u8>) {
 }
 
 fn write(bytes: &[u8]) -> io::Result<()> {
-    let mut output = Output::new(None);
+    let mut output = Output::new(None)?;
     output.push(bytes);
     output.seal();
     output.finish()

@@ -20,7 +20,8 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::gethostname;
 
 pub use account::Account;
-pub use body::{Body, Seam};
+pub use body::Body;
+pub(crate) use body::Seam;
 pub use input::Input;
 pub use raw::empty_environment;
 pub(crate) use signals::EndingSignals;
