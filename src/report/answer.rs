@@ -205,7 +205,8 @@ impl Handing<'_> {
         listing.facts = known.facts.clone();
         let reading = Reading::of(self.context, asked);
         let report = Report { selection: asked.window.map(|window| (window, 0)), ..reading.report(listing, known) };
-        let begun = !self.output.is_held_back() && self.how.head.is_some();
+        // A head that was released is a beginning, too.
+        let begun = self.output.has_begun() || (!self.output.is_held_back() && self.how.head.is_some());
         if begun {
             self.output.take_back();
         } else {

@@ -1,20 +1,21 @@
 //! What is on its way to standard output, at the pace of its reader: what can't be sent yet waits in memory, and then
 //! in a file without a name, so that nobody else waits for a reader who is slow.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::fstatvfs;
 
 use super::poll::{WRITABLE, ready};
-use super::unlinked_file;
+use super::{log, unlinked_file};
 
 /// How much waits in memory, in bytes.
 const HELD: usize = 1024 * 1024;
@@ -36,20 +37,25 @@ const RESERVE: u64 = 20;
 ///
 /// They become whole piece by piece ([`Output::seal`]): what was not sealed can be taken back, and is never sent.
 pub(crate) struct Output {
-    stdout: io::Stdout,
+    to: Box<dyn AsFd>,
     piece: usize,
+    patience: Duration,
     /// Behind what was sent: first this, then what the file holds, then this tail, where the file took no more.
     memory: Vec<u8>,
     file: Option<Overflow>,
     tail: Vec<u8>,
     folder: Option<PathBuf>,
     has_room: bool,
+    /// Whether the error log has been told that there is no room.
+    is_said: bool,
     /// Bytes of `memory` that were sent already.
     sent: usize,
     /// Bytes at the end that are not sealed.
     open: usize,
     /// Whether nothing is to be sent yet.
     held_back: bool,
+    /// Whether anything was sent.
+    begun: bool,
     /// When the reader last took something, or was first offered it.
     progress: Instant,
 }
@@ -64,20 +70,31 @@ struct Overflow {
 impl Output {
     /// Nothing so far. What does not fit into memory goes to a file in `folder`, where there is one.
     pub fn new(folder: Option<&Path>) -> Self {
-        let stdout = io::stdout();
-        let kind =
-            fstat(&stdout).map_or(SFlag::empty(), |found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT);
+        let kind = kind(&io::stdout());
+        let stdout: Box<dyn AsFd> = match kind {
+            // A terminal that was stopped (Ctrl-S) may have room for less than what is written. It is opened again, as
+            // O_NONBLOCK would hold for all who share our standard output.
+            SFlag::S_IFCHR => not_blocking().map_or_else(|_| Box::new(io::stdout()) as _, |file| Box::new(file) as _),
+            _ => Box::new(io::stdout()),
+        };
+        Output { piece: if kind == SFlag::S_IFREG { CHUNK } else { PIECE }, ..Output::to(stdout, folder) }
+    }
+
+    fn to(to: Box<dyn AsFd>, folder: Option<&Path>) -> Self {
         Output {
-            piece: if [SFlag::S_IFREG, SFlag::S_IFCHR].contains(&kind) { CHUNK } else { PIECE },
-            stdout,
+            to,
+            piece: PIECE,
+            patience: PATIENCE,
             memory: Vec::new(),
             file: None,
             tail: Vec::new(),
             folder: folder.map(Path::to_owned),
             has_room: true,
+            is_said: false,
             sent: 0,
             open: 0,
             held_back: false,
+            begun: false,
             progress: Instant::now(),
         }
     }
@@ -92,9 +109,15 @@ impl Output {
         self.held_back
     }
 
-    /// Whether so much is held back that it is time to release it.
+    /// Whether so much is held back that it is time to release it. Where no more finds room that is so at any rate:
+    /// nothing would ever come behind it.
     pub fn is_full(&self) -> bool {
-        self.held_back && self.len() - self.open as u64 > HELD as u64
+        self.held_back && (!self.has_room || self.len() - self.open as u64 > HELD as u64)
+    }
+
+    /// Whether anything was sent, which can't be taken back.
+    pub fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Lets it go, behind these bytes.
@@ -122,9 +145,12 @@ impl Output {
             self.tail.extend_from_slice(bytes);
         } else if !in_file && self.memory.len() - self.sent + bytes.len() <= HELD {
             self.memory.extend_from_slice(bytes);
-        } else if self.spill(bytes).is_err() {
+        } else if let Err(error) = self.spill(bytes) {
             self.tail.extend_from_slice(bytes);
             self.has_room = false;
+            if !mem::replace(&mut self.is_said, true) {
+                log(&format!("the answer waits for its reader, as there is no room to keep it in: {error}"));
+            }
         }
     }
 
@@ -183,7 +209,7 @@ impl Output {
 
     /// When this program's patience with its reader ends: something is ready, and nothing was taken for a minute.
     pub fn stalls_at(&self) -> Option<Instant> {
-        self.is_ready().then(|| self.progress + PATIENCE)
+        self.is_ready().then(|| self.progress + self.patience)
     }
 
     /// Sends a piece. To be called when there is room for one.
@@ -196,9 +222,10 @@ impl Output {
         }
         let ready = (self.len() - self.open as u64).min(self.piece as u64) as usize;
         let piece = &self.memory[self.sent..][..ready.min(self.memory.len() - self.sent)];
-        match nix::unistd::write(&self.stdout, piece) {
+        match nix::unistd::write(&self.to, piece) {
             Ok(length) => {
                 self.sent += length;
+                self.begun |= length > 0;
                 self.progress = Instant::now();
             }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -241,11 +268,211 @@ impl Output {
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let writable = ready(&[(Some(self.stdout.as_fd()), WRITABLE)], left);
+            let writable = ready(&[(Some(self.to.as_fd()), WRITABLE)], left);
             if writable.iter().any(|found| !found.is_empty()) {
                 self.send()?;
             }
         }
         Ok(())
+    }
+}
+
+/// What kind of file this is (inode(7)).
+fn kind(file: &impl AsFd) -> SFlag {
+    fstat(file).map_or(SFlag::empty(), |found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT)
+}
+
+/// Standard output, a device, opened again so that no write waits.
+fn not_blocking() -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/proc/self/fd/1")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::unistd::pipe2;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// An output, its reader, who takes a page at most before he is waited for, and the folder of its file.
+    struct Scene {
+        output: Output,
+        reader: File,
+        folder: TempDir,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let (reader, writer) = pipe2(OFlag::O_NONBLOCK).unwrap();
+            fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            Scene { output: Output::to(Box::new(writer), Some(folder.path())), reader: reader.into(), folder }
+        }
+
+        fn without_room() -> Scene {
+            let mut scene = Scene::new();
+            scene.output.folder = None;
+            scene
+        }
+
+        /// What the reader finds now.
+        fn read(&mut self) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            let _ = self.reader.read_to_end(&mut bytes);
+            bytes
+        }
+
+        /// All that is ready, as the reader gets it.
+        fn drain(&mut self) -> Vec<u8> {
+            let mut all = Vec::new();
+            while self.output.is_ready() {
+                self.output.send().unwrap();
+                all.append(&mut self.read());
+            }
+            all
+        }
+
+        /// From now on the file takes no more.
+        fn close_file(&mut self) {
+            let file = &mut self.output.file.as_mut().unwrap().file;
+            *file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+        }
+
+        /// How much waits in memory, in the file, and behind it.
+        fn places(&self) -> (usize, u64, usize) {
+            let output = &self.output;
+            let in_file = output.file.as_ref().map_or(0, |file| file.written - file.read);
+            (output.memory.len() - output.sent, in_file, output.tail.len())
+        }
+    }
+
+    /// So many bytes, no two pieces of which are alike.
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length.div_ceil(4)).flat_map(|number| (number as u32).to_le_bytes()).take(length).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_waits_in_a_file_and_then_behind_it_and_comes_in_its_order() {
+        let mut scene = Scene::new();
+        let all = bytes(3 * HELD);
+        let (first, rest) = all.split_at(HELD);
+        let (second, third) = rest.split_at(HELD);
+        scene.output.push(first);
+        assert_eq!(scene.places(), (HELD, 0, 0));
+        scene.output.push(second);
+        assert_eq!((scene.places(), scene.output.has_room()), ((HELD, HELD as u64, 0), true));
+        scene.close_file();
+        scene.output.push(third);
+        assert_eq!((scene.places(), scene.output.has_room()), ((HELD, HELD as u64, HELD), false));
+        assert!(!scene.output.is_ready(), "nothing of it is whole");
+        scene.output.seal();
+        assert!(scene.drain() == all && scene.output.has_room());
+        assert_eq!(scene.places(), (0, 0, 0));
+        assert_eq!(std::fs::read_dir(scene.folder.path()).unwrap().count(), 0, "the file has no name");
+    }
+
+    #[test]
+    fn the_rooms_of_a_reader_who_goes_on_and_off_are_used_again() {
+        let mut scene = Scene::new();
+        let (mut pushed, mut read) = (Vec::new(), Vec::new());
+        for round in 1..60_usize {
+            let piece = bytes(round * 7_919 % 200_000);
+            scene.output.push(&piece);
+            // Every third is taken back.
+            if round % 3 == 0 {
+                scene.output.take_back();
+            } else {
+                scene.output.seal();
+                pushed.extend_from_slice(&piece);
+            }
+            for _ in 0..round * 13 % 20 {
+                if scene.output.is_ready() {
+                    scene.output.send().unwrap();
+                    read.append(&mut scene.read());
+                }
+            }
+        }
+        read.append(&mut scene.drain());
+        assert!(read == pushed, "{} of {}", read.len(), pushed.len());
+        scene.output.send().unwrap();
+        assert_eq!(scene.output.file.as_ref().unwrap().file.metadata().unwrap().len(), 0, "its room is given back");
+    }
+
+    #[test]
+    fn what_was_not_sealed_is_taken_back_wherever_it_waits() {
+        let mut scene = Scene::new();
+        let (whole, open) = (bytes(1000), bytes(HELD));
+        scene.output.push(&whole);
+        scene.output.seal();
+        scene.output.push(&open[..HELD - 1000]);
+        scene.output.push(&open);
+        scene.close_file();
+        scene.output.push(&open);
+        assert_eq!(scene.places(), (HELD, HELD as u64, HELD));
+        scene.output.take_back();
+        assert_eq!((scene.places(), scene.output.len()), ((1000, 0, 0), 1000));
+        assert!(scene.drain() == whole);
+        scene.output.take_back();
+        assert_eq!(scene.output.len(), 0);
+    }
+
+    #[test]
+    fn what_is_held_back_is_released_behind_its_front_or_forgotten() {
+        let mut scene = Scene::new();
+        scene.output.held_back = true;
+        scene.output.push(b"body");
+        scene.output.seal();
+        assert!(scene.output.is_held_back() && !scene.output.is_ready() && !scene.output.is_full());
+        assert_eq!(scene.output.stalls_at(), None, "nobody is waited for");
+        scene.output.clear();
+        scene.output.push(b"another");
+        scene.output.seal();
+        scene.output.release(b"head, ");
+        assert!(!scene.output.has_begun());
+        assert_eq!((scene.drain(), scene.output.has_begun()), (b"head, another".to_vec(), true));
+        scene.output.held_back = true;
+        scene.output.push(&bytes(HELD + 1));
+        assert!(!scene.output.is_full(), "nothing of it is whole");
+        scene.output.seal();
+        assert!(scene.output.is_full());
+    }
+
+    /// Nothing came any more where a message of more than a MiB found no room while it was held back.
+    #[test]
+    fn what_is_held_back_and_finds_no_room_is_released_even_if_nothing_is_whole() {
+        let mut scene = Scene::without_room();
+        scene.output.held_back = true;
+        scene.output.push(&bytes(HELD + 1));
+        assert!(!scene.output.has_room() && scene.output.is_full());
+        scene.output.release(b"");
+        scene.output.seal();
+        assert!(scene.drain() == bytes(HELD + 1) && scene.output.has_room());
+    }
+
+    #[test]
+    fn patience_with_a_reader_ends_a_minute_after_what_it_took_last() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.output.stalls_at(), None, "there is nothing to take");
+        let before = Instant::now();
+        scene.output.push(&bytes(100_000));
+        scene.output.seal();
+        let offered = scene.output.stalls_at().unwrap();
+        assert!((before + PATIENCE..=Instant::now() + PATIENCE).contains(&offered));
+        scene.output.send().unwrap();
+        let taken = scene.output.stalls_at().unwrap();
+        assert!(taken > offered);
+        scene.output.send().unwrap();
+        scene.output.push(b"more");
+        scene.output.seal();
+        assert_eq!(scene.output.stalls_at(), Some(taken), "the pipe was full, and more to take is no progress");
+        scene.output.patience = Duration::ZERO;
+        assert_eq!(scene.output.finish().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(scene.reader);
+        scene.output.patience = PATIENCE;
+        assert_eq!(scene.output.finish().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -15,5 +15,6 @@ mod outcomes;
 mod page;
 mod process;
 mod requests;
+mod slow_readers;
 mod start;
 mod state;
