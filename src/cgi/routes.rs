@@ -10,12 +10,15 @@ use crate::flush::{self, Refusal};
 use crate::queue::Window;
 use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
-use crate::state::SeenBy;
+use crate::state::{RequestPlace, SeenBy};
 use crate::system::{self, Free, log};
 use crate::view::{self, Setting, html, json};
 
 /// How often the page of a queue run that goes on renews itself, in seconds.
 const RENEWED: u32 = 3;
+
+/// After how many seconds somebody who came when too many requests were under way may come again.
+const CROWDED: u32 = 5;
 
 /// A page, or whatever else a request may get.
 struct Route {
@@ -108,6 +111,7 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     /// The queue, in any form.
     fn queue(&self, context: &Context, asked: &Asked) {
+        let Some(_place) = self.place(context) else { return };
         let mut asked = asked.clone();
         if asked.format == Format::Html {
             // The page is always one of several.
@@ -134,6 +138,7 @@ impl Exchange<'_> {
             let (status, message) = (StatusCode::FORBIDDEN, &not_meant.to_string());
             return self.refuse(&Notice { status, title: "Not run", message, remedy: "", field: None });
         }
+        let Some(_place) = self.place(context) else { return };
         let by = [self.request.remote_user.clone(), self.request.remote_addr.map(|address| address.to_string())];
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
@@ -146,6 +151,25 @@ impl Exchange<'_> {
             }
             Err(refusal) => self.refuse_to_run(context, refusal),
         }
+    }
+
+    /// A place among the requests under way, to be kept until the answer was sent. Where there is none, that is answered.
+    fn place(&self, context: &Context) -> Option<RequestPlace> {
+        let records = context.records.as_ref();
+        let crowd = match records
+            .map_or(Ok(RequestPlace::UNLIMITED), |records| records.request_place(self.request.remote_addr))
+        {
+            Ok(place) => return Some(place),
+            Err(crowd) => crowd,
+        };
+        self.refuse(&Notice {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            title: "Too many requests",
+            message: &crowd.to_string(),
+            remedy: "Reload in a few seconds.",
+            field: Some((header::RETRY_AFTER, CROWDED.to_string())),
+        });
+        None
     }
 
     fn refuse_to_run(&self, context: &Context, refusal: Refusal) {

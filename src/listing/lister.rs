@@ -11,6 +11,10 @@ use crate::system::EndingSignals;
 use crate::system::poll::{HANGUP, READABLE, ready};
 use crate::system::process::{self, Argv, Ending, Exit, Running};
 
+/// The part of the deadline, one in so many, that is left for the listing itself where others list: who gets a place
+/// later than that would be told that the mail server is slow.
+const LEAST: u32 = 4;
+
 /// The commands under way, of which nothing has been read.
 pub(crate) struct Lister {
     pub(super) started: Instant,
@@ -35,16 +39,17 @@ pub(crate) struct Part {
 
 impl Lister {
     /// Starts the commands: by a sudo or doas rule where there is one, else plainly; a configured command is run as it
-    /// stands.
+    /// stands. A client that leaves while others list is not waited for.
     ///
     /// # Errors
     /// That there is no mail server to ask, or [`Trouble::Crowded`].
-    pub fn start(context: &Context) -> Result<Lister, Trouble> {
+    pub fn start(context: &Context, client: Option<BorrowedFd<'_>>) -> Result<Lister, Trouble> {
         let source = context.source.as_ref().map_err(Trouble::clone)?;
         let started = Instant::now();
+        let after = context.config.mta.deadline - context.config.mta.deadline / LEAST;
+        let place = context.records.as_ref().map_or(Ok(None), |records| records.listing_place(started + after, client));
+        let place = place.map_err(|_| Trouble::Crowded { after })?;
         let deadline = started + context.config.mta.deadline;
-        let place = context.records.as_ref().map_or(Ok(None), |records| records.listing_place(deadline));
-        let place = place.map_err(|_| Trouble::Crowded { after: context.config.mta.deadline })?;
         let own = context.config.mta.list_command.is_empty();
         let start = |command: &Argv| {
             let prefix = own.then(|| privilege::prefix(&context.free, command, &context.account)).flatten();

@@ -101,9 +101,9 @@ pub enum Trouble {
         messages: u64,
     },
     /// Others were listing all the time.
-    #[error("Others were listing the queue for {} s, so it could not be listed once more.", .after.as_secs())]
+    #[error("Two other requests kept listing the queue for {} s, so this one gave up.", tenths(.after))]
     Crowded {
-        /// The deadline.
+        /// How long this one waited.
         after: Duration,
     },
     /// The process of this program that reads the listing failed. What it said is in the error log.

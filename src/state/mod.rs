@@ -1,5 +1,6 @@
-//! All that is remembered between requests: the lock under which one flush runs at a time, the log of flushes with
-//! their outcomes, how the primaries and the queue were found, and since when.
+//! All that is remembered between requests: the lock under which one flush runs at a time, the places of those that list
+//! and of the requests under way, the log of flushes with their outcomes, how the primaries and the queue were found, and
+//! since when.
 //!
 //! Nothing here is needed to list or to flush. Where no folder is usable, or the disk is full, the
 //! cool-down and the log are off, and that is said. It is all in one SQLite database, so that any number of
@@ -15,6 +16,7 @@ mod locks;
 mod log;
 mod place;
 mod primaries;
+mod requests;
 mod samples;
 mod schema;
 
@@ -32,6 +34,7 @@ pub use self::log::{Flush, Outcome, Waited};
 use self::place::Place;
 pub(crate) use self::primaries::Transition;
 pub use self::primaries::{Condition, SeenBy};
+pub(crate) use self::requests::RequestPlace;
 pub use self::samples::Sample;
 use crate::system::Account;
 

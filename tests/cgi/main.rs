@@ -7,6 +7,7 @@ mod machine;
 
 mod access;
 mod command_line;
+mod crowd;
 mod flush;
 mod listing;
 mod machines;
