@@ -6,7 +6,7 @@ use super::access;
 use super::gateway::{self, Head, Method, Request, Unacceptable};
 use crate::config::{AccessConfig, Config, ConfigError};
 use crate::context::Context;
-use crate::flush::{self, Refusal};
+use crate::flush::{self, Asker, Refusal};
 use crate::queue::Window;
 use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
@@ -142,7 +142,7 @@ impl Exchange<'_> {
         let by = [self.request.remote_user.clone(), self.request.remote_addr.map(|address| address.to_string())];
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
-        match flush::start(context, target, by) {
+        match flush::start(context, target, Asker { by, address: self.request.remote_addr }) {
             Ok(flush) => {
                 let place = format!("?flushed={}", flush.number);
                 let media_type = view::form(Format::Text).media_type;
@@ -175,7 +175,7 @@ impl Exchange<'_> {
     fn refuse_to_run(&self, context: &Context, refusal: Refusal) {
         let message = &refusal.to_string();
         let (status, title, remedy, wait) = match refusal {
-            Refusal::CoolDown(seconds) => {
+            Refusal::CoolDown(seconds) | Refusal::InVain(seconds) => {
                 (StatusCode::TOO_MANY_REQUESTS, "Not run again yet", String::new(), Some(seconds))
             }
             Refusal::UnderWay => {

@@ -16,6 +16,7 @@ mod locks;
 mod log;
 mod place;
 mod primaries;
+mod refusals;
 mod requests;
 mod samples;
 mod schema;
