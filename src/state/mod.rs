@@ -20,6 +20,7 @@ mod refusals;
 mod requests;
 mod samples;
 mod schema;
+mod sighting;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -37,6 +38,7 @@ pub(crate) use self::primaries::Transition;
 pub use self::primaries::{Condition, SeenBy};
 pub(crate) use self::requests::RequestPlace;
 pub use self::samples::Sample;
+pub(crate) use self::sighting::Sighting;
 use crate::system::Account;
 
 /// All that is remembered.

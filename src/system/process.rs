@@ -228,11 +228,10 @@ impl Running {
         let mut buffer = vec![0; STDERR_LIMIT];
         let signals = EndingSignals::hold_back();
         let (mut out_open, mut err_open) = (true, true);
+        // What was printed in time counts, even if nobody has read it so far.
+        let mut late = PIPE;
         while out_open || err_open {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ending::Deadline;
-            }
             let watched = [
                 (signals.as_ref().map(AsFd::as_fd), READABLE),
                 (out_open.then(|| self.stdout.as_fd()), READABLE),
@@ -240,6 +239,12 @@ impl Running {
             ];
             let found = ready(&watched, left);
             let [arrived, out, err] = found[..] else { continue };
+            if left.is_zero() && (late == 0 || (arrived.is_empty() && out.is_empty() && err.is_empty())) {
+                return Ending::Deadline;
+            }
+            if left.is_zero() {
+                late = late.saturating_sub(buffer.len());
+            }
             if !arrived.is_empty() {
                 self.stop();
                 // Lets the signal through, which ends this process.
@@ -361,6 +366,15 @@ mod tests {
         let (exit, _) = lines("exec >&- 2>&-; sleep 987", deadline);
         assert_eq!((exit.ending, exit.code), (Ending::Exited, None));
         assert!(!exit.success());
+    }
+
+    #[test]
+    fn what_was_printed_in_time_counts_even_if_it_is_read_later() {
+        let running = sh("echo hello");
+        thread::sleep(Duration::from_millis(300));
+        let (exit, output) = running.collect(Instant::now());
+        assert_eq!((exit.ending, output.as_slice()), (Ending::Exited, &b"hello\n"[..]));
+        assert_eq!(sh("yes").collect(Instant::now()).0.ending, Ending::Deadline);
     }
 
     #[test]

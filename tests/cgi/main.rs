@@ -14,6 +14,7 @@ mod machines;
 mod memory;
 mod outcomes;
 mod page;
+mod primary;
 mod process;
 mod requests;
 mod slow_readers;
