@@ -20,7 +20,8 @@ pub(crate) struct Lister {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) parts: Vec<Part>,
-    /// The place among those that list, until it has ended.
+    /// The place among those that list, until it has ended. Each command has it, too, as its standard input (that no mail
+    /// server's lister reads): one that can't be stopped keeps it, so that no more than the places can hang.
     pub(super) place: Option<File>,
 }
 
@@ -53,9 +54,10 @@ impl Lister {
         let own = context.config.mta.list_command.is_empty();
         let start = |command: &Argv| {
             let prefix = own.then(|| privilege::prefix(&context.free, command, &context.account)).flatten();
-            Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)))
+            Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)), place.as_ref())
         };
-        Ok(Lister { started, deadline, parts: source.commands.iter().map(start).collect(), place })
+        let parts = source.commands.iter().map(start).collect();
+        Ok(Lister { started, deadline, parts, place })
     }
 
     /// Waits for the first byte of each command, which is not read. One that says nothing but that it does not know
@@ -69,7 +71,7 @@ impl Lister {
             if let (Some(Ok(exit)), Some(source)) = (&part.end, source)
                 && let Some(older) = source.mta.older_list_command(exit)
             {
-                *part = Part::start(context, older);
+                *part = Part::start(context, older, self.place.as_ref());
                 part.wait_for_first_byte(self.deadline, client);
             }
         }
@@ -77,8 +79,9 @@ impl Lister {
 }
 
 impl Part {
-    fn start(context: &Context, command: Argv) -> Part {
-        match process::start(&context.free, &command) {
+    fn start(context: &Context, command: Argv, place: Option<&File>) -> Part {
+        let place = place.and_then(|place| place.try_clone().ok());
+        match process::start_with(&context.free, &command, place) {
             Ok(running) => Part { command, running: Some(running), prints: true, says: true, end: None },
             Err(not_started) => {
                 Part { command, running: None, prints: false, says: false, end: Some(Err(not_started.into())) }

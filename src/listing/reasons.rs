@@ -48,6 +48,9 @@ pub(crate) fn ask(context: &Context, ids: &[String]) -> Explained {
         let output = String::from_utf8_lossy(&output).into_owned();
         explained.trouble = match exit.ending {
             Ending::Deadline => Some(Trouble::TooSlow { command: command.to_string(), after: PATIENCE }),
+            Ending::OutOfReach => {
+                Some(Trouble::OutOfReach { command: command.to_string(), after: PATIENCE, messages: 0 })
+            }
             // A refusal may be said on either stream, and is one for all; one message may have gone meanwhile.
             _ if !exit.success() => {
                 let first = output.lines().next().unwrap_or_default();

@@ -318,6 +318,9 @@ impl Session {
             Exit { ending: Ending::Deadline, .. } => {
                 format!("did not finish within {} s and was stopped", patience.as_secs())
             }
+            Exit { ending: Ending::OutOfReach, .. } => {
+                format!("did not end within {} s and could not be stopped", patience.as_secs())
+            }
             Exit { code: Some(0), .. } => "ended without an answer".into(),
             exit => exit.how(),
         };

@@ -71,7 +71,7 @@ impl<T: Serialize + DeserializeOwned> Worker<T> {
         let (exit, output) = self.running.collect_up_to(LONGEST, self.deadline);
         match serde_json::from_slice(&output) {
             Ok(answer) if exit.success() => Ok(answer),
-            _ if exit.ending == Ending::Deadline => Err(NoAnswer::Late),
+            _ if matches!(exit.ending, Ending::Deadline | Ending::OutOfReach) => Err(NoAnswer::Late),
             _ if exit.success() => Err(NoAnswer::Broken("answered nonsense".into())),
             _ => Err(NoAnswer::Broken(exit.describe())),
         }

@@ -1,11 +1,14 @@
 //! Many requests at once: how many are under way, how long they wait, and what the others are told.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
-use std::process::{Child, Stdio};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::machine::{Answer, Machine};
@@ -141,4 +144,86 @@ fn who_waits_for_others_in_vain_is_told_of_them_and_not_of_the_mail_server() {
     assert_eq!((answer.status, &json["queue"]["status"]), (503, &"timeout".into()));
     let words = "Two other requests kept listing the queue for 1.5 s, so this one gave up.";
     assert_eq!(json["queue"]["error"]["message"], words);
+}
+
+/// The web server's user on Debian.
+const WWW_DATA: u32 = 33;
+
+/// A machine on which the web server's user lists by a program that runs as root and never ends, as under sudo(8);
+/// `None`, loudly, where that can't be arranged.
+fn with_lister_out_of_reach() -> Option<Machine> {
+    let machine = Machine::with_lister("postfix", "");
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can be two users");
+        return None;
+    }
+    fs::set_permissions(machine.path(""), Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(machine.path("state")).unwrap();
+    fs::set_permissions(machine.path("state"), Permissions::from_mode(0o700)).unwrap();
+    chown(machine.path("state"), Some(WWW_DATA), Some(WWW_DATA)).unwrap();
+    let sudo = machine.path("sudo");
+    fs::copy("/usr/bin/setpriv", &sudo).unwrap();
+    fs::set_permissions(&sudo, Permissions::from_mode(0o4755)).unwrap();
+    let words = ["--reuid=0", "--regid=0", "--clear-groups"];
+    let user = Command::new(&sudo).args(words).args(["id", "-u"]).uid(WWW_DATA).gid(WWW_DATA).output().unwrap();
+    if user.stdout != b"0\n" {
+        eprintln!("SKIPPED: no set-user-ID program works here");
+        return None;
+    }
+    let listed = r#"{"queue_name": "deferred", "queue_id": "A1", "arrival_time": 1, "message_size": 1, "sender": "", "recipients": []}"#;
+    let script = format!("#!/bin/sh\necho '{listed}'\nexec {} {} sleep 979\n", sudo.display(), words.join(" "));
+    fs::write(machine.path("list"), script).unwrap();
+    machine.configure("postfix", "deadline = \"800ms\"");
+    Some(machine)
+}
+
+/// The processes that have a place among those that list.
+fn that_hang(machine: &Machine) -> Vec<i32> {
+    let has_place = |process: &fs::DirEntry| {
+        fs::read_link(process.path().join("fd/0")).is_ok_and(|input| {
+            input.parent() == Some(&machine.path("state")) && input.to_string_lossy().contains("/listing-")
+        })
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten().filter(has_place);
+    processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Each request started one more, and said of it that it was stopped.
+#[test]
+fn listers_that_can_not_be_stopped_keep_their_places_so_that_two_hang_and_no_more() {
+    let Some(machine) = with_lister_out_of_reach() else { return };
+    let ask = || {
+        let mut request = machine.cgi(&[("QUERY_STRING", b"format=json")]);
+        let answer = Answer::of(request.uid(WWW_DATA).gid(WWW_DATA).output().unwrap());
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        let json: Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(json["queue"]["status"], "timeout");
+        json["queue"]["error"]["message"].as_str().unwrap().to_owned()
+    };
+    for number in 1..=2 {
+        let said = ask();
+        let words = " did not end within 0.8 s and could not be stopped: these are the first 1 message.";
+        assert!(said.ends_with(words), "{said}");
+        assert_eq!(that_hang(&machine).len(), number);
+    }
+    assert_eq!(ask(), "Two other requests kept listing the queue for 0.6 s, so this one gave up.");
+    let hanging = that_hang(&machine);
+    assert_eq!(hanging.len(), 2, "none was started");
+    for pid in hanging {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    until("they have ended", || that_hang(&machine).is_empty());
+    fs::write(machine.path("list"), "#!/bin/sh\n").unwrap();
+    let mut request = machine.cgi(&[("QUERY_STRING", b"format=json")]);
+    assert_eq!(Answer::of(request.uid(WWW_DATA).gid(WWW_DATA).output().unwrap()).status, 200, "their places are free");
+}
+
+#[test]
+fn a_lister_that_does_not_heed_a_request_to_end_is_ended() {
+    let machine = Machine::with_lister("postfix", "trap '' TERM; while :; do sleep 979; done");
+    machine.configure("postfix", "deadline = \"500ms\"");
+    let (_, json) = machine.json();
+    let said = json["queue"]["error"]["message"].as_str().unwrap();
+    assert!(said.ends_with(" did not finish within 0.5 s and was stopped."), "{said}");
+    assert_eq!(that_hang(&machine), [0; 0]);
 }
