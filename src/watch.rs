@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::context::Context;
-use crate::flush::{self, Refusal};
+use crate::flush::{self, Asker, Refusal};
 use crate::mta::trouble::Trouble;
 use crate::primary::Primary;
 use crate::queue::Target;
@@ -153,7 +153,7 @@ fn run(context: &Context, records: &Records, now: i64) -> Result<Done, WatchErro
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }
-    match flush::start(context, &Target::All, BY.to_owned()) {
+    match flush::start(context, &Target::All, Asker::here(BY)) {
         Ok(flush) => Ok(Done::Flushed(flush.number)),
         Err(Refusal::UnderWay) => Ok(Done::Nothing("the queue is being run already")),
         Err(Refusal::CoolDown(_)) => Ok(Done::Nothing("the queue was run a moment ago")),

@@ -292,12 +292,15 @@ impl Bench {
         let alone = cost(&[self.program.as_os_str()], &variables)?;
         fs::remove_file(folder.join("counts"))?;
         let started = Instant::now();
+        let program = self.program.as_os_str();
         let answers: Vec<_> = thread::scope(|scope| {
-            let readers: Vec<_> = (0..READERS)
-                .map(|_| {
-                    scope.spawn(|| cost(&[self.program.as_os_str()], &variables).map_err(|error| error.to_string()))
-                })
-                .collect();
+            let reader = |number| {
+                // Of one address, fewer are under way at a time.
+                let address = ("REMOTE_ADDR", format!("192.0.2.{number}").into());
+                let variables = [variables.as_slice(), &[address]].concat();
+                scope.spawn(move || cost(&[program], &variables).map_err(|error| error.to_string()))
+            };
+            let readers: Vec<_> = (0..READERS).map(reader).collect();
             readers.into_iter().filter_map(|reader| reader.join().ok()).collect()
         });
         let wall = started.elapsed();

@@ -7,16 +7,19 @@ use super::host::Misdirected;
 use super::{access, host};
 use crate::config::{Config, ConfigError};
 use crate::context::Context;
-use crate::flush::{self, Refusal};
+use crate::flush::{self, Asker, Refusal};
 use crate::queue::Window;
 use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
-use crate::state::SeenBy;
+use crate::state::{RequestPlace, SeenBy};
 use crate::system::{self, Free, log};
 use crate::view::{self, Reader, Setting, html, json};
 
 /// How often the page reloads itself while a queue run goes on, in seconds.
 const RENEWED: u32 = 3;
+
+/// After how many seconds somebody who came when too many requests were under way may come again.
+const CROWDED: u32 = 5;
 
 /// One kind of answer.
 struct Route {
@@ -142,6 +145,7 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     /// The queue, in any form.
     fn queue(&self, context: &Context, asked: &Asked) {
+        let Some(_place) = self.place(context) else { return };
         let mut asked = asked.clone();
         if asked.format == Format::Html {
             // The page always shows a part.
@@ -173,10 +177,11 @@ impl Exchange<'_> {
             let (status, message) = (StatusCode::FORBIDDEN, &not_meant.to_string());
             return self.refuse(&Notice { status, title: "Not run", message, remedy: "", field: None });
         }
+        let Some(_place) = self.place(context) else { return };
         let by = [self.request.remote_user.clone(), self.request.remote_addr.map(|address| address.to_string())];
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
-        match flush::start(context, target, by) {
+        match flush::start(context, target, Asker { by, address: self.request.remote_addr }) {
             Ok(flush) => {
                 let place = format!("?flushed={}", flush.number);
                 let media_type = view::form(Format::Text).media_type;
@@ -187,10 +192,29 @@ impl Exchange<'_> {
         }
     }
 
+    /// A place among the requests under way, to be kept until the answer was sent. Where there is none, that is answered.
+    fn place(&self, context: &Context) -> Option<RequestPlace> {
+        let records = context.records.as_ref();
+        let crowd = match records
+            .map_or(Ok(RequestPlace::UNLIMITED), |records| records.request_place(self.request.remote_addr))
+        {
+            Ok(place) => return Some(place),
+            Err(crowd) => crowd,
+        };
+        self.refuse(&Notice {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            title: "Too many requests",
+            message: &crowd.to_string(),
+            remedy: "Reload in a few seconds.",
+            field: Some((header::RETRY_AFTER, CROWDED.to_string())),
+        });
+        None
+    }
+
     fn refuse_to_run(&self, context: &Context, refusal: Refusal) {
         let message = &refusal.to_string();
         let (status, title, remedy, wait) = match refusal {
-            Refusal::CoolDown(seconds) => {
+            Refusal::CoolDown(seconds) | Refusal::InVain(seconds) => {
                 (StatusCode::TOO_MANY_REQUESTS, "Not run again yet", String::new(), Some(seconds))
             }
             Refusal::UnderWay => {

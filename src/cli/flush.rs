@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, gather, print};
 use crate::context::Context;
-use crate::flush::{self, outcome};
+use crate::flush::{self, Asker, outcome};
 use crate::queue::Target;
 use crate::state::{Flush, Outcome, SeenBy};
 use crate::system::{Free, log};
@@ -31,13 +31,13 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
         Err(code) => return Ok(code),
     };
     let by = format!("{} on the command line", context.account.name);
-    match flush::start(&context, &target, by) {
+    match flush::start(&context, &target, Asker::here(by)) {
         Ok(flush) if wait => Ok(follow(&context, &flush)),
         Ok(flush) => print(&format!("Queue run {} was started.\n", flush.number)),
         Err(refusal) => {
             log(&refusal.to_string());
             Ok(ExitCode::from(match refusal {
-                flush::Refusal::CoolDown(_) | flush::Refusal::UnderWay => EX_TEMPFAIL,
+                flush::Refusal::CoolDown(_) | flush::Refusal::UnderWay | flush::Refusal::InVain(_) => EX_TEMPFAIL,
                 flush::Refusal::NotQueued(_)
                 | flush::Refusal::Part(_)
                 | flush::Refusal::NotPlain(_)

@@ -1,5 +1,10 @@
 //! Running the queue: whether this user can, whether it is time, and the run itself.
 //!
+//! First comes a look at the queue, then the turn: one who asks for what is not there holds nobody up, however long the
+//! look takes. Messages that leave the queue in between are on record as having waited, and as having left: so they
+//! have. The mail server is asked for them all the same, and finds nothing to do. Another run in between is not
+//! repeated: whether it is time is looked at once more by the holder of the turn.
+//!
 //! A mail server's flush command may block until the run ends (Exim's does), so it is run by a worker: a branch of this
 //! process that outlives it. The worker holds the lock as its standard input; the kernel frees it when the worker ends,
 //! however it ends.
@@ -9,6 +14,7 @@ pub(crate) mod outcome;
 pub mod readiness;
 mod worker;
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -19,7 +25,7 @@ use crate::mta::trouble::Trouble;
 use crate::mta::{Facts, Part, privilege};
 use crate::queue::Target;
 use crate::sandbox::worker::LONGEST;
-use crate::state::{Flush, NoTurn, Turn, Waited};
+use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use follow::{FOLLOWED, follow};
@@ -43,6 +49,11 @@ pub(crate) enum Refusal {
     /// A run is under way.
     #[error("The queue is being run already.")]
     UnderWay,
+    /// The same client asked for a part of the queue a moment ago, in vain.
+    #[error(
+        "Your last request to run a part of the queue came to nothing a moment ago. A part can be run again in {0} s, and          the whole queue at any time."
+    )]
+    InVain(u64),
     /// The target does not wait: it was delivered meanwhile, or never was there.
     #[error("Nothing in the queue is {0} (any more).")]
     NotQueued(Target),
@@ -68,20 +79,52 @@ pub(crate) enum Refusal {
     Impossible(#[from] Trouble),
 }
 
-/// Starts a queue run for `by` (an address, a login name) and puts it on record.
+/// Who asks for a queue run.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// An address, a login name, or both; for the log.
+    pub by: String,
+    /// The client's address, where it is a client of the web server.
+    pub address: Option<IpAddr>,
+}
+
+impl Asker {
+    /// Somebody, or something, on this machine.
+    pub fn here(by: impl Into<String>) -> Asker {
+        Asker { by: by.into(), address: None }
+    }
+}
+
+/// Starts a queue run and puts it on record.
 ///
 /// # Errors
-/// [`Refusal`]: the queue was not run.
-pub(crate) fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
+/// [`Refusal`]; the queue was not run then.
+pub(crate) fn start(context: &Context, target: &Target, asker: Asker) -> Result<Flush, Refusal> {
+    let records = context.records.as_ref().ok();
+    // The whole queue can be run by everybody at any time.
+    let remembered = records.zip(asker.address).filter(|_| *target != Target::All);
+    let wait = remembered.map_or(Duration::ZERO, |(records, address)| records.refused_lately(address));
+    if !wait.is_zero() {
+        return Err(Refusal::InVain(wait.as_secs() + 1));
+    }
+    let started = look_and_run(context, target, asker.by);
+    if let (Some((records, address)), Err(refusal)) = (remembered, &started)
+        && !matches!(refusal, Refusal::CoolDown(_) | Refusal::UnderWay)
+    {
+        records.note_refusal(address);
+    }
+    started
+}
+
+fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
+    let records = context.records.as_ref().ok();
+    if records.is_some_and(Records::is_taken) {
+        return Err(Refusal::UnderWay);
+    }
+    is_time(context, context.clock.now)?;
     let facts = listing::facts(context);
     let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;
-    let turn = take_turn(context)?;
-    let records = context.records.as_ref().ok();
-    let wait = wait_seconds(context, last_flush(context).as_ref());
-    if wait > 0 {
-        return Err(Refusal::CoolDown(wait));
-    }
     let waiting = Count::of_target(context, target);
     let part = part(context, target, &waiting)?;
     let configured = !context.config.mta.flush_command.is_empty();
@@ -96,9 +139,13 @@ pub(crate) fn start(context: &Context, target: &Target, by: String) -> Result<Fl
     let preparation = preparation(context, &facts);
     let prepared = preparation.len();
     let commands = [preparation, commands].concat();
+    let turn = take_turn(context)?;
+    // Others may have run it meanwhile, after this request came.
+    let now = jiff::Timestamp::now().as_second();
+    is_time(context, now)?;
     let mut flush = Flush {
         number: 0,
-        started: context.clock.now,
+        started: now,
         target: target.to_string(),
         by,
         messages: waiting.trouble.is_none().then_some(waiting.messages),
@@ -137,8 +184,13 @@ pub(crate) fn start(context: &Context, target: &Target, by: String) -> Result<Fl
     Ok(flush)
 }
 
-fn last_flush(context: &Context) -> Option<Flush> {
-    context.records.as_ref().ok()?.flushes(1).ok()?.pop()
+/// Whether the cool-down is over.
+fn is_time(context: &Context, now: i64) -> Result<(), Refusal> {
+    let last = context.records.as_ref().ok().and_then(|records| records.flushes(1).ok()?.pop());
+    match wait_seconds(context, last.as_ref(), now) {
+        0 => Ok(()),
+        wait => Err(Refusal::CoolDown(wait)),
+    }
 }
 
 /// The part of the queue to run. An id or a domain of the request counts only if the listing holds it.

@@ -76,7 +76,7 @@ impl Readiness {
                 && commands(context, facts, &Part::Message(sample), &rules.part).is_ok(),
             held: Held { all: flushes_held(Part::All), message: flushes_held(Part::Message(sample)) },
             possible,
-            wait_seconds: wait_seconds(context, last),
+            wait_seconds: wait_seconds(context, last, context.clock.now),
             under_way: records.is_ok_and(Records::is_taken),
             unguarded: log.as_ref().err().cloned().or(room.err()),
             set_aside: records.ok().and_then(Records::set_aside),
@@ -105,10 +105,10 @@ pub(super) fn rule(context: &Context, part: &Part<'_>) -> Option<Argv> {
     privilege::prefix(&context.free, source.mta.flush_commands(part).first()?, &context.account)
 }
 
-/// Seconds left of the cool-down. A flush that seems to lie in the future (because the clock was set back) does not
-/// count.
-pub(super) fn wait_seconds(context: &Context, last: Option<&Flush>) -> u64 {
-    remaining(context.config.flush.cooldown, last.map(|last| context.clock.now - last.started))
+/// Seconds left of the cool-down. A flush that seems to come from the future (the clock was set back)
+/// holds nobody up.
+pub(super) fn wait_seconds(context: &Context, last: Option<&Flush>, now: i64) -> u64 {
+    remaining(context.config.flush.cooldown, last.map(|last| now - last.started))
 }
 
 fn remaining(cooldown: Duration, since: Option<i64>) -> u64 {

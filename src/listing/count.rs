@@ -59,7 +59,7 @@ impl Count {
 
     fn ask(context: &Context, question: Question) -> Count {
         let failed = |trouble| Count { trouble: Some(trouble), ..Count::default() };
-        let mut lister = match Lister::start(context) {
+        let mut lister = match Lister::start(context, None) {
             Ok(lister) => lister,
             Err(trouble) => return failed(trouble),
         };

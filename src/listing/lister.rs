@@ -11,12 +11,17 @@ use crate::system::EndingSignals;
 use crate::system::poll::{HANGUP, READABLE, ready};
 use crate::system::process::{self, Argv, Ending, Exit, Running};
 
+/// The part of the deadline, one in so many, that is left for the listing itself where others list: who gets a place
+/// later than that would be told that the mail server is slow.
+const LEAST: u32 = 4;
+
 /// The commands under way, of which nothing has been read.
 pub(crate) struct Lister {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) parts: Vec<Part>,
-    /// The place among those that list, until it has ended.
+    /// The place among those that list, until it has ended. Each command has it, too, as its standard input (that no mail
+    /// server's lister reads): one that can't be stopped keeps it, so that no more than the places can hang.
     pub(super) place: Option<File>,
     /// So that a signal that ends this process ends the commands first, which are dropped before this.
     pub(super) signals: Option<EndingSignals>,
@@ -37,23 +42,25 @@ pub(crate) struct Part {
 
 impl Lister {
     /// Starts the commands: by a sudo or doas rule where there is one, else plainly; a configured command is run as it
-    /// stands.
+    /// stands. A client that leaves while others list is not waited for.
     ///
     /// # Errors
     /// That there is no mail server to ask, or [`Trouble::Crowded`].
-    pub(crate) fn start(context: &Context) -> Result<Lister, Trouble> {
+    pub(crate) fn start(context: &Context, client: Option<BorrowedFd<'_>>) -> Result<Lister, Trouble> {
         let source = context.source.as_ref().map_err(Trouble::clone)?;
         let started = Instant::now();
+        let after = context.config.mta.deadline - context.config.mta.deadline / LEAST;
+        let place = context.records.as_ref().map_or(Ok(None), |records| records.listing_place(started + after, client));
+        let place = place.map_err(|_| Trouble::Crowded { after })?;
         let deadline = started + context.config.mta.deadline;
-        let place = context.records.as_ref().map_or(Ok(None), |records| records.listing_place(deadline));
-        let place = place.map_err(|_| Trouble::Crowded { after: context.config.mta.deadline })?;
         let signals = EndingSignals::hold_back();
         let own = context.config.mta.list_command.is_empty();
         let start = |command: &Argv| {
             let prefix = own.then(|| privilege::prefix(&context.free, command, &context.account)).flatten();
-            Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)))
+            Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)), place.as_ref())
         };
-        Ok(Lister { started, deadline, parts: source.commands.iter().map(start).collect(), place, signals })
+        let parts = source.commands.iter().map(start).collect();
+        Ok(Lister { started, deadline, parts, place, signals })
     }
 
     /// Waits for the first byte of each command, which is not read. One that says nothing but that it does not know
@@ -67,7 +74,7 @@ impl Lister {
             if let (Some(Ok(exit)), Some(source)) = (&part.end, source)
                 && let Some(older) = source.mta.older_list_command(exit)
             {
-                *part = Part::start(context, older);
+                *part = Part::start(context, older, self.place.as_ref());
                 part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());
             }
         }
@@ -75,8 +82,9 @@ impl Lister {
 }
 
 impl Part {
-    fn start(context: &Context, command: Argv) -> Part {
-        match process::start(&context.free, &command) {
+    fn start(context: &Context, command: Argv, place: Option<&File>) -> Part {
+        let place = place.and_then(|place| place.try_clone().ok());
+        match process::start_with(&context.free, &command, place) {
             Ok(running) => Part { command, running: Some(running), prints: true, says: true, end: None },
             Err(not_started) => {
                 Part { command, running: None, prints: false, says: false, end: Some(Err(not_started.into())) }

@@ -55,6 +55,9 @@ fn ask_each(mta: &dyn Mta, account: &Account, ids: &[String], run: Run<'_>) -> E
             let output = String::from_utf8_lossy(&output).into_owned();
             match exit.ending {
                 Ending::Deadline => Err(Trouble::TooSlow { command: command.to_string(), after: PATIENCE }),
+                Ending::OutOfReach => {
+                    Err(Trouble::OutOfReach { command: command.to_string(), after: PATIENCE, messages: 0 })
+                }
                 // A refusal may be said on either stream, and is one for all; one message may have gone meanwhile.
                 _ if !exit.success() => {
                     let first = output.lines().next().unwrap_or_default();

@@ -153,6 +153,14 @@ impl Session {
         while self.answers || self.logs {
             self.tell_ends();
             let now = Instant::now();
+            if let Some(output) = client.output().filter(|output| !output.has_room()) {
+                // The client is waited for, not the reader.
+                self.until = now + self.patience;
+                if !output.is_ready() {
+                    // Not even something whole finds room: it is sent as it is.
+                    output.seal();
+                }
+            }
             let stalls_at = client.output().and_then(|output| output.stalls_at());
             if stalls_at.is_some_and(|stalls_at| now >= stalls_at) {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -217,13 +225,6 @@ impl Session {
         }
         if !log.is_empty() {
             self.logs = self.reader.read_stderr();
-        }
-        if !has_room && client.output().is_some_and(|output| !output.is_ready()) {
-            // Not even something whole finds room: it is sent as it is. And the client is waited for, not the reader.
-            client.output().into_iter().for_each(Output::seal);
-        }
-        if !has_room {
-            self.until = Instant::now() + self.patience;
         }
         if !answer.is_empty() {
             self.take(client)?;
@@ -314,6 +315,9 @@ impl Session {
         let how = match exit {
             Exit { ending: Ending::Deadline, .. } => {
                 format!("did not finish within {} s and was stopped", patience.as_secs())
+            }
+            Exit { ending: Ending::OutOfReach, .. } => {
+                format!("did not end within {} s and could not be stopped", patience.as_secs())
             }
             Exit { code: Some(0), .. } => "ended without an answer".into(),
             exit => exit.how(),

@@ -100,10 +100,20 @@ pub enum Trouble {
         /// Messages that were listed by then.
         messages: u64,
     },
-    /// Others were listing all the time.
-    #[error("Others were listing the queue for {} s, so it could not be listed once more.", .after.as_secs())]
-    Crowded {
+    /// The command did not finish in time, and is not ours to stop: it runs as another user.
+    #[error("{command} did not end within {} s and could not be stopped{}.", tenths(.after), only_first(*.messages))]
+    OutOfReach {
+        /// The command line.
+        command: String,
         /// The deadline.
+        after: Duration,
+        /// Messages that were listed by then.
+        messages: u64,
+    },
+    /// Others were listing all the time.
+    #[error("Two other requests kept listing the queue for {} s, so this one gave up.", tenths(.after))]
+    Crowded {
+        /// How long this one waited.
         after: Duration,
     },
     /// The process of this program that reads the listing failed. What it said is in the error log.
@@ -194,6 +204,15 @@ impl Act {
     }
 }
 
+/// That a listing has no more than these.
+fn only_first(messages: u64) -> String {
+    if messages == 0 {
+        String::new()
+    } else {
+        format!(": these are the first {}", count(messages, "message", "messages"))
+    }
+}
+
 /// A time in seconds, to a tenth.
 fn tenths(time: &Duration) -> f32 {
     (time.as_secs_f32() * 10.0).round() / 10.0
@@ -215,6 +234,7 @@ impl Trouble {
     pub(crate) fn after_messages(self, messages: u64) -> Trouble {
         match self {
             Trouble::TooSlow { command, after } if messages > 0 => Trouble::Cut { command, after, messages },
+            Trouble::OutOfReach { command, after, .. } => Trouble::OutOfReach { command, after, messages },
             other => other,
         }
     }
@@ -225,7 +245,9 @@ impl Trouble {
             Trouble::NoMta { .. } | Trouble::NotInstalled(_) | Trouble::Unsupported(_) => Status::Missing,
             Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
             Trouble::NotRunning { .. } => Status::Down,
-            Trouble::TooSlow { .. } | Trouble::Cut { .. } | Trouble::Crowded { .. } => Status::Timeout,
+            Trouble::TooSlow { .. } | Trouble::Cut { .. } | Trouble::OutOfReach { .. } | Trouble::Crowded { .. } => {
+                Status::Timeout
+            }
             Trouble::Reader { .. }
             | Trouble::NotStarted { .. }
             | Trouble::Ended { .. }
@@ -275,7 +297,11 @@ impl Trouble {
             Trouble::TooSlow { .. } | Trouble::Cut { .. } => "The machine may be overloaded, or its disk slow. Reload in a minute; for a \
                  very long queue raise [mta] deadline in /etc/bartleby.toml (and the web server's CGI time limit)."
                 .into(),
-            Trouble::Crowded { .. } => "Reload in a minute; look who asks for this page so often.".into(),
+            Trouble::OutOfReach { .. } => "Until it ends it keeps one of the two places among those that list the queue. \
+                 As root, look for it (ps -ef), and end it (kill) where it hangs."
+                .into(),
+            Trouble::Crowded { .. } => "Reload in a minute. If it stays so, look as root whether an old \
+                 listing command hangs (ps -ef), and who asks for this page so often.".into(),
             Trouble::Reader { .. } => "Reload. If it happens again, please report it with the mail server's listing. What the \
                  reader said is in the web server's error log."
                 .into(),
@@ -336,7 +362,8 @@ mod tests {
             Trouble::NoNewPrivileges { .. } => Trouble::NotRunning { mta, words: text() },
             Trouble::NotRunning { .. } => Trouble::TooSlow { command: text(), after },
             Trouble::TooSlow { .. } => Trouble::Cut { command: text(), after, messages: u64::MAX },
-            Trouble::Cut { .. } => Trouble::Crowded { after },
+            Trouble::Cut { .. } => Trouble::OutOfReach { command: text(), after, messages: 5 },
+            Trouble::OutOfReach { .. } => Trouble::Crowded { after },
             Trouble::Crowded { .. } => Trouble::Reader { how: "was killed by signal 6".into() },
             Trouble::Reader { .. } => Trouble::NotStarted { command: text(), error: text() },
             Trouble::NotStarted { .. } => Trouble::Ended { command: text(), how: text(), words: text() },

@@ -15,12 +15,13 @@ impl Exit {
     /// Whether the command ended well, as far as any command shows it: by the deadline, signals, and its status.
     ///
     /// # Errors
-    /// [`Trouble::TooSlow`] or [`Trouble::Ended`].
+    /// [`Trouble::TooSlow`], [`Trouble::OutOfReach`] or [`Trouble::Ended`].
     pub(crate) fn verdict(&self, command: &Argv) -> Result<(), Trouble> {
         let command = command.to_string();
         let ended = |how| Err(Trouble::Ended { command: command.clone(), how, words: self.words() });
         match (self.ending, self.code) {
             (Ending::Deadline, _) => Err(Trouble::TooSlow { command, after: self.allowed }),
+            (Ending::OutOfReach, _) => Err(Trouble::OutOfReach { command, after: self.allowed, messages: 0 }),
             (Ending::ReaderGone, _) => ended("was stopped, as nobody reads its answer any more".into()),
             (Ending::Exited, Some(0)) if !self.unfinished => Ok(()),
             (Ending::Exited, _) => ended(self.how()),
@@ -68,6 +69,8 @@ mod tests {
         let ended = verdict(exit(Ending::Exited, Some(3), false)).unwrap_err().to_string();
         assert_eq!(ended, "x -y ended with status 3: “oops”.");
         assert!(matches!(verdict(exit(Ending::Deadline, None, false)), Err(Trouble::TooSlow { .. })));
+        let out_of_reach = verdict(exit(Ending::OutOfReach, None, false)).unwrap_err().to_string();
+        assert_eq!(out_of_reach, "x -y did not end within 1 s and could not be stopped.");
         assert!(verdict(exit(Ending::Exited, None, false)).is_err());
         assert!(verdict(exit(Ending::Exited, Some(0), true)).is_err());
     }

@@ -5,6 +5,7 @@
 //! They never come from the queue: strangers choose the domains there, and must not choose where this program connects.
 
 mod dns;
+mod inquiry;
 mod mx;
 mod probe;
 
@@ -17,14 +18,11 @@ use nix::ifaddrs::getifaddrs;
 use serde::{Deserialize, Serialize};
 
 use crate::config::PrimaryConfig;
-use crate::context::Context;
 use crate::mta::RelayDomains;
-use crate::sandbox::worker::Worker;
-use crate::sandbox::{Purpose, Sandbox};
 pub(crate) use crate::state::Condition;
-use crate::state::{Records, SeenBy, StateError};
 use crate::system::Free;
 use dns::{NoAnswer, Resolver};
+pub(crate) use inquiry::PrimaryInquiry;
 pub(crate) use mx::Fault;
 use mx::Ourselves;
 
@@ -78,40 +76,8 @@ pub struct PrimaryStatus {
     pub(crate) faults: Vec<Fault>,
     /// The domains that were looked up; `None` where neither the configuration nor the mail server names any.
     pub(crate) domains: Option<Vec<String>>,
-}
-
-/// An inquiry under way. A worker asks, because other servers' replies are strangers' words, too.
-pub(crate) struct PrimaryInquiry(Option<Worker<PrimaryStatus>>);
-
-impl PrimaryInquiry {
-    /// Begins to ask, beside the listing.
-    pub(crate) fn begin(context: &Context) -> PrimaryInquiry {
-        let config = &context.config.primary;
-        let relayed = || context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
-        if config.hosts.is_empty() && config.domains.is_empty() && relayed().is_none() {
-            return PrimaryInquiry(None);
-        }
-        let patience = DNS_PATIENCE + DNS_PATIENCE + PROBE_PATIENCE;
-        let ask = |free: Free| {
-            let questions = Questions::gather(&free, config.clone(), relayed(), context.host.clone());
-            // The reader's sandbox has the same gaps, and reports them.
-            Sandbox::enter(free, Purpose::Asking);
-            questions.ask()
-        };
-        PrimaryInquiry(Worker::begin(&context.free, patience, ask).ok())
-    }
-
-    /// The state of the primaries, each with the time since which it is so.
-    pub(crate) fn status(self, records: Result<&Records, &StateError>, now: i64, seen_by: SeenBy) -> PrimaryStatus {
-        let mut status = self.0.and_then(|worker| worker.answer().ok()).unwrap_or_default();
-        let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
-        let since =
-            records.ok().and_then(|records| records.note_primaries(&found, now, seen_by).ok()).unwrap_or_default();
-        for (primary, since) in status.primaries.iter_mut().zip(since) {
-            primary.since = since;
-        }
-        status
-    }
+    /// When they were asked, in seconds since 1970; `None` where nobody was.
+    pub(crate) seen: Option<i64>,
 }
 
 /// The questions, and the servers that are asked.
@@ -158,7 +124,7 @@ impl Questions {
         let mut seen = HashSet::new();
         probed.retain(|host| seen.insert(host.clone()));
         probed.truncate(MOST_HOSTS);
-        PrimaryStatus { primaries: probe_all(&probed, &resolver, &own_name), faults, domains }
+        PrimaryStatus { primaries: probe_all(&probed, &resolver, &own_name), faults, domains, seen: None }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::primary::PrimaryStatus;
 use crate::queue::Row;
 use crate::request::{Asked, Format};
 use crate::system::output::Output;
+use crate::system::poll::has_left;
 use crate::system::{Body, log, unlinked_file};
 
 /// What stands in front of a body, made for its verdict.
@@ -54,7 +55,10 @@ pub fn answer(context: &Context, asked: &Asked, form: &mut dyn Form, how: &Answe
     let folder = context.folder.as_deref();
     let output = if how.head.is_some() { Output::held_back(folder)? } else { Output::new(folder)? };
     let mut handing = Handing { context, how, inquiries: None, output };
-    let lister = Lister::start(context);
+    let lister = Lister::start(context, Some(io::stdout().as_fd()));
+    if lister.is_err() && has_left(io::stdout().as_fd()) {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
     handing.inquiries = Some(Inquiries::begin(context));
     let broken = match lister.and_then(|lister| read(&mut handing, lister, asked, form)) {
         Ok(Ok(verdict)) => return handing.finish(verdict),
@@ -81,7 +85,7 @@ pub(crate) struct Stock {
 /// Why the queue could not be listed.
 pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
     let mut taking = Taking { context, inquiries: Some(Inquiries::begin(context)), stock: None };
-    let mut lister = Lister::start(context)?;
+    let mut lister = Lister::start(context, None)?;
     let Some(task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
     lister.wait_for_first_bytes(context, None);
     let asked = Asked::of(Format::Text);
@@ -205,7 +209,8 @@ impl Handing<'_> {
         listing.facts = known.facts.clone();
         let reading = Reading::of(self.context, asked);
         let report = Report { selection: asked.window.map(|window| (window, 0)), ..reading.report(listing, known) };
-        let begun = !self.output.is_held_back() && self.how.head.is_some();
+        // A head that was released is a beginning, too.
+        let begun = self.output.has_begun() || (!self.output.is_held_back() && self.how.head.is_some());
         if begun {
             self.output.take_back();
         } else {

@@ -52,7 +52,7 @@ impl Inquiries {
         let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
         let deadline = Instant::now() + INQUIRY_PATIENCE;
         let facts = facts.map_or_else(Facts::default, |facts| facts.answer(deadline));
-        let primary = primary.status(context.records.as_ref(), context.clock.now, context.seen_by);
+        let primary = primary.status(context);
         let filesystems =
             disk::filesystems(&context.free, &mounts, facts.queue_directory.as_deref(), &context.config.disk);
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));

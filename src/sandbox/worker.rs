@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -43,7 +44,20 @@ impl<T: Serialize + DeserializeOwned> Worker<T> {
     /// # Errors
     /// [`NoAnswer::NotStarted`].
     pub(crate) fn begin(free: &Free, patience: Duration, job: impl FnOnce(Free) -> T) -> Result<Worker<T>, NoAnswer> {
-        let equipment = Equipment { input: None, kept: &[], life: Life::Bound };
+        Worker::begin_with(free, None, patience, job)
+    }
+
+    /// The same, with this for its standard input.
+    ///
+    /// # Errors
+    /// [`NoAnswer::NotStarted`].
+    pub(crate) fn begin_with(
+        free: &Free,
+        input: Option<OwnedFd>,
+        patience: Duration,
+        job: impl FnOnce(Free) -> T,
+    ) -> Result<Worker<T>, NoAnswer> {
+        let equipment = Equipment { input, kept: &[], life: Life::Bound };
         let running = process::branch(free, equipment, |free| answer(&job(free)));
         let running = running.map_err(|error| NoAnswer::NotStarted(error.to_string()))?;
         Ok(Worker { running, deadline: Instant::now() + patience, answer: PhantomData })
@@ -57,7 +71,7 @@ impl<T: Serialize + DeserializeOwned> Worker<T> {
         let (exit, output) = self.running.collect_up_to(LONGEST, self.deadline);
         match serde_json::from_slice(&output) {
             Ok(answer) if exit.success() => Ok(answer),
-            _ if exit.ending == Ending::Deadline => Err(NoAnswer::Late),
+            _ if matches!(exit.ending, Ending::Deadline | Ending::OutOfReach) => Err(NoAnswer::Late),
             _ if exit.success() => Err(NoAnswer::Broken("answered nonsense".into())),
             _ => Err(NoAnswer::Broken(exit.describe())),
         }

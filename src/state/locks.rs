@@ -1,16 +1,21 @@
 //! The flush turn, under which one flush runs at a time, and the places of those that list.
 
 use std::fs::{File, TryLockError};
+use std::os::fd::BorrowedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Records, StateError};
+use crate::system::poll::{HANGUP, ready};
 
 /// The file whose holder may flush.
 pub(super) const FLUSH: &str = "flush.lock";
 
 /// How many may list the queue at a time: more only slow each other, and the mail server, down.
 const LISTINGS: usize = 2;
+
+/// How long a process waits until it looks again whether a place is free.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// The right to flush, held as long as this file, or a copy of its descriptor, is open in any process.
 #[derive(Debug)]
@@ -62,11 +67,15 @@ impl Records {
     }
 
     /// Waits for a place among the [`LISTINGS`] that may list at a time; it is held as long as the file is open.
-    /// Where the files can't be used there is no limit.
+    /// Where the files can't be used there is no limit. The wait also ends when the client at that descriptor leaves.
     ///
     /// # Errors
-    /// [`NoTurn::Taken`]: the deadline has passed, and others were listing all the time.
-    pub(crate) fn listing_place(&self, deadline: Instant) -> Result<Option<File>, NoTurn> {
+    /// [`NoTurn::Taken`]: others were listing all the time.
+    pub(crate) fn listing_place(
+        &self,
+        deadline: Instant,
+        client: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<File>, NoTurn> {
         loop {
             for place in 0..LISTINGS {
                 let Ok(file) = self.locks.file(&format!("listing-{place}.lock")) else { return Ok(None) };
@@ -76,16 +85,19 @@ impl Records {
                     Err(TryLockError::Error(_)) => return Ok(None),
                 }
             }
-            if Instant::now() >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let hung_up = ready(&[(client, HANGUP)], left.min(AGAIN)).iter().any(|found| !found.is_empty());
+            if left.is_zero() || hung_up {
                 return Err(NoTurn::Taken);
             }
-            thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::state::tests::records;
 
@@ -107,15 +119,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
         let now = Instant::now;
-        let first = records.listing_place(now()).unwrap().unwrap();
-        let _second = records.listing_place(now()).unwrap().unwrap();
-        assert!(records.listing_place(now()).is_err());
+        let first = records.listing_place(now(), None).unwrap().unwrap();
+        let _second = records.listing_place(now(), None).unwrap().unwrap();
+        assert!(records.listing_place(now(), None).is_err());
         let waiting = thread::spawn({
             let folder = folder.path().to_owned();
-            move || self::records(&folder).unwrap().listing_place(now() + Duration::from_secs(20)).is_ok()
+            move || self::records(&folder).unwrap().listing_place(now() + Duration::from_secs(20), None).is_ok()
         });
         thread::sleep(Duration::from_millis(50));
         drop(first);
         assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn a_client_who_leaves_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        let _places = [0, 1].map(|_| records.listing_place(Instant::now(), None).unwrap());
+        let (client, writer) = nix::unistd::pipe().unwrap();
+        drop(client);
+        let later = Instant::now() + Duration::from_secs(60 * 60);
+        assert!(records.listing_place(later, Some(writer.as_fd())).is_err());
     }
 }

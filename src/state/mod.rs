@@ -1,5 +1,6 @@
-//! All that is remembered between requests: the lock under which one flush runs at a time, the log of flushes with
-//! their outcomes, how the primaries and the queue were found, and since when.
+//! All that is remembered between requests: the lock under which one flush runs at a time, the places of those that list
+//! and of the requests under way, the log of flushes with their outcomes, how the primaries and the queue were found, and
+//! since when.
 //!
 //! Nothing here is needed to list or to flush. Where no folder is usable, or the disk is full, the
 //! cool-down and the log are off, and that is said. It is all in one SQLite database, so that any number of
@@ -15,8 +16,11 @@ mod locks;
 mod log;
 mod place;
 mod primaries;
+mod refusals;
+mod requests;
 mod samples;
 mod schema;
+mod sighting;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -32,7 +36,9 @@ pub(crate) use self::log::{Flush, Outcome, Waited};
 use self::place::Place;
 pub use self::primaries::SeenBy;
 pub(crate) use self::primaries::{Condition, Transition};
+pub(crate) use self::requests::RequestPlace;
 pub(crate) use self::samples::Sample;
+pub(crate) use self::sighting::Sighting;
 use crate::system::Account;
 
 /// All that is remembered.

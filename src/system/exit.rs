@@ -14,6 +14,8 @@ pub enum Ending {
     Exited,
     /// It was stopped at the deadline.
     Deadline,
+    /// It was to be stopped at the deadline, and is out of reach: something of it still runs.
+    OutOfReach,
     /// It was stopped because nobody reads the answer any more.
     ReaderGone,
 }

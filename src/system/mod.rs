@@ -3,6 +3,7 @@
 mod account;
 mod argv;
 mod body;
+mod destination;
 mod exit;
 mod input;
 pub(crate) mod output;

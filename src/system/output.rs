@@ -4,28 +4,20 @@
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::libc::O_NONBLOCK;
-use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::fstatvfs;
 
+use super::destination::{CHUNK, Destination};
 use super::poll::{WRITABLE, ready};
-use super::unlinked_file;
+use super::{log, unlinked_file};
 
 /// How much waits in memory, in bytes.
 const HELD: usize = 1024 * 1024;
-
-/// How much is written to a pipe or socket at once, in bytes: once poll(2) has said that there is room, so much never
-/// blocks (`PIPE_BUF`, pipe(7)).
-const PIECE: usize = 4096;
-
-/// How much is written elsewhere, and read from the file, at once, in bytes.
-const CHUNK: usize = 256 * 1024;
 
 /// How long a reader may take nothing at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,52 +30,25 @@ const RESERVE: u64 = 20;
 /// They become whole piece by piece ([`Output::seal`]): what was not sealed can be taken back, and is never sent.
 pub(crate) struct Output {
     destination: Destination,
+    patience: Duration,
     /// Behind what was sent: first this, then what the file holds, then this tail, where the file took no more.
     memory: Vec<u8>,
     file: Option<Overflow>,
     tail: Vec<u8>,
     folder: Option<PathBuf>,
     has_room: bool,
+    /// Whether the error log has been told that there is no room.
+    is_said: bool,
     /// Bytes of `memory` that were sent already.
     sent: usize,
     /// Bytes at the end that are not sealed.
     open: usize,
     /// Whether nothing is to be sent yet.
     held_back: bool,
+    /// Whether anything was sent.
+    begun: bool,
     /// When the reader last took something, or was first offered it.
     progress: Instant,
-}
-
-/// Where it goes.
-struct Destination {
-    to: OwnedFd,
-    /// How much is written at once.
-    piece: usize,
-    /// Whether a reader who is slow can hold up a write for which poll(2) saw no room.
-    blocks: bool,
-}
-
-impl Destination {
-    /// Standard output. Of a pipe, an open file description of our own that never blocks: to change the one that
-    /// others share with us (fcntl(2), `O_NONBLOCK`) would surprise them.
-    fn stdout() -> io::Result<Destination> {
-        let stdout = io::stdout();
-        let kind =
-            fstat(&stdout).map_or(SFlag::empty(), |found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT);
-        let shared = |piece, blocks| Ok(Destination { to: stdout.as_fd().try_clone_to_owned()?, piece, blocks });
-        match kind {
-            SFlag::S_IFIFO => {
-                let own = File::options().write(true).custom_flags(O_NONBLOCK).open("/proc/self/fd/1");
-                // Where there is no /proc, or the pipe is another user's.
-                own.map_or_else(
-                    |_| shared(PIECE, true),
-                    |own| Ok(Destination { to: own.into(), piece: CHUNK, blocks: false }),
-                )
-            }
-            SFlag::S_IFREG | SFlag::S_IFCHR => shared(CHUNK, false),
-            _ => shared(PIECE, true),
-        }
-    }
 }
 
 /// The file, and how much of it was read back.
@@ -99,18 +64,25 @@ impl Output {
     /// # Errors
     /// Standard output is not open.
     pub(crate) fn new(folder: Option<&Path>) -> io::Result<Self> {
-        Ok(Output {
-            destination: Destination::stdout()?,
+        Ok(Output::to(Destination::stdout()?, folder))
+    }
+
+    fn to(destination: Destination, folder: Option<&Path>) -> Self {
+        Output {
+            destination,
+            patience: PATIENCE,
             memory: Vec::new(),
             file: None,
             tail: Vec::new(),
             folder: folder.map(Path::to_owned),
             has_room: true,
+            is_said: false,
             sent: 0,
             open: 0,
             held_back: false,
+            begun: false,
             progress: Instant::now(),
-        })
+        }
     }
 
     /// The same, of which nothing is sent before it is known what stands in front, see [`Output::release`].
@@ -126,9 +98,15 @@ impl Output {
         self.held_back
     }
 
-    /// Whether so much is held back that it is time to release it.
+    /// Whether so much is held back that it is time to release it. Where no more finds room that is so at any rate:
+    /// nothing would ever come behind it.
     pub(crate) fn is_full(&self) -> bool {
-        self.held_back && self.len() - self.open as u64 > HELD as u64
+        self.held_back && (!self.has_room || self.len() - self.open as u64 > HELD as u64)
+    }
+
+    /// Whether anything was sent, which can't be taken back.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Lets it go, behind these bytes.
@@ -156,9 +134,12 @@ impl Output {
             self.tail.extend_from_slice(bytes);
         } else if !in_file && self.memory.len() - self.sent + bytes.len() <= HELD {
             self.memory.extend_from_slice(bytes);
-        } else if self.spill(bytes).is_err() {
+        } else if let Err(error) = self.spill(bytes) {
             self.tail.extend_from_slice(bytes);
             self.has_room = false;
+            if !mem::replace(&mut self.is_said, true) {
+                log(&format!("the answer waits for its reader, as there is no room to keep it in: {error}"));
+            }
         }
     }
 
@@ -187,7 +168,10 @@ impl Output {
         if self.len() == 0 && !self.held_back && !self.destination.blocks {
             while !rest.is_empty() {
                 match nix::unistd::write(&self.destination.to, rest) {
-                    Ok(length) => rest = &rest[length..],
+                    Ok(length) => {
+                        rest = &rest[length..];
+                        self.begun |= length > 0;
+                    }
                     Err(Errno::EAGAIN) => break,
                     Err(Errno::EINTR) => {}
                     Err(error) => return Err(error.into()),
@@ -242,7 +226,7 @@ impl Output {
 
     /// When this program's patience with its reader ends: something is ready, and nothing was taken for a minute.
     pub(crate) fn stalls_at(&self) -> Option<Instant> {
-        self.is_ready().then(|| self.progress + PATIENCE)
+        self.is_ready().then(|| self.progress + self.patience)
     }
 
     /// Sends a piece. To be called when there is room for one.
@@ -258,6 +242,7 @@ impl Output {
         match nix::unistd::write(&self.destination.to, piece) {
             Ok(length) => {
                 self.sent += length;
+                self.begun |= length > 0;
                 self.progress = Instant::now();
             }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -306,5 +291,200 @@ impl Output {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::unistd::pipe2;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::system::destination::PIECE;
+
+    /// An output, its reader, who takes a page at most before he is waited for, and the folder of its file.
+    struct Scene {
+        output: Output,
+        reader: File,
+        folder: TempDir,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let (reader, writer) = pipe2(OFlag::O_NONBLOCK).unwrap();
+            fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            Scene {
+                output: Output::to(Destination { to: writer, piece: PIECE, blocks: true }, Some(folder.path())),
+                reader: reader.into(),
+                folder,
+            }
+        }
+
+        fn without_room() -> Scene {
+            let mut scene = Scene::new();
+            scene.output.folder = None;
+            scene
+        }
+
+        /// What the reader finds now.
+        fn read(&mut self) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            let _ = self.reader.read_to_end(&mut bytes);
+            bytes
+        }
+
+        /// All that is ready, as the reader gets it.
+        fn drain(&mut self) -> Vec<u8> {
+            let mut all = Vec::new();
+            while self.output.is_ready() {
+                self.output.send().unwrap();
+                all.append(&mut self.read());
+            }
+            all
+        }
+
+        /// From now on the file takes no more.
+        fn close_file(&mut self) {
+            let file = &mut self.output.file.as_mut().unwrap().file;
+            *file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+        }
+
+        /// How much waits in memory, in the file, and behind it.
+        fn places(&self) -> (usize, u64, usize) {
+            let output = &self.output;
+            let in_file = output.file.as_ref().map_or(0, |file| file.written - file.read);
+            (output.memory.len() - output.sent, in_file, output.tail.len())
+        }
+    }
+
+    /// So many bytes, no two pieces of which are alike.
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length.div_ceil(4)).flat_map(|number| (number as u32).to_le_bytes()).take(length).collect()
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_waits_in_a_file_and_then_behind_it_and_comes_in_its_order() {
+        let mut scene = Scene::new();
+        let all = bytes(3 * HELD);
+        let (first, rest) = all.split_at(HELD);
+        let (second, third) = rest.split_at(HELD);
+        scene.output.push(first);
+        assert_eq!(scene.places(), (HELD, 0, 0));
+        scene.output.push(second);
+        assert_eq!((scene.places(), scene.output.has_room()), ((HELD, HELD as u64, 0), true));
+        scene.close_file();
+        scene.output.push(third);
+        assert_eq!((scene.places(), scene.output.has_room()), ((HELD, HELD as u64, HELD), false));
+        assert!(!scene.output.is_ready(), "nothing of it is whole");
+        scene.output.seal();
+        assert!(scene.drain() == all && scene.output.has_room());
+        assert_eq!(scene.places(), (0, 0, 0));
+        assert_eq!(std::fs::read_dir(scene.folder.path()).unwrap().count(), 0, "the file has no name");
+    }
+
+    #[test]
+    fn the_rooms_of_a_reader_who_goes_on_and_off_are_used_again() {
+        let mut scene = Scene::new();
+        let (mut pushed, mut read) = (Vec::new(), Vec::new());
+        for round in 1..60_usize {
+            let piece = bytes(round * 7_919 % 200_000);
+            scene.output.push(&piece);
+            // Every third is taken back.
+            if round % 3 == 0 {
+                scene.output.take_back();
+            } else {
+                scene.output.seal();
+                pushed.extend_from_slice(&piece);
+            }
+            for _ in 0..round * 13 % 20 {
+                if scene.output.is_ready() {
+                    scene.output.send().unwrap();
+                    read.append(&mut scene.read());
+                }
+            }
+        }
+        read.append(&mut scene.drain());
+        assert!(read == pushed, "{} of {}", read.len(), pushed.len());
+        scene.output.send().unwrap();
+        assert_eq!(scene.output.file.as_ref().unwrap().file.metadata().unwrap().len(), 0, "its room is given back");
+    }
+
+    #[test]
+    fn what_was_not_sealed_is_taken_back_wherever_it_waits() {
+        let mut scene = Scene::new();
+        let (whole, open) = (bytes(1000), bytes(HELD));
+        scene.output.push(&whole);
+        scene.output.seal();
+        scene.output.push(&open[..HELD - 1000]);
+        scene.output.push(&open);
+        scene.close_file();
+        scene.output.push(&open);
+        assert_eq!(scene.places(), (HELD, HELD as u64, HELD));
+        scene.output.take_back();
+        assert_eq!((scene.places(), scene.output.len()), ((1000, 0, 0), 1000));
+        assert!(scene.drain() == whole);
+        scene.output.take_back();
+        assert_eq!(scene.output.len(), 0);
+    }
+
+    #[test]
+    fn what_is_held_back_is_released_behind_its_front_or_forgotten() {
+        let mut scene = Scene::new();
+        scene.output.held_back = true;
+        scene.output.push(b"body");
+        scene.output.seal();
+        assert!(scene.output.is_held_back() && !scene.output.is_ready() && !scene.output.is_full());
+        assert_eq!(scene.output.stalls_at(), None, "nobody is waited for");
+        scene.output.clear();
+        scene.output.push(b"another");
+        scene.output.seal();
+        scene.output.release(b"head, ");
+        assert!(!scene.output.has_begun());
+        assert_eq!((scene.drain(), scene.output.has_begun()), (b"head, another".to_vec(), true));
+        scene.output.held_back = true;
+        scene.output.push(&bytes(HELD + 1));
+        assert!(!scene.output.is_full(), "nothing of it is whole");
+        scene.output.seal();
+        assert!(scene.output.is_full());
+    }
+
+    /// Nothing came any more where a message of more than a MiB found no room while it was held back.
+    #[test]
+    fn what_is_held_back_and_finds_no_room_is_released_even_if_nothing_is_whole() {
+        let mut scene = Scene::without_room();
+        scene.output.held_back = true;
+        scene.output.push(&bytes(HELD + 1));
+        assert!(!scene.output.has_room() && scene.output.is_full());
+        scene.output.release(b"");
+        scene.output.seal();
+        assert!(scene.drain() == bytes(HELD + 1) && scene.output.has_room());
+    }
+
+    #[test]
+    fn patience_with_a_reader_ends_a_minute_after_what_it_took_last() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.output.stalls_at(), None, "there is nothing to take");
+        let before = Instant::now();
+        scene.output.push(&bytes(100_000));
+        scene.output.seal();
+        let offered = scene.output.stalls_at().unwrap();
+        assert!((before + PATIENCE..=Instant::now() + PATIENCE).contains(&offered));
+        scene.output.send().unwrap();
+        let taken = scene.output.stalls_at().unwrap();
+        assert!(taken > offered);
+        scene.output.send().unwrap();
+        scene.output.push(b"more");
+        scene.output.seal();
+        assert_eq!(scene.output.stalls_at(), Some(taken), "the pipe was full, and more to take is no progress");
+        scene.output.patience = Duration::ZERO;
+        assert_eq!(scene.output.finish().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(scene.reader);
+        scene.output.patience = PATIENCE;
+        assert_eq!(scene.output.finish().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

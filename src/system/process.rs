@@ -1,8 +1,8 @@
 //! Starting programs, and branches of this process: the only file that does.
 //!
 //! A program gets a fixed argument vector and no shell, an empty environment but for `PATH` and
-//! `LC_ALL`, no input, a process group of its own and a deadline. A branch is a copy of this process (fork(2)) that
-//! does one thing beside it, with no descriptors but those that it is given. Either is a `Running`.
+//! `LC_ALL`, no input but a lock to hold, a process group of its own and a deadline. A branch is a copy of this process (fork(2)) that
+//! does one thing beside it, with no descriptors but those that it is given. Either is a [`Running`].
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -35,8 +35,8 @@ const COLLECT_LIMIT: usize = 64 * 1024;
 /// What a pipe is asked to hold, in bytes, so that a writer rarely waits for its reader.
 pub(crate) const PIPE: usize = 256 * 1024;
 
-/// How long a process that was asked to end may take. It may be out of reach (a set-uid helper): then it is
-/// left to itself.
+/// How long a process may take to end after a signal. It may be out of reach (sudo(8) is, and a set-uid helper may be):
+/// then it is left to itself.
 const REAP_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The exit status of a branch that panicked.
@@ -60,6 +60,8 @@ pub(crate) struct Running {
     errors: Vec<u8>,
     started: Instant,
     status: Option<WaitStatus>,
+    /// By which signals it is stopped: each where the one before did not do.
+    stopped_by: &'static [Signal],
     /// Whether it is to be ended when this is dropped.
     ours: bool,
 }
@@ -68,7 +70,16 @@ pub(crate) struct Running {
 ///
 /// # Errors
 /// [`NotStarted`].
-pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
+pub(crate) fn start(free: &Free, argv: &Argv) -> Result<Running, NotStarted> {
+    start_with(free, argv, None)
+}
+
+/// The same, with this for its standard input. A lock on it ends with the command, however long that takes: standard
+/// input is all that sudo(8) hands on.
+///
+/// # Errors
+/// [`NotStarted`].
+pub(crate) fn start_with(_: &Free, argv: &Argv, input: Option<File>) -> Result<Running, NotStarted> {
     let not_started = |error: String| NotStarted { command: argv.to_string(), error };
     let (program, arguments) = argv.split().ok_or_else(|| not_started("the command is empty".into()))?;
     let started = Instant::now();
@@ -80,7 +91,7 @@ pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
         .env("PATH", PATH)
         .env("LC_ALL", "C")
         .process_group(0)
-        .stdin(Stdio::null())
+        .stdin(input.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
@@ -94,7 +105,10 @@ pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
         return Err(not_started("its output could not be connected".into()));
     };
     let (stdout, stderr) = (OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into());
-    Ok(Running::new(Pid::from_raw(pid), stdout, stderr, started))
+    let mut running = Running::new(Pid::from_raw(pid), stdout, stderr, started);
+    // What is asked to end can end what it started; sudo(8) passes it on.
+    running.stopped_by = &[Signal::SIGTERM, Signal::SIGKILL];
+    Ok(running)
 }
 
 /// What a branch is given.
@@ -164,7 +178,8 @@ impl Running {
     fn new(pid: Pid, stdout: File, stderr: File, started: Instant) -> Running {
         // A larger pipe is a matter of speed alone.
         let _ = fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
-        Running { pid, stdout, stderr, errors: Vec::new(), started, status: None, ours: true }
+        let (errors, status, stopped_by) = (Vec::new(), None, [Signal::SIGKILL].as_slice());
+        Running { pid, stdout, stderr, errors, started, status, stopped_by, ours: true }
     }
 
     /// Its standard output.
@@ -234,11 +249,10 @@ impl Running {
         let mut buffer = vec![0; STDERR_LIMIT];
         let signals = EndingSignals::hold_back();
         let (mut out_open, mut err_open) = (true, true);
+        // What was printed in time counts, even if nobody has read it so far.
+        let mut late = PIPE;
         while out_open || err_open {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ending::Deadline;
-            }
             let watched = [
                 (signals.as_ref().map(AsFd::as_fd), READABLE),
                 (out_open.then(|| self.stdout.as_fd()), READABLE),
@@ -246,6 +260,12 @@ impl Running {
             ];
             let found = ready(&watched, left);
             let [arrived, out, err] = found[..] else { continue };
+            if left.is_zero() && (late == 0 || (arrived.is_empty() && out.is_empty() && err.is_empty())) {
+                return Ending::Deadline;
+            }
+            if left.is_zero() {
+                late = late.saturating_sub(buffer.len());
+            }
             if !arrived.is_empty() {
                 self.stop();
                 // Lets the signal through, which ends this process.
@@ -268,10 +288,17 @@ impl Running {
 
     /// How it ended; where it was to be ended, it is.
     pub(crate) fn exit(mut self, deadline: Instant, ending: Ending) -> Exit {
-        match ending {
-            Ending::Exited => self.reap(deadline.max(Instant::now() + REAP_PATIENCE)),
-            Ending::Deadline | Ending::ReaderGone => self.stop(),
-        }
+        let ending = match ending {
+            Ending::Exited => {
+                self.reap(deadline.max(Instant::now() + REAP_PATIENCE));
+                ending
+            }
+            Ending::Deadline | Ending::OutOfReach | Ending::ReaderGone => match (self.stop(), ending) {
+                (true, Ending::OutOfReach) => Ending::Deadline,
+                (false, Ending::Deadline) => Ending::OutOfReach,
+                _ => ending,
+            },
+        };
         let (code, signal) = match self.status {
             Some(WaitStatus::Exited(_, code)) => (Some(code), None),
             Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
@@ -287,11 +314,31 @@ impl Running {
         }
     }
 
-    /// Ends it, and all of its process group.
-    fn stop(&mut self) {
-        // It may have ended already, or be out of reach.
-        let _ = killpg(self.pid, Signal::SIGKILL);
-        self.reap(Instant::now() + REAP_PATIENCE);
+    /// Ends it, and all of its process group. Returns whether that has come to pass.
+    fn stop(&mut self) -> bool {
+        let gone = self.stopped_by.iter().any(|signal| {
+            // It may have ended already, or be out of reach.
+            let _ = killpg(self.pid, *signal);
+            self.is_gone_by(Instant::now() + REAP_PATIENCE)
+        });
+        gone || has_ended(self.pid)
+    }
+
+    /// Whether its whole process group is gone by then.
+    fn is_gone_by(&mut self, until: Instant) -> bool {
+        let mut pause = Duration::from_micros(50);
+        loop {
+            self.reap(Instant::now());
+            // While it has a member, even one that has ended and nobody has waited for, it is not given anew.
+            if killpg(self.pid, None) == Err(Errno::ESRCH) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
     }
 
     fn reap(&mut self, until: Instant) {
@@ -318,6 +365,19 @@ impl Drop for Running {
             self.stop();
         }
     }
+}
+
+/// Whether all of a process group have ended, although nobody waits for some of them: in a container, say, whose first
+/// process does not.
+fn has_ended(group: Pid) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    let stats = processes.flatten().filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+    // `pid (name) state parent group`, where the name may hold anything (proc_pid_stat(5)).
+    let runs = |stat: String| {
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().take(3).collect();
+        matches!(fields[..], [state, _, of] if of == group.to_string() && !["Z", "X"].contains(&state))
+    };
+    !stats.into_iter().any(runs)
 }
 
 #[cfg(test)]
@@ -370,11 +430,43 @@ mod tests {
     }
 
     #[test]
+    fn who_is_asked_to_end_can_do_so_and_who_does_not_is_ended() {
+        let soon = || Instant::now() + Duration::from_millis(300);
+        let (exit, _) = lines("trap 'kill $!; exit 7' TERM; sleep 987 & wait", soon());
+        assert_eq!((exit.ending, exit.code), (Ending::Deadline, Some(7)));
+        let (exit, _) = lines("trap '' TERM; sleep 987; sleep 987", soon());
+        assert_eq!((exit.ending, exit.signal), (Ending::Deadline, Some(9)));
+    }
+
+    #[test]
+    fn a_lock_that_is_handed_on_ends_with_the_command() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lock = file.reopen().unwrap();
+        lock.try_lock().unwrap();
+        let waits = Argv::new("/bin/sh", &["-c", "read line; echo started; exec sleep 987"]);
+        let running = start_with(&Free::of_main(), &waits, Some(lock)).unwrap();
+        let is_held = || file.as_file().try_lock().is_err();
+        assert_eq!((&running.stdout).read(&mut [0]).unwrap(), 1, "it has nothing to read, and goes on");
+        assert!(is_held());
+        drop(running);
+        assert!(!is_held());
+    }
+
+    #[test]
     fn a_command_that_closes_its_output_and_stays_is_not_waited_for_beyond_the_deadline() {
         let deadline = Instant::now() + Duration::from_millis(200);
         let (exit, _) = lines("exec >&- 2>&-; sleep 987", deadline);
         assert_eq!((exit.ending, exit.code), (Ending::Exited, None));
         assert!(!exit.success());
+    }
+
+    #[test]
+    fn what_was_printed_in_time_counts_even_if_it_is_read_later() {
+        let running = sh("echo hello");
+        thread::sleep(Duration::from_millis(300));
+        let (exit, output) = running.collect(Instant::now());
+        assert_eq!((exit.ending, output.as_slice()), (Ending::Exited, &b"hello\n"[..]));
+        assert_eq!(sh("yes").collect(Instant::now()).0.ending, Ending::Deadline);
     }
 
     #[test]

@@ -74,7 +74,8 @@ impl Form for Json {
             field(to, "selection", &json!({"matched": matched, "page": window.page, "pages": window.pages(matched)}))?;
         }
         field(to, "filesystems", &report.filesystems)?;
-        field(to, "primary", &report.primary.primaries.iter().map(primary).collect::<Vec<_>>())?;
+        let seen = report.primary.seen.and_then(rfc3339);
+        field(to, "primary", &report.primary.primaries.iter().map(|one| primary(one, &seen)).collect::<Vec<_>>())?;
         field(to, "dns", &json!({"domains": report.primary.domains, "faults": report.primary.faults}))?;
         if let Some(note) = report.note {
             field(to, "note", &sentences::note(note))?;
@@ -103,8 +104,8 @@ fn field(to: &mut Body<'_>, name: &str, value: &impl Serialize) -> io::Result<()
     serde_json::to_writer(to, value).map_err(io::Error::from)
 }
 
-/// A primary in the form that readers rely on.
-fn primary(primary: &Primary) -> Value {
+/// What the contract has of a primary.
+fn primary(primary: &Primary, seen: &Option<String>) -> Value {
     json!({
         "host": primary.host,
         "up": primary.is_up(),
@@ -112,6 +113,7 @@ fn primary(primary: &Primary) -> Value {
         "detail": primary.detail,
         "milliseconds": primary.milliseconds,
         "since": primary.since.and_then(rfc3339),
+        "seen": seen,
     })
 }
 

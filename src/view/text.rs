@@ -143,7 +143,9 @@ impl Form for Text {
             )?;
         }
         if !report.primary.primaries.is_empty() {
-            writeln!(to, "\nPrimary:")?;
+            let age = report.primary.seen.map_or(0, |seen| report.age(seen));
+            let seen = if age > 0 { format!(", seen {} ago", words::duration(age)) } else { String::new() };
+            writeln!(to, "\nPrimary{seen}:")?;
         }
         for primary in &report.primary.primaries {
             let since = primary.since.map(|since| format!(" since {}", report.local_time(since))).unwrap_or_default();

@@ -60,16 +60,93 @@ fn of_twenty_clicks_at_once_one_runs_the_queue() {
 #[test]
 fn only_what_waits_can_be_run_and_a_configured_command_runs_the_whole() {
     let machine = Machine::with_fixture("postfix/mixed-json");
-    for query in ["flush=id:NOSUCH", "flush=domain:nowhere.example", "flush=id:-f", "flush=domain:example.co"] {
-        let answer = machine.get(query);
+    let queries = ["flush=id:NOSUCH", "flush=domain:nowhere.example", "flush=id:-f", "flush=domain:example.co"];
+    for (query, from) in queries.iter().zip(["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]) {
+        let answer = ask(&machine, from, query);
         assert_eq!(answer.status, 404, "{query}");
         assert!(answer.body.contains("Nothing in the queue is "), "{}", answer.body);
     }
-    let answer = machine.get("flush=id:951BB98C3CD");
+    let answer = ask(&machine, "192.0.2.5", "flush=id:951BB98C3CD");
     assert_eq!(answer.status, 400);
     assert!(answer.body.contains("Only the whole queue"), "{}", answer.body);
     assert_eq!(machine.flushes(), 0);
     assert!(!machine.get("format=html").body.contains("value=\"id:"), "not offered, either");
+}
+
+fn ask(machine: &Machine, from: &str, query: &str) -> Answer {
+    machine.ask(&[("REMOTE_ADDR", from.as_bytes()), ("QUERY_STRING", query.as_bytes())])
+}
+
+/// A machine whose lister notes that it runs, and waits for a file `go` if there is one called `wait` when it begins.
+fn with_waiting_lister() -> Machine {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let lister = fs::read_to_string(machine.path("list")).unwrap();
+    let wait = "cd $(dirname $0); echo run >> listed; [ ! -e wait ] || while [ ! -e go ]; do sleep 0.02; done";
+    fs::write(machine.path("list"), lister.replacen('\n', &format!("\n{wait}\n"), 1)).unwrap();
+    machine
+}
+
+fn listings(machine: &Machine) -> usize {
+    fs::read_to_string(machine.path("listed")).unwrap_or_default().lines().count()
+}
+
+/// Starts a request whose look at the queue takes until there is a file `go`; later looks take no time.
+fn begin_to_look(machine: &Machine, query: &str) -> Child {
+    fs::write(machine.path("wait"), "").unwrap();
+    let looking = machine.cgi(&[("QUERY_STRING", query.as_bytes())]).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while listings(machine) == 0 {
+        assert!(Instant::now() < until, "it does not look");
+        thread::sleep(Duration::from_millis(20));
+    }
+    fs::remove_file(machine.path("wait")).unwrap();
+    looking
+}
+
+/// In a loop, that kept everybody from running the queue.
+#[test]
+fn who_asks_for_what_is_not_there_keeps_nobody_from_running_the_queue() {
+    let machine = with_waiting_lister();
+    let looking = begin_to_look(&machine, "flush=id:NOSUCH");
+    assert_eq!(machine.json().1["flush"]["under_way"], false);
+    let answer = ask(&machine, "192.0.2.8", "flush");
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    fs::write(machine.path("go"), "").unwrap();
+    assert_eq!(Answer::of(looking.wait_with_output().unwrap()).status, 404);
+    assert_eq!(machine.flushes(), 1);
+}
+
+#[test]
+fn who_asked_in_vain_waits_for_a_moment_and_nobody_else_does() {
+    let machine = with_waiting_lister();
+    assert_eq!(machine.get("flush=id:NOSUCH").status, 404);
+    let before = listings(&machine);
+    for _ in 0..3 {
+        let again = machine.get("flush=id:951BB98C3CD");
+        assert_eq!(again.status, 429, "{}", again.body);
+        assert!(["1", "2"].contains(&again.field("retry-after").unwrap()), "{}", again.head);
+        assert!(again.body.contains("came to nothing a moment ago"), "{}", again.body);
+    }
+    assert_eq!(listings(&machine), before, "nothing was started for it");
+    assert_eq!(ask(&machine, "192.0.2.8", "flush=id:NOSUCH").status, 404);
+    for _ in 0..2 {
+        let output = machine.command().args(["flush", "id:NOSUCH"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(65), "on the command line there is no loop to be stopped");
+    }
+    assert_eq!(machine.get("flush").status, 303, "the whole queue can be run at any time");
+}
+
+/// It took the run for one of the future, and ran the queue once more.
+#[test]
+fn a_run_between_the_look_and_the_turn_is_not_repeated() {
+    let machine = with_waiting_lister();
+    let looking = begin_to_look(&machine, "flush");
+    // The other run is a later one by the clock, which counts in seconds.
+    thread::sleep(Duration::from_millis(1100));
+    assert_eq!(ask(&machine, "192.0.2.8", "flush").status, 303);
+    fs::write(machine.path("go"), "").unwrap();
+    let answer = Answer::of(looking.wait_with_output().unwrap());
+    assert_eq!((answer.status, machine.flushes()), (429, 1), "{}", answer.body);
 }
 
 #[test]

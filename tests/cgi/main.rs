@@ -7,6 +7,7 @@ mod machine;
 
 mod access;
 mod command_line;
+mod crowd;
 mod flush;
 mod listing;
 mod machines;
@@ -14,8 +15,10 @@ mod memory;
 mod names;
 mod outcomes;
 mod page;
+mod primary;
 mod process;
 mod requests;
 mod servers;
+mod slow_readers;
 mod start;
 mod state;

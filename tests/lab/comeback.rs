@@ -106,6 +106,15 @@ fn delivered(lab: &Lab, all: &[&Queued]) {
     assert_eq!(lab.primary.deliveries(), primary::due(all.iter().map(|queued| &queued.mail)));
 }
 
+/// As if so much time had passed that what was seen of the primary is no longer good.
+fn later() {
+    let parents = ["/var/lib", "/run", "/tmp"].into_iter().flat_map(fs::read_dir).flatten().flatten();
+    for folder in parents.filter(|entry| entry.file_name().to_string_lossy().starts_with("bartleby")) {
+        // Only one of them is used.
+        let _ = fs::remove_file(folder.path().join("primaries.seen"));
+    }
+}
+
 /// The page tells when the primary is back; `watch` runs the queue then, once.
 pub fn of_the_primary(lab: &mut Lab) {
     fs::write("/etc/bartleby.toml", "[flush]\ncooldown = \"1s\"\n").unwrap();
@@ -131,14 +140,17 @@ pub fn of_the_primary(lab: &mut Lab) {
 
     // It greets, but not for us.
     lab.primary.up(Mode::TurnsAway);
+    later();
     assert_eq!(json()["primary"][0]["state"], "busy");
     assert!(page::html(200).contains("The primary answers that it is busy"));
     lab.primary.up(Mode::Hangs);
+    later();
     let told = json();
     assert_eq!(told["primary"][0]["detail"], "it does not answer in time", "{told:#}");
 
     // Back: the page says so, and nothing is run by looking at it.
     lab.primary.up(Mode::Accepts);
+    later();
     let page = page::html(200);
     assert!(page.contains("The primary is back and 2 messages wait: run the queue now."), "{page}");
     assert!(json()["flush"]["last"].is_null());
@@ -151,9 +163,12 @@ pub fn of_the_primary(lab: &mut Lab) {
 
     // Up and down again, too soon to run the queue by itself; a person may.
     lab.primary.down();
+    later();
     let second = deferred(lab, "second");
+    later();
     assert_eq!(apache::command_line(&["watch", "--once"]).0, Some(0));
     lab.primary.up(Mode::Accepts);
+    later();
     let (code, text) = apache::command_line(&["watch", "--once"]);
     assert!(code == Some(0) && text.contains("goes up and down: the next queue run is due in "), "{code:?} {text}");
     assert_eq!(json()["queue"]["messages"], 2);

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -74,8 +74,10 @@ impl Machine {
         let is_ours = |process: &fs::DirEntry| {
             // One that has ended and waits for its parent has no command line any more.
             let read = |name| fs::read(process.path().join(name)).unwrap_or_default();
+            // A lister holds its place as its standard input.
+            let input = fs::read_link(process.path().join("fd/0")).unwrap_or_default().into_os_string().into_vec();
             // A branch of the program has its command line, and its environment.
-            [read("cmdline"), read("environ")]
+            [read("cmdline"), read("environ"), input]
                 .iter()
                 .any(|words| words.windows(folder.len()).any(|part| part == folder))
         };

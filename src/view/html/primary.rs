@@ -16,6 +16,9 @@ pub(crate) fn primary(report: &Report) -> Markup {
     html! {
         section aria-labelledby="primary" {
             h2 #primary { "Primary" }
+            @if let Some(seen) = outlook.seen.filter(|seen| report.age(*seen) > 0) {
+                p.soft { "Seen " (duration(report.age(seen))) " ago." }
+            }
             ul { @for primary in &outlook.primaries { li class=(class(primary.state)) { (line(report, primary)) } } }
             @for fault in &outlook.faults {
                 p { (printable(&fault.message)) }

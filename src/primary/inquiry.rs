@@ -1,0 +1,182 @@
+//! Who asks the primaries, and how often: what was seen is shared by all who come within some seconds, and one asks at a
+//! time.
+//!
+//! The one who asks is a process beside the listing, and has another one under it, in the sandbox, that connects. It
+//! holds the lock of what was seen ([`Sighting`]), writes there what it is told, and notes each change. So a request that
+//! ends early, or takes long, holds up nobody who waits for the same answer.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{DNS_PATIENCE, PROBE_PATIENCE, PrimaryStatus, Questions};
+use crate::context::Context;
+use crate::sandbox::worker::Worker;
+use crate::sandbox::{Purpose, Sandbox};
+use crate::state::{Records, SeenBy, Sighting};
+use crate::system::Free;
+
+/// For how long what was seen is good for everybody, in seconds.
+const GOOD_FOR: i64 = 10;
+
+/// For how long it is good where nothing newer can be had in time, in seconds.
+const LAST_RESORT: i64 = 60;
+
+/// How long the primaries may take.
+const PATIENCE: Duration =
+    Duration::from_millis(DNS_PATIENCE.as_millis() as u64 * 2 + PROBE_PATIENCE.as_millis() as u64);
+
+/// How long who asks may take: the same, and a while to write it down.
+const WITH_NOTES: Duration = Duration::from_millis(PATIENCE.as_millis() as u64 + 1000);
+
+/// How long a process waits until it looks again whether another one has asked.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What was seen, and by whose configuration.
+#[derive(Serialize, Deserialize)]
+struct Seen {
+    key: u64,
+    status: PrimaryStatus,
+}
+
+/// An inquiry under way: what other servers say is strangers' words, too.
+pub(crate) struct PrimaryInquiry(Stage);
+
+enum Stage {
+    /// There is nothing to ask, or it was asked a moment ago.
+    Known(PrimaryStatus),
+    /// A process of ours asks.
+    Asking(Worker<Option<Seen>>),
+    /// Another request asks.
+    Awaited { until: Instant },
+}
+
+impl PrimaryInquiry {
+    /// Begins to ask, beside the listing.
+    pub fn begin(context: &Context) -> PrimaryInquiry {
+        let config = &context.config.primary;
+        let relayed = || context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
+        if config.hosts.is_empty() && config.domains.is_empty() && relayed().is_none() {
+            return PrimaryInquiry(Stage::Known(PrimaryStatus::default()));
+        }
+        PrimaryInquiry(match sighting(context) {
+            None => ask(context, None),
+            Some(sighting) => {
+                let recent = recent(context, &sighting, good_for(context));
+                let asking = |sighting| ask_if_first(context, sighting);
+                let awaited = || Stage::Awaited { until: Instant::now() + WITH_NOTES };
+                recent.map(Stage::Known).or_else(|| asking(sighting)).unwrap_or_else(awaited)
+            }
+        })
+    }
+
+    /// What was found, each with the time since when it is so.
+    pub fn status(self, context: &Context) -> PrimaryStatus {
+        let found = match self.0 {
+            Stage::Known(status) => Some(status),
+            Stage::Asking(worker) => answer(worker),
+            Stage::Awaited { until } => wait(context, until),
+        };
+        let last = || recent(context, &sighting(context)?, LAST_RESORT);
+        found.or_else(last).unwrap_or_default()
+    }
+}
+
+fn sighting(context: &Context) -> Option<Sighting> {
+    context.records.as_ref().ok().and_then(Records::sighting)
+}
+
+/// For how long what was seen is good, in seconds. `doctor` is asked to look at how it is now.
+fn good_for(context: &Context) -> i64 {
+    if context.seen_by == SeenBy::Doctor { 0 } else { GOOD_FOR }
+}
+
+/// What was seen less than so many seconds ago. What seems to be of the future was seen before the clock was set back.
+fn recent(context: &Context, sighting: &Sighting, seconds: i64) -> Option<PrimaryStatus> {
+    let seen: Seen = serde_json::from_slice(&sighting.read()?).ok()?;
+    let age = Timestamp::now().as_second().checked_sub(seen.status.seen?)?;
+    (seen.key == key(context) && (0..seconds).contains(&age)).then_some(seen.status)
+}
+
+/// What the answer depends on.
+fn key(context: &Context) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let config = &context.config.primary;
+    let kind = context.source.as_ref().ok().map(|source| source.mta.kind().name());
+    (&config.hosts, &config.domains, kind, &context.host).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Asks, unless somebody else does.
+fn ask_if_first(context: &Context, sighting: Sighting) -> Option<Stage> {
+    if !sighting.try_lock() {
+        return None;
+    }
+    // Who had the lock a moment ago has just written it down.
+    let recent = recent(context, &sighting, good_for(context));
+    Some(recent.map_or_else(|| ask(context, Some(sighting.into())), Stage::Known))
+}
+
+/// Waits for who asks, and asks where that comes to nothing.
+fn wait(context: &Context, until: Instant) -> Option<PrimaryStatus> {
+    let mut stage = None;
+    while stage.is_none() && Instant::now() < until {
+        thread::sleep(AGAIN);
+        stage = ask_if_first(context, sighting(context)?);
+    }
+    match stage? {
+        Stage::Known(status) => Some(status),
+        Stage::Asking(worker) => answer(worker),
+        Stage::Awaited { .. } => None,
+    }
+}
+
+fn answer(worker: Worker<Option<Seen>>) -> Option<PrimaryStatus> {
+    worker.answer().ok().flatten().map(|seen| seen.status)
+}
+
+/// Starts the one who asks; `locked` is what was seen, where that can be written down.
+fn ask(context: &Context, locked: Option<OwnedFd>) -> Stage {
+    let remembers = locked.is_some();
+    let asking = |free: Free| {
+        let seen = Timestamp::now().as_second();
+        let status = Worker::begin(&free, PATIENCE, |free| connect(context, free)).and_then(Worker::answer).ok()?;
+        let status = PrimaryStatus { seen: Some(seen), ..status };
+        let status = if remembers { noted(context, status) } else { status };
+        let seen = Seen { key: key(context), status };
+        let copy = io::stdin().as_fd().try_clone_to_owned();
+        if let (true, Ok(file), Ok(bytes)) = (remembers, copy, serde_json::to_vec(&seen)) {
+            // Where there is no room for it, the next one asks again.
+            let _ = Sighting::of(file).write(&bytes);
+        }
+        Some(seen)
+    };
+    let asking = Worker::begin_with(&context.free, locked, WITH_NOTES, asking);
+    asking.map_or_else(|_| Stage::Known(PrimaryStatus::default()), Stage::Asking)
+}
+
+/// In the sandbox: asks name servers and primaries.
+fn connect(context: &Context, free: Free) -> PrimaryStatus {
+    let relayed = context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
+    let questions = Questions::gather(&free, context.config.primary.clone(), relayed, context.host.clone());
+    // Whether a sandbox holds is said of the reader's.
+    Sandbox::enter(free, Purpose::Asking);
+    questions.ask()
+}
+
+/// Takes note of each change, and fills in since when each is so. In a copy of a process, whose own records are closed.
+fn noted(context: &Context, mut status: PrimaryStatus) -> PrimaryStatus {
+    let records = Records::open(context.config.state.directory.as_deref(), &context.account).ok();
+    let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
+    let now = Timestamp::now().as_second();
+    let since = records.and_then(|records| records.note_primaries(&found, now, context.seen_by).ok());
+    for (primary, since) in status.primaries.iter_mut().zip(since.unwrap_or_default()) {
+        primary.since = since;
+    }
+    status
+}
