@@ -30,7 +30,10 @@ pub(crate) fn ready(watched: &[Watched<'_>], timeout: Duration) -> Vec<PollFlags
         Err(Errno::EINTR) => return watched.iter().map(|_| PollFlags::empty()).collect(),
         // What can't be waited for is tried: it may then take its time.
         Err(_) => {
-            return watched.iter().map(|(fd, events)| if fd.is_some() { *events } else { PollFlags::empty() }).collect();
+            return watched
+                .iter()
+                .map(|(fd, events)| if fd.is_some() { *events } else { PollFlags::empty() })
+                .collect();
         }
     }
     let mut found = open.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));

@@ -12,7 +12,7 @@ use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
-use crate::text::{bytes, count, printable};
+use crate::text::{Odd, bytes, count, printable, shell_quoted};
 
 /// One thing that was looked at.
 struct Check {
@@ -130,20 +130,12 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
         Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
         Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
     };
-    let make_folder = || {
-        let folder = quoted(&doctor.wanted.to_string_lossy());
-        if doctor.account.is_root() {
-            format!("Look at its owner, and at the folders above it: ls -ld {folder}; namei -l {folder}")
-        } else {
-            format!("As root: install -d -o {} -m 700 {folder}", doctor.account.name)
-        }
-    };
     let state = match (&doctor.state, &flush.set_aside, &flush.unguarded) {
         (_, Some(file), _) => {
             let file = file.display().to_string();
             fault(
                 format!("the log of queue runs was damaged, and was set aside as {file}"),
-                format!("As root: rm {}", quoted(&file)),
+                pasted(shell_quoted(&file).map(|file| format!("As root: rm {file}"))),
             )
         }
         (Ok(_), None, Some(reason)) => fault(
@@ -156,7 +148,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
         (Ok(Folder { directory, instead_of, shared }), None, None) => {
             let directory = directory.display();
             match (instead_of, shared) {
-                (Some(reason), _) => fault(format!("{directory} is used instead, as {reason}"), make_folder()),
+                (Some(reason), _) => fault(format!("{directory} is used instead, as {reason}"), make_folder(doctor)),
                 (None, Some(shared)) => {
                     Ok(format!("{directory}, which is root's own, and the locks of {}", shared.display()))
                 }
@@ -164,7 +156,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             }
         }
         (Err(reason), None, _) => {
-            fault(format!("no folder is usable, so the cool-down is off: {reason}"), make_folder())
+            fault(format!("no folder is usable, so the cool-down is off: {reason}"), make_folder(doctor))
         }
     };
     let config_file =
@@ -199,16 +191,22 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     checks.extend(primary_checks(primary));
     for filesystem in filesystems {
         let mount = printable(&filesystem.mount).into_owned();
-        let path = quoted(&filesystem.mount);
+        let path = shell_quoted(&filesystem.mount);
+        let remedy = |command: fn(&str) -> String| pasted(path.clone().map(|path| command(&path)));
         let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {
             (Level::Unknown, ..) => match &filesystem.error {
-                Some(error) => fault(format!("{mount}: {error}"), format!("Look after that mount: stat -f {path}")),
-                None => fault(format!("{mount} does not answer"), format!("Look after that mount: umount -l {path}")),
+                Some(error) => {
+                    fault(format!("{mount}: {error}"), remedy(|path| format!("Look after that mount: stat -f {path}")))
+                }
+                None => fault(
+                    format!("{mount} does not answer"),
+                    remedy(|path| format!("Look after that mount: umount -l {path}")),
+                ),
             },
             (Level::Ok, Some(free), Some(all)) => Ok(format!("{mount}: {} of {} free", bytes(free), bytes(all))),
             _ => fault(
                 format!("{mount} is short of space or inodes"),
-                format!("Make room: du -xh {path} | sort -h | tail; df -i {path}"),
+                remedy(|path| format!("Make room: du -xh {path} | sort -h | tail; df -i {path}")),
             ),
         };
         checks.push(Check { subject: if filesystem.queue { "disk (mail queue)" } else { "disk" }, found });
@@ -216,9 +214,23 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     checks
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &str) -> String {
-    format!("'{}'", path.replace('\'', r"'\''"))
+/// A command to be pasted, or why there is none.
+fn pasted(command: Result<String, Odd>) -> String {
+    command.unwrap_or_else(|odd| odd.to_string())
+}
+
+/// How to get the state folder that was to be used.
+fn make_folder(doctor: &Doctor) -> String {
+    let command = || {
+        let path = doctor.wanted.to_string_lossy();
+        let (folder, user) = (shell_quoted(&path)?, shell_quoted(&doctor.account.name)?);
+        Ok(if doctor.account.is_root() {
+            format!("Look at its owner, and at the folders above it: ls -ld {folder}; namei -l {folder}")
+        } else {
+            format!("As root: install -d -o {user} -m 700 {folder}")
+        })
+    };
+    pasted(command())
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.
