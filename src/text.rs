@@ -104,6 +104,15 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
+/// The same for text of several lines of our own, whose line feeds stay. What strangers wrote must be part of it by now,
+/// with its own line feeds made visible where they could pass for ours.
+pub fn printable_lines(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|c| c != '\n' && acts(c)) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n"))
+}
+
 /// A value that no command to be pasted may hold. Its `Display` says so in the command's place, without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -147,7 +156,7 @@ pub fn plain_word(word: &str) -> Result<&str, Odd> {
 
 /// Controls (general category Cc), the format characters (Cf) that hide or reorder text, and
 /// Unicode's noncharacters.
-fn acts(c: char) -> bool {
+pub(crate) fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -196,6 +205,8 @@ mod tests {
         assert_eq!(printable("a\x07b\x1b[31m\n\x7f\u{85}"), "a␇b␛[31m␊␡⟨U+0085⟩");
         assert_eq!(printable("evil\u{202e}moc.elpmaxe"), "evil⟨U+202E⟩moc.elpmaxe");
         assert_eq!(printable("zero\u{200b}width"), "zero⟨U+200B⟩width");
+        assert_eq!(printable_lines("a\nb\n"), "a\nb\n");
+        assert_eq!(printable_lines("a\r\n\u{202e}é\n"), "a␍\n⟨U+202E⟩é\n");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
 use crate::state::SeenBy;
 use crate::system::{self, Free, log};
-use crate::view::{self, Setting, html, json};
+use crate::view::{self, Setting, html, json, text};
 
 /// How often the page of a queue run that goes on renews itself, in seconds.
 const RENEWED: u32 = 3;
@@ -45,7 +45,7 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
                 Unacceptable::Method(_) => head.with(header::ALLOW, "GET, HEAD, POST"),
                 _ => head,
             };
-            return gateway::send(&head, format!("{unacceptable}\n").into_bytes());
+            return gateway::send(&head, text::refusal("Not understood", &unacceptable.to_string(), ""));
         }
     };
     // Without a configuration nobody but the default's own learns what is wrong with it.
@@ -184,9 +184,7 @@ impl Exchange<'_> {
         let body = match format {
             Format::Html => html::notice(&system::host_name(), title, message, remedy).into_string().into_bytes(),
             Format::Json => json::refusal(message, remedy),
-            Format::Text | Format::Csv | Format::OpenMetrics => {
-                format!("{title}: {message}\n{remedy}\n").trim_end().to_owned().into_bytes()
-            }
+            Format::Text | Format::Csv | Format::OpenMetrics => text::refusal(title, message, remedy),
         };
         self.send(&head, body);
     }

@@ -11,6 +11,7 @@ use csv::{QuoteStyle, Terminator, Writer, WriterBuilder};
 use crate::queue::{Message, Row, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
+use crate::text::printable;
 use crate::view::sentences::of_listing;
 
 /// The names of the columns.
@@ -80,12 +81,13 @@ impl Form for Csv {
     }
 }
 
-/// A field that no spreadsheet takes for a formula.
+/// A field that no spreadsheet takes for a formula, and that does not act on a terminal.
 fn harmless(field: &str) -> Cow<'_, str> {
+    let shown = printable(field);
     if field.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']) {
-        Cow::Owned(format!("'{field}"))
+        Cow::Owned(format!("'{shown}"))
     } else {
-        Cow::Borrowed(field)
+        shown
     }
 }
 

@@ -1,6 +1,6 @@
 //! `bartleby doctor`: is everything in place, for the user that asks, and if not, the exact fix.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::sentences;
@@ -12,7 +12,7 @@ use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
-use crate::text::{Odd, bytes, count, printable, shell_quoted};
+use crate::text::{Odd, bytes, count, shell_quoted};
 
 /// One thing that was looked at.
 struct Check {
@@ -81,9 +81,10 @@ impl Form for Doctor {
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
         for Check { subject, found } in examine(self, report) {
             match found {
-                Ok(found) => writeln!(to, "ok    {subject}: {found}")?,
+                Ok(found) => to.line(format_args!("ok    {subject}: {found}"))?,
                 Err(Fault { message, remedy }) => {
-                    writeln!(to, "WRONG {subject}: {}\n      To do: {remedy}", printable(&message))?;
+                    to.line(format_args!("WRONG {subject}: {message}"))?;
+                    to.line(format_args!("      To do: {remedy}"))?;
                 }
             }
         }
@@ -190,7 +191,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     });
     checks.extend(primary_checks(primary));
     for filesystem in filesystems {
-        let mount = printable(&filesystem.mount).into_owned();
+        let mount = &filesystem.mount;
         let path = shell_quoted(&filesystem.mount);
         let remedy = |command: fn(&str) -> String| pasted(path.clone().map(|path| command(&path)));
         let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {

@@ -10,6 +10,7 @@ use crate::mta::Kind;
 use crate::queue::{Destination, Row, State};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
+use crate::text::printable;
 use crate::view::sentences::of_listing;
 
 /// Destinations that are told one by one; the rest are "other".
@@ -123,5 +124,5 @@ fn label(destination: &Destination) -> String {
 
 /// As a label's value is written: backslash, quote and line feed.
 fn escaped(value: &str) -> String {
-    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+    printable(value).replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }

@@ -6,6 +6,7 @@
 mod machine;
 
 mod names;
+mod printable;
 mod remedies;
 
 use std::process::{Command, Stdio};
