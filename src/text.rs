@@ -154,14 +154,17 @@ pub fn plain_word(word: &str) -> Result<&str, Odd> {
     if begins_well && word.chars().all(is_plain) { Ok(word) } else { Err(Odd::of(word)) }
 }
 
-/// Controls (general category Cc), the format characters (Cf) that hide or reorder text, and
-/// Unicode's noncharacters.
+/// Whether a character acts instead of showing: controls (general category Cc), Unicode's noncharacters, the format
+/// characters (Cf) that hide or reorder text, whatever else has no width or no ink (default-ignorable code points,
+/// DerivedCoreProperties.txt; fillers; the empty Braille pattern), and every space but the one (Zs).
 pub(crate) fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-            | '\u{fdd0}'..='\u{fdef}')
+            '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{1680}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}'
+            | '\u{2800}' | '\u{3000}' | '\u{3164}' | '\u{fdd0}'..='\u{fdef}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
         // The last two of each plane are no characters, which HTML forbids.
         || u32::from(c) & 0xfffe == 0xfffe
 }
@@ -205,6 +208,14 @@ mod tests {
         assert_eq!(printable("a\x07b\x1b[31m\n\x7f\u{85}"), "a␇b␛[31m␊␡⟨U+0085⟩");
         assert_eq!(printable("evil\u{202e}moc.elpmaxe"), "evil⟨U+202E⟩moc.elpmaxe");
         assert_eq!(printable("zero\u{200b}width"), "zero⟨U+200B⟩width");
+        for c in "\u{a0}\u{34f}\u{115f}\u{1160}\u{1680}\u{17b4}\u{17b5}\u{2000}\u{200a}\u{202f}\u{205f}\u{2800}\u{3000}\u{3164}\
+                  \u{fe00}\u{fe0f}\u{ffa0}\u{1d173}\u{1d17a}\u{e0100}\u{e01ef}"
+            .chars()
+        {
+            assert_eq!(printable(&format!("a{c}b")), format!("a⟨U+{:04X}⟩b", u32::from(c)), "invisible, or no plain space");
+        }
+        let visible = "Ü ß ñ “…” – · € 漢字 かな 한글 א ع ก️".replace('\u{fe0f}', "");
+        assert_eq!(printable(&visible), visible);
         assert_eq!(printable_lines("a\nb\n"), "a\nb\n");
         assert_eq!(printable_lines("a\r\n\u{202e}é\n"), "a␍\n⟨U+202E⟩é\n");
     }

@@ -8,6 +8,7 @@ mod machine;
 mod names;
 mod printable;
 mod remedies;
+mod tables;
 
 use std::process::{Command, Stdio};
 

@@ -15,14 +15,16 @@ use crate::word;
 
 /// ESC with a colour, BEL, a carriage return, DEL, CSI as one character, a turn of direction, a line separator, and a
 /// character without width.
-const ACTS: &str = "a\u{1b}[31m\u{7}\rb\u{7f}\u{9b}2J\u{202e}c\u{2028}d\u{200b}e";
+const ACTS: &str = "a\u{1b}[31m\u{7}\rb\u{7f}\u{9b}2J\u{202e}c\u{2028}d\u{200b}e\u{3164}f\u{a0}g\u{fe0f}h";
 
 /// The same on two lines.
-const TWO_LINES: &str = "a\u{1b}[31m\u{7}\rb\u{7f}\u{9b}2J\u{202e}c\u{2028}d\u{200b}e\nbartleby: f";
+const TWO_LINES: &str =
+    "a\u{1b}[31m\u{7}\rb\u{7f}\u{9b}2J\u{202e}c\u{2028}d\u{200b}e\u{3164}f\u{a0}g\u{fe0f}h\nbartleby: f";
 
 #[track_caller]
 fn assert_shows(what: &str, text: &str) {
-    let acts = |c: &char| (c.is_control() && *c != '\n') || "\u{202e}\u{2028}\u{200b}".contains(*c);
+    let acts =
+        |c: &char| (c.is_control() && *c != '\n') || "\u{202e}\u{2028}\u{200b}\u{3164}\u{a0}\u{fe0f}".contains(*c);
     if let Some((at, c)) = text.char_indices().find(|(_, c)| acts(c)) {
         let start = text[..at].char_indices().rev().nth(80).map_or(0, |(start, _)| start);
         panic!("{what} holds {c:?} behind {:?}", &text[start..at]);

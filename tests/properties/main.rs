@@ -85,6 +85,74 @@ fn any_listing_of_opensmtpd() {
     hold("opensmtpd", fixtures("opensmtpd"), |bytes| holds::listing(Kind::OpenSmtpd, bytes));
 }
 
+/// Words made of what separates cells, begins formulas, ends labels or stands for what is not shown.
+fn words() -> impl Strategy<Value = String> {
+    let pieces = [
+        "x",
+        "1",
+        ";",
+        "|",
+        ",",
+        "\t",
+        " ",
+        "\"",
+        "'",
+        "=",
+        "+",
+        "-",
+        "@",
+        "＝",
+        "\\",
+        "\n",
+        "\r",
+        "(",
+        ")",
+        "other",
+        "local",
+        "this machine",
+        "⟨U+202E⟩",
+        "\u{202e}",
+        "␊",
+        "\u{a0}",
+        "⟨",
+        ".",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..7).prop_map(|pieces| pieces.concat())
+}
+
+/// A local part, a domain and a reason.
+type Words = (String, String, String);
+
+#[test]
+fn strangers_words_in_every_form() {
+    let recipient = (words(), words(), words());
+    let message = (words(), prop::collection::vec(recipient, 1..5));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let tried = runner.run(&prop::collection::vec(message, 1..6), |messages| {
+        let line = |(number, (sender, recipients)): (usize, &(String, Vec<Words>))| {
+            let recipients = recipients.iter().map(|(local, domain, reason)| {
+                serde_json::json!({"address": format!("{local}@{domain}"), "delay_reason": reason})
+            });
+            let message = serde_json::json!({
+                "queue_name": "deferred", "queue_id": format!("A{number}"), "arrival_time": 1, "message_size": 1,
+                "sender": sender, "recipients": recipients.collect::<Vec<_>>(),
+            });
+            format!("{message}\n")
+        };
+        let lines: String = messages.iter().enumerate().map(line).collect();
+        prop_assert_eq!(holds::read(Kind::Postfix, lines.as_bytes()).trouble, None);
+        holds::listing(Kind::Postfix, lines.as_bytes());
+        Ok(())
+    });
+    if let Err(failure) = tried {
+        panic!("{failure}");
+    }
+}
+
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     files(&tests().join("properties/seeds").join(name))
 }
