@@ -5,6 +5,7 @@
 #[path = "../machine/mod.rs"]
 mod machine;
 
+mod configuration;
 mod names;
 mod printable;
 mod remedies;
