@@ -177,6 +177,69 @@ fn any_date() {
     hold("date", seeds("date"), holds::date);
 }
 
+/// A local part that smtpd takes, made of what else stands in a line of its listing.
+fn local_part() -> impl Strategy<Value = String> {
+    let pieces = [
+        "x",
+        "|",
+        "|",
+        "|",
+        "0",
+        "1795503951",
+        "-4",
+        "pending",
+        "inflight",
+        "invalid",
+        "offline",
+        "bounce",
+        "suspend",
+        "mta",
+        "inet4",
+        "c44e9b80594dd7b5",
+        "!",
+        "#",
+        "$",
+        "=",
+        "?",
+        "{",
+        "é",
+        ".",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 1..14).prop_map(|pieces| pieces.concat())
+}
+
+#[test]
+fn no_address_and_no_error_forges_a_line_of_opensmtpd() {
+    let addresses = (local_part(), local_part(), local_part());
+    let envelope = (addresses, prop::sample::select(vec!["pending|-4", "inflight|1", "invalid|"]), local_part());
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let tried = runner.run(&prop::collection::vec(envelope, 1..6), |envelopes| {
+        let mut text = String::new();
+        for (number, ((sender, recipient, resolved), state, error)) in envelopes.iter().enumerate() {
+            let addresses = format!("{sender}@example.org|{recipient}@example.com|{resolved}@mx.example.com");
+            text += &format!("{number:08x}594dd7b5|inet4|mta||{addresses}|1795433446|1795433446|0|1|{state}|{error}\n");
+        }
+        let read = holds::read(Kind::OpenSmtpd, text.as_bytes());
+        prop_assert_eq!(read.trouble, None, "{}", text);
+        prop_assert_eq!(read.messages.len(), envelopes.len());
+        for (message, ((sender, _, resolved), state, error)) in read.messages.iter().zip(&envelopes) {
+            prop_assert_eq!(message.sender.clone().unwrap(), format!("{sender}@example.org"));
+            prop_assert_eq!(&message.mta_state, state.split('|').next().unwrap());
+            let recipient = &message.recipients[0];
+            prop_assert_eq!(recipient.address.clone(), format!("{resolved}@mx.example.com"));
+            prop_assert_eq!(recipient.reason.as_deref(), Some(error.as_str()));
+        }
+        Ok(())
+    });
+    if let Err(failure) = tried {
+        panic!("{failure}");
+    }
+}
+
 /// A recorded listing taken apart: what it is made of.
 struct Form {
     kind: Kind,
