@@ -39,11 +39,13 @@ pub(super) struct Place {
     pub(super) shared: Option<Folder>,
     /// Why the folder that should be used is not.
     pub(super) instead_of: Option<StateError>,
+    /// The default folder, where it is not there and no other is configured.
+    pub(super) missing: Option<PathBuf>,
 }
 
 impl Place {
     fn of(folder: Folder) -> Place {
-        Place { folder, shared: None, instead_of: None }
+        Place { folder, shared: None, instead_of: None, missing: None }
     }
 }
 
@@ -64,7 +66,8 @@ impl Places<'_> {
         // Only the installation makes the default folder: made by root it would shut others out.
         let default = || fs::symlink_metadata(self.default).is_ok().then_some(self.default);
         let Some(wanted) = configured.or_else(default) else {
-            return self.private(account, Vec::new()).map(Place::of);
+            let folder = self.private(account, Vec::new())?;
+            return Ok(Place { missing: Some(self.default.to_owned()), ..Place::of(folder) });
         };
         let found = if account.is_root() { self.for_root(wanted, account) } else { usable(wanted, account) };
         match found {
@@ -104,7 +107,7 @@ impl Places<'_> {
             Ok(shared) => (Some(shared), None),
             Err(reason) => (None, Some(reason)),
         };
-        Ok(Place { folder, shared, instead_of: not_shared.or(refused) })
+        Ok(Place { shared, instead_of: not_shared.or(refused), ..Place::of(folder) })
     }
 
     /// A private folder under the first of the parents where there is or can be one.
@@ -306,6 +309,7 @@ mod tests {
         let machine = Machine::new();
         let place = machine.find(None).unwrap();
         assert_eq!(place.instead_of, None, "nothing is installed, so nothing is wrong");
+        assert_eq!(place.missing, Some(machine.path("default")));
         let default = machine.folder_of(machine.account.uid, "default");
         assert_eq!(machine.find(None).unwrap().folder.path(), default);
         fs::set_permissions(&default, fs::Permissions::from_mode(0o777)).unwrap();

@@ -37,6 +37,8 @@ struct Folder {
     instead_of: Option<StateError>,
     /// The folder whose locks alone are used.
     shared: Option<PathBuf>,
+    /// The folder that the installation would have made.
+    missing: Option<PathBuf>,
 }
 
 impl Folder {
@@ -45,6 +47,7 @@ impl Folder {
             directory: records.directory().to_owned(),
             instead_of: records.instead_of().cloned(),
             shared: records.shared().map(Path::to_owned),
+            missing: records.missing().map(Path::to_owned),
         }
     }
 }
@@ -146,14 +149,19 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
                 _ => "Make room there, or correct its owner.".into(),
             },
         ),
-        (Ok(Folder { directory, instead_of, shared }), None, None) => {
+        (Ok(Folder { directory, instead_of, shared, missing }), None, None) => {
             let directory = directory.display();
             match (instead_of, shared) {
                 (Some(reason), _) => fault(format!("{directory} is used instead, as {reason}"), make_folder(doctor)),
                 (None, Some(shared)) => {
                     Ok(format!("{directory}, which is root's own, and the locks of {}", shared.display()))
                 }
-                (None, None) => Ok(directory.to_string()),
+                (None, None) => Ok(match missing {
+                    Some(missing) => {
+                        format!("{directory}, as there is no {}, which make install makes", missing.display())
+                    }
+                    None => directory.to_string(),
+                }),
             }
         }
         (Err(reason), None, _) => {

@@ -6,6 +6,7 @@
 mod machine;
 
 mod configuration;
+mod folders;
 mod names;
 mod printable;
 mod remedies;
