@@ -117,12 +117,15 @@ bench: all ## measure against the lister alone and a Perl script (and BEFORE=old
 	BARTLEBY_BENCH="$$PWD/$$bench" BARTLEBY_CGI="$$PWD/$(PROGRAM)" \
 	    $(CARGO) test --quiet --locked --test lab -- --ignored --exact --nocapture a_real_postfix_queue
 
+# The command line is a copy, not a link into the document root: root runs it, and who may write there must not decide
+# what that is. The earlier link is replaced.
 install: ## install what `make` built, and the Apache snippet (as root; PREFIX, WWWDIR, DESTDIR, APACHE)
 	@test -f '$(PROGRAM)' || { echo "make install: no $(PROGRAM): run make first (not as root)" >&2; exit 1; }
 	install -d '$(DESTDIR)$(WWWDIR)' '$(DESTDIR)$(PREFIX)/sbin'
 	install -m 755 '$(PROGRAM)' '$(DESTDIR)$(WWWDIR)/index.cgi.tmp'
 	mv -f '$(DESTDIR)$(WWWDIR)/index.cgi.tmp' '$(DESTDIR)$(WWWDIR)/index.cgi'
-	ln -sfn '$(WWWDIR)/index.cgi' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
+	install -m 755 '$(PROGRAM)' '$(DESTDIR)$(PREFIX)/sbin/bartleby.tmp'
+	mv -fT '$(DESTDIR)$(PREFIX)/sbin/bartleby.tmp' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	cp -R $(DOCUMENTS) apache examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'

@@ -1,5 +1,7 @@
 //! `bartleby.toml`: every setting has a default, and every mistake is an error.
 
+mod trust;
+
 use std::env;
 use std::fmt;
 use std::fs;
@@ -302,19 +304,32 @@ impl fmt::Display for ConfigError {
     }
 }
 
+impl ConfigError {
+    /// Something that is wrong with the file itself.
+    fn of_file(file: &Path, message: String) -> ConfigError {
+        ConfigError { file: file.into(), line: None, key: None, message }
+    }
+
+    /// What to do about it, where the error does not say so itself.
+    pub fn remedy(&self) -> &'static str {
+        if self.line.is_some() { "Correct that line." } else { "" }
+    }
+}
+
 impl Config {
     /// Reads the file that `BARTLEBY_CONFIG` names, else `/etc/bartleby.toml` if it is there.
     ///
     /// # Errors
-    /// The file can't be read, or something in it is unknown or wrong.
+    /// The file can't be read, something in it is unknown or wrong, or this is root and another user could change it.
     pub fn load() -> Result<Config, ConfigError> {
-        match env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty()) {
-            Some(path) => Config::read(Path::new(&path)),
-            None => match fs::symlink_metadata(DEFAULT_PATH) {
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(Config::default()),
-                _ => Config::read(Path::new(DEFAULT_PATH)),
-            },
+        let named = env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty());
+        let file = named.as_deref().map_or(Path::new(DEFAULT_PATH), Path::new);
+        let is_missing = || fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if named.is_none() && is_missing() {
+            return Ok(Config::default());
         }
+        trust::vet(file)?;
+        Config::read(file)
     }
 
     /// Reads one file.
@@ -322,12 +337,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn read(file: &Path) -> Result<Config, ConfigError> {
-        let unread = |error| ConfigError {
-            file: file.into(),
-            line: None,
-            key: None,
-            message: format!("it can't be read: {error}"),
-        };
+        let unread = |error| ConfigError::of_file(file, format!("it can't be read: {error}"));
         let config = Config::from_bytes(&fs::read(file).map_err(unread)?, file)?;
         // The path is made absolute, as the program leaves its working directory.
         let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());

@@ -104,14 +104,67 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
-/// Controls (general category Cc), the format characters (Cf) that hide or reorder text, and
-/// Unicode's noncharacters.
-fn acts(c: char) -> bool {
+/// The same for text of several lines of our own, whose line feeds stay. What strangers wrote must be part of it by now,
+/// with its own line feeds made visible where they could pass for ours.
+pub fn printable_lines(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|c| c != '\n' && acts(c)) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n"))
+}
+
+/// A value that no command to be pasted may hold. Its `Display` says so in the command's place, without a full stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "The command to paste is left out: it would hold “{0}”, which has characters in it that are special or that can't be seen"
+)]
+pub struct Odd(String);
+
+impl Odd {
+    fn of(value: &str) -> Odd {
+        Odd(printable(value).into_owned())
+    }
+}
+
+/// A word for a command to be pasted into sh(1): as it is where it is plain, else in single quotes, between which
+/// nothing is special (POSIX, Shell Command Language, section 2.2.2).
+///
+/// # Errors
+/// It holds a character that acts or can't be seen, or stands for bytes that are no text: nobody could look over what
+/// they paste, and a line break runs it.
+pub fn shell_quoted(word: &str) -> Result<Cow<'_, str>, Odd> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:,@+-".contains(c);
+    if word.contains('\u{fffd}') || matches!(printable(word), Cow::Owned(_)) {
+        return Err(Odd::of(word));
+    }
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return Ok(Cow::Borrowed(word));
+    }
+    Ok(Cow::Owned(format!("'{}'", word.replace('\'', r"'\''"))))
+}
+
+/// A word for a line of another program's configuration (sudoers(5), postconf(1)), which has special characters of its
+/// own, inside of what the shell sees.
+///
+/// # Errors
+/// It is not made of ASCII letters, digits and `_./@+-` alone, or begins with a sign.
+pub fn plain_word(word: &str) -> Result<&str, Odd> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./@+-".contains(c);
+    let begins_well = word.starts_with(|c: char| c.is_ascii_alphanumeric() || "_/".contains(c));
+    if begins_well && word.chars().all(is_plain) { Ok(word) } else { Err(Odd::of(word)) }
+}
+
+/// Whether a character acts instead of showing: controls (general category Cc), Unicode's noncharacters, the format
+/// characters (Cf) that hide or reorder text, whatever else has no width or no ink (default-ignorable code points,
+/// DerivedCoreProperties.txt; fillers; the empty Braille pattern), and every space but the one (Zs).
+pub(crate) fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-            | '\u{fdd0}'..='\u{fdef}')
+            '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{1680}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}'
+            | '\u{2800}' | '\u{3000}' | '\u{3164}' | '\u{fdd0}'..='\u{fdef}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
         // The last two of each plane are no characters, which HTML forbids.
         || u32::from(c) & 0xfffe == 0xfffe
 }
@@ -155,6 +208,40 @@ mod tests {
         assert_eq!(printable("a\x07b\x1b[31m\n\x7f\u{85}"), "a␇b␛[31m␊␡⟨U+0085⟩");
         assert_eq!(printable("evil\u{202e}moc.elpmaxe"), "evil⟨U+202E⟩moc.elpmaxe");
         assert_eq!(printable("zero\u{200b}width"), "zero⟨U+200B⟩width");
+        for c in "\u{a0}\u{34f}\u{115f}\u{1160}\u{1680}\u{17b4}\u{17b5}\u{2000}\u{200a}\u{202f}\u{205f}\u{2800}\u{3000}\u{3164}\
+                  \u{fe00}\u{fe0f}\u{ffa0}\u{1d173}\u{1d17a}\u{e0100}\u{e01ef}"
+            .chars()
+        {
+            assert_eq!(printable(&format!("a{c}b")), format!("a⟨U+{:04X}⟩b", u32::from(c)), "invisible, or no plain space");
+        }
+        let visible = "Ü ß ñ “…” – · € 漢字 かな 한글 א ع ก️".replace('\u{fe0f}', "");
+        assert_eq!(printable(&visible), visible);
+        assert_eq!(printable_lines("a\nb\n"), "a\nb\n");
+        assert_eq!(printable_lines("a\r\n\u{202e}é\n"), "a␍\n⟨U+202E⟩é\n");
+    }
+
+    #[test]
+    fn a_word_in_a_command_is_one_word_to_the_shell_or_refused() {
+        for plain in ["/var/lib/bartleby", "www-data", "a.b:25", "-qR@example.com", "a,b"] {
+            assert_eq!(shell_quoted(plain).unwrap(), plain);
+        }
+        for (word, quoted) in [
+            ("", "''"),
+            ("/mnt/it's here; id", r"'/mnt/it'\''s here; id'"),
+            ("$(id)", "'$(id)'"),
+            ("~root", "'~root'"),
+            ("é", "'é'"),
+        ] {
+            assert_eq!(shell_quoted(word).unwrap(), quoted);
+        }
+        for odd in ["a\nid", "a\x1b[2J", "a\u{202e}b", "a\rb", "\u{200b}", "a\tb", "not UTF-8: \u{fffd}"] {
+            let said = shell_quoted(odd).unwrap_err().to_string();
+            assert!(said.contains(&*printable(odd)) && printable(&said) == said, "{said}");
+        }
+        assert_eq!(plain_word("www-data"), Ok("www-data"));
+        for odd in ["", "a b", "a,ALL", "a=b", "a:b", "it's", "+netgroup", "%group", "-x", "a\\", "é", "$(id)"] {
+            assert!(plain_word(odd).is_err(), "{odd}");
+        }
     }
 
     #[test]

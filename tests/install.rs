@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const DEBIAN: &str = "etc/apache2/conf-available/bartleby.conf";
 const REDHAT: &str = "etc/httpd/conf.d/bartleby.conf";
 const PROGRAM: &str = "var/www/bartleby/index.cgi";
-const LINK: &str = "usr/local/sbin/bartleby";
+const COMMAND: &str = "usr/local/sbin/bartleby";
 
 /// A machine to install on, and the source to install from.
 struct Machine {
@@ -93,6 +93,30 @@ fn one_of(layout: &str) -> Machine {
     Machine::with(&[if layout == DEBIAN { "etc/apache2/conf-enabled" } else { "etc/httpd" }])
 }
 
+/// The command that root runs: no link to what others may replace, and theirs in no way.
+fn is_a_program_of_its_own(command: &Path) {
+    let found = fs::symlink_metadata(command).expect("the command");
+    assert!(found.is_file() && found.nlink() == 1, "{found:?}");
+    assert_eq!(found.mode() & 0o7777, 0o755);
+    assert_eq!(found.uid(), nix::unistd::geteuid().as_raw());
+}
+
+#[test]
+fn an_upgrade_replaces_the_earlier_link_into_the_document_root() {
+    let machine = one_of(DEBIAN);
+    machine.made(&["install"]);
+    fs::remove_file(machine.path(COMMAND)).expect(COMMAND);
+    // As it was, but within this test's own machine; what it leads to is the web server's user's.
+    std::os::unix::fs::symlink(machine.path(PROGRAM), machine.path(COMMAND)).expect("link");
+    machine.write(PROGRAM, "theirs");
+    fs::write(machine.folder.path().join("source/target/index.cgi"), "#!/bin/sh\n# version 2\n").expect("program");
+    machine.made(&["install"]);
+    is_a_program_of_its_own(&machine.path(COMMAND));
+    machine.write(PROGRAM, "theirs again");
+    assert_eq!(machine.read(COMMAND), "#!/bin/sh\n# version 2\n");
+    assert!(!machine.files().iter().any(|file| file.ends_with(".tmp")));
+}
+
 #[test]
 fn a_fresh_install_follows_the_machine_s_layout() {
     for (layout, other, next) in [(DEBIAN, REDHAT, "a2enconf bartleby"), (REDHAT, DEBIAN, "httpd_sys_script_exec_t")] {
@@ -102,8 +126,7 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         assert!(said.contains("bartleby doctor"), "{said}");
         let mode = fs::metadata(machine.path(PROGRAM)).expect(PROGRAM).permissions().mode();
         assert_eq!(mode & 0o7777, 0o755);
-        // The link is right on the machine itself, not under DESTDIR.
-        assert_eq!(fs::read_link(machine.path(LINK)).expect(LINK), Path::new("/var/www/bartleby/index.cgi"));
+        is_a_program_of_its_own(&machine.path(COMMAND));
         assert!(machine.read(layout).contains("Alias \"/bartleby/\""));
         assert!(!machine.path(other).exists());
         let files = machine.files();
@@ -166,7 +189,8 @@ fn other_places_are_kept_to() {
     let machine = one_of(DEBIAN);
     let places = ["PREFIX=/usr", "WWWDIR=/srv/www/queue"];
     machine.made(&["install", places[0], places[1]]);
-    assert_eq!(fs::read_link(machine.path("usr/sbin/bartleby")).expect("link"), Path::new("/srv/www/queue/index.cgi"));
+    is_a_program_of_its_own(&machine.path("usr/sbin/bartleby"));
+    assert!(machine.path("srv/www/queue/index.cgi").exists());
     let snippet = machine.read(DEBIAN);
     assert!(snippet.contains("<Directory \"/srv/www/queue\">") && !snippet.contains("/var/www"), "{snippet}");
     assert!(!machine.path("usr/local").exists() && !machine.path("var").exists());

@@ -281,7 +281,16 @@ fn a_stranger_who_makes_the_old_private_folder_first_turns_no_cool_down_off() {
 #[test]
 fn doctor_says_why_root_does_not_use_a_folder_that_another_user_could_replace() {
     let Some(machine) = of_web_server() else { return };
-    chown(machine.path(""), Some(WWW_DATA), None).unwrap();
+    let text = fs::read_to_string(machine.path("bartleby.toml")).unwrap();
+    let state = machine.path("theirs/state");
+    fs::create_dir(machine.path("theirs")).unwrap();
+    fs::rename(machine.path("state"), &state).unwrap();
+    fs::write(
+        machine.path("bartleby.toml"),
+        text.replace(&*machine.path("state").to_string_lossy(), state.to_str().unwrap()),
+    )
+    .unwrap();
+    chown(machine.path("theirs"), Some(WWW_DATA), None).unwrap();
     let before = private_folders("/run", 0);
     let (code, text) = on_command_line(&machine, &["doctor"]);
     for folder in private_folders("/run", 0).iter().filter(|folder| !before.contains(folder)) {
@@ -289,7 +298,7 @@ fn doctor_says_why_root_does_not_use_a_folder_that_another_user_could_replace() 
     }
     let line =
         text.lines().find(|line| line.starts_with("WRONG state directory: /run/bartleby-0-")).unwrap_or_default();
-    let reason = format!(" is used instead, as {} is not safe for root: ", machine.path("state").display());
+    let reason = format!(" is used instead, as {} is not safe for root: ", state.display());
     assert!(code == Some(1) && line.contains(&reason), "{text}");
-    assert_eq!(owners(&machine.path("state")), []);
+    assert_eq!(owners(&state), []);
 }

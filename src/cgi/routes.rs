@@ -13,7 +13,7 @@ use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
 use crate::state::{RequestPlace, SeenBy};
 use crate::system::{self, Free, log};
-use crate::view::{self, Reader, Setting, html, json};
+use crate::view::{self, Reader, Setting, html, json, text};
 
 /// How often the page reloads itself while a queue run goes on, in seconds.
 const RENEWED: u32 = 3;
@@ -49,7 +49,7 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
                 Unacceptable::Method(_) => head.with(header::ALLOW, "GET, HEAD, POST"),
                 _ => head,
             };
-            return gateway::send(&head, format!("{unacceptable}\n").into_bytes());
+            return gateway::send(&head, text::refusal("Not understood", &unacceptable.to_string(), ""));
         }
     };
     // Without a configuration nobody but the default's own learns what is wrong with it.
@@ -108,7 +108,7 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 title: "Configuration error",
                 message: &format!("The configuration can't be used: {error}"),
-                remedy: "Correct that line.",
+                remedy: error.remedy(),
                 field: None,
             });
         }
@@ -256,9 +256,7 @@ impl Exchange<'_> {
         let body = match format {
             Format::Html => html::notice(reader, title, message, remedy).into_string().into_bytes(),
             Format::Json => json::refusal(reader, message, remedy),
-            Format::Text | Format::Csv | Format::OpenMetrics => {
-                format!("{title}: {message}\n{remedy}\n").trim_end().to_owned().into_bytes()
-            }
+            Format::Text | Format::Csv | Format::OpenMetrics => text::refusal(title, message, remedy),
         };
         self.send(&head, body);
     }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{answer, load, print};
+use super::{answer, load, say};
 use crate::context::Context;
 use crate::request::{Asked, Format};
 use crate::state::SeenBy;
@@ -11,9 +11,8 @@ use crate::view::check::{self, Check, Severity, Thresholds};
 
 pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
     // Whatever goes wrong is UNKNOWN, as a monitor takes 1 and 2 for warnings.
-    let unknown = |reason: String| {
-        print(&format!("BARTLEBY UNKNOWN - {reason}\n")).map(|_| ExitCode::from(Severity::Unknown.code()))
-    };
+    let unknown =
+        |reason: String| say(&format!("BARTLEBY UNKNOWN - {reason}")).map(|_| ExitCode::from(Severity::Unknown.code()));
     let thresholds = match thresholds(&mut arguments) {
         Ok(thresholds) => thresholds,
         Err(error) => return unknown(error.to_string()),

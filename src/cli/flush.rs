@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, gather, print};
+use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, gather, print, say};
 use crate::context::Context;
 use crate::flush::{self, Asker, outcome};
 use crate::queue::Target;
@@ -33,7 +33,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
     let by = format!("{} on the command line", context.account.name);
     match flush::start(&context, &target, Asker::here(by)) {
         Ok(flush) if wait => Ok(follow(&context, &flush)),
-        Ok(flush) => print(&format!("Queue run {} was started.\n", flush.number)),
+        Ok(flush) => say(&format!("Queue run {} was started.", flush.number)),
         Err(refusal) => {
             log(&refusal.to_string());
             Ok(ExitCode::from(match refusal {
@@ -68,8 +68,10 @@ fn follow(context: &Context, flush: &Flush) -> ExitCode {
         log("what came of the run is not known, as the queue can't be listed");
         return ExitCode::from(EX_UNAVAILABLE);
     };
-    let line = format!("Queue run {}: {}.\n", flush.number, printable(&outcome::sentence(flush, &outcome)));
-    let _ = print(&if terminal { format!("\r\x1b[K{line}") } else { line });
+    if terminal {
+        let _ = print("\r\x1b[K");
+    }
+    let _ = say(&format!("Queue run {}: {}.", flush.number, outcome::sentence(flush, &outcome)));
     ExitCode::from(match flush.messages {
         _ if outcome.messages_left == 0 => 0,
         Some(all) if outcome.messages_left >= all => 2,

@@ -37,7 +37,8 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
 
 The configuration is /etc/bartleby.toml or the file that BARTLEBY_CONFIG names;
-none is needed. A mistake in it ends with exit status 78.
+none is needed. A mistake in it ends with exit status 78; so does, for root, one
+that another user could change.
 With GATEWAY_INTERFACE in the environment this is a CGI program (RFC 3875),
 whatever its arguments.
 ";

@@ -18,6 +18,7 @@ use crate::report::{self, Answer, Form, Verdict};
 use crate::request::Asked;
 use crate::state::SeenBy;
 use crate::system::{self, Free, log};
+use crate::text::printable;
 use crate::view::PROGRAM;
 use help::HELP;
 
@@ -102,6 +103,12 @@ fn answer(context: &Context, asked: &Asked, form: &mut dyn Form) -> ExitCode {
     }
 }
 
+/// Prints a line; what strangers wrote of it is made printable here.
+fn say(line: &str) -> Result<ExitCode, lexopt::Error> {
+    print(&format!("{}\n", printable(line)))
+}
+
+/// Prints text of our own, as it is.
 fn print(text: &str) -> Result<ExitCode, lexopt::Error> {
     let mut out = io::stdout();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());

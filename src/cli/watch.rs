@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 use std::thread;
 
-use super::{EX_UNAVAILABLE, gather, print};
+use super::{EX_UNAVAILABLE, gather, say};
 use crate::state::SeenBy;
 use crate::system::{Free, log};
-use crate::text::printable;
 use crate::watch;
 
 pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt::Error> {
@@ -26,7 +25,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
             Err(code) => return Ok(code),
         };
         let code = match watch::once(&context) {
-            Ok(line) => print(&format!("{}\n", printable(&line)))?,
+            Ok(line) => say(&line)?,
             Err(error) => {
                 log(&error.to_string());
                 ExitCode::from(EX_UNAVAILABLE)

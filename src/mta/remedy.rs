@@ -5,6 +5,7 @@ use std::path::Path;
 use super::privilege::SUDO_RULE;
 use super::trouble::Act;
 use crate::system::Account;
+use crate::text::{Odd, plain_word, shell_quoted};
 
 /// What was refused, and to whom.
 pub(super) struct Refused<'a> {
@@ -25,19 +26,25 @@ pub(super) enum Remedy {
 }
 
 impl Refused<'_> {
-    /// A sudo rule for the program with each of these arguments, to be pasted. `examples/` holds the same rules as
+    /// A sudo rule for the program with each of these arguments, to be pasted; where a name in it is odd, that it is. `examples/` holds the same rules as
     /// files, and as doas.conf. The folder is made searchable, as Debian's is, so that the rule can be seen without
     /// asking sudo: see [`super::privilege`].
     pub(super) fn rule(&self, arguments: &[&str]) -> String {
+        self.sudo_rule(arguments).unwrap_or_else(|odd| odd.to_string())
+    }
+
+    fn sudo_rule(&self, arguments: &[&str]) -> Result<String, Odd> {
         let Account { name, uid, .. } = self.account;
         // A user that /etc/passwd does not know is written as a number behind a mark (sudoers(5)).
-        let user = if *name == uid.to_string() { format!("#{uid}") } else { name.clone() };
-        let program = self.program.display();
+        let user = if *name == uid.to_string() { format!("#{uid}") } else { plain_word(name)?.to_owned() };
+        let program = self.program.to_string_lossy();
+        let program = plain_word(&program)?;
         let commands: Vec<_> = arguments.iter().map(|arguments| format!("{program} {arguments}")).collect();
-        format!(
+        let line = format!("{user} ALL=(root) NOPASSWD: {}", commands.join(", "));
+        Ok(format!(
             "As root (needs the package sudo, or, with examples/doas.conf, doas; nothing else to configure): \
-             echo '{user} ALL=(root) NOPASSWD: {}' > {SUDO_RULE} && chmod 440 {SUDO_RULE} && chmod a+x /etc/sudoers.d",
-            commands.join(", ")
-        )
+             echo {} > {SUDO_RULE} && chmod 440 {SUDO_RULE} && chmod a+x /etc/sudoers.d",
+            shell_quoted(&line)?
+        ))
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::dns::{Addresses, Exchanger, NoAnswer};
+use crate::text::printable;
 
 /// This host, by the names and addresses that its MX record may lead to.
 #[derive(Clone, Debug, Default)]
@@ -52,8 +53,22 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
     let ours = us.name();
     let mut faults = Vec::new();
     let mut fault = |message: String, remedy: String| faults.push(Fault { message, remedy });
+    let is_odd =
+        |name: &str| !name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) || printable(name) != name;
+    if is_odd(domain) {
+        let remedy = "Correct it where this host's relay domains are configured, or in [primary] domains.".to_owned();
+        fault(format!("“{domain}” is no name of a domain."), remedy);
+        return (Vec::new(), faults);
+    }
+    // Whoever owns the zone wrote these names, and what follows puts names into records to be pasted.
+    let mut found = found.clone();
+    let has_records = found.as_ref().is_ok_and(|found| !found.is_empty());
+    for (exchanger, _) in found.iter_mut().flat_map(|found| found.extract_if(.., |(one, _)| is_odd(&one.host))) {
+        let remedy = format!("Correct that record where the zone of {domain} is kept.");
+        fault(format!("An MX record of {domain} names “{}”, which is no name of a host.", exchanger.host), remedy);
+    }
     let ask = || "Look at /etc/resolv.conf, and whether the name servers there answer.".to_owned();
-    let found = match found {
+    let found = match &found {
         Err(NoAnswer::NoName) => {
             let remedy = format!("Register it, or take it off the domains that this host relays: {domain}");
             fault(format!("There is no domain {domain} in the domain name system."), remedy);
@@ -66,6 +81,9 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
         Ok(found) => found,
     };
     let (Some((best, _)), Some((worst, _))) = (found.first(), found.last()) else {
+        if has_records {
+            return (Vec::new(), faults);
+        }
         let remedy = format!("Add: {domain}. IN MX 10 primary.{domain}. and {domain}. IN MX 20 {ours}.");
         fault(format!("{domain} has no MX records, so nobody sends its mail here."), remedy);
         return (Vec::new(), faults);
@@ -197,6 +215,8 @@ mod tests {
             (Ok(vec![exchanger(10, "mx1.example.com", "alias"), own(20)]), 1, "in place of its CNAME"),
             (Ok(vec![exchanger(10, "mx1.example.com", "silent"), own(20)]), 1, "are not known: no name server answers"),
             (Ok(vec![exchanger(10, "192.0.2.1", "192.0.2.1"), own(20)]), 1, "names the address 192.0.2.1"),
+            (Ok(vec![primary(), exchanger(15, "mx'; id;'.example.com", ""), own(20)]), 1, "which is no name of a host"),
+            (Ok(vec![exchanger(10, "a\\010b", "")]), 0, "“a\\010b”, which is no name of a host"),
         ] {
             let (named, faults) = told(found);
             assert_eq!(named.len(), primaries, "{words}");

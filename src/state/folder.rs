@@ -16,6 +16,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::StateError;
 use crate::system::Account;
+use crate::system::trust::OPEN_TO_OTHERS;
 
 /// What an entry takes, in bytes, where very many messages wait: their ids.
 const ROOM: u64 = 1024 * 1024;
@@ -25,9 +26,6 @@ const ATTEMPTS: u32 = 5;
 
 /// How long after such an attempt the next one follows.
 const PAUSE: Duration = Duration::from_millis(2);
-
-/// The bits that let group and others write (chmod(2)).
-pub(super) const OPEN_TO_OTHERS: u32 = 0o022;
 
 /// A folder that was found to be fit for use. The handle stays with it, even if its name goes to another one later.
 #[derive(Clone, Debug)]

@@ -50,6 +50,7 @@ pub(crate) struct Records {
     locks: Folder,
     turn: Rc<File>,
     instead_of: Option<StateError>,
+    missing: Option<PathBuf>,
     /// Opened when it is first needed, and kept: opening takes longer than what is then done.
     database: Rc<RefCell<Option<Connection>>>,
 }
@@ -61,15 +62,20 @@ impl Records {
     /// # Errors
     /// Why none is usable.
     pub(crate) fn open(configured: Option<&Path>, account: &Account) -> Result<Records, StateError> {
-        let Place { folder, shared, instead_of } = place::find(configured, account)?;
+        let Place { folder, shared, instead_of, missing } = place::find(configured, account)?;
         let locks = shared.unwrap_or_else(|| folder.clone());
         let turn = Rc::new(locks.file(locks::FLUSH)?);
-        Ok(Records { folder, locks, turn, instead_of, database: Rc::default() })
+        Ok(Records { folder, locks, turn, instead_of, missing, database: Rc::default() })
     }
 
     /// Why the folder that should be used is not, where that is so: a private one is used instead.
     pub(crate) fn instead_of(&self) -> Option<&StateError> {
         self.instead_of.as_ref()
+    }
+
+    /// The folder that the installation makes, where it is not there: a private one is used, and nothing is wrong.
+    pub(crate) fn missing(&self) -> Option<&Path> {
+        self.missing.as_deref()
     }
 
     /// The folder of another user of which only the locks are used, as this is root.

@@ -7,15 +7,16 @@
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::mkdtemp;
 
-use super::folder::{Folder, OPEN_TO_OTHERS};
+use super::folder::Folder;
 use super::{StateError, locks};
 use crate::system::Account;
+use crate::system::trust::{self, Last, OPEN_TO_OTHERS, Untrusted};
 
 /// The folder that `make install` makes for the web server's user.
 const DEFAULT_DIRECTORY: &str = "/var/lib/bartleby";
@@ -25,12 +26,6 @@ const PRIVATE_PARENTS: [&str; 2] = ["/run", "/tmp"];
 
 /// What the name of root's own folder has behind that of the shared one.
 const OF_ROOT: &str = "-root";
-
-/// The bit with which a folder lets each user remove only what is theirs (chmod(2)).
-const STICKY: u32 = 0o1000;
-
-/// How many symbolic links are followed on the way to a folder: as many as Linux does (path_resolution(7)).
-const MOST_LINKS: u32 = 40;
 
 /// How long a process waits while another one makes the private folder.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -44,11 +39,13 @@ pub(super) struct Place {
     pub(super) shared: Option<Folder>,
     /// Why the folder that should be used is not.
     pub(super) instead_of: Option<StateError>,
+    /// The default folder, where it is not there and no other is configured.
+    pub(super) missing: Option<PathBuf>,
 }
 
 impl Place {
     fn of(folder: Folder) -> Place {
-        Place { folder, shared: None, instead_of: None }
+        Place { folder, shared: None, instead_of: None, missing: None }
     }
 }
 
@@ -69,7 +66,8 @@ impl Places<'_> {
         // Only the installation makes the default folder: made by root it would shut others out.
         let default = || fs::symlink_metadata(self.default).is_ok().then_some(self.default);
         let Some(wanted) = configured.or_else(default) else {
-            return self.private(account, Vec::new()).map(Place::of);
+            let folder = self.private(account, Vec::new())?;
+            return Ok(Place { missing: Some(self.default.to_owned()), ..Place::of(folder) });
         };
         let found = if account.is_root() { self.for_root(wanted, account) } else { usable(wanted, account) };
         match found {
@@ -109,7 +107,7 @@ impl Places<'_> {
             Ok(shared) => (Some(shared), None),
             Err(reason) => (None, Some(reason)),
         };
-        Ok(Place { folder, shared, instead_of: not_shared.or(refused) })
+        Ok(Place { shared, instead_of: not_shared.or(refused), ..Place::of(folder) })
     }
 
     /// A private folder under the first of the parents where there is or can be one.
@@ -184,39 +182,14 @@ fn locked(folder: &Path) -> Option<File> {
     Some(file)
 }
 
-/// Where a path really leads, if no one but root can put another folder there: each folder on the way is root's, and
-/// either closed to others or sticky, and so is each symbolic link. `wanted` is the folder of which that is asked.
+/// Where a path really leads, if no one but root can put another folder there. `wanted` is the folder of which that is
+/// asked.
 fn no_one_can_replace(path: &Path, wanted: &Path) -> Result<PathBuf, StateError> {
-    let mut at = PathBuf::from("/");
-    let parts = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
-    let mut left = parts(path);
-    let mut links = 0;
-    let refused = |by: &Path| StateError::Replaceable { folder: wanted.to_owned(), by: by.to_owned() };
-    while let Some(part) = left.pop() {
-        let next = match Path::new(&part).components().next() {
-            Some(Component::Normal(name)) => at.join(name),
-            Some(Component::ParentDir) => at.parent().unwrap_or(&at).to_owned(),
-            Some(Component::RootDir) => PathBuf::from("/"),
-            _ => continue,
-        };
-        let found = fs::symlink_metadata(&next).map_err(|error| StateError::system(&next, error))?;
-        let is_roots = found.uid() == 0;
-        if found.is_symlink() && is_roots && links < MOST_LINKS {
-            links += 1;
-            let target = fs::read_link(&next).map_err(|error| StateError::system(&next, error))?;
-            left.extend(parts(&target));
-            continue;
-        }
-        let closed = found.mode() & OPEN_TO_OTHERS == 0 || found.mode() & STICKY != 0;
-        if !found.is_dir() && !found.is_symlink() {
-            return Err(StateError::NotAFolder(next));
-        }
-        if found.is_symlink() || !is_roots || !closed {
-            return Err(refused(&next));
-        }
-        at = next;
-    }
-    Ok(at)
+    trust::only_roots(path, Last::Folder).map_err(|untrusted| match untrusted {
+        Untrusted::System(path, error) => StateError::system(&path, error),
+        Untrusted::NotAFolder(path) | Untrusted::NotAFile(path) => StateError::NotAFolder(path),
+        Untrusted::Foreign(by, _) | Untrusted::Open(by) => StateError::Replaceable { folder: wanted.to_owned(), by },
+    })
 }
 
 #[cfg(test)]
@@ -336,6 +309,7 @@ mod tests {
         let machine = Machine::new();
         let place = machine.find(None).unwrap();
         assert_eq!(place.instead_of, None, "nothing is installed, so nothing is wrong");
+        assert_eq!(place.missing, Some(machine.path("default")));
         let default = machine.folder_of(machine.account.uid, "default");
         assert_eq!(machine.find(None).unwrap().folder.path(), default);
         fs::set_permissions(&default, fs::Permissions::from_mode(0o777)).unwrap();

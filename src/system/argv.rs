@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::{printable, shell_quoted};
+
 /// The `PATH` of every command, and where a bare program name is looked for.
 pub(super) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
 
@@ -52,11 +54,14 @@ impl Argv {
     }
 }
 
-/// The words with a space between them, for a reader.
+/// The words as sh(1) takes them, for a reader who may run the same by hand. A word that no command to be pasted may
+/// hold stands there as it can be shown.
 impl fmt::Display for Argv {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, word) in self.0.iter().enumerate() {
-            write!(to, "{}{}", if index > 0 { " " } else { "" }, word.to_string_lossy())?;
+            let word = word.to_string_lossy();
+            let shown = shell_quoted(&word).unwrap_or_else(|_| printable(&word));
+            write!(to, "{}{shown}", if index > 0 { " " } else { "" })?;
         }
         Ok(())
     }
@@ -65,6 +70,12 @@ impl fmt::Display for Argv {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_is_what_would_run() {
+        let words = ["sh", "-c", "cat it's; id", "a\nb"].map(String::from);
+        assert_eq!(Argv::from_words(&words).unwrap().to_string(), r"sh -c 'cat it'\''s; id' a␊b");
+    }
 
     #[test]
     fn the_program_of_a_rule_is_the_mail_servers_own() {

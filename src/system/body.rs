@@ -1,6 +1,10 @@
 //! A body under construction: small pieces of text on their way to somewhere, put together.
 
+use std::fmt;
 use std::io::{self, Write};
+use std::mem;
+
+use crate::text::printable;
 
 /// How much is put together, in bytes.
 pub(crate) const FULL: usize = 128 * 1024;
@@ -20,13 +24,15 @@ type Sink<'a> = Box<dyn FnMut(&[u8], Seam) -> io::Result<()> + 'a>;
 /// Puts pieces together, at most 128 KiB of them (or one that is longer), and hands them on.
 pub struct Body<'a> {
     buffer: Vec<u8>,
+    /// The line that is being put together; kept, so that its memory is.
+    line: String,
     sink: Sink<'a>,
 }
 
 impl<'a> Body<'a> {
     /// An empty body.
     pub(crate) fn new(sink: impl FnMut(&[u8], Seam) -> io::Result<()> + 'a) -> Self {
-        Body { buffer: Vec::with_capacity(FULL), sink: Box::new(sink) }
+        Body { buffer: Vec::with_capacity(FULL), line: String::new(), sink: Box::new(sink) }
     }
 
     /// A body that is collected.
@@ -35,6 +41,20 @@ impl<'a> Body<'a> {
             bytes.extend_from_slice(piece);
             Ok(())
         })
+    }
+
+    /// Adds a line of text, and its end. What strangers wrote of it is made printable here, a line feed too, so that no
+    /// form of text has to think of it.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn line(&mut self, line: fmt::Arguments<'_>) -> io::Result<()> {
+        let mut text = mem::take(&mut self.line);
+        text.clear();
+        fmt::write(&mut text, line).map_err(io::Error::other)?;
+        self.write_all(printable(&text).as_bytes())?;
+        self.line = text;
+        self.write_all(b"\n")
     }
 
     /// What was written so far is whole. It is handed on when there is enough of it.

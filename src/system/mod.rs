@@ -11,6 +11,7 @@ pub(crate) mod poll;
 pub mod process;
 mod raw;
 mod signals;
+pub(crate) mod trust;
 mod unlinked;
 
 use std::fs;

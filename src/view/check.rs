@@ -1,14 +1,14 @@
 //! `bartleby check`, by the conventions of the monitoring plugins (Nagios, Icinga): one line, performance data, and
 //! an exit status of 0 (OK), 1 (WARNING), 2 (CRITICAL) or 3 (UNKNOWN).
 
-use std::io::{self, Write};
+use std::io;
 use std::str::FromStr;
 
 use crate::queue::Row;
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
-use crate::text::{bytes, count, printable, short_duration};
+use crate::text::{bytes, count, short_duration};
 
 /// How bad the state is, the worst last. An unknown state ranks below a known bad one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +114,7 @@ pub(crate) struct Check {
 
 impl Form for Check {
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
-        writeln!(to, "{}", examine(report, &self.thresholds).1)
+        to.line(format_args!("{}", examine(report, &self.thresholds).1))
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
@@ -127,7 +127,7 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
     let listing = &report.listing;
     let summary = &listing.summary;
     if let Some(trouble) = &listing.trouble {
-        let text = printable(&format!("{trouble} {}", trouble.remedy())).replace('|', "/");
+        let text = format!("{trouble} {}", trouble.remedy()).replace('|', "/");
         return (Severity::Unknown, format!("BARTLEBY UNKNOWN - {text}"));
     }
     let age = summary.oldest.map_or(0, |oldest| report.age(oldest));
@@ -163,7 +163,7 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
             Level::Unknown => Severity::Unknown,
         };
         worst = worst.max(severity);
-        let mount = printable(&filesystem.mount);
+        let mount = &filesystem.mount;
         let usage = &filesystem.usage;
         match (severity, usage.bytes_available, usage.inodes_available) {
             (Severity::Ok, ..) => {}
@@ -174,7 +174,7 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
         }
         if let (Some(free), Some(all)) = (usage.bytes_available, usage.bytes) {
             let label = filesystem.mount.replace(['\'', '='], "_");
-            data.push(format!("'free {}'={free}B;;;0;{all}", printable(&label)));
+            data.push(format!("'free {label}'={free}B;;;0;{all}"));
         }
     }
     let line = format!("BARTLEBY {} - {}", worst.word(), told.join(", ").replace('|', "/"));

@@ -1,16 +1,18 @@
 //! CSV (RFC 4180), streamed: one line for each recipient.
 //!
-//! Strangers write most of it, and a spreadsheet takes a field that begins with a certain sign for a formula, so such
-//! a field gets an apostrophe in front. JSON has every byte as it is.
+//! Strangers write most of it, and a spreadsheet takes a cell that begins with one of some signs for a formula: an
+//! apostrophe is put in front. A cell is not always a field: where the list separator is a semicolon (that of Windows
+//! in most of Europe) a line is cut at semicolons, and as quotes count only at a cell's beginning, those around our
+//! fields keep none of them together. So a sign behind anything that can separate cells gets its apostrophe, too
+//! (<https://owasp.org/www-community/attacks/CSV_Injection>). Who wants every byte as it is takes JSON.
 
 use std::borrow::Cow;
-use std::io;
-
-use csv::{QuoteStyle, Terminator, Writer, WriterBuilder};
+use std::io::{self, Write};
 
 use crate::queue::{Message, Row, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
+use crate::text::printable;
 use crate::view::sentences::of_listing;
 
 /// The names of the columns.
@@ -23,22 +25,19 @@ const INCOMPLETE: &str = "INCOMPLETE";
 /// Writes CSV.
 pub struct Csv;
 
-/// The buffer in which a line is put together, in bytes.
-const LINE: usize = 1024;
+/// What a formula can begin with, also in full width.
+const SIGNS: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
-impl Csv {
-    fn writer<'b, 'a>(to: &'b mut Body<'a>) -> Writer<&'b mut Body<'a>> {
-        let mut builder = WriterBuilder::new();
-        builder.terminator(Terminator::CRLF).quote_style(QuoteStyle::Necessary).buffer_capacity(LINE).from_writer(to)
-    }
-}
+/// What separates cells besides the comma. No tab is left by then.
+const OTHER_SEPARATORS: [char; 2] = [';', '|'];
+
+/// What makes a field stand in quotes.
+const QUOTED: [char; 4] = [',', '"', ';', '|'];
 
 impl Form for Csv {
     /// The columns' names.
     fn begin(&mut self, to: &mut Body<'_>) -> io::Result<()> {
-        let mut lines = Csv::writer(to);
-        lines.write_record(COLUMNS)?;
-        lines.flush()
+        line(to, COLUMNS)
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
@@ -46,7 +45,6 @@ impl Form for Csv {
     }
 
     fn message(&mut self, message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
-        let mut lines = Csv::writer(to);
         let size = message.size.map(|size| size.to_string()).unwrap_or_default();
         let arrival = message.arrival.and_then(rfc3339).unwrap_or_default();
         let sender = match message.sender.as_deref() {
@@ -54,39 +52,60 @@ impl Form for Csv {
             Some("") => "<>",
             Some(sender) => sender,
         };
-        let mut line = |recipient: &str, delivered: &str, reason: &str| {
-            let fields = [&message.id, message.state.as_str(), &message.mta_state, &size, &arrival, sender, recipient];
-            lines.write_record(fields.into_iter().chain([delivered, reason]).map(|field| harmless(field).into_owned()))
+        let (id, state, mta_state) = (&message.id, message.state.as_str(), &message.mta_state);
+        let mut of_recipient = |recipient: &str, delivered: &str, reason: &str| {
+            line(to, [id, state, mta_state, &size, &arrival, sender, recipient, delivered, reason])
         };
         if message.recipients.is_empty() {
-            line("", "", "")?;
+            of_recipient("", "", "")?;
         }
         for recipient in &message.recipients {
             let delivered = if recipient.delivered { "yes" } else { "no" };
-            line(&recipient.address, delivered, recipient.reason.as_deref().unwrap_or_default())?;
+            of_recipient(&recipient.address, delivered, recipient.reason.as_deref().unwrap_or_default())?;
         }
-        lines.flush()
+        Ok(())
     }
 
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
-        let mut lines = Csv::writer(to);
         if let Some(trouble) = &report.listing.trouble {
             let status = serde_json::to_value(trouble.status())?;
             let reason = format!("{trouble} {}", trouble.remedy());
             let fields = ["", INCOMPLETE, status.as_str().unwrap_or_default(), "", "", "", "", "", &reason];
-            lines.write_record(fields.map(|field| harmless(field).into_owned()))?;
+            line(to, fields)?;
         }
-        lines.flush()
+        Ok(())
     }
 }
 
-/// A field that no spreadsheet takes for a formula.
-fn harmless(field: &str) -> Cow<'_, str> {
-    if field.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']) {
-        Cow::Owned(format!("'{field}"))
-    } else {
-        Cow::Borrowed(field)
+fn line(to: &mut Body<'_>, fields: [&str; 9]) -> io::Result<()> {
+    for (index, field) in fields.into_iter().enumerate() {
+        to.write_all(if index > 0 { b"," } else { b"" })?;
+        let field = harmless(field);
+        if field.contains(QUOTED) {
+            write!(to, "\"{}\"", field.replace('"', "\"\""))?;
+        } else {
+            to.write_all(field.as_bytes())?;
+        }
     }
+    to.write_all(b"\r\n")
+}
+
+/// A field that does not act on a terminal, and of which no spreadsheet takes any part for a formula, whatever it takes
+/// for the end of a cell. Space and quotes may stand before a formula's sign.
+fn harmless(field: &str) -> Cow<'_, str> {
+    let shown = printable(field);
+    if !shown.contains(SIGNS) {
+        return shown;
+    }
+    let mut cells = String::with_capacity(shown.len() + 8);
+    for cell in shown.split_inclusive(OTHER_SEPARATORS) {
+        let begins = cell.trim_start_matches(|c: char| c.is_whitespace() || c == '"');
+        if begins.starts_with(SIGNS) {
+            cells.push('\'');
+        }
+        cells.push_str(cell);
+    }
+    Cow::Owned(cells)
 }
 
 #[cfg(test)]
@@ -121,8 +140,26 @@ mod tests {
         let lines: Vec<_> = text.split("\r\n").collect();
         assert_eq!(lines[0], "id,state,mta_state,size,arrival,sender,recipient,delivered,reason");
         let start = "4F1A,deferred,deferred,9,1970-01-01T00:00:00Z";
-        assert_eq!(lines[1], format!("{start},<>,'=cmd|' /C calc'!A0@example.com,no,\"450 \"\"no\"\", later\""));
+        assert_eq!(lines[1], format!("{start},<>,\"'=cmd|' /C calc'!A0@example.com\",no,\"450 \"\"no\"\", later\""));
         assert_eq!(lines[2], format!("{start},<>,b@x,no,'+1"));
         assert_eq!(lines[3..], [format!("{start},,,,").as_str(), ""]);
+    }
+
+    #[test]
+    fn no_part_of_a_field_becomes_a_formula_where_another_sign_separates_cells() {
+        for (field, expected) in [
+            ("x;=1+1;y", "x;'=1+1;y"),
+            ("x\t=1+1", "x␉=1+1"),
+            ("x; \"=1+1;y", "x;' \"=1+1;y"),
+            (" =1+1", "' =1+1"),
+            ("\"=1+1", "'\"=1+1"),
+            ("x|@y", "x|'@y"),
+            ("x;;+1", "x;;'+1"),
+            ("＝1", "'＝1"),
+            ("a-b@example.com", "a-b@example.com"),
+            ("450 4.2.2 later; try again", "450 4.2.2 later; try again"),
+        ] {
+            assert_eq!(harmless(field), expected);
+        }
     }
 }

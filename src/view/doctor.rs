@@ -1,6 +1,6 @@
 //! `bartleby doctor`: whether everything is in place for the user that asks, and the exact fix where it is not.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::sentences;
@@ -12,7 +12,7 @@ use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
-use crate::text::{bytes, count, printable};
+use crate::text::{Odd, bytes, count, shell_quoted};
 
 /// One thing that was checked.
 struct Check {
@@ -37,6 +37,8 @@ struct Folder {
     instead_of: Option<StateError>,
     /// The folder whose locks alone are used.
     shared: Option<PathBuf>,
+    /// The folder that the installation would have made.
+    missing: Option<PathBuf>,
 }
 
 impl Folder {
@@ -45,6 +47,7 @@ impl Folder {
             directory: records.directory().to_owned(),
             instead_of: records.instead_of().cloned(),
             shared: records.shared().map(Path::to_owned),
+            missing: records.missing().map(Path::to_owned),
         }
     }
 }
@@ -81,9 +84,10 @@ impl Form for Doctor {
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
         for Check { subject, found } in examine(self, report) {
             match found {
-                Ok(found) => writeln!(to, "ok    {subject}: {found}")?,
+                Ok(found) => to.line(format_args!("ok    {subject}: {found}"))?,
                 Err(Fault { message, remedy }) => {
-                    writeln!(to, "WRONG {subject}: {}\n      To do: {remedy}", printable(&message))?;
+                    to.line(format_args!("WRONG {subject}: {message}"))?;
+                    to.line(format_args!("      To do: {remedy}"))?;
                 }
             }
         }
@@ -130,20 +134,12 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
         Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
         Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
     };
-    let make_folder = || {
-        let folder = quoted(&doctor.wanted.to_string_lossy());
-        if doctor.account.is_root() {
-            format!("Look at its owner, and at the folders above it: ls -ld {folder}; namei -l {folder}")
-        } else {
-            format!("As root: install -d -o {} -m 700 {folder}", doctor.account.name)
-        }
-    };
     let state = match (&doctor.state, &flush.set_aside, &flush.unguarded) {
         (_, Some(file), _) => {
             let file = file.display().to_string();
             fault(
                 format!("the log of queue runs was damaged, and was set aside as {file}"),
-                format!("As root: rm {}", quoted(&file)),
+                pasted(shell_quoted(&file).map(|file| format!("As root: rm {file}"))),
             )
         }
         (Ok(_), None, Some(reason)) => fault(
@@ -153,18 +149,23 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
                 _ => "Make room there, or correct its owner.".into(),
             },
         ),
-        (Ok(Folder { directory, instead_of, shared }), None, None) => {
+        (Ok(Folder { directory, instead_of, shared, missing }), None, None) => {
             let directory = directory.display();
             match (instead_of, shared) {
-                (Some(reason), _) => fault(format!("{directory} is used instead, as {reason}"), make_folder()),
+                (Some(reason), _) => fault(format!("{directory} is used instead, as {reason}"), make_folder(doctor)),
                 (None, Some(shared)) => {
                     Ok(format!("{directory}, which is root's own, and the locks of {}", shared.display()))
                 }
-                (None, None) => Ok(directory.to_string()),
+                (None, None) => Ok(match missing {
+                    Some(missing) => {
+                        format!("{directory}, as there is no {}, which make install makes", missing.display())
+                    }
+                    None => directory.to_string(),
+                }),
             }
         }
         (Err(reason), None, _) => {
-            fault(format!("no folder is usable, so the cool-down is off: {reason}"), make_folder())
+            fault(format!("no folder is usable, so the cool-down is off: {reason}"), make_folder(doctor))
         }
     };
     let config_file =
@@ -198,17 +199,23 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     });
     checks.extend(primary_checks(primary));
     for filesystem in filesystems {
-        let mount = printable(&filesystem.mount).into_owned();
-        let path = quoted(&filesystem.mount);
+        let mount = &filesystem.mount;
+        let path = shell_quoted(&filesystem.mount);
+        let remedy = |command: fn(&str) -> String| pasted(path.clone().map(|path| command(&path)));
         let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {
             (Level::Unknown, ..) => match &filesystem.error {
-                Some(error) => fault(format!("{mount}: {error}"), format!("Look after that mount: stat -f {path}")),
-                None => fault(format!("{mount} does not answer"), format!("Look after that mount: umount -l {path}")),
+                Some(error) => {
+                    fault(format!("{mount}: {error}"), remedy(|path| format!("Look after that mount: stat -f {path}")))
+                }
+                None => fault(
+                    format!("{mount} does not answer"),
+                    remedy(|path| format!("Look after that mount: umount -l {path}")),
+                ),
             },
             (Level::Ok, Some(free), Some(all)) => Ok(format!("{mount}: {} of {} free", bytes(free), bytes(all))),
             _ => fault(
                 format!("{mount} is short of space or inodes"),
-                format!("Make room: du -xh {path} | sort -h | tail; df -i {path}"),
+                remedy(|path| format!("Make room: du -xh {path} | sort -h | tail; df -i {path}")),
             ),
         };
         checks.push(Check { subject: if filesystem.queue { "disk (mail queue)" } else { "disk" }, found });
@@ -216,9 +223,23 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     checks
 }
 
-/// A path, quoted for a shell.
-fn quoted(path: &str) -> String {
-    format!("'{}'", path.replace('\'', r"'\''"))
+/// A command to be pasted, or why there is none.
+fn pasted(command: Result<String, Odd>) -> String {
+    command.unwrap_or_else(|odd| odd.to_string())
+}
+
+/// How to get the state folder that was to be used.
+fn make_folder(doctor: &Doctor) -> String {
+    let command = || {
+        let path = doctor.wanted.to_string_lossy();
+        let (folder, user) = (shell_quoted(&path)?, shell_quoted(&doctor.account.name)?);
+        Ok(if doctor.account.is_root() {
+            format!("Look at its owner, and at the folders above it: ls -ld {folder}; namei -l {folder}")
+        } else {
+            format!("As root: install -d -o {user} -m 700 {folder}")
+        })
+    };
+    pasted(command())
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Value, json};
 
 use super::{PROGRAM, Reader, sentences};
@@ -12,6 +13,7 @@ use crate::queue::{Message, Row, State, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::state::Flush;
 use crate::system::Body;
+use crate::text::acts;
 use crate::view::sentences::of_listing;
 
 /// The version of this form; a change that old readers can't follow raises it.
@@ -35,7 +37,7 @@ impl Form for Json {
     fn message(&mut self, message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
         to.write_all(if self.follows { b",\n" } else { b"\n" })?;
         self.follows = true;
-        Ok(serde_json::to_writer(to, message)?)
+        write(to, message)
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
@@ -101,7 +103,29 @@ impl Form for Json {
 
 fn field(to: &mut Body<'_>, name: &str, value: &impl Serialize) -> io::Result<()> {
     write!(to, ",\n\"{name}\":")?;
-    serde_json::to_writer(to, value).map_err(io::Error::from)
+    write(to, value)
+}
+
+fn write(to: &mut Body<'_>, value: &impl Serialize) -> io::Result<()> {
+    Ok(value.serialize(&mut Serializer::with_formatter(to, Visible))?)
+}
+
+/// Writes text that would act on a terminal as `\uXXXX`: the same text to every reader of JSON (RFC 8259, section 7).
+struct Visible;
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, to: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.bytes().all(|byte| byte < 0x7f) {
+            return to.write_all(fragment.as_bytes());
+        }
+        let mut rest = fragment;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| acts(*c)) {
+            to.write_all(&rest.as_bytes()[..at])?;
+            c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(to, "\\u{unit:04x}"))?;
+            rest = &rest[at + c.len_utf8()..];
+        }
+        to.write_all(rest.as_bytes())
+    }
 }
 
 /// What the contract has of a primary.
@@ -140,11 +164,15 @@ fn flush(flush: &Flush) -> Value {
     })
 }
 
-/// An answer that tells of an error alone; to a stranger, not even the program's version.
+/// An answer that says what is wrong, and nothing else; to a stranger, not even the program's version.
 pub(crate) fn refusal(reader: Reader<'_>, message: &str, remedy: &str) -> Vec<u8> {
-    let mut body = json!({"version": VERSION, "error": {"message": message, "remedy": remedy}});
+    let mut answer = json!({"version": VERSION, "error": {"message": message, "remedy": remedy}});
     if let Reader::Admitted { .. } = reader {
-        body["program"] = PROGRAM.into();
+        answer["program"] = PROGRAM.into();
     }
-    format!("{body}\n").into_bytes()
+    let mut bytes = Vec::new();
+    // Neither the value nor memory fails to be written.
+    let _ = answer.serialize(&mut Serializer::with_formatter(&mut bytes, Visible));
+    bytes.push(b'\n');
+    bytes
 }

@@ -4,16 +4,18 @@
 //! Every state has a sample, even at zero. A listing that failed gives `bartleby_up 0` and no figure of the queue, so
 //! that it cannot be taken for an empty queue.
 
-use std::fmt::Display;
-use std::io::{self, Write};
+use std::collections::HashSet;
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write as _};
 
 use crate::mta::Kind;
 use crate::queue::{Destination, Row, State};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
+use crate::text::acts;
 use crate::view::sentences::of_listing;
 
-/// How many destinations are listed one by one; the rest are "other".
+/// Destinations that are told one by one; the rest are "(other)".
 const TOP: usize = 100;
 
 /// Writes metrics, which say nothing about single messages.
@@ -23,22 +25,28 @@ pub struct OpenMetrics;
 struct Families<'b, 'a>(&'b mut Body<'a>);
 
 impl Families<'_, '_> {
-    /// Writes one family: its samples with their labels. A family without samples is left out.
+    /// One family: its samples with their labels; none where there are no samples. Of several with the same labels, the
+    /// first.
     fn gauge<V: Display>(
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Vec<(&'static str, String)>, V)>,
+        samples: impl IntoIterator<Item = (Vec<(&'static str, Label)>, V)>,
     ) -> io::Result<()> {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
             return Ok(());
         }
         writeln!(self.0, "# HELP bartleby_{name} {help}\n# TYPE bartleby_{name} gauge")?;
+        let mut written = HashSet::new();
         for (labels, value) in samples {
-            let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+            let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", value.0)).collect();
             let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-            writeln!(self.0, "bartleby_{name}{labels} {value}")?;
+            // A reader refuses the whole of it where two samples have the same labels: two filesystems, say, of which
+            // one is mounted over the other.
+            if written.insert(labels.clone()) {
+                writeln!(self.0, "bartleby_{name}{labels} {value}")?;
+            }
         }
         Ok(())
     }
@@ -46,7 +54,7 @@ impl Families<'_, '_> {
     fn queue(&mut self, report: &Report) -> io::Result<()> {
         let summary = &report.listing.summary;
         let by_state = |value: fn(&crate::queue::Summary, State) -> u64| {
-            State::ALL.map(|state| (vec![("state", state.as_str().to_owned())], value(summary, state)))
+            State::ALL.map(|state| (vec![("state", Label::own(state.as_str()))], value(summary, state)))
         };
         self.gauge("queue_messages", "Messages in the mail queue.", by_state(crate::queue::Summary::state))?;
         let help = "Recipients of these that wait.";
@@ -67,7 +75,10 @@ impl Families<'_, '_> {
         let filesystems = &report.filesystems;
         let of_each = |value: fn(&crate::report::disk::Usage) -> Option<u64>| {
             let labels = |filesystem: &crate::report::disk::Filesystem| {
-                vec![("mount", filesystem.mount.clone()), ("queue", filesystem.queue.to_string())]
+                vec![
+                    ("mount", Label::of(&filesystem.mount)),
+                    ("queue", Label::own(if filesystem.queue { "true" } else { "false" })),
+                ]
             };
             filesystems.iter().filter_map(move |of| Some((labels(of), value(&of.usage)?))).collect::<Vec<_>>()
         };
@@ -76,7 +87,7 @@ impl Families<'_, '_> {
         self.gauge("filesystem_inodes", "Inodes of the filesystem.", of_each(|usage| usage.inodes))?;
         self.gauge("filesystem_inodes_available", "Inodes that are free.", of_each(|usage| usage.inodes_available))?;
         let primaries = report.primary.primaries.iter();
-        let up = primaries.filter_map(|of| Some((vec![("host", of.host.clone())], u8::from(of.is_up()?))));
+        let up = primaries.filter_map(|of| Some((vec![("host", Label::of(&of.host))], u8::from(of.is_up()?))));
         self.gauge("primary_up", "Whether the primary takes mail.", up)?;
         let last = report.flush.last();
         let started = last.map(|flush| (vec![], flush.started));
@@ -97,9 +108,9 @@ impl Form for OpenMetrics {
         let mut families = Families(to);
         let listing = &report.listing;
         let labels = vec![
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("mta", listing.kind.map(Kind::word).unwrap_or_default().to_owned()),
-            ("mta_version", listing.facts.version.clone().unwrap_or_default()),
+            ("version", Label::own(env!("CARGO_PKG_VERSION"))),
+            ("mta", Label::own(listing.kind.map(Kind::word).unwrap_or_default())),
+            ("mta_version", Label::of(listing.facts.version.as_deref().unwrap_or_default())),
         ];
         families.gauge("build_info", "This program and the mail server; always 1.", [(labels, 1)])?;
         let up = listing.trouble.is_none();
@@ -114,15 +125,79 @@ impl Form for OpenMetrics {
     }
 }
 
-fn label(destination: &Destination) -> String {
+fn label(destination: &Destination) -> Label {
     match destination.domain.as_deref() {
-        None => "other".into(),
-        Some("") => "local".into(),
-        Some(domain) => domain.to_owned(),
+        None => Label::own("(other)"),
+        Some("") => Label::own("(this machine)"),
+        Some(domain) => Label::of(domain),
     }
 }
 
-/// The value of a label, with backslash, quote and line feed escaped.
-fn escaped(value: &str) -> String {
-    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+/// A label's value, as it is written.
+struct Label(String);
+
+impl Label {
+    /// A word of our own. Where it must not be taken for a value from outside, it begins with a parenthesis.
+    fn own(word: &'static str) -> Label {
+        Label(word.to_owned())
+    }
+
+    /// A value from outside: backslash and quote stand behind a backslash, and in place of what would act stands its
+    /// number. Different values stay different, as the bracket around such numbers is written by its number, too; and none
+    /// begins with a parenthesis.
+    fn of(value: &str) -> Label {
+        let mut label = String::with_capacity(value.len());
+        for (at, c) in value.char_indices() {
+            match c {
+                '\\' => label.push_str(r"\\"),
+                '"' => label.push_str("\\\""),
+                _ if acts(c) || c == '⟨' || (c == '(' && at == 0) => {
+                    // A string takes everything.
+                    let _ = write!(label, "⟨U+{:04X}⟩", u32::from(c));
+                }
+                _ => label.push(c),
+            }
+        }
+        Label(label)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_samples_with_the_same_labels_the_first_is_written() {
+        let mut bytes = Vec::new();
+        let mut body = Body::into(&mut bytes);
+        let sample = |mount, value| (vec![("mount", Label::of(mount))], value);
+        Families(&mut body).gauge("x", "X.", [sample("/", 1), sample("/", 2), sample("/a", 3)]).unwrap();
+        body.finish().unwrap();
+        drop(body);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.ends_with("bartleby_x{mount=\"/\"} 1\nbartleby_x{mount=\"/a\"} 3\n"), "{text}");
+    }
+
+    #[test]
+    fn different_values_are_different_labels() {
+        let values = [
+            "a",
+            "a\\",
+            "a\"",
+            "a\n",
+            "a␊",
+            "a⟨U+000A⟩",
+            "a\\n",
+            "(other)",
+            "⟨U+0028⟩other)",
+            "a\u{202e}",
+            "a⟨U+202E⟩",
+        ];
+        let labels: HashSet<_> = values.map(|value| Label::of(value).0).into();
+        assert_eq!(labels.len(), values.len(), "{labels:?}");
+        assert!(
+            labels.iter().all(|label| !label.contains(['\n', '\u{202e}']) && !label.starts_with('(')),
+            "{labels:?}"
+        );
+    }
 }

@@ -29,9 +29,10 @@ pub struct Terminal {
 impl Terminal {
     /// Writes a line, cut to the width, in a colour of SGR (ECMA-48).
     fn line(self, to: &mut Body<'_>, colour: &str, line: &str) -> io::Result<()> {
+        let line = printable(line);
         let line = match line.char_indices().nth(self.width) {
             Some(_) => line.chars().take(self.width.saturating_sub(1)).chain(['…']).collect::<String>(),
-            None => line.to_owned(),
+            None => line.into_owned(),
         };
         let line =
             if self.colours && !colour.is_empty() { format!("\x1b[{colour}m{line}\x1b[0m\n") } else { line + "\n" };
@@ -50,7 +51,7 @@ impl Terminal {
             let delivered = if recipient.delivered { " (delivered)" } else { "" };
             let reason = recipient.reason.as_deref().map(|reason| format!("  {reason}")).unwrap_or_default();
             let line = format!("    {}{delivered}{reason}", recipient.address);
-            self.line(to, "", &printable(&line))?;
+            self.line(to, "", &line)?;
         }
         Ok(())
     }
@@ -72,99 +73,100 @@ impl Form for Text {
         let age = message.arrival.map_or("?".into(), |arrival| words::short_duration(self.now.saturating_sub(arrival)));
         let size = message.size.map_or("?".into(), words::bytes);
         let sender = match message.sender.as_deref() {
-            None => "(sender not told)".into(),
-            Some("") => "<>".into(),
-            Some(sender) => printable(sender),
+            None => "(sender not told)",
+            Some("") => "<>",
+            Some(sender) => sender,
         };
         let state = message.state.as_str();
-        let head = format!("{:<14} {state:<8} {age:>7} {size:>9}  {sender}", printable(&message.id));
+        let head = format!("{:<14} {state:<8} {age:>7} {size:>9}  {sender}", message.id);
         if let Some(terminal) = self.terminal {
             return terminal.message(to, message, &head);
         }
-        writeln!(to, "{head}")?;
+        to.line(format_args!("{head}"))?;
         let mut reason = None;
         for recipient in &message.recipients {
             if recipient.reason != reason {
                 reason.clone_from(&recipient.reason);
                 if let Some(reason) = &reason {
-                    writeln!(to, "    ({})", printable(reason))?;
+                    to.line(format_args!("    ({reason})"))?;
                 }
             }
             let delivered = if recipient.delivered { " (delivered)" } else { "" };
-            writeln!(to, "      {}{delivered}", printable(&recipient.address))?;
+            to.line(format_args!("      {}{delivered}", recipient.address))?;
         }
-        writeln!(to)
+        to.line(format_args!(""))
     }
 
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
         let listing = &report.listing;
         if let Some(label) = &report.label {
-            writeln!(to, "[{}]", printable(label))?;
+            to.line(format_args!("[{label}]"))?;
         }
         if let Some(trouble) = &listing.trouble {
-            writeln!(to, "ERROR: {}\nREMEDY: {}", printable(&trouble.to_string()), trouble.remedy())?;
+            to.line(format_args!("ERROR: {trouble}"))?;
+            to.line(format_args!("REMEDY: {}", trouble.remedy()))?;
         }
         let sentences = Sentences::of(report);
-        writeln!(to, "{}", printable(&sentences.headline.concat()))?;
+        to.line(format_args!("{}", sentences.headline.concat()))?;
         for detail in sentences.details.iter().filter(|_| sentences.details.len() > 1) {
-            writeln!(to, "  {}: {}", printable(&detail.name), detail.text)?;
+            to.line(format_args!("  {}: {}", detail.name, detail.text))?;
         }
         if listing.summary.messages > 0 {
-            writeln!(
-                to,
+            to.line(format_args!(
                 "{}, {}{}",
                 words::count(listing.summary.messages, "message", "messages"),
                 words::count(listing.summary.recipients, "recipient", "recipients"),
                 listing.summary.bytes().map(|bytes| format!(", {}", words::bytes(bytes))).unwrap_or_default()
-            )?;
+            ))?;
         }
         if let Some(advice) = sentences::advice(report) {
-            writeln!(to, "{advice}")?;
+            to.line(format_args!("{advice}"))?;
         }
         if let Some((flush, outcome)) = &report.followed {
-            writeln!(to, "Queue run {}: {}.", flush.number, printable(&sentences::outcome(report, flush, outcome)))?;
+            to.line(format_args!("Queue run {}: {}.", flush.number, sentences::outcome(report, flush, outcome)))?;
         }
         if let Some(reason) = &report.flush.unguarded {
-            writeln!(to, "Cool-down and log of queue runs are off: {}.", printable(&reason.to_string()))?;
+            to.line(format_args!("Cool-down and log of queue runs are off: {reason}."))?;
         }
         if let Some(note) = report.note {
-            writeln!(to, "{}", sentences::note(note))?;
+            to.line(format_args!("{}", sentences::note(note)))?;
         }
         if let Some(trouble) = &report.unexplained {
-            writeln!(to, "{}", printable(&trouble.to_string()))?;
+            to.line(format_args!("{trouble}"))?;
         }
         if let Some((window, matched)) = report.selection {
-            writeln!(
-                to,
+            to.line(format_args!(
                 "Shown: page {} of {}; {} match.",
                 window.page,
                 window.pages(matched),
                 words::count(matched, "message", "messages")
-            )?;
+            ))?;
         }
         if !report.primary.primaries.is_empty() {
+            to.line(format_args!(""))?;
             let age = report.primary.seen.map_or(0, |seen| report.age(seen));
             let seen = if age > 0 { format!(", seen {} ago", words::duration(age)) } else { String::new() };
-            writeln!(to, "\nPrimary{seen}:")?;
+            to.line(format_args!("Primary{seen}:"))?;
         }
         for primary in &report.primary.primaries {
             let since = primary.since.map(|since| format!(" since {}", report.local_time(since))).unwrap_or_default();
-            let line = format!("{} {}{since}: {}", primary.host, primary.state.as_str(), primary.detail);
-            writeln!(to, "  {}", printable(&line))?;
+            to.line(format_args!("  {} {}{since}: {}", primary.host, primary.state.as_str(), primary.detail))?;
         }
         for fault in &report.primary.faults {
-            writeln!(to, "DNS: {}\nREMEDY: {}", printable(&fault.message), printable(&fault.remedy))?;
+            to.line(format_args!("DNS: {}", fault.message))?;
+            to.line(format_args!("REMEDY: {}", fault.remedy))?;
         }
         if let Some(gap) = &report.gap {
-            writeln!(to, "{}", printable(&sentences::gap(gap)))?;
+            to.line(format_args!("{}", sentences::gap(gap)))?;
         }
-        writeln!(to, "\nDisk:")?;
+        to.line(format_args!(""))?;
+        to.line(format_args!("Disk:"))?;
         for filesystem in &report.filesystems {
             self::filesystem(filesystem, to)?;
         }
-        writeln!(
-            to,
-            "\n{}{}, {} of {} in {:.2} s, on {}; {PROGRAM}",
+        to.line(format_args!(""))?;
+        to.line(format_args!(
+            "{}{}, {} of {} in {:.2} s, on {}; {PROGRAM}",
             listing.kind.map_or("no mail server", |kind| kind.name()),
             listing.facts.version.as_ref().map(|version| format!(" {version}")).unwrap_or_default(),
             if listing.sampling.command.is_empty() {
@@ -175,7 +177,7 @@ impl Form for Text {
             report.local_time(listing.sampling.started),
             listing.sampling.took.as_secs_f64(),
             report.host,
-        )
+        ))
     }
 }
 
@@ -191,13 +193,18 @@ fn filesystem(filesystem: &Filesystem, to: &mut Body<'_>) -> io::Result<()> {
         _ => "-".into(),
     };
     let usage = &filesystem.usage;
-    writeln!(
-        to,
+    to.line(format_args!(
         "  {:<24} {:>22} free, inodes {:>26}{}{}{level}",
-        printable(&filesystem.mount),
+        filesystem.mount,
         free(usage.bytes_available, usage.bytes, words::bytes),
         free(usage.inodes_available, usage.inodes, words::thousands),
         if filesystem.queue { "  mail queue" } else { "" },
         if level.is_empty() { "" } else { "  " },
-    )
+    ))
+}
+
+/// An answer that tells of an error alone.
+pub(crate) fn refusal(title: &str, message: &str, remedy: &str) -> Vec<u8> {
+    let remedy = if remedy.is_empty() { String::new() } else { format!("\n{}", printable(remedy)) };
+    format!("{}{remedy}\n", printable(&format!("{title}: {message}"))).into_bytes()
 }

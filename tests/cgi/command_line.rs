@@ -37,6 +37,20 @@ fn the_command_line_lists_and_says_what_it_does_not_know() {
     assert_eq!(machine.flushes(), 1);
 }
 
+#[test]
+fn words_that_once_started_workers_are_no_commands() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    for word in ["run-flush", "run-look", "run-outlook", "run-reasons", "run-survey", "as-worker", "worker"] {
+        for more in [&[][..], &["all"], &["1", "all"], &["/bin/sh", "-c", "exit 0"]] {
+            let output = machine.command().arg(word).args(more).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0), "{word} {more:?}: {said}");
+            assert!(said.contains("there is no command") && !machine.path("state").exists(), "{word}: {said}");
+        }
+    }
+    assert_eq!(machine.flushes(), 0);
+}
+
 /// What a command prints to a terminal of 60 columns.
 fn on_a_terminal(machine: &Machine, words: &str, variables: &str) -> String {
     let command = format!("stty cols 60 rows 24; {variables} {} {words}", env!("CARGO_BIN_EXE_bartleby"));

@@ -207,3 +207,15 @@ fn addresses_can_be_masked() {
     machine.configure("postfix", "[privacy]\nmask = \"everything\"");
     assert!(machine.get("format=text").body.contains("[privacy] mask: unknown variant"));
 }
+
+#[test]
+fn a_strangers_sender_does_not_make_opensmtpd_look_stopped() {
+    let machine = Machine::with_fixture("opensmtpd/forged-offline-show-queue");
+    let (status, json) = machine.json();
+    assert_eq!(
+        (status, json["queue"]["status"].as_str(), json["queue"]["messages"].as_u64()),
+        (200, Some("ok"), Some(2))
+    );
+    assert_eq!(json["messages"][1]["sender"], "x|1|1|0|0|offline||y@example.org");
+    assert!(machine.get("format=openmetrics").body.contains("bartleby_up 1\n"));
+}

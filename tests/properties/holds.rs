@@ -135,7 +135,7 @@ fn printed_ids(messages: &[Message<'_>]) -> Vec<String> {
 /// A line a recipient, and one for a message without any. A field that looks like a formula gets an apostrophe.
 fn ids_of_lines(messages: &[Message<'_>]) -> Vec<String> {
     let lines = messages.iter().flat_map(|message| vec![message.id.as_ref(); message.recipients.len().max(1)]);
-    lines.map(|id| id.trim_start_matches('\'').to_owned()).collect()
+    lines.map(|id| printable(id).replace('\'', "")).collect()
 }
 
 fn adds_up(summary: &Summary, messages: &[Message<'_>]) {
@@ -280,17 +280,28 @@ fn as_csv(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
     let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
     let incomplete = report.listing.trouble.is_some();
     assert!(!incomplete || lines.last().is_some_and(|line| &line[1] == "INCOMPLETE"));
-    for field in lines.iter().flatten() {
-        assert!(!field.starts_with(['=', '+', '-', '@', '\t', '\r']), "{field:?} is a formula");
-    }
+    no_cell_is_a_formula(&csv);
     let lines = &lines[..lines.len() - usize::from(incomplete)];
-    lines.iter().map(|line| line[0].trim_start_matches('\'').to_owned()).collect()
+    lines.iter().map(|line| line[0].replace('\'', "")).collect()
+}
+
+/// Whatever a spreadsheet takes for the end of a cell, and whether or not quotes keep one together.
+fn no_cell_is_a_formula(csv: &[u8]) {
+    let check = |cell: &str| {
+        let begins = cell.trim_start_matches(|c: char| c.is_whitespace() || c == '"');
+        assert!(!begins.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']), "{cell:?} is a formula");
+    };
+    for separator in [b',', b';', b'|', b'\t'] {
+        let mut reader = csv::ReaderBuilder::new();
+        let mut reader = reader.flexible(true).has_headers(false).delimiter(separator).from_reader(csv);
+        reader.records().for_each(|line| line.unwrap().iter().for_each(check));
+    }
+    std::str::from_utf8(csv).unwrap().split(['\n', ';', '|', '\t']).for_each(check);
 }
 
 fn as_text(report: &Report, messages: &[Message<'_>]) {
     let text = String::from_utf8(written(Text::new(NOW, None), report, messages)).unwrap();
-    let acts =
-        |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+    let acts = |c: char| c != '\n' && printable(c.encode_utf8(&mut [0; 4])).len() > c.len_utf8();
     assert_eq!(text.chars().find(|c| acts(*c)), None, "{text:?}");
     for message in messages {
         assert!(text.contains(&*printable(&message.id)), "no {:?} in {text}", message.id);
@@ -302,6 +313,11 @@ fn as_metrics(report: &Report, messages: &[Message<'_>]) {
     let metrics = String::from_utf8(metrics).unwrap();
     assert!(metrics.ends_with("# EOF\n"));
     assert!(metrics.lines().all(|line| line.starts_with("# ") || line.starts_with("bartleby_")), "{metrics}");
+    let mut samples = std::collections::HashSet::new();
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (sample, value) = line.rsplit_once(' ').unwrap();
+        assert!(value.parse::<f64>().is_ok() && samples.insert(sample), "{line} is there twice");
+    }
     let up = if report.listing.trouble.is_some() { "bartleby_up 0\n" } else { "bartleby_up 1\n" };
     assert!(metrics.contains(up), "{metrics}");
 }

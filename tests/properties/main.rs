@@ -85,6 +85,74 @@ fn any_listing_of_opensmtpd() {
     hold("opensmtpd", fixtures("opensmtpd"), |bytes| holds::listing(Kind::OpenSmtpd, bytes));
 }
 
+/// Words made of what separates cells, begins formulas, ends labels or stands for what is not shown.
+fn words() -> impl Strategy<Value = String> {
+    let pieces = [
+        "x",
+        "1",
+        ";",
+        "|",
+        ",",
+        "\t",
+        " ",
+        "\"",
+        "'",
+        "=",
+        "+",
+        "-",
+        "@",
+        "＝",
+        "\\",
+        "\n",
+        "\r",
+        "(",
+        ")",
+        "other",
+        "local",
+        "this machine",
+        "⟨U+202E⟩",
+        "\u{202e}",
+        "␊",
+        "\u{a0}",
+        "⟨",
+        ".",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..7).prop_map(|pieces| pieces.concat())
+}
+
+/// A local part, a domain and a reason.
+type Words = (String, String, String);
+
+#[test]
+fn strangers_words_in_every_form() {
+    let recipient = (words(), words(), words());
+    let message = (words(), prop::collection::vec(recipient, 1..5));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let tried = runner.run(&prop::collection::vec(message, 1..6), |messages| {
+        let line = |(number, (sender, recipients)): (usize, &(String, Vec<Words>))| {
+            let recipients = recipients.iter().map(|(local, domain, reason)| {
+                serde_json::json!({"address": format!("{local}@{domain}"), "delay_reason": reason})
+            });
+            let message = serde_json::json!({
+                "queue_name": "deferred", "queue_id": format!("A{number}"), "arrival_time": 1, "message_size": 1,
+                "sender": sender, "recipients": recipients.collect::<Vec<_>>(),
+            });
+            format!("{message}\n")
+        };
+        let lines: String = messages.iter().enumerate().map(line).collect();
+        prop_assert_eq!(holds::read(Kind::Postfix, lines.as_bytes()).trouble, None);
+        holds::listing(Kind::Postfix, lines.as_bytes());
+        Ok(())
+    });
+    if let Err(failure) = tried {
+        panic!("{failure}");
+    }
+}
+
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     files(&tests().join("properties/seeds").join(name))
 }
@@ -107,6 +175,69 @@ fn any_configuration() {
 #[test]
 fn any_date() {
     hold("date", seeds("date"), holds::date);
+}
+
+/// A local part that smtpd takes, made of what else stands in a line of its listing.
+fn local_part() -> impl Strategy<Value = String> {
+    let pieces = [
+        "x",
+        "|",
+        "|",
+        "|",
+        "0",
+        "1795503951",
+        "-4",
+        "pending",
+        "inflight",
+        "invalid",
+        "offline",
+        "bounce",
+        "suspend",
+        "mta",
+        "inet4",
+        "c44e9b80594dd7b5",
+        "!",
+        "#",
+        "$",
+        "=",
+        "?",
+        "{",
+        "é",
+        ".",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 1..14).prop_map(|pieces| pieces.concat())
+}
+
+#[test]
+fn no_address_and_no_error_forges_a_line_of_opensmtpd() {
+    let addresses = (local_part(), local_part(), local_part());
+    let envelope = (addresses, prop::sample::select(vec!["pending|-4", "inflight|1", "invalid|"]), local_part());
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 500,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let tried = runner.run(&prop::collection::vec(envelope, 1..6), |envelopes| {
+        let mut text = String::new();
+        for (number, ((sender, recipient, resolved), state, error)) in envelopes.iter().enumerate() {
+            let addresses = format!("{sender}@example.org|{recipient}@example.com|{resolved}@mx.example.com");
+            text += &format!("{number:08x}594dd7b5|inet4|mta||{addresses}|1795433446|1795433446|0|1|{state}|{error}\n");
+        }
+        let read = holds::read(Kind::OpenSmtpd, text.as_bytes());
+        prop_assert_eq!(read.trouble, None, "{}", text);
+        prop_assert_eq!(read.messages.len(), envelopes.len());
+        for (message, ((sender, _, resolved), state, error)) in read.messages.iter().zip(&envelopes) {
+            prop_assert_eq!(message.sender.clone().unwrap(), format!("{sender}@example.org"));
+            prop_assert_eq!(&message.mta_state, state.split('|').next().unwrap());
+            let recipient = &message.recipients[0];
+            prop_assert_eq!(recipient.address.clone(), format!("{resolved}@mx.example.com"));
+            prop_assert_eq!(recipient.reason.as_deref(), Some(error.as_str()));
+        }
+        Ok(())
+    });
+    if let Err(failure) = tried {
+        panic!("{failure}");
+    }
 }
 
 /// A recorded listing taken apart: what it is made of.

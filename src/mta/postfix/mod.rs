@@ -19,6 +19,7 @@ use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free};
+use crate::text::plain_word;
 use table::Table;
 
 /// `EX_NOPERM` of sysexits(3): postqueue(1) may end so when the user is not authorized.
@@ -189,10 +190,12 @@ pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
         Act::List => "authorized_mailq_users",
         Act::Flush | Act::Explain => "authorized_flush_users",
     };
-    let user = &refused.account.name;
-    Remedy::Setting(format!(
-        "As root: postconf -e \"{parameter} = $(postconf -h {parameter}), {user}\" && postfix reload"
-    ))
+    Remedy::Setting(match plain_word(&refused.account.name) {
+        Ok(user) => {
+            format!("As root: postconf -e \"{parameter} = $(postconf -h {parameter}), {user}\" && postfix reload")
+        }
+        Err(odd) => format!("{odd}. Add that user to {parameter} in main.cf"),
+    })
 }
 
 /// Reads either form of postqueue's listing. The first line shows which form it is.

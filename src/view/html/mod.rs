@@ -23,7 +23,7 @@ use crate::report::{Form, Report, Verdict};
 use crate::request::Asked;
 use crate::state::{Flush, Outcome};
 use crate::system::Body;
-use crate::text::{printable, thousands};
+use crate::text::{printable, printable_lines, thousands};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -150,8 +150,9 @@ fn flush_line(report: &Report, flush: &Flush) -> String {
     format!("Queue run {}{what}, {} by {}", flush.number, report.local_time(flush.started), flush.by)
 }
 
+/// The whole document. Whatever acts instead of showing is made visible here, wherever in it it stands.
 fn frame(title: &str, tone: Tone, reader: Reader<'_>, body: Markup) -> Markup {
-    html! {
+    let document = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -180,5 +181,6 @@ fn frame(title: &str, tone: Tone, reader: Reader<'_>, body: Markup) -> Markup {
                 }
             }
         }
-    }
+    };
+    PreEscaped(printable_lines(&document.into_string()).into_owned())
 }
