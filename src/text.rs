@@ -86,7 +86,7 @@ pub(crate) fn short(text: &str) -> String {
 /// those that turn the direction of text or have no width. Markup is not its business.
 pub fn printable(text: &str) -> Cow<'_, str> {
     // Nearly all of it is plain ASCII, which is seen fastest.
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !text.chars().any(acts) {
+    if is_plain(text.as_bytes()) || !text.chars().any(acts) {
         return Cow::Borrowed(text);
     }
     let mut visible = String::with_capacity(text.len() + 16);
@@ -102,6 +102,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(visible)
+}
+
+/// Whether these are bytes of ASCII that show, and space. All of them are looked at, whatever the first ones are: so the
+/// compiler looks at many at once.
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |plain, byte| plain & byte.is_ascii() & (*byte >= b' ') & (*byte != 0x7f))
 }
 
 /// The same for text of several lines of our own, whose line feeds stay. What strangers wrote must be part of it by now,
@@ -133,11 +139,11 @@ impl Odd {
 /// It holds a character that acts or can't be seen, or stands for bytes that are no text: nobody could look over what
 /// they paste, and a line break runs it.
 pub fn shell_quoted(word: &str) -> Result<Cow<'_, str>, Odd> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./:,@+-".contains(c);
+    let means_itself = |c: char| c.is_ascii_alphanumeric() || "_./:,@+-".contains(c);
     if word.contains('\u{fffd}') || matches!(printable(word), Cow::Owned(_)) {
         return Err(Odd::of(word));
     }
-    if !word.is_empty() && word.chars().all(is_plain) {
+    if !word.is_empty() && word.chars().all(means_itself) {
         return Ok(Cow::Borrowed(word));
     }
     Ok(Cow::Owned(format!("'{}'", word.replace('\'', r"'\''"))))
@@ -149,9 +155,9 @@ pub fn shell_quoted(word: &str) -> Result<Cow<'_, str>, Odd> {
 /// # Errors
 /// It is not made of ASCII letters, digits and `_./@+-` alone, or begins with a sign.
 pub fn plain_word(word: &str) -> Result<&str, Odd> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./@+-".contains(c);
+    let means_itself = |c: char| c.is_ascii_alphanumeric() || "_./@+-".contains(c);
     let begins_well = word.starts_with(|c: char| c.is_ascii_alphanumeric() || "_/".contains(c));
-    if begins_well && word.chars().all(is_plain) { Ok(word) } else { Err(Odd::of(word)) }
+    if begins_well && word.chars().all(means_itself) { Ok(word) } else { Err(Odd::of(word)) }
 }
 
 /// Whether a character acts instead of showing: controls (general category Cc), Unicode's noncharacters, the format

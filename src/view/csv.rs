@@ -29,10 +29,7 @@ pub struct Csv;
 const SIGNS: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
 /// What separates cells besides the comma. No tab is left by then.
-const OTHER_SEPARATORS: [char; 2] = [';', '|'];
-
-/// What makes a field stand in quotes.
-const QUOTED: [char; 4] = [',', '"', ';', '|'];
+const OTHER_SEPARATORS: [u8; 2] = [b';', b'|'];
 
 impl Form for Csv {
     /// The columns' names.
@@ -81,7 +78,7 @@ fn line(to: &mut Body<'_>, fields: [&str; 9]) -> io::Result<()> {
     for (index, field) in fields.into_iter().enumerate() {
         to.write_all(if index > 0 { b"," } else { b"" })?;
         let field = harmless(field);
-        if field.contains(QUOTED) {
+        if has_other_separator(&field) || memchr::memchr2(b',', b'"', field.as_bytes()).is_some() {
             write!(to, "\"{}\"", field.replace('"', "\"\""))?;
         } else {
             to.write_all(field.as_bytes())?;
@@ -94,18 +91,20 @@ fn line(to: &mut Body<'_>, fields: [&str; 9]) -> io::Result<()> {
 /// for the end of a cell. Space and quotes may stand before a formula's sign.
 fn harmless(field: &str) -> Cow<'_, str> {
     let shown = printable(field);
-    if !shown.contains(SIGNS) {
-        return shown;
-    }
-    let mut cells = String::with_capacity(shown.len() + 8);
-    for cell in shown.split_inclusive(OTHER_SEPARATORS) {
-        let begins = cell.trim_start_matches(|c: char| c.is_whitespace() || c == '"');
-        if begins.starts_with(SIGNS) {
-            cells.push('\'');
+    let is_formula = |cell: &str| cell.trim_start_matches(|c: char| c.is_whitespace() || c == '"').starts_with(SIGNS);
+    match has_other_separator(&shown) {
+        false if is_formula(&shown) => Cow::Owned(format!("'{shown}")),
+        false => shown,
+        true => {
+            let cells = shown.split_inclusive(OTHER_SEPARATORS.map(char::from));
+            Cow::Owned(cells.flat_map(|cell| [if is_formula(cell) { "'" } else { "" }, cell]).collect())
         }
-        cells.push_str(cell);
     }
-    Cow::Owned(cells)
+}
+
+fn has_other_separator(field: &str) -> bool {
+    let [one, other] = OTHER_SEPARATORS;
+    memchr::memchr2(one, other, field.as_bytes()).is_some()
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Value, json};
 
 use super::{PROGRAM, Reader, sentences};
@@ -13,7 +12,7 @@ use crate::queue::{Message, Row, State, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::state::Flush;
 use crate::system::Body;
-use crate::text::acts;
+use crate::text::{acts, is_plain};
 use crate::view::sentences::of_listing;
 
 /// The version of this form; a change that old readers can't follow raises it.
@@ -107,24 +106,49 @@ fn field(to: &mut Body<'_>, name: &str, value: &impl Serialize) -> io::Result<()
 }
 
 fn write(to: &mut Body<'_>, value: &impl Serialize) -> io::Result<()> {
-    Ok(value.serialize(&mut Serializer::with_formatter(to, Visible))?)
+    let mut visible = Visible { to, piece: Vec::with_capacity(1024) };
+    serde_json::to_writer(&mut visible, value)?;
+    visible.flush()
 }
 
-/// Writes text that would act on a terminal as `\uXXXX`: the same text to every reader of JSON (RFC 8259, section 7).
-struct Visible;
+/// JSON on its way. Text in it that would act on a terminal, which only strings can hold, becomes `\uXXXX`: the same text
+/// to every reader of JSON (RFC 8259, section 7). It is looked at in pieces, as most of it is plain; a piece ends where
+/// one write ends, and so never in a character.
+struct Visible<'b, W: Write> {
+    to: &'b mut W,
+    piece: Vec<u8>,
+}
 
-impl Formatter for Visible {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, to: &mut W, fragment: &str) -> io::Result<()> {
-        if fragment.bytes().all(|byte| byte < 0x7f) {
-            return to.write_all(fragment.as_bytes());
+/// How long a piece is, in bytes, or a little longer.
+const PIECE: usize = 16 * 1024;
+
+impl<W: Write> Write for Visible<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    /// Many of a few bytes each: the usual loop around `write` costs a fifth of the whole.
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() < PIECE { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if is_plain(&self.piece) {
+            self.to.write_all(&self.piece)?;
+        } else {
+            let text = String::from_utf8_lossy(&self.piece);
+            let mut rest = &*text;
+            while let Some((at, c)) = rest.char_indices().find(|(_, c)| acts(*c)) {
+                self.to.write_all(&rest.as_bytes()[..at])?;
+                c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(self.to, "\\u{unit:04x}"))?;
+                rest = &rest[at + c.len_utf8()..];
+            }
+            self.to.write_all(rest.as_bytes())?;
         }
-        let mut rest = fragment;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| acts(*c)) {
-            to.write_all(&rest.as_bytes()[..at])?;
-            c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(to, "\\u{unit:04x}"))?;
-            rest = &rest[at + c.len_utf8()..];
-        }
-        to.write_all(rest.as_bytes())
+        self.piece.clear();
+        Ok(())
     }
 }
 
@@ -171,8 +195,9 @@ pub(crate) fn refusal(reader: Reader<'_>, message: &str, remedy: &str) -> Vec<u8
         answer["program"] = PROGRAM.into();
     }
     let mut bytes = Vec::new();
-    // Neither the value nor memory fails to be written.
-    let _ = answer.serialize(&mut Serializer::with_formatter(&mut bytes, Visible));
+    let mut visible = Visible { to: &mut bytes, piece: Vec::new() };
+    // Memory takes everything.
+    let _ = write!(visible, "{answer}").and_then(|()| visible.flush());
     bytes.push(b'\n');
     bytes
 }

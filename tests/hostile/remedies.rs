@@ -168,7 +168,8 @@ fn told_to_user(name: &str, machine: &Machine) -> Vec<String> {
     fs::set_permissions(machine.path(""), Permissions::from_mode(0o755)).unwrap();
     fs::write(machine.path("passwd"), format!("root:x:0:0::/root:/bin/sh\n{name}:x:4242:4242::/:/bin/sh\n")).unwrap();
     let script = format!(
-        "mount --bind {} /etc/passwd && BARTLEBY_CONFIG={} setpriv --reuid=4242 --regid=4242 --clear-groups {} doctor",
+        "mount --bind {} /etc/passwd && BARTLEBY_CONFIG={} setpriv --reuid=4242 --regid=4242 --clear-groups {} doctor; \
+         rm -rf /tmp/bartleby-4242-*",
         machine.path("passwd").display(),
         machine.path("bartleby.toml").display(),
         env!("CARGO_BIN_EXE_bartleby")
