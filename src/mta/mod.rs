@@ -33,7 +33,7 @@ pub use date::past_instant;
 pub use inquiry::{Facts, Inquiry, Wanted};
 pub use kind::Kind;
 pub use parser::{Clock, Parser};
-pub(crate) use relay::RelayDomains;
+pub use relay::{RelayInquiry, Relaying};
 pub use search::Search;
 
 /// One installed mail server.
@@ -88,8 +88,9 @@ pub trait Mta {
     /// Why it did not, by its exit status and by what it printed on either stream.
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble>;
 
-    /// A way to find out for which domains it relays mail; `None` where its configuration names none.
-    fn relay_domains(&self) -> Option<RelayDomains> {
+    /// A way to find out for which domains it relays mail, and its own name; `None` where its configuration names
+    /// neither.
+    fn relaying(&self) -> Option<RelayInquiry> {
         None
     }
 

@@ -4,8 +4,17 @@ use std::time::Instant;
 
 use crate::system::Free;
 
-/// Finds out for which domains mail is relayed, until a deadline. It may start processes.
-pub(crate) type RelayDomains = Box<dyn FnOnce(&Free, Instant) -> Vec<String>>;
+/// What a mail server's configuration says of its place among others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relaying {
+    /// The domains that it relays mail for.
+    pub domains: Vec<String>,
+    /// The name by which it greets.
+    pub own_name: Option<String>,
+}
+
+/// Finds that out, until a deadline. It may start processes.
+pub type RelayInquiry = Box<dyn FnOnce(&Free, Instant) -> Relaying>;
 
 /// Those words of a configuration that are domains, in lower case.
 pub(super) fn domains(text: &str) -> Vec<String> {

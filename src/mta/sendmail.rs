@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted, date};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayInquiry, Relaying, Search, Wanted, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State, beginning};
 use crate::system::process::{Argv, Exit};
@@ -135,10 +135,14 @@ impl Mta for Sendmail {
         })
     }
 
-    /// Class R, which is read from this file (cf/README).
-    fn relay_domains(&self) -> Option<RelayDomains> {
-        let text = fs::read_to_string(&self.relay_domains).ok()?;
-        Some(Box::new(move |_, _| domains(&keys(&text))))
+    /// Class R, which is read from this file (cf/README), and `$j`.
+    fn relaying(&self) -> Option<RelayInquiry> {
+        let relayed = fs::read_to_string(&self.relay_domains).ok();
+        let own_name = own_name(&fs::read_to_string(&self.configuration).unwrap_or_default());
+        if relayed.is_none() && own_name.is_none() {
+            return None;
+        }
+        Some(Box::new(move |_, _| Relaying { domains: domains(&keys(&relayed.unwrap_or_default())), own_name }))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
@@ -149,6 +153,13 @@ impl Mta for Sendmail {
         }
         exit.verdict(command)
     }
+}
+
+/// The name by which it greets, where `sendmail.cf` sets it: the macro `j` (op.me, section 5.2), unless it is made of
+/// other macros, as `Dj$w.Foo.COM`.
+fn own_name(configuration: &str) -> Option<String> {
+    let name = configuration.lines().find_map(|line| line.strip_prefix("Dj"))?.trim();
+    (!name.is_empty() && !name.contains('$')).then(|| name.to_owned())
 }
 
 /// Version and queue directory from `sendmail.cf`: the macro `Z` and the option `QueueDirectory`.
@@ -560,6 +571,8 @@ mod tests {
         let read = facts("# c\nDZ8.17.1.9/Debian-2\nO QueueDirectory=/var/spool/mqueue\n");
         assert_eq!(read.version.as_deref(), Some("8.17.1.9"));
         assert_eq!(read.queue_directory, Some("/var/spool/mqueue".into()));
+        assert_eq!(own_name("#Dj$w.Foo.COM\nDjbartleby.example.net\n").as_deref(), Some("bartleby.example.net"));
+        assert_eq!(own_name("Dj$w.Foo.COM\n"), None);
         let read = facts("O QueueDirectory=/var/spool/mqueue/q*\n");
         assert_eq!(read.queue_directory, Some("/var/spool/mqueue".into()));
     }

@@ -6,6 +6,7 @@
 
 mod dns;
 mod mx;
+mod ourselves;
 mod probe;
 
 use std::collections::HashSet;
@@ -13,20 +14,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::ifaddrs::getifaddrs;
 use serde::{Deserialize, Serialize};
 
 use crate::config::PrimaryConfig;
 use crate::context::Context;
-use crate::mta::RelayDomains;
+use crate::mta::{RelayInquiry, Relaying};
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
 pub use crate::state::Condition;
 use crate::state::{Records, SeenBy, StateError};
 use crate::system::Free;
 use dns::{NoAnswer, Resolver};
+use mx::Compared;
 pub use mx::Fault;
-use mx::Ourselves;
+use ourselves::Ourselves;
 
 /// How long all questions to name servers may take.
 const DNS_PATIENCE: Duration = Duration::from_millis(1500);
@@ -76,6 +77,8 @@ pub struct PrimaryStatus {
     pub primaries: Vec<Primary>,
     /// What is wrong in the domain name system.
     pub faults: Vec<Fault>,
+    /// What can't be known of it from here.
+    pub notes: Vec<String>,
     /// The domains that were looked up; `None` where neither the configuration nor the mail server names any.
     pub domains: Option<Vec<String>>,
 }
@@ -87,13 +90,13 @@ impl PrimaryInquiry {
     /// Begins to ask, beside the listing.
     pub fn begin(context: &Context) -> PrimaryInquiry {
         let config = &context.config.primary;
-        let relayed = || context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
-        if config.hosts.is_empty() && config.domains.is_empty() && relayed().is_none() {
+        let relaying = || context.source.as_ref().ok().and_then(|source| source.mta.relaying());
+        if config.hosts.is_empty() && config.domains.is_empty() && relaying().is_none() {
             return PrimaryInquiry(None);
         }
         let patience = DNS_PATIENCE + DNS_PATIENCE + PROBE_PATIENCE;
         let ask = |free: Free| {
-            let questions = Questions::gather(&free, config.clone(), relayed(), context.host.clone());
+            let questions = Questions::gather(&free, config.clone(), relaying(), &context.host);
             // Whether a sandbox holds is said of the reader's.
             Sandbox::enter(free, Purpose::Asking);
             questions.ask()
@@ -120,19 +123,19 @@ struct Questions {
     hosts: Vec<String>,
     /// The domains to look up; `None` where they are not known.
     domains: Option<Vec<String>>,
+    /// The name to greet by.
     own_name: String,
     us: Ourselves,
     resolver: Resolver,
 }
 
 impl Questions {
-    /// Asks the mail server for its domains where the configuration names none.
-    fn gather(free: &Free, config: PrimaryConfig, relayed: Option<RelayDomains>, own_name: String) -> Questions {
+    /// Asks the mail server for its own name, and for its domains where the configuration names none.
+    fn gather(free: &Free, config: PrimaryConfig, inquiry: Option<RelayInquiry>, host: &str) -> Questions {
         let deadline = Instant::now() + DNS_PATIENCE;
-        let domains = match config.domains.as_slice() {
-            [] => relayed.map(|relayed| relayed(free, deadline)).filter(|domains| !domains.is_empty()),
-            configured => Some(configured.to_vec()),
-        };
+        let Relaying { domains, own_name } = inquiry.map(|ask| ask(free, deadline)).unwrap_or_default();
+        let domains = if config.domains.is_empty() { domains } else { config.domains };
+        let domains = Some(domains).filter(|domains| !domains.is_empty());
         let domains = domains.map(|mut domains| {
             // A table has no order of its own.
             domains.sort();
@@ -140,7 +143,8 @@ impl Questions {
             domains.truncate(MOST_DOMAINS);
             domains
         });
-        let us = ourselves(&own_name);
+        let us = Ourselves::of_machine(host, own_name.as_deref());
+        let own_name = us.full_name().unwrap_or(host).to_owned();
         Questions { hosts: config.hosts, domains, us, own_name, resolver: Resolver::of_system(deadline) }
     }
 
@@ -148,22 +152,23 @@ impl Questions {
         let Questions { hosts, domains, own_name, us, resolver } = self;
         let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
         let mut probed: Vec<String> = hosts.iter().map(|host| with_port(host)).collect();
-        let mut faults = Vec::new();
-        for (primaries, found) in compared {
+        let (mut faults, mut notes) = (Vec::new(), Vec::new());
+        for one in compared {
             if hosts.is_empty() {
-                probed.extend(primaries.iter().map(|host| with_port(host)));
+                probed.extend(one.primaries.iter().map(|host| with_port(host)));
             }
-            faults.extend(found);
+            faults.extend(one.faults);
+            notes.extend(one.notes);
         }
         let mut seen = HashSet::new();
         probed.retain(|host| seen.insert(host.clone()));
         probed.truncate(MOST_HOSTS);
-        PrimaryStatus { primaries: probe_all(&probed, &resolver, &own_name), faults, domains }
+        PrimaryStatus { primaries: probe_all(&probed, &resolver, &own_name), faults, notes, domains }
     }
 }
 
 /// Compares all domains at once with what the domain name system says.
-fn compare(domains: &[String], resolver: &Resolver, us: &Ourselves) -> Vec<(Vec<String>, Vec<Fault>)> {
+fn compare(domains: &[String], resolver: &Resolver, us: &Ourselves) -> Vec<Compared> {
     thread::scope(|scope| {
         let lookups: Vec<_> =
             domains.iter().map(|domain| scope.spawn(move || compare_one(domain, resolver, us))).collect();
@@ -171,11 +176,12 @@ fn compare(domains: &[String], resolver: &Resolver, us: &Ourselves) -> Vec<(Vec<
     })
 }
 
-fn compare_one(domain: &str, resolver: &Resolver, us: &Ourselves) -> (Vec<String>, Vec<Fault>) {
+fn compare_one(domain: &str, resolver: &Resolver, us: &Ourselves) -> Compared {
     let found = resolver.mail_exchangers(domain).map(|mut exchangers| {
         exchangers.truncate(MOST_HOSTS);
         let with_addresses = |exchanger: dns::Exchanger| {
-            let addresses = resolver.addresses(&exchanger.host);
+            // What /etc/hosts says here, no other server sees.
+            let addresses = resolver.addresses_in_dns(&exchanger.host);
             (exchanger, addresses)
         };
         exchangers.into_iter().map(with_addresses).collect()
@@ -238,20 +244,6 @@ fn addresses(host: &str, resolver: &Resolver) -> Result<Vec<SocketAddr>, NoAnswe
     Ok(resolver.addresses(name)?.list.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
-/// This host's names, and the addresses of its interfaces but those that every host has.
-fn ourselves(own_name: &str) -> Ourselves {
-    let interfaces = getifaddrs().map(|list| list.collect::<Vec<_>>()).unwrap_or_default();
-    let address = |storage: nix::sys::socket::SockaddrStorage| {
-        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
-    };
-    let addresses = interfaces.into_iter().filter_map(|interface| address(interface.address?));
-    Ourselves {
-        names: vec![own_name.to_ascii_lowercase()],
-        addresses: addresses.filter(|address| !address.is_loopback()).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +269,7 @@ mod tests {
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let config = PrimaryConfig { hosts: vec![host.clone(), host.clone()], domains: vec![] };
-        let status = Questions::gather(&Free::of_main(), config, None, "mx2.example.com".into()).ask();
+        let status = Questions::gather(&Free::of_main(), config, None, "mx2.example.com").ask();
         let [primary] = status.primaries.as_slice() else { panic!("{status:?}") };
         assert_eq!(
             (primary.host.as_str(), primary.state, primary.detail.as_str()),

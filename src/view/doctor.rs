@@ -230,6 +230,7 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
         Some(domains) => {
             let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
             checks.extend(faults);
+            checks.extend(status.notes.iter().map(|note| check("DNS", Ok(note.clone()))));
             if checks.is_empty() {
                 checks
                     .push(check("DNS", Ok(format!("the MX records of {} are as they should be", domains.join(", ")))));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{PROGRAM, sentences};
 use crate::mta::trouble::{Status, Trouble};
-use crate::primary::Primary;
+use crate::primary::{Primary, PrimaryStatus};
 use crate::queue::{Message, Row, State, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::state::Flush;
@@ -75,7 +75,8 @@ impl Form for Json {
         }
         field(to, "filesystems", &report.filesystems)?;
         field(to, "primary", &report.primary.primaries.iter().map(primary).collect::<Vec<_>>())?;
-        field(to, "dns", &json!({"domains": report.primary.domains, "faults": report.primary.faults}))?;
+        let PrimaryStatus { faults, notes, domains, .. } = &report.primary;
+        field(to, "dns", &json!({"domains": domains, "faults": faults, "notes": notes}))?;
         if let Some(note) = report.note {
             field(to, "note", &sentences::note(note))?;
         }

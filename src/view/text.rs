@@ -153,6 +153,9 @@ impl Form for Text {
         for fault in &report.primary.faults {
             writeln!(to, "DNS: {}\nREMEDY: {}", printable(&fault.message), printable(&fault.remedy))?;
         }
+        for note in &report.primary.notes {
+            writeln!(to, "DNS: {}", printable(note))?;
+        }
         if let Some(gap) = &report.gap {
             writeln!(to, "{}", printable(&sentences::gap(gap)))?;
         }

@@ -48,12 +48,18 @@ impl Mta for PostfixWithNames {
     fn start(&self) {
         Postfix.configure();
         run("postconf", &["-e", "inet_interfaces=127.0.0.1"]);
+        // As Debian's installer leaves a machine: a short name, and the full one in /etc/hosts alone.
+        let (short, _) = HOSTNAME.split_once('.').unwrap();
+        run("hostname", &[short]);
+        fs::write("/etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {HOSTNAME} {short}\n")).unwrap();
         run("postfix", &["start"]);
         zone("20");
+        let own = "$TTL 60\n@ IN SOA ns1 hostmaster 1 2 3 4 5\n@ IN NS ns1\nbartleby IN A 198.51.100.25\nns1 IN A 127.0.0.1\n";
+        fs::write("/etc/nsd/example.net.zone", own).unwrap();
         let other = "$TTL 60\n@ IN SOA ns1.other.example. hostmaster 1 2 3 4 5\n@ IN NS ns1\n@ IN MX 10 mail\n\
                      @ IN MX 20 bartleby.example.net.\nmail IN A 127.0.0.3\nns1 IN A 127.0.0.1\n";
         fs::write("/etc/nsd/other.example.zone", other).unwrap();
-        let zones = ["example.com", "other.example"]
+        let zones = ["example.com", "example.net", "other.example"]
             .map(|name| format!("zone:\n  name: {name}\n  zonefile: /etc/nsd/{name}.zone\n"))
             .concat();
         let server = "server:\n  ip-address: 127.0.0.1\n  username: \"\"\n  pidfile: /run/nsd.pid\n  server-count: 1\n";

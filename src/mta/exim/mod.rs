@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
@@ -99,23 +99,13 @@ impl Mta for Exim {
         })
     }
 
-    /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it: names, and files that hold
-    /// them.
-    fn relay_domains(&self) -> Option<RelayDomains> {
-        let list = Argv::new(&self.program, &["-bP", "+relay_to_domains"]);
+    /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it, and `primary_hostname`.
+    fn relaying(&self) -> Option<RelayInquiry> {
+        let question = Argv::new(&self.program, &["-bP", "+relay_to_domains", "primary_hostname"]);
         Some(Box::new(move |free, deadline| {
-            let Ok(running) = process::start(free, &list) else { return Vec::new() };
+            let Ok(running) = process::start(free, &question) else { return Relaying::default() };
             let output = running.collect(deadline).1;
-            let output = String::from_utf8_lossy(&output);
-            let value = output.split_once('=').map(|(_, value)| value).unwrap_or_default();
-            let named = value.split(':').map(str::trim).flat_map(|item| {
-                let file = item.split_once(';').map_or(item, |(_, file)| file);
-                match file.starts_with('/') {
-                    true => domains(&keys(&fs::read_to_string(file).unwrap_or_default())),
-                    false => domains(item),
-                }
-            });
-            named.collect()
+            relaying(&String::from_utf8_lossy(&output), |file| fs::read_to_string(file).unwrap_or_default())
         }))
     }
 
@@ -134,6 +124,21 @@ impl Mta for Exim {
     fn read_reason(&self, line: &str) -> Option<(String, String)> {
         message_log::deferral(line)
     }
+}
+
+/// The answers to `-bP`: `domainlist relay_to_domains = example.com : lsearch;/etc/exim4/relay_domains`, where `read`
+/// reads files, and `primary_hostname = bartleby.example.net`.
+fn relaying(output: &str, read: impl Fn(&str) -> String) -> Relaying {
+    let value = |start: &str| {
+        let line = output.lines().find(|line| line.starts_with(start))?;
+        line.split_once('=').map(|(_, value)| value.trim())
+    };
+    let list = value("domainlist relay_to_domains").unwrap_or_default();
+    let named = list.split(':').map(str::trim).flat_map(|item| {
+        let file = item.split_once(';').map_or(item, |(_, file)| file);
+        if file.starts_with('/') { domains(&keys(&read(file))) } else { domains(item) }
+    });
+    Relaying { domains: named.collect(), own_name: value("primary_hostname").map(str::to_owned) }
 }
 
 /// The answers to `-bP` and `-bV`.

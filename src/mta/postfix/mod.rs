@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayDomains, Search, Wanted};
+use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
@@ -116,9 +116,9 @@ impl Mta for Postfix {
         })
     }
 
-    /// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1)
-    /// prints.
-    fn relay_domains(&self) -> Option<RelayDomains> {
+    /// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1) prints; and
+    /// `myhostname`.
+    fn relaying(&self) -> Option<RelayInquiry> {
         let postconf = self.postconf.clone()?;
         let postmap = self.postmap.clone();
         Some(Box::new(move |free, deadline| {
@@ -127,13 +127,14 @@ impl Mta for Postfix {
                     process::start(free, &Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
                 output.map(|(_, output)| String::from_utf8_lossy(&output).into_owned()).unwrap_or_default()
             };
-            let value = ask(&postconf, &["-hx", "relay_domains"]);
-            let named = value.split([',', ' ', '\t', '\n']).flat_map(|word| match (word.split_once(':'), &postmap) {
+            let settings = ask(&postconf, &["-x", "relay_domains", "myhostname"]);
+            let relayed = value(&settings, "relay_domains").unwrap_or_default();
+            let named = relayed.split([',', ' ', '\t', '\n']).flat_map(|word| match (word.split_once(':'), &postmap) {
                 _ if word.starts_with('/') => domains(&fs::read_to_string(word).unwrap_or_default()),
                 (Some(_), Some(postmap)) => domains(&keys(&ask(postmap, &["-s", word]))),
                 _ => domains(word),
             });
-            named.collect()
+            Relaying { domains: named.collect(), own_name: value(&settings, "myhostname") }
         }))
     }
 
@@ -142,18 +143,19 @@ impl Mta for Postfix {
     }
 }
 
-/// The lines `name = value` of postconf(1).
+/// A value in the lines `name = value` of postconf(1).
+fn value(output: &str, name: &str) -> Option<String> {
+    output.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == name).then(|| value.trim().to_owned())
+    })
+}
+
 fn facts(output: &str) -> Facts {
-    let value = |name: &str| {
-        output.lines().find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            (key.trim() == name).then(|| value.trim().to_owned())
-        })
-    };
     Facts {
-        version: value("mail_version"),
-        queue_directory: value("queue_directory").map(PathBuf::from),
-        flush_users: value("authorized_flush_users"),
+        version: value(output, "mail_version"),
+        queue_directory: value(output, "queue_directory").map(PathBuf::from),
+        flush_users: value(output, "authorized_flush_users"),
         ..Facts::default()
     }
     .or_usual("/var/spool/postfix")

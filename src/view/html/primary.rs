@@ -10,7 +10,7 @@ use crate::text::{duration, printable};
 /// How each primary is, and what is wrong in the domain name system.
 pub fn primary(report: &Report) -> Markup {
     let outlook = &report.primary;
-    if outlook.primaries.is_empty() && outlook.faults.is_empty() {
+    if outlook.primaries.is_empty() && outlook.faults.is_empty() && outlook.notes.is_empty() {
         return html! {};
     }
     html! {
@@ -21,6 +21,7 @@ pub fn primary(report: &Report) -> Markup {
                 p { (printable(&fault.message)) }
                 (status::remedy(&fault.remedy))
             }
+            @for note in &outlook.notes { p { (printable(note)) } }
         }
     }
 }
