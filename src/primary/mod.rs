@@ -57,6 +57,18 @@ pub struct Primary {
     pub milliseconds: u64,
     /// Since when it is so, in seconds since 1970; `None` where that is not known.
     pub since: Option<i64>,
+    /// Whether it was seen to come back.
+    pub comeback: Comeback,
+}
+
+/// Whether a primary that takes mail was seen to come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Comeback {
+    /// It was never seen otherwise, or the queue has been run since.
+    #[default]
+    Unseen,
+    /// It did not take mail at an earlier look, and the queue has not been run since it does.
+    Seen,
 }
 
 impl Primary {
@@ -81,6 +93,17 @@ pub struct PrimaryStatus {
     pub notes: Vec<String>,
     /// The domains that were looked up; `None` where neither the configuration nor the mail server names any.
     pub domains: Option<Vec<String>>,
+}
+
+impl PrimaryStatus {
+    /// Whether mail for this domain, in lower case, goes to the primaries, as far as is known: it is one of those looked
+    /// up, or below one (Postfix's `parent_domain_matches_subdomains`). Where not all are known, every domain may be.
+    pub fn may_be_for(&self, domain: &str) -> bool {
+        let Some(known) = self.domains.as_ref().filter(|known| known.len() < MOST_DOMAINS) else { return true };
+        let is_below =
+            |known: &str| domain.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        known.iter().any(|known| is_below(&known.to_ascii_lowercase()))
+    }
 }
 
 /// An inquiry under way, by a worker: what other servers say is strangers' words, too.
@@ -112,6 +135,11 @@ impl PrimaryInquiry {
             records.ok().and_then(|records| records.note_primaries(&found, now, seen_by).ok()).unwrap_or_default();
         for (primary, since) in status.primaries.iter_mut().zip(since) {
             primary.since = since;
+        }
+        for primary in status.primaries.iter_mut().filter(|primary| primary.state == Condition::Up) {
+            if records.ok().is_some_and(|records| records.is_back(&[&primary.host]) == Ok(true)) {
+                primary.comeback = Comeback::Seen;
+            }
         }
         status
     }
@@ -222,7 +250,8 @@ fn probe_one(host: &str, resolver: &Resolver, own_name: &str) -> Primary {
         }
     }
     let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Primary { host: host.to_owned(), state: found.0, detail: found.1, milliseconds, since: None }
+    let (state, detail) = found;
+    Primary { host: host.to_owned(), state, detail, milliseconds, since: None, comeback: Comeback::Unseen }
 }
 
 /// `host`, `host:port`, `192.0.2.1` or `2001:db8::1` as `host:port`.
@@ -276,5 +305,18 @@ mod tests {
             (host.as_str(), Condition::Down, "connection refused")
         );
         assert_eq!((status.domains, status.faults), (None, vec![]));
+    }
+
+    #[test]
+    fn mail_for_elsewhere_is_not_for_the_primary() {
+        let status = |domains: &[&str]| PrimaryStatus {
+            domains: Some(domains.iter().map(|domain| (*domain).to_owned()).collect()),
+            ..PrimaryStatus::default()
+        };
+        let known = status(&["example.com", "Other.example"]);
+        let meant = ["example.com", "sub.example.com", "other.example", "notexample.com", "example.org", ""];
+        assert_eq!(meant.map(|domain| known.may_be_for(domain)), [true, true, true, false, false, false]);
+        assert!(status(&["x.example"; MOST_DOMAINS]).may_be_for("example.org"), "there may be more");
+        assert!(PrimaryStatus::default().may_be_for("example.org"));
     }
 }

@@ -79,6 +79,14 @@ impl Cause {
         SIGNS.into_iter().find(|(cause, signs)| is_possible(*cause) && signs.iter().any(says)).map(|(cause, _)| cause)
     }
 
+    /// Whether the destination could not be reached at all, so that another attempt helps as soon as it can be.
+    pub(crate) fn is_unreached(self) -> bool {
+        match self {
+            Cause::Refused | Cause::TimedOut | Cause::Unreachable | Cause::NoName | Cause::BrokenOff => true,
+            Cause::Greylisted | Cause::MailboxFull | Cause::Tls | Cause::Busy => false,
+        }
+    }
+
     /// The cause in two or three words, for a list.
     pub(crate) fn short(self) -> &'static str {
         match self {

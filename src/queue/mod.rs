@@ -26,5 +26,6 @@ pub use overflow::NotKept;
 pub(crate) use pattern::{common_part, pattern};
 pub use row::Row;
 pub use selection::{NoRows, Selection, Window};
+pub(crate) use summary::Stranded;
 pub use summary::{AGE_LIMITS, Destination, Reason, Summary};
 pub use target::Target;

@@ -1,7 +1,8 @@
 //! What is going on, in words: the same for the page and for the terminal.
 
 use crate::mta::trouble::Status;
-use crate::queue::{Destination, State, Target};
+use crate::primary::Comeback;
+use crate::queue::{Destination, State, Stranded, Target};
 use crate::report::{Note, Report, Verdict};
 use crate::state::Condition;
 use crate::state::{Flush, Outcome};
@@ -79,7 +80,8 @@ pub(crate) fn of_listing(report: &Report) -> Verdict {
 /// The exit status, of sysexits(3), where the queue could not be listed.
 pub(crate) const EX_UNAVAILABLE: u8 = 69;
 
-/// The one thing to know before the queue is run, where something waits: whether the primary takes mail.
+/// The one thing to know before the queue is run, where something waits: whether the primary takes mail, and whether
+/// what waits is for it.
 pub fn advice(report: &Report) -> Option<String> {
     let waiting = report.listing.summary.messages - report.passed_over();
     let primaries = &report.primary.primaries;
@@ -87,16 +89,46 @@ pub fn advice(report: &Report) -> Option<String> {
     let is_busy = primaries.iter().any(|primary| primary.state == Condition::Busy);
     match (any(true), any(false)) {
         _ if waiting == 0 => None,
-        (true, true) => {
-            Some("Some of the primaries answer, others don't: a queue run delivers what is for those that do.".into())
-        }
-        (true, false) if !report.flush.is_offered() => Some("The primary takes mail.".into()),
-        (true, false) => Some(format!("The primary is back and {}: run the queue now.", self::waiting(waiting))),
+        (true, others_are_down) => Some(match (what_waited_for_it(report), others_are_down) {
+            (Some(what), false) => what + ": deliver it now.",
+            (Some(_), true) => {
+                "Some of the main mail servers answer, others do not: trying now delivers what is for those that do."
+                    .into()
+            }
+            (None, false) => "The main mail server accepts mail.".into(),
+            (None, true) => "Some of the main mail servers answer, others do not.".into(),
+        }),
         (false, true) if is_busy => {
-            Some("The primary answers that it is busy; running the queue now will hardly help.".into())
+            Some("The main mail server answers that it is busy; trying now will hardly help.".into())
         }
-        (false, true) => Some("The primary is still down; running the queue now will not help.".into()),
+        (false, true) => {
+            // Seen so at an earlier look.
+            let still =
+                primaries.iter().any(|of| of.is_up() == Some(false) && of.since.is_some_and(|at| report.age(at) > 0));
+            let still = if still { "still does not answer" } else { "does not answer" };
+            Some(format!(
+                "The main mail server {still}. Nothing is lost: the mail waits here. Trying now will not help."
+            ))
+        }
         (false, false) => None,
+    }
+}
+
+/// That the primary takes mail and some has only waited for that; `None` where the queue can't be run right now, or
+/// what waits is for elsewhere or waits for something else.
+fn what_waited_for_it(report: &Report) -> Option<String> {
+    let stranded = report.listing.summary.stranded(|domain| report.primary.may_be_for(domain));
+    let is_back = report.primary.primaries.iter().any(|primary| primary.comeback == Comeback::Seen);
+    let waits = |recipients: u64| format!("mail for {} is waiting", count(recipients, "recipient", "recipients"));
+    let server = if is_back { "The main mail server is back" } else { "The main mail server accepts mail" };
+    match stranded {
+        _ if !report.flush.is_offered() => None,
+        Stranded { unreached: 0, unexplained: 0 } => None,
+        // The listing of Exim holds no reasons: there, only the comeback shows what the mail waited for.
+        Stranded { unreached: 0, unexplained } => is_back.then(|| format!("{server}, and {}", waits(unexplained))),
+        Stranded { unreached, .. } => {
+            Some(format!("{server}, and {} because it could not be reached", waits(unreached)))
+        }
     }
 }
 

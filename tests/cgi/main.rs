@@ -13,6 +13,7 @@ mod machines;
 mod memory;
 mod outcomes;
 mod page;
+mod primary;
 mod process;
 mod requests;
 mod start;

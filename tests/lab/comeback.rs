@@ -128,7 +128,9 @@ pub fn of_the_primary(lab: &mut Lab) {
         assert_eq!((&primary["up"], &primary["detail"]), (&false.into(), &"connection refused".into()), "{told:#}");
     }
     assert_eq!(told["dns"]["faults"], serde_json::json!([]), "{told:#}");
-    assert!(page::html(200).contains("The primary is still down; running the queue now will not help."));
+    assert!(
+        page::html(200).contains("The main mail server still does not answer. Nothing is lost: the mail waits here.")
+    );
     let (code, text) = apache::command_line(&["watch", "--once"]);
     assert!(code == Some(0) && text.contains("the primary does not take mail"), "{code:?} {text}");
     let (_, text) = apache::command_line(&["doctor"]);
@@ -138,7 +140,7 @@ pub fn of_the_primary(lab: &mut Lab) {
     // It greets, but not for us.
     lab.primary.up(Mode::TurnsAway);
     assert_eq!(json()["primary"][0]["state"], "busy");
-    assert!(page::html(200).contains("The primary answers that it is busy"));
+    assert!(page::html(200).contains("The main mail server answers that it is busy"));
     lab.primary.up(Mode::Hangs);
     let told = json();
     assert_eq!(told["primary"][0]["detail"], "it does not answer in time", "{told:#}");
@@ -146,7 +148,7 @@ pub fn of_the_primary(lab: &mut Lab) {
     // Back: the page says so, and nothing is run by looking at it.
     lab.primary.up(Mode::Accepts);
     let page = page::html(200);
-    assert!(page.contains("The primary is back and 2 messages wait: run the queue now."), "{page}");
+    assert!(page.contains("The main mail server is back, and mail for 2 recipients is waiting because it could not be reached: deliver it now."), "{page}");
     assert!(json()["flush"]["last"].is_null());
     let (code, text) = apache::command_line(&["watch", "--once"]);
     assert!(code == Some(0) && text.contains("the primary is back: queue run 1 was started"), "{code:?} {text}");
@@ -189,5 +191,5 @@ fn names_that_are_wrong() {
         let page = page::html(200);
         if page.contains("The MX records of example.com are not known") { Ok(page) } else { Err(page) }
     });
-    assert!(!page.contains("The primary is"), "{page}");
+    assert!(!page.contains("The main mail server"), "{page}");
 }
