@@ -102,18 +102,19 @@ impl Cause {
         }
     }
 
-    /// The cause as the second half of a sentence about the destination.
+    /// The cause as the second half of a sentence about the destination. A reason is that of the last attempt, which no
+    /// listing dates: how the destination is now, it does not say.
     pub(crate) fn phrase(self) -> &'static str {
         match self {
-            Cause::Refused => "the server there refuses connections",
-            Cause::TimedOut => "the server there does not answer in time",
-            Cause::Unreachable => "its network can't be reached",
-            Cause::NoName => "its name can't be resolved",
-            Cause::BrokenOff => "the server there breaks off the connection",
-            Cause::Greylisted => "the server there asks to come back later (greylisting)",
-            Cause::MailboxFull => "the mailbox there is full",
-            Cause::Tls => "an encrypted connection can't be made",
-            Cause::Busy => "the server there is too busy",
+            Cause::Refused => "at the last attempt, the server there refused the connection",
+            Cause::TimedOut => "at the last attempt, the server there did not answer in time",
+            Cause::Unreachable => "at the last attempt, its network could not be reached",
+            Cause::NoName => "at the last attempt, its name could not be found",
+            Cause::BrokenOff => "at the last attempt, the server there broke off the connection",
+            Cause::Greylisted => "at the last attempt, the server there asked to come back later (greylisting)",
+            Cause::MailboxFull => "at the last attempt, the mailbox there was full",
+            Cause::Tls => "at the last attempt, no encrypted connection could be made",
+            Cause::Busy => "at the last attempt, the server there was too busy",
         }
     }
 }
@@ -216,6 +217,13 @@ mod tests {
             "mailscanner: TLSomething gatimeout",
         ] {
             assert_eq!(Cause::of(reason), None, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_said_of_the_last_attempt_and_not_of_now() {
+        for cause in Cause::ALL {
+            assert!(cause.phrase().starts_with("at the last attempt, "), "{}", cause.phrase());
         }
     }
 }
