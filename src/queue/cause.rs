@@ -87,18 +87,18 @@ impl Cause {
         }
     }
 
-    /// The cause in two or three words, for a list.
-    pub(crate) fn short(self) -> &'static str {
+    /// The cause behind a number of messages that still wait: "5 because ...".
+    pub(crate) fn because(self) -> &'static str {
         match self {
-            Cause::Refused => "connection refused",
-            Cause::TimedOut => "connection timed out",
-            Cause::Unreachable => "unreachable",
-            Cause::NoName => "name not found",
-            Cause::BrokenOff => "connection broken off",
-            Cause::Greylisted => "greylisted",
-            Cause::MailboxFull => "mailbox full",
-            Cause::Tls => "encryption failed",
-            Cause::Busy => "server busy",
+            Cause::Refused => "because the connection was refused",
+            Cause::TimedOut => "because the server did not answer in time",
+            Cause::Unreachable => "because the network could not be reached",
+            Cause::NoName => "because their domain's name could not be found",
+            Cause::BrokenOff => "because the connection was broken off",
+            Cause::Greylisted => "because the server asked to come back later (greylisting)",
+            Cause::MailboxFull => "because a mailbox was full",
+            Cause::Tls => "because no encrypted connection could be made",
+            Cause::Busy => "because the server was too busy",
         }
     }
 

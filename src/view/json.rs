@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{PROGRAM, sentences};
+use crate::flush::outcome;
 use crate::mta::trouble::{Status, Trouble};
 use crate::primary::{Primary, PrimaryStatus};
 use crate::queue::{Message, Row, State, rfc3339};
@@ -130,6 +131,7 @@ fn flush(flush: &Flush) -> Value {
         "recipients": flush.recipients,
         "exit": flush.exit,
         "outcome": flush.outcome.as_ref().map(|outcome| json!({
+            "words": outcome::sentence(flush, outcome),
             "sampled": rfc3339(outcome.sampled),
             "settled": outcome.settled,
             "messages_left": outcome.messages_left,

@@ -137,8 +137,7 @@ pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if report.listing.trouble.is_some() && !outcome.settled {
         return "what came of it is not known".into();
     }
-    let sentence = crate::flush::outcome::sentence(flush, outcome);
-    if outcome.settled { format!("{sentence}; done") } else { format!("so far {sentence}") }
+    crate::flush::outcome::sentence(flush, outcome)
 }
 
 /// That the sandbox does not hold in which the listing was read.
