@@ -23,7 +23,7 @@ use crate::state::{Flush, NoTurn, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use follow::{FOLLOWED, follow};
-use readiness::{commands, rule, wait_seconds};
+use readiness::{commands, delivers_held, rule, wait_seconds};
 use worker::Ended;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
@@ -58,7 +58,7 @@ pub enum Refusal {
     )]
     TooMany(Target),
     /// All of it is held, and a run passes held messages over.
-    #[error("What waits is held: a queue run passes it over until an administrator releases it.")]
+    #[error("What waits is on hold: a run passes it over until an administrator releases it.")]
     Held {
         /// How to release it.
         release: &'static str,
@@ -86,12 +86,12 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
     let part = part(context, target, &waiting)?;
     let configured = !context.config.mta.flush_command.is_empty();
     let all_held = waiting.held > 0 && waiting.trouble.is_none() && waiting.messages == waiting.held;
-    if all_held && !source.mta.flushes_held(&part) {
-        return Err(Refusal::Held { release: source.mta.release() });
-    }
     let commands = if part == Part::All { whole } else { commands(context, &facts, &part, &rule(context, &part))? };
     if commands.len() > MOST_MESSAGES {
         return Err(Refusal::TooMany(target.clone()));
+    }
+    if all_held && !delivers_held(context, &part, &commands) {
+        return Err(Refusal::Held { release: source.mta.release() });
     }
     let preparation = preparation(context, &facts);
     let prepared = preparation.len();

@@ -318,7 +318,7 @@ mod tests {
         for row in &ROWS {
             let Some((program, own)) = names(row) else { continue };
             for act in [Act::List, Act::Flush, Act::Explain] {
-                let refused = Refused { act, account: &account, program: &program };
+                let refused = Refused { act, account: &account, program: &program, settings: None };
                 let (Remedy::Setting(text) | Remedy::Rule(text)) = row.kind.remedy(&refused).unwrap();
                 let text = text.to_lowercase();
                 let is_named = |names: &[String]| names.iter().any(|name| text.contains(name.as_str()));
@@ -330,7 +330,9 @@ mod tests {
             }
         }
         assert!(
-            Kind::Courier.remedy(&Refused { act: Act::List, account: &account, program: Path::new("/x") }).is_none()
+            Kind::Courier
+                .remedy(&Refused { act: Act::List, account: &account, program: Path::new("/x"), settings: None })
+                .is_none()
         );
     }
 

@@ -14,6 +14,8 @@ pub(super) struct Refused<'a> {
     pub account: &'a Account,
     /// The mail server's own program for it.
     pub program: &'a Path,
+    /// The file in which its settings count, where it is known.
+    pub settings: Option<&'a Path>,
 }
 
 /// What to do about it, as sentences and commands to be pasted.

@@ -131,6 +131,7 @@ impl Mta for Sendmail {
             account: account.clone(),
             program: self.program.clone(),
             configured: false,
+            settings: None,
             words: "You do not have permission to process the queue".into(),
         })
     }
@@ -440,7 +441,16 @@ impl Parser for SendmailParser {
         match self.refusal.take() {
             Some(Refusal::NotPermitted(words)) => {
                 let (account, program) = (account.clone(), command.program());
-                return Err(Trouble::NotPermitted { mta, act: Act::List, account, program, words, configured: false });
+                let act = Act::List;
+                return Err(Trouble::NotPermitted {
+                    mta,
+                    act,
+                    account,
+                    program,
+                    words,
+                    configured: false,
+                    settings: None,
+                });
             }
             Some(Refusal::NoPrivileges(words)) => {
                 return Err(Trouble::NoNewPrivileges { mta, words, bound: account.bound });

@@ -36,6 +36,7 @@ impl Exit {
             program: command.program(),
             words: self.words(),
             configured: false,
+            settings: None,
         }
     }
 

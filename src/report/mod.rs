@@ -64,6 +64,8 @@ pub enum Note {
     Blind,
     /// Nothing else may be asked for them.
     NoReasons,
+    /// All messages are listed, and so many are not asked for.
+    Streamed,
 }
 
 impl Report {

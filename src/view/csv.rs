@@ -11,7 +11,7 @@ use csv::{QuoteStyle, Terminator, Writer, WriterBuilder};
 use crate::queue::{Message, Row, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
-use crate::view::sentences::of_listing;
+use crate::view::sentences::{self, of_listing};
 
 /// The names of the columns.
 const COLUMNS: [&str; 9] =
@@ -19,6 +19,9 @@ const COLUMNS: [&str; 9] =
 
 /// In the state column of a last line that tells why the listing is not complete.
 const INCOMPLETE: &str = "INCOMPLETE";
+
+/// In the state column of a last line that says why there are no reasons.
+const NOTE: &str = "NOTE";
 
 /// Writes CSV.
 pub struct Csv;
@@ -75,6 +78,8 @@ impl Form for Csv {
             let reason = format!("{trouble} {}", trouble.remedy());
             let fields = ["", INCOMPLETE, status.as_str().unwrap_or_default(), "", "", "", "", "", &reason];
             lines.write_record(fields.map(|field| harmless(field).into_owned()))?;
+        } else if let Some(note) = report.note {
+            lines.write_record(["", NOTE, "", "", "", "", "", "", sentences::note(note)])?;
         }
         lines.flush()
     }

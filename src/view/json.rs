@@ -78,8 +78,9 @@ impl Form for Json {
         field(to, "primary", &report.primary.primaries.iter().map(primary).collect::<Vec<_>>())?;
         let PrimaryStatus { faults, notes, domains, .. } = &report.primary;
         field(to, "dns", &json!({"domains": domains, "faults": faults, "notes": notes}))?;
-        if let Some(note) = report.note {
-            field(to, "note", &sentences::note(note))?;
+        let unexplained = || report.unexplained.as_ref().map(|trouble| format!("{trouble} {}", trouble.remedy()));
+        if let Some(note) = report.note.map(|note| sentences::note(note).to_owned()).or_else(unexplained) {
+            field(to, "note", &note)?;
         }
         field(to, "advice", &sentences::advice(report))?;
         field(

@@ -41,9 +41,14 @@ impl Sentences {
         }
         let held = summary.state(State::Held);
         let destinations = summary.destinations(NAMED);
+        if destinations.is_empty() && summary.delivered > 0 {
+            let remain = count(summary.messages, "message remains", "messages remain");
+            let at_least = if complete { "" } else { "At least " };
+            let headline = format!("{at_least}{remain}, but the mail server has no more to do for any recipient.");
+            return Sentences { headline: [headline, String::new(), String::new()], details: Vec::new() };
+        }
         let before = format!("{}{} for ", if complete { "" } else { "At least " }, waiting(summary.messages));
         let (first, others) = match destinations.as_slice() {
-            [] if summary.delivered > 0 => ("nobody any more: all recipients have their copy".into(), ""),
             [] => ("recipients that the mail server does not tell".into(), ""),
             [only] => (name(only), ""),
             [first, ..] => (name(first), " and others"),
@@ -68,6 +73,10 @@ pub fn note(note: Note) -> &'static str {
     match note {
         Note::Blind => "This mail server's listing does not hold reasons, so the filter could not look at them.",
         Note::NoReasons => "This mail server's listing does not tell why messages wait.",
+        Note::Streamed => {
+            "This mail server's listing does not hold reasons. They are asked for one message at a time, so only on the \
+             page and where per_page is given."
+        }
     }
 }
 

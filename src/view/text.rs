@@ -47,7 +47,7 @@ impl Terminal {
         };
         self.line(to, colour, head)?;
         for recipient in &message.recipients {
-            let delivered = if recipient.delivered { " (delivered)" } else { "" };
+            let delivered = if recipient.delivered { " (done)" } else { "" };
             let reason = recipient.reason.as_deref().map(|reason| format!("  {reason}")).unwrap_or_default();
             let line = format!("    {}{delivered}{reason}", recipient.address);
             self.line(to, "", &printable(&line))?;
@@ -90,7 +90,7 @@ impl Form for Text {
                     writeln!(to, "    ({})", printable(reason))?;
                 }
             }
-            let delivered = if recipient.delivered { " (delivered)" } else { "" };
+            let delivered = if recipient.delivered { " (done)" } else { "" };
             writeln!(to, "      {}{delivered}", printable(&recipient.address))?;
         }
         writeln!(to)

@@ -97,7 +97,7 @@ fn what_the_mail_server_cut_is_marked_and_counted() {
 fn where_the_mail_server_does_not_tell_reasons_the_page_says_so() {
     // The configured command may list another machine's queue: nothing else is asked.
     let page = Machine::with_fixture("exim/mixed-bp").get("format=html").body;
-    assert!(page.contains("1xVSDK-0002Gk-2p") && page.contains("larry@example.com</bdi> (delivered)"), "{page}");
+    assert!(page.contains("1xVSDK-0002Gk-2p") && page.contains("larry@example.com</bdi> (done)"), "{page}");
     assert!(
         page.contains("This mail server's listing does not tell why messages wait.") && !page.contains("-Mvl"),
         "{page}"

@@ -5,19 +5,20 @@
 //! output under `tests/fixtures/exim`. The listing is read by its columns, which no address can
 //! imitate: a message begins within the first five, a recipient in the eleventh.
 
+mod configuration;
 mod message_log;
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::parser::{Malformed, text};
-use super::relay::{domains, keys};
-use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free};
+pub(super) use configuration::remedy;
+use configuration::{relaying, settings_file};
 
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
@@ -25,12 +26,13 @@ const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
 /// An installed Exim.
 pub(super) struct Exim {
     program: PathBuf,
+    settings: Option<PathBuf>,
 }
 
 impl Exim {
     /// The Exim among the programs of `search`. If there is none, its program is assumed at Debian's usual path.
     pub(super) fn at(search: &Search) -> Exim {
-        Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()) }
+        Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()), settings: settings_file(search) }
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
@@ -62,7 +64,7 @@ impl Mta for Exim {
     }
 
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
-        Box::new(EximParser::new(clock))
+        Box::new(EximParser::new(clock, self.settings.clone()))
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
@@ -79,13 +81,15 @@ impl Mta for Exim {
         }]
     }
 
-    /// `-M` thaws the message that it delivers, `-qf` skips frozen messages.
+    /// `-M` thaws the message that it delivers, for an administrator; for another user it ends with status 0, silent,
+    /// and does nothing, also without `prod_requires_admin` (fixture `as-www-data-flush-allowed-M-frozen` of Debian 13).
+    /// `-qf` skips frozen messages.
     fn flushes_held(&self, part: &Part<'_>) -> bool {
         matches!(part, Part::Message(_))
     }
 
     fn release(&self) -> &'static str {
-        "Run each alone, or as root: exim4 -qff, which tries frozen messages, too."
+        "As root: exim4 -M ID, which releases a message and tries to deliver it, or exim4 -qff, which tries all of them."
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -95,6 +99,7 @@ impl Mta for Exim {
             account: account.clone(),
             program: self.program.clone(),
             configured: false,
+            settings: self.settings.clone(),
             words: "prod_requires_admin".into(),
         })
     }
@@ -110,7 +115,7 @@ impl Mta for Exim {
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
-        verdict(Act::Flush, command, exit, account)
+        verdict(Act::Flush, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings))
     }
 
     fn reason_command(&self, id: &str) -> Option<Argv> {
@@ -118,27 +123,15 @@ impl Mta for Exim {
     }
 
     fn reason_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
-        if exit.said.contains("ermission denied") { verdict(Act::Explain, command, exit, account) } else { Ok(()) }
+        if !exit.said.contains("ermission denied") {
+            return Ok(());
+        }
+        verdict(Act::Explain, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings))
     }
 
     fn read_reason(&self, line: &str) -> Option<(String, String)> {
         message_log::deferral(line)
     }
-}
-
-/// The answers to `-bP`: `domainlist relay_to_domains = example.com : lsearch;/etc/exim4/relay_domains`, where `read`
-/// reads files, and `primary_hostname = bartleby.example.net`.
-fn relaying(output: &str, read: impl Fn(&str) -> String) -> Relaying {
-    let value = |start: &str| {
-        let line = output.lines().find(|line| line.starts_with(start))?;
-        line.split_once('=').map(|(_, value)| value.trim())
-    };
-    let list = value("domainlist relay_to_domains").unwrap_or_default();
-    let named = list.split(':').map(str::trim).flat_map(|item| {
-        let file = item.split_once(';').map_or(item, |(_, file)| file);
-        if file.starts_with('/') { domains(&keys(&read(file))) } else { domains(item) }
-    });
-    Relaying { domains: named.collect(), own_name: value("primary_hostname").map(str::to_owned) }
 }
 
 /// The answers to `-bP` and `-bV`.
@@ -171,22 +164,10 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     exit.verdict(command)
 }
 
-/// Settings, or a rule, allow to list and to run the queue. Only a rule opens the message log.
-pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
-    Remedy::Rule(match refused.act {
-        Act::List | Act::Flush => format!(
-            "In Exim's main configuration (Debian: /etc/exim4/exim4.conf.template or a file in \
-             /etc/exim4/conf.d/main, then update-exim4.conf), set queue_list_requires_admin = false and \
-             prod_requires_admin = false, then restart Exim. Or {}",
-            refused.rule(&["-bp", "-qf"])
-        ),
-        Act::Explain => refused.rule(&["-bp", "-qf", "^-Mvl [0-9A-Za-z-]+$"]),
-    })
-}
-
 /// Reads `exim -bp`.
 struct EximParser {
     now: i64,
+    settings: Option<PathBuf>,
     lines: u64,
     malformed: Malformed,
     message: Option<Message<'static>>,
@@ -196,8 +177,8 @@ struct EximParser {
 
 impl EximParser {
     /// A parser at the beginning of a listing.
-    fn new(clock: &Clock) -> Self {
-        EximParser { now: clock.now, lines: 0, malformed: Malformed::default(), message: None, open: false }
+    fn new(clock: &Clock, settings: Option<PathBuf>) -> Self {
+        EximParser { now: clock.now, settings, lines: 0, malformed: Malformed::default(), message: None, open: false }
     }
 
     fn read(&mut self, line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
@@ -340,7 +321,8 @@ impl Parser for EximParser {
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
         self.message.take().iter().for_each(found);
-        self.malformed.verdict(Kind::Exim, verdict(Act::List, command, exit, account))?;
+        let ended = verdict(Act::List, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings));
+        self.malformed.verdict(Kind::Exim, ended)?;
         if self.open { Err(Trouble::BrokenOff { mta: Kind::Exim, lines: self.lines }) } else { Ok(()) }
     }
 }

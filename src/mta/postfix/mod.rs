@@ -112,6 +112,7 @@ impl Mta for Postfix {
             account: account.clone(),
             program: self.postqueue.clone(),
             configured: false,
+            settings: None,
             words: format!("authorized_flush_users = {users}"),
         })
     }

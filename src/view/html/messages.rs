@@ -211,7 +211,7 @@ fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
             @for recipient in group {
                 div {
                     "to " bdi { (breakable(&recipient.address)) }
-                    @if recipient.delivered { " (delivered)" }
+                    @if recipient.delivered { " (done)" }
                 }
             }
             @if let Some(reason) = group.first().and_then(|recipient| recipient.reason.as_deref()) {
