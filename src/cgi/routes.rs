@@ -185,7 +185,7 @@ impl Exchange<'_> {
             Format::Html => html::notice(&system::host_name(), title, message, remedy).into_string().into_bytes(),
             Format::Json => json::refusal(message, remedy),
             Format::Text | Format::Csv | Format::OpenMetrics => {
-                format!("{title}: {message}\n{remedy}\n").trim_end().to_owned().into_bytes()
+                (format!("{title}: {message}\n{remedy}").trim_end().to_owned() + "\n").into_bytes()
             }
         };
         self.send(&head, body);

@@ -76,6 +76,7 @@ impl<'a> Reading<'a> {
             note: None,
             unexplained: explained.trouble,
             followed: None,
+            unrecorded: None,
             filesystems,
             history,
             primary,
@@ -156,6 +157,7 @@ fn read_and_answer(
         gap: sandbox.gap().map(str::to_owned),
         selection: asked.window.map(|window| (window, matched)),
         note: note(task, asked).filter(|note| *note != Note::Streamed || listing.summary.messages > 0),
+        unrecorded: asked.flushed.filter(|_| followed.is_none()),
         followed: followed.map(|followed| followed.outcome(now, complete)),
         ..reading.report(listing, known)
     };

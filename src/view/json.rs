@@ -93,6 +93,7 @@ impl Form for Json {
                 "unguarded": report.flush.unguarded.as_ref().map(ToString::to_string),
                 "last": report.flush.last().map(flush),
                 "followed": report.followed.as_ref().map(|(of, outcome)| flush(&Flush { outcome: Some(outcome.clone()), ..of.clone() })),
+                "unrecorded": report.unrecorded.map(sentences::unrecorded),
                 "log": report.flush.log.iter().map(flush).collect::<Vec<_>>(),
                 "error": report.flush.possible.as_ref().err().map(error),
             }),

@@ -6,7 +6,7 @@ use crate::queue::{Destination, State, Stranded, Target};
 use crate::report::{Note, Report, Verdict};
 use crate::state::Condition;
 use crate::state::{Flush, Outcome};
-use crate::text::{count, duration, short, thousands};
+use crate::text::{count, short, thousands};
 
 /// Destinations that get a sentence of their own.
 const NAMED: usize = 5;
@@ -54,7 +54,7 @@ impl Sentences {
             [first, ..] => (name(first), " and others"),
         };
         let mut parts = vec![others.to_owned()];
-        parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", duration(report.age(oldest)))));
+        parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", report.waited(oldest))));
         let passed_over = if report.passed_over() > 0 { ", which a queue run passes over" } else { "" };
         if held == summary.messages {
             parts.push(format!("all held{passed_over}"));
@@ -147,6 +147,14 @@ pub fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
         return "what came of it is not known".into();
     }
     crate::flush::outcome::sentence(flush, outcome)
+}
+
+/// That the run that was asked about is not on record; 0 stands for one that could not be put on record.
+pub fn unrecorded(number: u64) -> String {
+    match number {
+        0 => "The run was started. There is no record of it, so look at what still waits.".into(),
+        number => format!("There is no record of run {number}."),
+    }
 }
 
 /// That the sandbox does not hold in which the listing was read.

@@ -69,7 +69,7 @@ impl Form for Text {
     }
 
     fn message(&mut self, message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
-        let age = message.arrival.map_or("?".into(), |arrival| words::short_duration(self.now.saturating_sub(arrival)));
+        let age = message.arrival.map_or("?".into(), |arrival| words::short_time_between(arrival, self.now));
         let size = message.size.map_or("?".into(), words::bytes);
         let sender = match message.sender.as_deref() {
             None => "(sender not told)".into(),
@@ -123,6 +123,9 @@ impl Form for Text {
         }
         if let Some((flush, outcome)) = &report.followed {
             writeln!(to, "Queue run {}: {}.", flush.number, printable(&sentences::outcome(report, flush, outcome)))?;
+        }
+        if let Some(number) = report.unrecorded {
+            writeln!(to, "{}", sentences::unrecorded(number))?;
         }
         if let Some(reason) = &report.flush.unguarded {
             writeln!(to, "Cool-down and log of queue runs are off: {}.", printable(&reason.to_string()))?;

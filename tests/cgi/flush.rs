@@ -21,6 +21,7 @@ fn a_flush_runs_once_and_then_cools_down() {
     assert_eq!(machine.flushes(), 1);
     let again = machine.get("flush");
     assert_eq!(again.status, 429);
+    assert!(again.body.ends_with(" s.\n"), "{:?}", again.body);
     let wait: u64 = again.field("retry-after").unwrap().parse().unwrap();
     assert!((1..=30).contains(&wait), "{wait}");
     assert_eq!(machine.flushes(), 1);
@@ -33,7 +34,10 @@ fn a_flush_runs_once_and_then_cools_down() {
     assert!(page.body.contains("<progress max=\"21\" value=\"0\""), "{}", page.body);
     assert!(page.body.contains("it can be run again in"));
     assert_eq!(page.field("refresh"), Some("3"));
-    assert!(machine.get("flushed=7&format=html").body.contains("Of queue run 7 there is no record."));
+    for format in ["html", "text", "json"] {
+        let unknown = machine.get(&format!("flushed=7&format={format}")).body;
+        assert!(unknown.contains("There is no record of run 7."), "{unknown}");
+    }
     // The command line is under the same cool-down.
     let output = machine.command().arg("flush").output().unwrap();
     assert_eq!((output.status.code(), machine.flushes()), (Some(75), 1));
