@@ -11,6 +11,8 @@ pub struct Relaying {
     pub domains: Vec<String>,
     /// The name by which it greets.
     pub own_name: Option<String>,
+    /// Why this is not known yet: this file was changed a moment ago.
+    pub just_changed: Option<&'static str>,
 }
 
 /// Finds that out, until a deadline. It may start processes.

@@ -143,7 +143,8 @@ impl Mta for Sendmail {
         if relayed.is_none() && own_name.is_none() {
             return None;
         }
-        Some(Box::new(move |_, _| Relaying { domains: domains(&keys(&relayed.unwrap_or_default())), own_name }))
+        let domains = domains(&keys(&relayed.unwrap_or_default()));
+        Some(Box::new(move |_, _| Relaying { domains, own_name, just_changed: None }))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {

@@ -151,6 +151,8 @@ struct Questions {
     hosts: Vec<String>,
     /// The domains to look up; `None` where they are not known.
     domains: Option<Vec<String>>,
+    /// A file that was changed a moment ago, so that the mail server does not tell its domains yet.
+    just_changed: Option<&'static str>,
     /// The name to greet by.
     own_name: String,
     us: Ourselves,
@@ -161,7 +163,8 @@ impl Questions {
     /// Asks the mail server for its own name, and for its domains where the configuration names none.
     fn gather(free: &Free, config: PrimaryConfig, inquiry: Option<RelayInquiry>, host: &str) -> Questions {
         let deadline = Instant::now() + DNS_PATIENCE;
-        let Relaying { domains, own_name } = inquiry.map(|ask| ask(free, deadline)).unwrap_or_default();
+        let Relaying { domains, own_name, just_changed } = inquiry.map(|ask| ask(free, deadline)).unwrap_or_default();
+        let just_changed = just_changed.filter(|_| config.domains.is_empty());
         let domains = if config.domains.is_empty() { domains } else { config.domains };
         let domains = Some(domains).filter(|domains| !domains.is_empty());
         let domains = domains.map(|mut domains| {
@@ -173,14 +176,18 @@ impl Questions {
         });
         let us = Ourselves::of_machine(host, own_name.as_deref());
         let own_name = us.full_name().unwrap_or(host).to_owned();
-        Questions { hosts: config.hosts, domains, us, own_name, resolver: Resolver::of_system(deadline) }
+        Questions { hosts: config.hosts, domains, just_changed, us, own_name, resolver: Resolver::of_system(deadline) }
     }
 
     fn ask(self) -> PrimaryStatus {
-        let Questions { hosts, domains, own_name, us, resolver } = self;
+        let Questions { hosts, domains, just_changed, own_name, us, resolver } = self;
         let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
         let mut probed: Vec<String> = hosts.iter().map(|host| with_port(host)).collect();
         let (mut faults, mut notes) = (Vec::new(), Vec::new());
+        faults.extend(just_changed.map(|file| Fault {
+            message: format!("{file} was changed a moment ago, so the mail server does not tell yet what it relays."),
+            remedy: "Look again in a few seconds.".into(),
+        }));
         for one in compared {
             if hosts.is_empty() {
                 probed.extend(one.primaries.iter().map(|host| with_port(host)));
@@ -305,6 +312,18 @@ mod tests {
             (host.as_str(), Condition::Down, "connection refused")
         );
         assert_eq!((status.domains, status.faults), (None, vec![]));
+    }
+
+    #[test]
+    fn a_mail_server_that_can_not_tell_its_domains_yet_is_not_one_without_domains() {
+        let found = |config: PrimaryConfig| {
+            let changed = Relaying { just_changed: Some("main.cf"), ..Relaying::default() };
+            let inquiry: RelayInquiry = Box::new(move |_, _| changed);
+            Questions::gather(&Free::of_main(), config, Some(inquiry), "mx2.example.com").ask().faults
+        };
+        assert!(found(PrimaryConfig::default())[0].message.starts_with("main.cf was changed a moment ago"));
+        let configured = PrimaryConfig { hosts: vec![], domains: vec!["two words..x".into()] };
+        assert!(found(configured).iter().all(|fault| !fault.message.contains("main.cf")));
     }
 
     #[test]

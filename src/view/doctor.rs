@@ -225,27 +225,19 @@ fn quoted(path: &str) -> String {
 fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
     let check = |subject, found| Check { subject, found };
     let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned() });
-    let mut checks = Vec::new();
-    match &status.domains {
-        Some(domains) => {
-            let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
-            checks.extend(faults);
-            checks.extend(status.notes.iter().map(|note| check("DNS", Ok(note.clone()))));
-            if checks.is_empty() {
-                checks
-                    .push(check("DNS", Ok(format!("the MX records of {} are as they should be", domains.join(", ")))));
-            }
-        }
-        None if !status.primaries.is_empty() => {
-            checks.push(check("DNS", Ok("not compared, as [primary] domains are not configured".into())));
-        }
-        None => checks.push(check(
-            "DNS",
-            fault(
+    let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
+    let notes = status.notes.iter().map(|note| check("DNS", Ok(note.clone())));
+    let mut checks: Vec<_> = faults.chain(notes).collect();
+    if checks.is_empty() {
+        let found = match &status.domains {
+            Some(domains) => Ok(format!("the MX records of {} are as they should be", domains.join(", "))),
+            None if !status.primaries.is_empty() => Ok("not compared, as [primary] domains are not configured".into()),
+            None => fault(
                 "it is not known for which domains this host is a fall-back".into(),
                 "Name them in /etc/bartleby.toml: [primary] domains = [\"example.com\"]",
             ),
-        )),
+        };
+        checks.push(check("DNS", found));
     }
     checks.extend(status.primaries.iter().map(|primary| {
         let words = format!("{} is {}: {}", primary.host, primary.state.as_str(), primary.detail);

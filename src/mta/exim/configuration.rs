@@ -23,7 +23,8 @@ pub(super) fn relaying(output: &str, read: impl Fn(&str) -> String) -> Relaying 
         let file = item.split_once(';').map_or(&*item, |(_, file)| file);
         if file.starts_with('/') { domains(&keys(&read(file))) } else { domains(&item) }
     });
-    Relaying { domains: named.collect(), own_name: value("primary_hostname").map(str::to_owned) }
+    let own_name = value("primary_hostname").map(str::to_owned);
+    Relaying { domains: named.collect(), own_name, just_changed: None }
 }
 
 /// The items of a list, which may begin with `<` and the sign that parts them in place of the colon (specification,
@@ -134,7 +135,7 @@ mod tests {
             ("", &[]),
         ] {
             let domains = domains.iter().map(|domain| (*domain).to_owned()).collect();
-            assert_eq!(read(list), Relaying { domains, own_name: own_name.clone() }, "{list}");
+            assert_eq!(read(list), Relaying { domains, own_name: own_name.clone(), just_changed: None }, "{list}");
         }
     }
 }
