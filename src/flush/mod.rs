@@ -44,7 +44,7 @@ pub enum Refusal {
     #[error("The queue is being run already.")]
     UnderWay,
     /// What was asked for does not wait: it was delivered meanwhile, or never was there.
-    #[error("Nothing in the queue is {0} (any more).")]
+    #[error("{}", not_queued(.0))]
     NotQueued(Target),
     /// A part of the queue was asked for where the configured command is for the whole.
     #[error("Only the whole queue can be run here, not {0} alone.")]
@@ -68,6 +68,14 @@ pub enum Refusal {
     Impossible(#[from] Trouble),
 }
 
+fn not_queued(target: &Target) -> String {
+    match target {
+        Target::All => "Nothing is waiting, so there was nothing to run.".into(),
+        Target::Domain(name) => format!("No message for {name} is waiting; what was may already have been delivered."),
+        Target::Id(id) => format!("No message with the id {id} is waiting; it may already have been delivered."),
+    }
+}
+
 /// Starts a queue run for `by` (an address, a login name) and puts it on record.
 ///
 /// # Errors
@@ -83,6 +91,10 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
         return Err(Refusal::CoolDown(wait));
     }
     let waiting = Count::of_target(context, target);
+    if waiting.messages == 0 && waiting.trouble.is_none() {
+        // It would use up the cool-down.
+        return Err(Refusal::NotQueued(target.clone()));
+    }
     let part = part(context, target, &waiting)?;
     let configured = !context.config.mta.flush_command.is_empty();
     let all_held = waiting.held > 0 && waiting.trouble.is_none() && waiting.messages == waiting.held;

@@ -59,6 +59,8 @@ pub struct Doctor {
     wanted: PathBuf,
     allow: String,
     configuration: Option<PathBuf>,
+    /// The configured command that runs the queue; empty where none is configured.
+    flush_command: Vec<String>,
 }
 
 impl Doctor {
@@ -73,6 +75,7 @@ impl Doctor {
             wanted: config.state.directory.clone().unwrap_or_else(|| "/var/lib/bartleby".into()),
             allow: allow.join(", "),
             configuration: config.file.clone(),
+            flush_command: config.mta.flush_command.clone(),
         }
     }
 }
@@ -127,8 +130,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     };
     let may_flush = match &flush.possible {
         Err(trouble) => told(trouble),
-        Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
-        Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
+        Ok(()) => Ok(may_run(flush.parts, &doctor.flush_command)),
     };
     let make_folder = || {
         let folder = quoted(&doctor.wanted.to_string_lossy());
@@ -216,6 +218,15 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     checks
 }
 
+/// What can be run, where the whole queue can.
+fn may_run(parts: bool, configured: &[String]) -> String {
+    match (parts, configured) {
+        (true, _) => "the whole queue, a domain, a message".into(),
+        (false, []) => "the whole queue; no rule allows a part of it".into(),
+        (false, command) => format!("the whole queue, with the configured flush_command: {}", command.join(" ")),
+    }
+}
+
 /// A path as a shell takes it.
 fn quoted(path: &str) -> String {
     format!("'{}'", path.replace('\'', r"'\''"))
@@ -248,4 +259,17 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
         check("primary", found)
     }));
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_command_is_named_only_where_one_is_configured() {
+        assert_eq!(may_run(true, &[]), "the whole queue, a domain, a message");
+        assert_eq!(may_run(false, &[]), "the whole queue; no rule allows a part of it");
+        let command = ["sudo".to_owned(), "-n".to_owned(), "x".to_owned()];
+        assert_eq!(may_run(false, &command), "the whole queue, with the configured flush_command: sudo -n x");
+    }
 }

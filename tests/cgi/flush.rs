@@ -44,6 +44,19 @@ fn a_flush_runs_once_and_then_cools_down() {
 }
 
 #[test]
+fn a_run_of_an_empty_queue_starts_no_cool_down() {
+    let machine = Machine::with_fixture("postfix/empty-json");
+    let answer = machine.get("flush");
+    assert_eq!((answer.status, machine.flushes()), (404, 0));
+    assert!(answer.body.contains("Nothing is waiting, so there was nothing to run."), "{}", answer.body);
+    let (_, json) = machine.json();
+    assert_eq!((&json["flush"]["wait_seconds"], &json["flush"]["last"]), (&0.into(), &Value::Null));
+    fs::copy("tests/fixtures/postfix/mixed-json.stdout", machine.path("listing")).unwrap();
+    fs::write(machine.path("list"), "#!/bin/sh\ncat $(dirname $0)/listing\n").unwrap();
+    assert_eq!(machine.get("flush").status, 303);
+}
+
+#[test]
 fn post_flushes_too() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(post(&machine, "6", b"flush=", &[("HTTP_ORIGIN", b"http://mx2.example.com")]).status, 303);
@@ -67,7 +80,7 @@ fn only_what_waits_can_be_run_and_a_configured_command_runs_the_whole() {
     for query in ["flush=id:NOSUCH", "flush=domain:nowhere.example", "flush=id:-f", "flush=domain:example.co"] {
         let answer = machine.get(query);
         assert_eq!(answer.status, 404, "{query}");
-        assert!(answer.body.contains("Nothing in the queue is "), "{}", answer.body);
+        assert!(answer.body.contains("No message ") && answer.body.contains(" is waiting"), "{}", answer.body);
     }
     let answer = machine.get("flush=id:951BB98C3CD");
     assert_eq!(answer.status, 400);

@@ -201,7 +201,7 @@ fn addresses_can_be_masked() {
         }
     }
     machine.configure("postfix", "[privacy]\nmask = \"everything\"");
-    assert!(machine.get("format=text").body.contains("[privacy] mask: unknown variant"));
+    assert!(machine.get("format=text").body.contains("[privacy] mask: `everything` is not possible"));
 }
 
 /// Sendmail's times have minutes only, and its own bounces no brackets.
