@@ -57,6 +57,23 @@ pub(crate) fn short_duration(seconds: i64) -> String {
     format!("{number} {short}")
 }
 
+/// The time from an instant to another, as [`duration`] has it. An instant that is known to the minute only (sendmail's
+/// listing has no seconds) is a whole minute: what is less than a minute after such a one, is not known to the second.
+pub fn time_between(start: i64, end: i64) -> String {
+    let seconds = end.saturating_sub(start).max(0);
+    if is_vague(start, seconds) { "under a minute".into() } else { duration(seconds) }
+}
+
+/// The same as [`short_duration`] has it.
+pub fn short_time_between(start: i64, end: i64) -> String {
+    let seconds = end.saturating_sub(start).max(0);
+    if is_vague(start, seconds) { "< 1 min".into() } else { short_duration(seconds) }
+}
+
+fn is_vague(start: i64, seconds: i64) -> bool {
+    start.rem_euclid(60) == 0 && seconds < 60
+}
+
 fn in_largest_unit(seconds: i64) -> (i64, &'static str) {
     match seconds.max(0) {
         seconds @ ..60 => (seconds, "second"),
@@ -206,6 +223,14 @@ mod tests {
         ];
         assert_eq!(all, expected);
         assert_eq!(short_duration(10_800), "3 h");
+    }
+
+    #[test]
+    fn what_is_known_to_the_minute_is_not_said_to_the_second() {
+        assert_eq!((time_between(120, 159), short_time_between(120, 159)), ("under a minute".into(), "< 1 min".into()));
+        assert_eq!((time_between(121, 159), short_time_between(121, 159)), ("38 seconds".into(), "38 s".into()));
+        assert_eq!((time_between(120, 180), short_time_between(120, 180)), ("1 minute".into(), "1 min".into()));
+        assert_eq!(time_between(i64::MAX, 0), "0 seconds");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Every recorded output of the mail servers, read by the parsers, against the expected JSON beside it.
 //!
-//! `tests/fixtures/MTA/CASE.{stdout,stderr,rc}` is what the real program printed and returned;
-//! `tests/golden/MTA/CASE.json` what it means. `UPDATE_GOLDEN=1 cargo test --test golden` writes these
+//! `tests/fixtures/MTA/CASE.{stdout,stderr,rc}` is what the real program of Debian 12 printed and returned;
+//! `tests/golden/MTA/CASE.json` what it means. `tests/fixtures-debian13` and `tests/golden-debian13` are the same for
+//! Debian 13. `UPDATE_GOLDEN=1 cargo test --test golden` writes these
 //! files again: read the difference before you keep it.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,11 +18,28 @@ use bartleby::system::process::{Ending, Exit};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-/// The fixtures were recorded on that day, in UTC.
-const RECORDED: &str = "2026-11-23T11:45:00Z";
+/// The recordings of one release of Debian.
+struct Release {
+    /// Folders below `tests`.
+    fixtures: &'static str,
+    golden: &'static str,
+    /// They were made before this instant of the same day, in UTC.
+    recorded: &'static str,
+}
+
+const DEBIAN_12: Release = Release { fixtures: "fixtures", golden: "golden", recorded: "2026-11-23T11:45:00Z" };
+
+const DEBIAN_13: Release =
+    Release { fixtures: "fixtures-debian13", golden: "golden-debian13", recorded: "2026-11-24T07:30:00Z" };
+
+impl Release {
+    fn clock(&self) -> Clock {
+        Clock { now: self.recorded.parse::<jiff::Timestamp>().unwrap().as_second(), zone: TimeZone::UTC }
+    }
+}
 
 fn clock() -> Clock {
-    Clock { now: RECORDED.parse::<jiff::Timestamp>().unwrap().as_second(), zone: TimeZone::UTC }
+    DEBIAN_12.clock()
 }
 
 fn account(case: &str) -> Account {
@@ -44,7 +62,12 @@ struct Fixture {
 }
 
 fn fixture(mta: &str, case: &str) -> Fixture {
-    let read = |ending: &str| fs::read(tests().join("fixtures").join(mta).join(format!("{case}.{ending}"))).unwrap();
+    fixture_of(&DEBIAN_12, mta, case)
+}
+
+fn fixture_of(release: &Release, mta: &str, case: &str) -> Fixture {
+    let folder = tests().join(release.fixtures).join(mta);
+    let read = |ending: &str| fs::read(folder.join(format!("{case}.{ending}"))).unwrap();
     let stdout = read("stdout");
     let said = String::from_utf8(read("stderr")).unwrap();
     let code = String::from_utf8(read("rc")).unwrap().trim().parse().unwrap();
@@ -62,10 +85,17 @@ fn fixture(mta: &str, case: &str) -> Fixture {
     }
 }
 
-fn list(mta: &dyn Mta, stdout: &[u8], exit: &Exit, account: &Account) -> (Vec<Message<'static>>, Option<Trouble>) {
+/// What is read from a listing.
+type Listed = (Vec<Message<'static>>, Option<Trouble>);
+
+fn list(mta: &dyn Mta, stdout: &[u8], exit: &Exit, account: &Account) -> Listed {
+    list_at(&clock(), mta, stdout, exit, account)
+}
+
+fn list_at(clock: &Clock, mta: &dyn Mta, stdout: &[u8], exit: &Exit, account: &Account) -> Listed {
     let mut messages = Vec::new();
     let mut keep = |message: &Message<'_>| messages.push(message.clone().into_owned());
-    let mut parser = mta.parser(&clock());
+    let mut parser = mta.parser(clock);
     let mut lines: Vec<&[u8]> = stdout.split(|byte| *byte == b'\n').collect();
     lines.pop();
     lines.into_iter().for_each(|line| parser.line(line, &mut keep));
@@ -81,8 +111,8 @@ fn verdict(trouble: Option<&Trouble>) -> Value {
     })
 }
 
-fn cases(mta: &str) -> Vec<String> {
-    let mut cases: Vec<String> = fs::read_dir(tests().join("fixtures").join(mta))
+fn cases(release: &Release, mta: &str) -> Vec<String> {
+    let mut cases: Vec<String> = fs::read_dir(tests().join(release.fixtures).join(mta))
         .unwrap()
         // The message log is read by a test of its own.
         .filter(|entry| !entry.as_ref().unwrap().file_name().to_string_lossy().contains("mvl"))
@@ -97,21 +127,26 @@ fn is_flush(case: &str) -> bool {
 }
 
 fn compare(kind: Kind, name: &str) {
+    compare_with(&DEBIAN_12, kind, name);
+    compare_with(&DEBIAN_13, kind, name);
+}
+
+fn compare_with(release: &Release, kind: Kind, name: &str) {
     let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).unwrap();
     let mut wrong = Vec::new();
-    let cases = cases(name);
+    let cases = cases(release, name);
     assert!(!cases.is_empty());
     for case in &cases {
-        let Fixture { stdout, exit, said_on_both } = fixture(name, case);
+        let Fixture { stdout, exit, said_on_both } = fixture_of(release, name, case);
         let result = if is_flush(case) {
             let exit = Exit { said: said_on_both, ..exit };
             let command = &mta.flush_commands(&Part::All)[0];
             json!({ "flush": verdict(mta.flush_verdict(command, &exit, &account(case)).err().as_ref()) })
         } else {
-            let (messages, trouble) = list(&*mta, &stdout, &exit, &account(case));
+            let (messages, trouble) = list_at(&release.clock(), &*mta, &stdout, &exit, &account(case));
             json!({ "list": verdict(trouble.as_ref()), "messages": messages })
         };
-        let file = tests().join("golden").join(name).join(format!("{case}.json"));
+        let file = tests().join(release.golden).join(name).join(format!("{case}.json"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, serde_json::to_string_pretty(&result).unwrap() + "\n").unwrap();
@@ -147,13 +182,17 @@ fn every_opensmtpd_fixture_reads_as_expected() {
 #[test]
 fn both_listings_of_postfix_tell_the_same_queue() {
     let mta = mta::find(Some(Kind::Postfix), &Search::default()).unwrap();
-    let read = |case| {
-        let Fixture { stdout, exit, .. } = fixture("postfix", case);
-        list(&*mta, &stdout, &exit, &account(case))
-    };
-    let ((json, _), (table, trouble)) = (read("mixed-json"), read("mixed-text"));
-    assert_eq!(trouble, None);
-    assert!(json == table, "the two forms differ");
+    for (release, json, table) in
+        [(&DEBIAN_12, "mixed-json", "mixed-text"), (&DEBIAN_13, "expired-json", "expired-text")]
+    {
+        let read = |case| {
+            let Fixture { stdout, exit, .. } = fixture_of(release, "postfix", case);
+            list_at(&release.clock(), &*mta, &stdout, &exit, &account(case))
+        };
+        let ((json, _), (table, trouble)) = (read(json), read(table));
+        assert_eq!(trouble, None);
+        assert!(json == table, "the two forms differ");
+    }
 }
 
 /// A listing that is cut anywhere, or whose lister fails, is never taken for an empty or whole queue.

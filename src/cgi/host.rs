@@ -142,7 +142,8 @@ fn is_the_mail_servers(
         return true;
     }
     // Configured domains stand in place of these.
-    config.primary.domains.is_empty() && mta.relay_domains().is_some_and(|ask| ask(free, deadline).iter().any(is_below))
+    config.primary.domains.is_empty()
+        && mta.relaying().is_some_and(|ask| ask(free, deadline).domains.iter().any(is_below))
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 title: "Configuration error",
                 message: &format!("The configuration can't be used: {error}"),
-                remedy: error.remedy(),
+                remedy: &error.remedy(),
                 field: None,
             });
         }

@@ -20,8 +20,9 @@ Usage: bartleby list [--format text|json|csv] [--watch]
   flush   Runs the queue now, under the same cool-down as the page's link.
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
           kind waits, 69 not possible. With --wait it shows what comes of the run,
-          until the queue stops changing, and ends with 0 when all messages left
-          the queue, 1 when some did, 2 when none did.
+          until the queue stops changing, and ends with 0 when all messages are gone
+          (delivered, or returned to the sender: which of the two, the queue does not
+          show), 1 when some are, 2 when none is.
   watch   Looks at the primary and at the queue each minute, and runs the queue once
           when the primary has come back from being down and mail waits; less and
           less often where it goes up and down. --once is for cron or a timer: it

@@ -29,7 +29,7 @@ use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use follow::{FOLLOWED, follow};
-use readiness::{commands, rule, wait_seconds};
+use readiness::{commands, delivers_held, rule, wait_seconds};
 use worker::Ended;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
@@ -55,7 +55,7 @@ pub(crate) enum Refusal {
     )]
     InVain(u64),
     /// The target does not wait: it was delivered meanwhile, or never was there.
-    #[error("Nothing in the queue is {0} (any more).")]
+    #[error("{}", not_queued(.0))]
     NotQueued(Target),
     /// A part of the queue was asked for, but the configured command runs the whole queue.
     #[error("Only the whole queue can be run here, not {0} alone.")]
@@ -69,7 +69,7 @@ pub(crate) enum Refusal {
     )]
     TooMany(Target),
     /// All of the target is held, and a run does not touch held messages.
-    #[error("What waits is held: a queue run passes it over until an administrator releases it.")]
+    #[error("What waits is on hold: a run passes it over until an administrator releases it.")]
     Held {
         /// How to release it.
         release: &'static str,
@@ -77,6 +77,14 @@ pub(crate) enum Refusal {
     /// The mail server refuses, or fails.
     #[error(transparent)]
     Impossible(#[from] Trouble),
+}
+
+fn not_queued(target: &Target) -> String {
+    match target {
+        Target::All => "Nothing is waiting, so there was nothing to run.".into(),
+        Target::Domain(name) => format!("No message for {name} is waiting; what was may already have been delivered."),
+        Target::Id(id) => format!("No message with the id {id} is waiting; it may already have been delivered."),
+    }
 }
 
 /// Who asks for a queue run.
@@ -126,15 +134,19 @@ fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush,
     let facts = listing::facts(context);
     let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;
     let waiting = Count::of_target(context, target);
+    if waiting.messages == 0 && waiting.trouble.is_none() {
+        // It would use up the cool-down.
+        return Err(Refusal::NotQueued(target.clone()));
+    }
     let part = part(context, target, &waiting)?;
     let configured = !context.config.mta.flush_command.is_empty();
     let all_held = waiting.held > 0 && waiting.trouble.is_none() && waiting.messages == waiting.held;
-    if all_held && !source.mta.flushes_held(&part) {
-        return Err(Refusal::Held { release: source.mta.release() });
-    }
     let commands = if part == Part::All { whole } else { commands(context, &facts, &part, &rule(context, &part))? };
     if commands.len() > MOST_MESSAGES {
         return Err(Refusal::TooMany(target.clone()));
+    }
+    if all_held && !delivers_held(context, &part, &commands) {
+        return Err(Refusal::Held { release: source.mta.release() });
     }
     let preparation = preparation(context, &facts);
     let prepared = preparation.len();

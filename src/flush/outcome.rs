@@ -40,17 +40,21 @@ impl Followed {
 /// The outcome in a sentence. A message that left the queue was delivered, or it was returned to its sender; the queue
 /// does not show which.
 pub(crate) fn sentence(flush: &Flush, outcome: &Outcome) -> String {
+    const GONE: &str = "gone from here: delivered, or returned to the sender";
     let left = outcome.messages_left;
     let why = if outcome.why.is_empty() { String::new() } else { format!(": {}", outcome.why) };
     let wait = if left == 1 { "waits" } else { "wait" };
-    match flush.messages {
-        None => format!("{left} of the messages from before still {wait}{why}"),
-        Some(0) => "nothing waited".into(),
-        Some(1) if left == 0 => "it has left the queue".into(),
-        Some(all) if left == 0 => format!("all {all} have left the queue"),
-        Some(1) if outcome.settled => format!("nothing moved, it still waits{why}"),
-        Some(all) if left >= all && outcome.settled => format!("nothing moved, all {all} still wait{why}"),
-        Some(all) => format!("{} of {all} have left the queue, {left} still {wait}{why}", all.saturating_sub(left)),
+    let gone = flush.messages.map(|all| all.saturating_sub(left));
+    let are = if gone == Some(1) { "is" } else { "are" };
+    match (flush.messages, gone.unwrap_or_default()) {
+        (None, _) => format!("{left} of the messages from before still {wait}{why}"),
+        (Some(0), _) => "nothing waited".into(),
+        (Some(1), 1) => format!("it is {GONE}"),
+        (Some(all), _) if left == 0 => format!("all {all} are {GONE}"),
+        (Some(1), _) if outcome.settled => format!("it could not be delivered and still waits{why}"),
+        (Some(all), 0) if outcome.settled => format!("none could be delivered; all {all} still wait{why}"),
+        (Some(all), gone) if outcome.settled => format!("{gone} of {all} {are} {GONE}; {left} still {wait}{why}"),
+        (Some(all), gone) => format!("{gone} of {all} so far; {left} still {wait}{why}"),
     }
 }
 
@@ -96,12 +100,12 @@ mod tests {
     fn what_left_and_what_waits_is_said_with_the_reasons() {
         let outcome = Outcome {
             messages_left: 2,
-            why: "connection timed out (1), mailbox full (1)".into(),
+            why: "1 because a mailbox was full, 1 is being tried".into(),
             ..Outcome::default()
         };
         assert_eq!(
             sentence(&flush(Some(40)), &outcome),
-            "38 of 40 have left the queue, 2 still wait: connection timed out (1), mailbox full (1)"
+            "38 of 40 so far; 2 still wait: 1 because a mailbox was full, 1 is being tried"
         );
     }
 
@@ -130,12 +134,19 @@ mod tests {
             why: String::new(),
             settled,
         };
-        assert_eq!(sentence(&flush(Some(3)), &left(0, true)), "all 3 have left the queue");
-        assert_eq!(sentence(&flush(Some(3)), &left(3, true)), "nothing moved, all 3 still wait");
-        assert_eq!(sentence(&flush(Some(3)), &left(3, false)), "0 of 3 have left the queue, 3 still wait");
-        assert_eq!(sentence(&flush(None), &left(1, true)), "1 of the messages from before still waits");
-        assert_eq!(sentence(&flush(Some(0)), &left(0, true)), "nothing waited");
-        assert_eq!(sentence(&flush(Some(1)), &left(0, true)), "it has left the queue");
-        assert_eq!(sentence(&flush(Some(1)), &left(1, true)), "nothing moved, it still waits");
+        let gone = "gone from here: delivered, or returned to the sender";
+        for (messages, outcome, expected) in [
+            (Some(3), left(0, true), format!("all 3 are {gone}")),
+            (Some(3), left(3, true), "none could be delivered; all 3 still wait".into()),
+            (Some(3), left(3, false), "0 of 3 so far; 3 still wait".into()),
+            (Some(3), left(2, true), format!("1 of 3 is {gone}; 2 still wait")),
+            (Some(3), left(1, true), format!("2 of 3 are {gone}; 1 still waits")),
+            (None, left(1, true), "1 of the messages from before still waits".into()),
+            (Some(0), left(0, true), "nothing waited".into()),
+            (Some(1), left(0, true), format!("it is {gone}")),
+            (Some(1), left(1, true), "it could not be delivered and still waits".into()),
+        ] {
+            assert_eq!(sentence(&flush(messages), &outcome), expected);
+        }
     }
 }

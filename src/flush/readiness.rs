@@ -66,15 +66,18 @@ impl Readiness {
         let room = records.map_or(Ok(()), Records::room);
         let last = log.as_ref().ok().and_then(|log| log.first());
         let configured = !context.config.mta.flush_command.is_empty();
-        let possible = commands(context, facts, &Part::All, &rules.whole).map(|_| ());
+        let whole = commands(context, facts, &Part::All, &rules.whole);
         let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
-        let flushes_held = |part| context.source.as_ref().is_ok_and(|source| source.mta.flushes_held(&part));
+        let one = commands(context, facts, &Part::Message(sample), &rules.part);
+        let held = Held {
+            all: delivers_held(context, &Part::All, whole.as_deref().unwrap_or_default()),
+            message: delivers_held(context, &Part::Message(sample), one.as_deref().unwrap_or_default()),
+        };
+        let possible = whole.map(|_| ());
         Readiness {
             release: Cow::Borrowed(context.source.as_ref().map_or("", |source| source.mta.release())),
-            parts: possible.is_ok()
-                && !configured
-                && commands(context, facts, &Part::Message(sample), &rules.part).is_ok(),
-            held: Held { all: flushes_held(Part::All), message: flushes_held(Part::Message(sample)) },
+            parts: possible.is_ok() && !configured && one.is_ok(),
+            held,
             possible,
             wait_seconds: wait_seconds(context, last, context.clock.now),
             under_way: records.is_ok_and(Records::is_taken),
@@ -114,6 +117,14 @@ pub(super) fn wait_seconds(context: &Context, last: Option<&Flush>, now: i64) ->
 fn remaining(cooldown: Duration, since: Option<i64>) -> u64 {
     let since = since.and_then(|since| u64::try_from(since).ok());
     since.map_or(0, |since| cooldown.as_secs().saturating_sub(since))
+}
+
+/// Whether these commands deliver held messages of that part, too. A mail server may do that for its administrators
+/// alone (Exim): as its own command, without a rule or a configuration that puts something before it, only root is one.
+pub(super) fn delivers_held(context: &Context, part: &Part<'_>, commands: &[Argv]) -> bool {
+    let Ok(source) = &context.source else { return false };
+    let is_own = commands.first() == source.mta.flush_commands(part).first();
+    source.mta.flushes_held(part) && (context.account.is_root() || !is_own)
 }
 
 /// The commands by which this user can run a part of the queue: the configured one, the mail server's

@@ -27,11 +27,11 @@ impl Why {
         Cause::of(reason).map_or_else(|| Why::Words(reason.to_owned()), Why::Cause)
     }
 
-    fn words(&self) -> &str {
+    fn words(&self) -> String {
         match self {
-            Why::Cause(cause) => cause.short(),
-            Why::Words(words) => words,
-            Why::Other => "other reasons",
+            Why::Cause(cause) => cause.because().to_owned(),
+            Why::Words(words) => format!("because of “{words}”"),
+            Why::Other => "for other reasons".to_owned(),
         }
     }
 }
@@ -77,11 +77,13 @@ impl Remainder {
         }
         self.messages += 1;
         self.held += u64::from(message.state == State::Held);
-        self.in_delivery += u64::from(matches!(message.state, State::Active | State::Incoming));
+        let is_tried = matches!(message.state, State::Active | State::Incoming);
+        self.in_delivery += u64::from(is_tried);
         let mut reasons = HashSet::new();
         for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
             self.recipients += 1;
-            reasons.extend(recipient.reason.as_deref().map(Why::of));
+            // Of what is being tried, it is the reason of an earlier attempt.
+            reasons.extend(recipient.reason.as_deref().filter(|_| !is_tried).map(Why::of));
         }
         for reason in reasons {
             let known = self.reasons.contains_key(&reason) || self.reasons.len() < DISTINCT_LIMIT;
@@ -90,14 +92,21 @@ impl Remainder {
         true
     }
 
-    /// Why they wait: `mailbox full (2), connection refused (1)`.
+    /// Why they wait: `2 because a mailbox was full, 1 because the connection was refused, 4 are being tried`.
     pub(crate) fn why(&self) -> String {
-        let mut reasons: Vec<_> = self.reasons.iter().map(|(why, count)| (why.words(), *count)).collect();
+        let uncounted = self.reasons.get(&Why::Other).copied().unwrap_or_default();
+        let named = self.reasons.iter().filter(|(why, _)| **why != Why::Other);
+        let mut reasons: Vec<_> = named.map(|(why, count)| (why.words(), *count)).collect();
         reasons.sort_by(|(a_text, a), (b_text, b)| b.cmp(a).then_with(|| a_text.cmp(b_text)));
-        let named = reasons.iter().take(NAMED).map(|(text, count)| format!("{text} ({count})"));
-        let more: u64 = reasons.iter().skip(NAMED).map(|(_, count)| count).sum();
-        let more = (more > 0).then(|| format!("{} ({more})", Why::Other.words()));
-        named.chain(more).collect::<Vec<_>>().join(", ")
+        let named = reasons.iter().take(NAMED).map(|(text, count)| format!("{count} {text}"));
+        let more = reasons.iter().skip(NAMED).map(|(_, count)| count).sum::<u64>() + uncounted;
+        let more = (more > 0).then(|| format!("{more} {}", Why::Other.words()));
+        let tried = match self.in_delivery {
+            0 => None,
+            1 => Some("1 is being tried".to_owned()),
+            several => Some(format!("{several} are being tried")),
+        };
+        named.chain(more).chain(tried).collect::<Vec<_>>().join(", ")
     }
 
     /// As it is put on record.
@@ -137,18 +146,22 @@ mod tests {
         remainder.add(&message("B", 100, &["connect to [192.0.2.1]:25: Connection timed out"]));
         remainder.add(&message("C", 101, &["came in meanwhile"]));
         assert_eq!((remainder.messages, remainder.recipients), (2, 3));
-        assert_eq!(remainder.why(), "connection timed out (1), mailbox full (1)", "messages, each once for a cause");
+        assert_eq!(
+            remainder.why(),
+            "1 because a mailbox was full, 1 because the server did not answer in time",
+            "messages, each once for a cause"
+        );
     }
 
     #[test]
     fn ids_tell_better_than_times_what_was_there() {
         let mut remainder = Remainder::of(Some(Target::All), Waited::Ids(["A".to_owned(), "B".to_owned()].into()));
-        let active = Message { state: State::Active, ..message("B", 200, &[]) };
+        let active = Message { state: State::Active, ..message("B", 200, &["an earlier attempt's"]) };
         for message in [message("A", 200, &["x"]), active, message("C", 50, &["came in meanwhile"])] {
             remainder.add(&message);
         }
-        assert_eq!((remainder.messages, remainder.recipients, remainder.in_delivery), (2, 1, 1));
-        assert_eq!(remainder.why(), "x (1)");
+        assert_eq!((remainder.messages, remainder.recipients, remainder.in_delivery), (2, 2, 1));
+        assert_eq!(remainder.why(), "1 because of “x”, 1 is being tried");
     }
 
     #[test]
@@ -156,7 +169,7 @@ mod tests {
         let mut remainder = Remainder::of("id:B".parse().ok(), Waited::By(100));
         remainder.add(&message("A", 50, &["x"]));
         remainder.add(&message("B", 50, &["y"]));
-        assert_eq!((remainder.messages, remainder.why().as_str()), (1, "y (1)"));
+        assert_eq!((remainder.messages, remainder.why().as_str()), (1, "1 because of “y”"));
         let mut remainder = Remainder::of("domain:example.org".parse().ok(), Waited::By(100));
         remainder.add(&message("A", 50, &["x"]));
         assert_eq!(remainder.messages, 0);
@@ -169,6 +182,6 @@ mod tests {
             remainder.add(&message("A", 1, &[&format!("reason {n}")]));
         }
         assert!(remainder.reasons.len() <= DISTINCT_LIMIT + 1);
-        assert!(remainder.why().contains("other reasons (93"), "{}", remainder.why());
+        assert!(remainder.why().ends_with(", 997 for other reasons"), "{}", remainder.why());
     }
 }

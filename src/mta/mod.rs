@@ -34,7 +34,7 @@ pub use inquiry::Facts;
 pub(crate) use inquiry::{Inquiry, Wanted};
 pub use kind::Kind;
 pub use parser::{Clock, Parser};
-pub(crate) use relay::{OwnName, RelayDomains};
+pub(crate) use relay::{OwnName, RelayInquiry, Relaying};
 pub use search::Search;
 
 /// One installed mail server.
@@ -94,8 +94,9 @@ pub trait Mta {
         None
     }
 
-    /// A way to find out for which domains it relays mail; `None` where its configuration names none.
-    fn relay_domains(&self) -> Option<RelayDomains> {
+    /// A way to find out for which domains it relays mail, and its own name; `None` where its configuration names
+    /// neither.
+    fn relaying(&self) -> Option<RelayInquiry> {
         None
     }
 
@@ -323,7 +324,7 @@ mod tests {
         for row in &ROWS {
             let Some((program, own)) = names(row) else { continue };
             for act in [Act::List, Act::Flush, Act::Explain] {
-                let refused = Refused { act, account: &account, program: &program };
+                let refused = Refused { act, account: &account, program: &program, settings: None };
                 let (Remedy::Setting(text) | Remedy::Rule(text)) = row.kind.remedy(&refused).unwrap();
                 let text = text.to_lowercase();
                 let is_named = |names: &[String]| names.iter().any(|name| text.contains(name.as_str()));
@@ -335,7 +336,9 @@ mod tests {
             }
         }
         assert!(
-            Kind::Courier.remedy(&Refused { act: Act::List, account: &account, program: Path::new("/x") }).is_none()
+            Kind::Courier
+                .remedy(&Refused { act: Act::List, account: &account, program: Path::new("/x"), settings: None })
+                .is_none()
         );
     }
 

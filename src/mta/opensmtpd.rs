@@ -105,6 +105,7 @@ impl Mta for OpenSmtpd {
             account: account.clone(),
             program: self.program.clone(),
             configured: false,
+            settings: None,
             words: "need root privileges".into(),
         })
     }

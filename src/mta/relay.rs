@@ -5,8 +5,19 @@ use std::time::Instant;
 use crate::system::Free;
 use crate::system::process::{self, Argv};
 
-/// Finds out for which domains mail is relayed, until a deadline. It may start processes.
-pub(crate) type RelayDomains = Box<dyn FnOnce(&Free, Instant) -> Vec<String>>;
+/// What a mail server's configuration says of its place among others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relaying {
+    /// The domains that it relays mail for.
+    pub domains: Vec<String>,
+    /// The name by which it greets.
+    pub own_name: Option<String>,
+    /// Why this is not known yet: this file was changed a moment ago.
+    pub just_changed: Option<&'static str>,
+}
+
+/// Finds that out, until a deadline. It may start processes.
+pub type RelayInquiry = Box<dyn FnOnce(&Free, Instant) -> Relaying>;
 
 /// Finds out what the mail server calls itself, until a deadline. It may start a process.
 pub(crate) type OwnName = Box<dyn FnOnce(&Free, Instant) -> Option<String>>;

@@ -15,6 +15,8 @@ pub(super) struct Refused<'a> {
     pub(crate) account: &'a Account,
     /// The mail server's own program for it.
     pub(crate) program: &'a Path,
+    /// The file in which its settings count, where it is known.
+    pub(crate) settings: Option<&'a Path>,
 }
 
 /// What to do about it, as sentences and commands to be pasted.

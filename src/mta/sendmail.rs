@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayDomains, Search, Wanted, date};
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted, date};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State, beginning};
 use crate::system::process::{Argv, Exit};
@@ -131,6 +131,7 @@ impl Mta for Sendmail {
             account: account.clone(),
             program: self.program.clone(),
             configured: false,
+            settings: None,
             words: "You do not have permission to process the queue".into(),
         })
     }
@@ -142,10 +143,15 @@ impl Mta for Sendmail {
         Some(Box::new(move |_, _| Some(name)))
     }
 
-    /// Class R, which is read from this file (cf/README).
-    fn relay_domains(&self) -> Option<RelayDomains> {
-        let text = fs::read_to_string(&self.relay_domains).ok()?;
-        Some(Box::new(move |_, _| domains(&keys(&text))))
+    /// Class R, which is read from this file (cf/README), and `$j`.
+    fn relaying(&self) -> Option<RelayInquiry> {
+        let relayed = fs::read_to_string(&self.relay_domains).ok();
+        let own_name = own_name(&fs::read_to_string(&self.configuration).unwrap_or_default());
+        if relayed.is_none() && own_name.is_none() {
+            return None;
+        }
+        let domains = domains(&keys(&relayed.unwrap_or_default()));
+        Some(Box::new(move |_, _| Relaying { domains, own_name, just_changed: None }))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
@@ -156,6 +162,13 @@ impl Mta for Sendmail {
         }
         exit.verdict(command)
     }
+}
+
+/// The name by which it greets, where `sendmail.cf` sets it: the macro `j` (op.me, section 5.2), unless it is made of
+/// other macros, as `Dj$w.Foo.COM`.
+fn own_name(configuration: &str) -> Option<String> {
+    let name = configuration.lines().find_map(|line| line.strip_prefix("Dj"))?.trim();
+    (!name.is_empty() && !name.contains('$')).then(|| name.to_owned())
 }
 
 /// Version and queue directory from `sendmail.cf`: the macro `Z` and the option `QueueDirectory`.
@@ -330,7 +343,11 @@ impl SendmailParser {
             rest.split_at_checked("Nov 23 11:27".len())?
         };
         let arrival = date::past_instant(date, &self.clock)?;
-        let sender = address(sender.strip_prefix(' ')?, if self.verbose { 78 } else { 39 });
+        let sender = match sender.strip_prefix(' ')? {
+            // Its own bounces; an address stands in brackets, and no user has this name (fixture `warned-bp-v`).
+            "MAILER-DAEMON" => String::new(),
+            sender => address(sender, if self.verbose { 78 } else { 39 }),
+        };
         Some((size, Some(arrival), sender))
     }
 
@@ -436,7 +453,16 @@ impl Parser for SendmailParser {
         match self.refusal.take() {
             Some(Refusal::NotPermitted(words)) => {
                 let (account, program) = (account.clone(), command.program());
-                return Err(Trouble::NotPermitted { mta, act: Act::List, account, program, words, configured: false });
+                let act = Act::List;
+                return Err(Trouble::NotPermitted {
+                    mta,
+                    act,
+                    account,
+                    program,
+                    words,
+                    configured: false,
+                    settings: None,
+                });
             }
             Some(Refusal::NoPrivileges(words)) => {
                 return Err(Trouble::NoNewPrivileges { mta, words, bound: account.bound });
@@ -567,6 +593,8 @@ mod tests {
         let read = facts("# c\nDZ8.17.1.9/Debian-2\nO QueueDirectory=/var/spool/mqueue\n");
         assert_eq!(read.version.as_deref(), Some("8.17.1.9"));
         assert_eq!(read.queue_directory, Some("/var/spool/mqueue".into()));
+        assert_eq!(own_name("#Dj$w.Foo.COM\nDjbartleby.example.net\n").as_deref(), Some("bartleby.example.net"));
+        assert_eq!(own_name("Dj$w.Foo.COM\n"), None);
         let read = facts("O QueueDirectory=/var/spool/mqueue/q*\n");
         assert_eq!(read.queue_directory, Some("/var/spool/mqueue".into()));
     }

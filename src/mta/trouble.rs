@@ -60,6 +60,8 @@ pub enum Trouble {
         program: PathBuf,
         /// Whether the configuration names another command.
         configured: bool,
+        /// The file in which its settings count, where it is known.
+        settings: Option<PathBuf>,
         /// What the mail server said.
         words: String,
     },
@@ -223,8 +225,18 @@ impl Trouble {
     /// must be for `own`: the configured command may be a shell, or sudo itself.
     pub(crate) fn of_configured(self, own: PathBuf) -> Trouble {
         match self {
-            Trouble::NotPermitted { mta, act, account, words, .. } => {
-                Trouble::NotPermitted { mta, act, account, words, program: own, configured: true }
+            Trouble::NotPermitted { mta, act, account, words, settings, .. } => {
+                Trouble::NotPermitted { mta, act, account, words, settings, program: own, configured: true }
+            }
+            other => other,
+        }
+    }
+
+    /// The same trouble, of a mail server whose settings count in this file.
+    pub(super) fn with_settings(self, file: &Option<PathBuf>) -> Trouble {
+        match self {
+            Trouble::NotPermitted { mta, act, account, program, configured, words, .. } => {
+                Trouble::NotPermitted { mta, act, account, program, configured, words, settings: file.clone() }
             }
             other => other,
         }
@@ -268,8 +280,8 @@ impl Trouble {
                  are in an unusual place, name them: list_command, flush_command."
                 .into(),
             Trouble::Unsupported(_) => not_read(),
-            Trouble::NotPermitted { mta, act, account, program, configured, .. } => {
-                match mta.remedy(&Refused { act: *act, account, program }) {
+            Trouble::NotPermitted { mta, act, account, program, configured, settings, .. } => {
+                match mta.remedy(&Refused { act: *act, account, program, settings: settings.as_deref() }) {
                     Some(Remedy::Rule(remedy)) if *configured => format!(
                         "{remedy}. Then take the command out of [mta] in the configuration: a rule for the mail \
                          server's own command is found by itself"
@@ -356,6 +368,7 @@ mod tests {
                 account,
                 program: "/usr/sbin/x".into(),
                 configured: true,
+                settings: Some("/etc/x.conf".into()),
                 words: text(),
             },
             Trouble::NotPermitted { .. } => Trouble::NoNewPrivileges { mta, words: text(), bound: true },

@@ -37,6 +37,7 @@ impl Exit {
             program: command.program(),
             words: self.words(),
             configured: false,
+            settings: None,
         }
     }
 

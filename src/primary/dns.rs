@@ -109,6 +109,17 @@ impl Resolver {
         if !known.is_empty() {
             return Ok(Addresses { list: known, alias: false });
         }
+        self.addresses_in_dns(host)
+    }
+
+    /// The addresses of a host as all the world sees them, whatever this machine's `/etc/hosts` says.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]
+    pub fn addresses_in_dns(&self, host: &str) -> Result<Addresses, NoAnswer> {
+        if let Ok(address) = host.parse() {
+            return Ok(Addresses { list: vec![address], alias: false });
+        }
         let v4 = self.ask(host, Rtype::A);
         let v6 = self.ask(host, Rtype::AAAA);
         let mut found = Addresses::default();
@@ -301,5 +312,6 @@ mod tests {
         assert_eq!(list.iter().map(IpAddr::to_string).collect::<Vec<_>>(), ["192.0.2.1", "2001:db8::1"]);
         assert_eq!(resolver.addresses("2001:db8::2").unwrap().list[0].to_string(), "2001:db8::2");
         assert_eq!(resolver.addresses("this.example"), Err(NoAnswer::Silent));
+        assert_eq!(resolver.addresses_in_dns("mx.example.com"), Err(NoAnswer::Silent), "not for what others see");
     }
 }

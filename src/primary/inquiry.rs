@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DNS_PATIENCE, PROBE_PATIENCE, PrimaryStatus, Questions};
+use super::{Comeback, Condition, DNS_PATIENCE, PROBE_PATIENCE, PrimaryStatus, Questions};
 use crate::context::Context;
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
@@ -60,8 +60,8 @@ impl PrimaryInquiry {
     /// Begins to ask, beside the listing.
     pub fn begin(context: &Context) -> PrimaryInquiry {
         let config = &context.config.primary;
-        let relayed = || context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
-        if config.hosts.is_empty() && config.domains.is_empty() && relayed().is_none() {
+        let relaying = || context.source.as_ref().ok().and_then(|source| source.mta.relaying());
+        if config.hosts.is_empty() && config.domains.is_empty() && relaying().is_none() {
             return PrimaryInquiry(Stage::Known(PrimaryStatus::default()));
         }
         PrimaryInquiry(match sighting(context) {
@@ -83,7 +83,14 @@ impl PrimaryInquiry {
             Stage::Awaited { until } => wait(context, until),
         };
         let last = || recent(context, &sighting(context)?, LAST_RESORT);
-        found.or_else(last).unwrap_or_default()
+        let mut status = found.or_else(last).unwrap_or_default();
+        // Not part of what is shared: it is over as soon as the queue is run.
+        for primary in status.primaries.iter_mut().filter(|primary| primary.state == Condition::Up) {
+            if context.records.as_ref().is_ok_and(|records| records.is_back(&[&primary.host]) == Ok(true)) {
+                primary.comeback = Comeback::Seen;
+            }
+        }
+        status
     }
 }
 
@@ -162,8 +169,8 @@ fn ask(context: &Context, locked: Option<OwnedFd>) -> Stage {
 
 /// In the sandbox: asks name servers and primaries.
 fn connect(context: &Context, free: Free) -> PrimaryStatus {
-    let relayed = context.source.as_ref().ok().and_then(|source| source.mta.relay_domains());
-    let questions = Questions::gather(&free, context.config.primary.clone(), relayed, context.host.clone());
+    let relaying = context.source.as_ref().ok().and_then(|source| source.mta.relaying());
+    let questions = Questions::gather(&free, context.config.primary.clone(), relaying, &context.host);
     // Whether a sandbox holds is said of the reader's.
     Sandbox::enter(free, Purpose::Asking);
     questions.ask()

@@ -7,6 +7,7 @@
 mod dns;
 mod inquiry;
 mod mx;
+mod ourselves;
 mod probe;
 
 use std::collections::HashSet;
@@ -14,17 +15,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::ifaddrs::getifaddrs;
 use serde::{Deserialize, Serialize};
 
 use crate::config::PrimaryConfig;
-use crate::mta::RelayDomains;
+use crate::mta::{RelayInquiry, Relaying};
 pub(crate) use crate::state::Condition;
 use crate::system::Free;
 use dns::{NoAnswer, Resolver};
 pub(crate) use inquiry::PrimaryInquiry;
+use mx::Compared;
 pub(crate) use mx::Fault;
-use mx::Ourselves;
+use ourselves::Ourselves;
 
 /// How long all questions to name servers may take together.
 const DNS_PATIENCE: Duration = Duration::from_millis(1500);
@@ -52,8 +53,20 @@ pub(crate) struct Primary {
     pub(crate) detail: String,
     /// How long it took.
     pub(crate) milliseconds: u64,
-    /// The time since which it is in this condition, in seconds since 1970; `None` where that is not known.
+    /// Since when it is so, in seconds since 1970; `None` where that is not known.
     pub(crate) since: Option<i64>,
+    /// Whether it was seen to come back.
+    pub(crate) comeback: Comeback,
+}
+
+/// Whether a primary that takes mail was seen to come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Comeback {
+    /// It was never seen otherwise, or the queue has been run since.
+    #[default]
+    Unseen,
+    /// It did not take mail at an earlier look, and the queue has not been run since it does.
+    Seen,
 }
 
 impl Primary {
@@ -72,12 +85,25 @@ impl Primary {
 pub struct PrimaryStatus {
     /// Each of them.
     pub(crate) primaries: Vec<Primary>,
-    /// Faults in the domain name system.
+    /// What is wrong in the domain name system.
     pub(crate) faults: Vec<Fault>,
+    /// What can't be known of it from here.
+    pub(crate) notes: Vec<String>,
     /// The domains that were looked up; `None` where neither the configuration nor the mail server names any.
     pub(crate) domains: Option<Vec<String>>,
     /// When they were asked, in seconds since 1970; `None` where nobody was.
     pub(crate) seen: Option<i64>,
+}
+
+impl PrimaryStatus {
+    /// Whether mail for this domain, in lower case, goes to the primaries, as far as is known: it is one of those looked
+    /// up, or below one (Postfix's `parent_domain_matches_subdomains`). Where not all are known, every domain may be.
+    pub(crate) fn may_be_for(&self, domain: &str) -> bool {
+        let Some(known) = self.domains.as_ref().filter(|known| known.len() < MOST_DOMAINS) else { return true };
+        let is_below =
+            |known: &str| domain.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        known.iter().any(|known| is_below(&known.to_ascii_lowercase()))
+    }
 }
 
 /// The questions, and the servers that are asked.
@@ -86,19 +112,22 @@ struct Questions {
     hosts: Vec<String>,
     /// The domains to look up; `None` where they are not known.
     domains: Option<Vec<String>>,
+    /// A file that was changed a moment ago, so that the mail server does not tell its domains yet.
+    just_changed: Option<&'static str>,
+    /// The name to greet by.
     own_name: String,
     us: Ourselves,
     resolver: Resolver,
 }
 
 impl Questions {
-    /// Asks the mail server for its domains where the configuration names none.
-    fn gather(free: &Free, config: PrimaryConfig, relayed: Option<RelayDomains>, own_name: String) -> Questions {
+    /// Asks the mail server for its own name, and for its domains where the configuration names none.
+    fn gather(free: &Free, config: PrimaryConfig, inquiry: Option<RelayInquiry>, host: &str) -> Questions {
         let deadline = Instant::now() + DNS_PATIENCE;
-        let domains = match config.domains.as_slice() {
-            [] => relayed.map(|relayed| relayed(free, deadline)).filter(|domains| !domains.is_empty()),
-            configured => Some(configured.to_vec()),
-        };
+        let Relaying { domains, own_name, just_changed } = inquiry.map(|ask| ask(free, deadline)).unwrap_or_default();
+        let just_changed = just_changed.filter(|_| config.domains.is_empty());
+        let domains = if config.domains.is_empty() { domains } else { config.domains };
+        let domains = Some(domains).filter(|domains| !domains.is_empty());
         let domains = domains.map(|mut domains| {
             // A table has no order, so the choice would change from time to time.
             domains.sort();
@@ -106,30 +135,36 @@ impl Questions {
             domains.truncate(MOST_DOMAINS);
             domains
         });
-        let us = ourselves(&own_name);
-        Questions { hosts: config.hosts, domains, us, own_name, resolver: Resolver::of_system(deadline) }
+        let us = Ourselves::of_machine(host, own_name.as_deref());
+        let own_name = us.full_name().unwrap_or(host).to_owned();
+        Questions { hosts: config.hosts, domains, just_changed, us, own_name, resolver: Resolver::of_system(deadline) }
     }
 
     fn ask(self) -> PrimaryStatus {
-        let Questions { hosts, domains, own_name, us, resolver } = self;
+        let Questions { hosts, domains, just_changed, own_name, us, resolver } = self;
         let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
         let mut probed: Vec<String> = hosts.iter().map(|host| with_port(host)).collect();
-        let mut faults = Vec::new();
-        for (primaries, found) in compared {
+        let (mut faults, mut notes) = (Vec::new(), Vec::new());
+        faults.extend(just_changed.map(|file| Fault {
+            message: format!("{file} was changed a moment ago, so the mail server does not tell yet what it relays."),
+            remedy: "Look again in a few seconds.".into(),
+        }));
+        for one in compared {
             if hosts.is_empty() {
-                probed.extend(primaries.iter().map(|host| with_port(host)));
+                probed.extend(one.primaries.iter().map(|host| with_port(host)));
             }
-            faults.extend(found);
+            faults.extend(one.faults);
+            notes.extend(one.notes);
         }
         let mut seen = HashSet::new();
         probed.retain(|host| seen.insert(host.clone()));
         probed.truncate(MOST_HOSTS);
-        PrimaryStatus { primaries: probe_all(&probed, &resolver, &own_name), faults, domains, seen: None }
+        PrimaryStatus { primaries: probe_all(&probed, &resolver, &own_name), faults, notes, domains, seen: None }
     }
 }
 
 /// Compares all domains at once with what the domain name system says.
-fn compare(domains: &[String], resolver: &Resolver, us: &Ourselves) -> Vec<(Vec<String>, Vec<Fault>)> {
+fn compare(domains: &[String], resolver: &Resolver, us: &Ourselves) -> Vec<Compared> {
     thread::scope(|scope| {
         let lookups: Vec<_> =
             domains.iter().map(|domain| scope.spawn(move || compare_one(domain, resolver, us))).collect();
@@ -137,11 +172,12 @@ fn compare(domains: &[String], resolver: &Resolver, us: &Ourselves) -> Vec<(Vec<
     })
 }
 
-fn compare_one(domain: &str, resolver: &Resolver, us: &Ourselves) -> (Vec<String>, Vec<Fault>) {
+fn compare_one(domain: &str, resolver: &Resolver, us: &Ourselves) -> Compared {
     let found = resolver.mail_exchangers(domain).map(|mut exchangers| {
         exchangers.truncate(MOST_HOSTS);
         let with_addresses = |exchanger: dns::Exchanger| {
-            let addresses = resolver.addresses(&exchanger.host);
+            // What /etc/hosts says here, no other server sees.
+            let addresses = resolver.addresses_in_dns(&exchanger.host);
             (exchanger, addresses)
         };
         exchangers.into_iter().map(with_addresses).collect()
@@ -182,7 +218,8 @@ fn probe_one(host: &str, resolver: &Resolver, own_name: &str) -> Primary {
         }
     }
     let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Primary { host: host.to_owned(), state: found.0, detail: found.1, milliseconds, since: None }
+    let (state, detail) = found;
+    Primary { host: host.to_owned(), state, detail, milliseconds, since: None, comeback: Comeback::Unseen }
 }
 
 /// `host`, `host:port`, `192.0.2.1` or `2001:db8::1` as `host:port`.
@@ -202,20 +239,6 @@ fn addresses(host: &str, resolver: &Resolver) -> Result<Vec<SocketAddr>, NoAnswe
     let (name, port) = host.rsplit_once(':').ok_or(NoAnswer::NotAName)?;
     let port = port.parse().map_err(|_| NoAnswer::NotAName)?;
     Ok(resolver.addresses(name)?.list.into_iter().map(|address| SocketAddr::new(address, port)).collect())
-}
-
-/// This host's names, and the addresses of its interfaces without the loopback ones.
-fn ourselves(own_name: &str) -> Ourselves {
-    let interfaces = getifaddrs().map(|list| list.collect::<Vec<_>>()).unwrap_or_default();
-    let address = |storage: nix::sys::socket::SockaddrStorage| {
-        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
-    };
-    let addresses = interfaces.into_iter().filter_map(|interface| address(interface.address?));
-    Ourselves {
-        names: vec![own_name.to_ascii_lowercase()],
-        addresses: addresses.filter(|address| !address.is_loopback()).collect(),
-    }
 }
 
 #[cfg(test)]
@@ -243,12 +266,37 @@ mod tests {
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let config = PrimaryConfig { hosts: vec![host.clone(), host.clone()], domains: vec![] };
-        let status = Questions::gather(&Free::of_main(), config, None, "mx2.example.com".into()).ask();
+        let status = Questions::gather(&Free::of_main(), config, None, "mx2.example.com").ask();
         let [primary] = status.primaries.as_slice() else { panic!("{status:?}") };
         assert_eq!(
             (primary.host.as_str(), primary.state, primary.detail.as_str()),
             (host.as_str(), Condition::Down, "connection refused")
         );
         assert_eq!((status.domains, status.faults), (None, vec![]));
+    }
+
+    #[test]
+    fn a_mail_server_that_can_not_tell_its_domains_yet_is_not_one_without_domains() {
+        let found = |config: PrimaryConfig| {
+            let changed = Relaying { just_changed: Some("main.cf"), ..Relaying::default() };
+            let inquiry: RelayInquiry = Box::new(move |_, _| changed);
+            Questions::gather(&Free::of_main(), config, Some(inquiry), "mx2.example.com").ask().faults
+        };
+        assert!(found(PrimaryConfig::default())[0].message.starts_with("main.cf was changed a moment ago"));
+        let configured = PrimaryConfig { hosts: vec![], domains: vec!["two words..x".into()] };
+        assert!(found(configured).iter().all(|fault| !fault.message.contains("main.cf")));
+    }
+
+    #[test]
+    fn mail_for_elsewhere_is_not_for_the_primary() {
+        let status = |domains: &[&str]| PrimaryStatus {
+            domains: Some(domains.iter().map(|domain| (*domain).to_owned()).collect()),
+            ..PrimaryStatus::default()
+        };
+        let known = status(&["example.com", "Other.example"]);
+        let meant = ["example.com", "sub.example.com", "other.example", "notexample.com", "example.org", ""];
+        assert_eq!(meant.map(|domain| known.may_be_for(domain)), [true, true, true, false, false, false]);
+        assert!(status(&["x.example"; MOST_DOMAINS]).may_be_for("example.org"), "there may be more");
+        assert!(PrimaryStatus::default().may_be_for("example.org"));
     }
 }

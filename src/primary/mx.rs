@@ -6,16 +6,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::dns::{Addresses, Exchanger, NoAnswer};
+use super::ourselves::{Ourselves, is_public};
 use crate::text::printable;
-
-/// This host, by the names and addresses that its MX record may lead to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ourselves {
-    /// Host names in lower case, the one to suggest first.
-    pub(crate) names: Vec<String>,
-    /// Addresses of its interfaces.
-    pub(crate) addresses: Vec<IpAddr>,
-}
 
 impl Ourselves {
     /// The mail exchanger of a domain that stands for this host: the one with its name, else the least preferred one
@@ -30,8 +22,9 @@ impl Ourselves {
         addresses.as_ref().is_ok_and(|found| found.list.iter().any(|address| self.addresses.contains(address)))
     }
 
-    fn name(&self) -> &str {
-        self.names.first().map_or("this-host.example.com", String::as_str)
+    /// The name for an MX record, as it stands there.
+    fn in_record(&self) -> String {
+        self.full_name().map_or_else(|| "(the full name of this host)".to_owned(), |name| format!("{name}."))
     }
 }
 
@@ -44,21 +37,31 @@ pub(crate) struct Fault {
     pub(crate) remedy: String,
 }
 
+/// What came of comparing one domain.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    /// The mail exchangers that are preferred to this host: its primaries.
+    pub(crate) primaries: Vec<String>,
+    /// What is wrong.
+    pub(crate) faults: Vec<Fault>,
+    /// What can't be known from here.
+    pub(crate) notes: Vec<String>,
+}
+
 /// A mail exchanger with its addresses.
 pub(crate) type Found = (Exchanger, Result<Addresses, NoAnswer>);
 
-/// Checks the MX records of a domain, which come most preferred first. Returns the exchangers that are preferred to this
-/// host, its primaries, and all faults.
-pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &Ourselves) -> (Vec<String>, Vec<Fault>) {
-    let ours = us.name();
-    let mut faults = Vec::new();
+/// Compares what a domain's MX records, the most preferred first, say with what they should.
+pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &Ourselves) -> Compared {
+    let ours = us.in_record();
+    let Compared { mut primaries, mut faults, mut notes } = Compared::default();
     let mut fault = |message: String, remedy: String| faults.push(Fault { message, remedy });
     let is_odd =
         |name: &str| !name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) || printable(name) != name;
     if is_odd(domain) {
         let remedy = "Correct it where this host's relay domains are configured, or in [primary] domains.".to_owned();
         fault(format!("“{domain}” is no name of a domain."), remedy);
-        return (Vec::new(), faults);
+        return Compared { primaries, faults, notes };
     }
     // Whoever owns the zone wrote these names, and what follows puts names into records to be pasted.
     let mut found = found.clone();
@@ -72,33 +75,45 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
         Err(NoAnswer::NoName) => {
             let remedy = format!("Register it, or take it off the domains that this host relays: {domain}");
             fault(format!("There is no domain {domain} in the domain name system."), remedy);
-            return (Vec::new(), faults);
+            return Compared { primaries, faults, notes };
         }
         Err(error) => {
             fault(format!("The MX records of {domain} are not known: {error}."), ask());
-            return (Vec::new(), faults);
+            return Compared { primaries, faults, notes };
         }
         Ok(found) => found,
     };
     let (Some((best, _)), Some((worst, _))) = (found.first(), found.last()) else {
         if has_records {
-            return (Vec::new(), faults);
+            return Compared { primaries, faults, notes };
         }
-        let remedy = format!("Add: {domain}. IN MX 10 primary.{domain}. and {domain}. IN MX 20 {ours}.");
-        fault(format!("{domain} has no MX records, so nobody sends its mail here."), remedy);
-        return (Vec::new(), faults);
+        let remedy = format!("Add: {domain}. IN MX 10 primary.{domain}. and {domain}. IN MX 20 {ours}");
+        fault(format!("{domain} has no MX records, so no server will send its mail here."), remedy);
+        return Compared { primaries, faults, notes };
     };
     if best.host.is_empty() {
         let remedy = format!("Remove: {domain}. IN MX {} .", best.preference);
         fault(format!("{domain} says that it takes no mail at all (a null MX, RFC 7505)."), remedy);
-        return (Vec::new(), faults);
+        return Compared { primaries, faults, notes };
     }
     let own = us.among(found);
-    if own.is_none() {
-        let remedy = format!("Add: {domain}. IN MX {} {ours}.", worst.preference.saturating_add(10));
-        fault(format!("This host is no mail exchanger of {domain}, so nobody sends its mail here."), remedy);
+    let is_outside =
+        |(_, addresses): &Found| addresses.as_ref().is_ok_and(|found| found.list.iter().any(|a| is_public(*a)));
+    match own {
+        Some(_) => {}
+        // Behind NAT, a public address may lead here.
+        None if us.is_hidden() && found.iter().any(is_outside) => notes.push(format!(
+            "It is not known whether this host is a mail exchanger for {domain}: no MX record has one of its names ({}), \
+             and its own addresses are private, so a public address may or may not lead to it.",
+            us.names.join(", ")
+        )),
+        None => {
+            let remedy = format!("Add: {domain}. IN MX {} {ours}", worst.preference.saturating_add(10));
+            let message =
+                format!("This host is not a mail exchanger for {domain}, so no server will send its mail here.");
+            fault(message, remedy);
+        }
     }
-    let mut primaries = Vec::new();
     for (exchanger, addresses) in found {
         let Exchanger { host, preference } = exchanger;
         match addresses {
@@ -135,7 +150,7 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
                 format!(
                     "{host} and this host are equal as mail exchangers of {domain}: neither passes mail on to the other."
                 ),
-                format!("Give this host a worse preference: {domain}. IN MX {} {ours}.", preference.saturating_add(10)),
+                format!("Give this host a worse preference: {domain}. IN MX {} {ours}", preference.saturating_add(10)),
             );
         }
     }
@@ -149,7 +164,7 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
             format!("Add a better one: {domain}. IN MX {} primary.{domain}.", best.preference.saturating_sub(10)),
         );
     }
-    (primaries, faults)
+    Compared { primaries, faults, notes }
 }
 
 #[cfg(test)]
@@ -171,7 +186,8 @@ mod tests {
     }
 
     fn told(found: Result<Vec<Found>, NoAnswer>) -> (Vec<String>, String) {
-        let (primaries, faults) = examine("example.com", &found, &us());
+        let Compared { primaries, faults, notes } = examine("example.com", &found, &us());
+        assert!(notes.is_empty(), "{notes:?}");
         (
             primaries,
             faults
@@ -222,5 +238,35 @@ mod tests {
             assert_eq!(named.len(), primaries, "{words}");
             assert!(faults.contains(words) && faults.lines().count() == 1, "{words}: {faults}");
         }
+    }
+
+    #[test]
+    fn a_host_with_a_short_name_is_found_by_its_full_one_and_never_suggested_by_the_short_one() {
+        let records = || Ok(vec![exchanger(10, "mx1.example.com", "192.0.2.1"), exchanger(20, "mx2.example.com", "")]);
+        let us = |names: &[&str]| Ourselves {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            addresses: vec![[192, 0, 2, 77].into()],
+        };
+        let faults = |names| {
+            let faults = examine("example.com", &records(), &us(names)).faults;
+            faults.into_iter().map(|fault| format!("{} {}", fault.message, fault.remedy)).collect::<Vec<_>>().join("\n")
+        };
+        let known = faults(&["mx2", "mx2.example.com"]);
+        assert!(!known.contains("This host is not"), "{known}");
+        let short = faults(&["bartleby"]);
+        assert!(short.contains("This host is not a mail exchanger for example.com"), "{short}");
+        assert!(short.contains("Add: example.com. IN MX 30 (the full name of this host)"), "{short}");
+    }
+
+    #[test]
+    fn behind_nat_it_is_said_that_it_is_not_known_whether_this_host_is_meant() {
+        let us = Ourselves { names: vec!["bartleby".into()], addresses: vec![[10, 0, 0, 2].into()] };
+        let records = |second| Ok(vec![exchanger(10, "mx1.example.com", "10.0.0.1"), second]);
+        let outside = examine("example.com", &records(exchanger(20, "mx2.example.com", "203.0.113.7")), &us);
+        assert_eq!((outside.faults, outside.primaries), (vec![], vec!["mx1.example.com".to_owned()]));
+        let [note] = outside.notes.as_slice() else { panic!("{:?}", outside.notes) };
+        assert!(note.contains("not known whether this host is a mail exchanger for example.com"), "{note}");
+        let inside = examine("example.com", &records(exchanger(20, "mx2.example.com", "10.0.0.9")), &us);
+        assert_eq!((inside.faults.len(), inside.notes.len()), (1, 0), "nothing leads out of this network");
     }
 }

@@ -79,33 +79,42 @@ impl Cause {
         SIGNS.into_iter().find(|(cause, signs)| is_possible(*cause) && signs.iter().any(says)).map(|(cause, _)| cause)
     }
 
-    /// The cause in two or three words, for a list.
-    pub(crate) fn short(self) -> &'static str {
+    /// Whether the destination could not be reached at all, so that another attempt helps as soon as it can be.
+    pub(crate) fn is_unreached(self) -> bool {
         match self {
-            Cause::Refused => "connection refused",
-            Cause::TimedOut => "connection timed out",
-            Cause::Unreachable => "unreachable",
-            Cause::NoName => "name not found",
-            Cause::BrokenOff => "connection broken off",
-            Cause::Greylisted => "greylisted",
-            Cause::MailboxFull => "mailbox full",
-            Cause::Tls => "encryption failed",
-            Cause::Busy => "server busy",
+            Cause::Refused | Cause::TimedOut | Cause::Unreachable | Cause::NoName | Cause::BrokenOff => true,
+            Cause::Greylisted | Cause::MailboxFull | Cause::Tls | Cause::Busy => false,
         }
     }
 
-    /// The cause as the second half of a sentence about the destination.
+    /// The cause behind a number of messages that still wait: "5 because ...".
+    pub(crate) fn because(self) -> &'static str {
+        match self {
+            Cause::Refused => "because the connection was refused",
+            Cause::TimedOut => "because the server did not answer in time",
+            Cause::Unreachable => "because the network could not be reached",
+            Cause::NoName => "because their domain's name could not be found",
+            Cause::BrokenOff => "because the connection was broken off",
+            Cause::Greylisted => "because the server asked to come back later (greylisting)",
+            Cause::MailboxFull => "because a mailbox was full",
+            Cause::Tls => "because no encrypted connection could be made",
+            Cause::Busy => "because the server was too busy",
+        }
+    }
+
+    /// The cause as the second half of a sentence about the destination. A reason is that of the last attempt, which no
+    /// listing dates: how the destination is now, it does not say.
     pub(crate) fn phrase(self) -> &'static str {
         match self {
-            Cause::Refused => "the server there refuses connections",
-            Cause::TimedOut => "the server there does not answer in time",
-            Cause::Unreachable => "its network can't be reached",
-            Cause::NoName => "its name can't be resolved",
-            Cause::BrokenOff => "the server there breaks off the connection",
-            Cause::Greylisted => "the server there asks to come back later (greylisting)",
-            Cause::MailboxFull => "the mailbox there is full",
-            Cause::Tls => "an encrypted connection can't be made",
-            Cause::Busy => "the server there is too busy",
+            Cause::Refused => "at the last attempt, the server there refused the connection",
+            Cause::TimedOut => "at the last attempt, the server there did not answer in time",
+            Cause::Unreachable => "at the last attempt, its network could not be reached",
+            Cause::NoName => "at the last attempt, its name could not be found",
+            Cause::BrokenOff => "at the last attempt, the server there broke off the connection",
+            Cause::Greylisted => "at the last attempt, the server there asked to come back later (greylisting)",
+            Cause::MailboxFull => "at the last attempt, the mailbox there was full",
+            Cause::Tls => "at the last attempt, no encrypted connection could be made",
+            Cause::Busy => "at the last attempt, the server there was too busy",
         }
     }
 }
@@ -208,6 +217,13 @@ mod tests {
             "mailscanner: TLSomething gatimeout",
         ] {
             assert_eq!(Cause::of(reason), None, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_said_of_the_last_attempt_and_not_of_now() {
+        for cause in Cause::ALL {
+            assert!(cause.phrase().starts_with("at the last attempt, "), "{}", cause.phrase());
         }
     }
 }

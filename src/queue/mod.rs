@@ -26,6 +26,7 @@ pub(crate) use pattern::{common_part, pattern};
 pub use row::Row;
 pub(crate) use selection::NoRows;
 pub use selection::{Selection, Window};
+pub(crate) use summary::Stranded;
 pub use summary::Summary;
 pub(crate) use summary::{AGE_LIMITS, Destination};
 pub(crate) use target::Target;

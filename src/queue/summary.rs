@@ -80,6 +80,24 @@ struct Counts {
     last_message: u64,
     ages: [u64; AGE_LIMITS.len() + 1],
     causes: [u64; Cause::ALL.len()],
+    /// Of the recipients of messages that are not held.
+    stranded: Stranded,
+}
+
+/// Recipients whose mail may only have waited until its destination can be reached. Those of held messages don't count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stranded {
+    /// Their destination could not be reached at the last attempt.
+    pub unreached: u64,
+    /// Why they wait is not known.
+    pub unexplained: u64,
+}
+
+impl Stranded {
+    fn merge(&mut self, other: Stranded) {
+        self.unreached += other.unreached;
+        self.unexplained += other.unexplained;
+    }
 }
 
 /// Recipients that wait for one reason, and its cause, which is looked for once.
@@ -122,12 +140,14 @@ impl Tally for Counts {
         for (mine, theirs) in self.causes.iter_mut().zip(other.causes) {
             *mine += theirs;
         }
+        self.stranded.merge(other.stranded);
     }
 }
 
 impl Counts {
-    fn add(&mut self, message: u64, bucket: Option<usize>, cause: Option<Cause>) {
+    fn add(&mut self, message: u64, bucket: Option<usize>, cause: Option<Cause>, stranded: Stranded) {
         self.recipients += 1;
+        self.stranded.merge(stranded);
         if let Some(cause) = cause {
             self.causes[cause as usize] += 1;
         }
@@ -176,7 +196,13 @@ impl Summary {
             self.recipients += 1;
             self.recipients_in[message.state as usize] += 1;
             let cause = recipient.reason.as_deref().and_then(|reason| self.add_reason(reason));
-            self.destinations.of(&in_lower_case(recipient.domain())).add(self.messages, bucket, cause);
+            let is_held = message.state == State::Held;
+            let stranded = Stranded {
+                unreached: u64::from(!is_held && cause.is_some_and(Cause::is_unreached)),
+                unexplained: u64::from(!is_held && recipient.reason.is_none()),
+            };
+            let destination = self.destinations.of(&in_lower_case(recipient.domain()));
+            destination.add(self.messages, bucket, cause, stranded);
         }
     }
 
@@ -220,6 +246,15 @@ impl Summary {
             list.push(other.named(None));
         }
         list
+    }
+
+    /// How much may only have waited until its destination can be reached, of what is for the domains that `is_meant`
+    /// picks; domains that are not counted one by one are none of them.
+    pub(crate) fn stranded(&self, is_meant: impl Fn(&str) -> bool) -> Stranded {
+        let mut all = Stranded::default();
+        let meant = self.destinations.named.iter().filter(|(domain, _)| is_meant(domain));
+        meant.for_each(|(_, counts)| all.merge(counts.stranded));
+        all
     }
 
     /// The `limit` reasons with the most recipients, then all others as one.

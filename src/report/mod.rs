@@ -55,6 +55,8 @@ pub struct Report {
     pub flush: Readiness,
     /// The flush that was asked for, and what the listing says of it.
     pub followed: Option<(Flush, Outcome)>,
+    /// The number of the flush that was asked for, where there is no record of it.
+    pub unrecorded: Option<u64>,
 }
 
 /// What is to be said of reasons that a listing does not hold.
@@ -64,6 +66,8 @@ pub enum Note {
     Blind,
     /// Nothing else may be asked for them.
     NoReasons,
+    /// All messages are listed, and so many are not asked for.
+    Streamed,
 }
 
 impl Report {
@@ -80,6 +84,16 @@ impl Report {
     /// An instant as people here read it, such as `2026-11-23 12:18:08+01:00`.
     pub(crate) fn local_time(&self, seconds: i64) -> String {
         text::local_time(seconds, &self.zone)
+    }
+
+    /// How long what came in at that instant has waited.
+    pub fn waited(&self, arrival: i64) -> String {
+        text::time_between(arrival, self.listing.sampling.started)
+    }
+
+    /// The same, for where there is little room.
+    pub fn waited_briefly(&self, arrival: i64) -> String {
+        text::short_time_between(arrival, self.listing.sampling.started)
     }
 
     /// How old something is, in seconds; never negative.

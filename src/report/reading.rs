@@ -76,6 +76,7 @@ impl<'a> Reading<'a> {
             note: None,
             unexplained: explained.trouble,
             followed: None,
+            unrecorded: None,
             filesystems,
             history,
             primary,
@@ -155,7 +156,8 @@ fn read_and_answer(
     let report = Report {
         gap: sandbox.gap().map(str::to_owned),
         selection: asked.window.map(|window| (window, matched)),
-        note: note(task, asked),
+        note: note(task, asked).filter(|note| *note != Note::Streamed || listing.summary.messages > 0),
+        unrecorded: asked.flushed.filter(|_| followed.is_none()),
         followed: followed.map(|followed| followed.outcome(now, complete)),
         ..reading.report(listing, known)
     };
@@ -194,6 +196,7 @@ fn note(task: &Task<'_>, asked: &Asked) -> Option<Note> {
     match () {
         () if no_reasons && asked.filter.reads_reasons() => Some(Note::Blind),
         () if no_reasons && task.configured => Some(Note::NoReasons),
+        () if no_reasons && asked.window.is_none() => Some(Note::Streamed),
         () => None,
     }
 }

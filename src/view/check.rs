@@ -8,7 +8,7 @@ use crate::queue::Row;
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
-use crate::text::{bytes, count, short_duration};
+use crate::text::{bytes, count};
 
 /// How bad the state is, the worst last. An unknown state ranks below a known bad one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,8 +145,8 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
         &thresholds.age_critical,
     ));
     let mut told = vec![format!("{} in the queue", count(summary.messages, "message", "messages"))];
-    if summary.oldest.is_some() {
-        told.push(format!("the oldest for {}", short_duration(age)));
+    if let Some(oldest) = summary.oldest {
+        told.push(format!("the oldest for {}", report.waited_briefly(oldest)));
     }
     let text = |range: &Option<Range>| range.as_ref().map(|range| range.text.clone()).unwrap_or_default();
     let mut data = vec![

@@ -13,7 +13,7 @@ use crate::queue::{Message, Row, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
 use crate::text::printable;
-use crate::view::sentences::of_listing;
+use crate::view::sentences::{self, of_listing};
 
 /// The names of the columns.
 const COLUMNS: [&str; 9] =
@@ -21,6 +21,9 @@ const COLUMNS: [&str; 9] =
 
 /// Stands in the state column of a last line that says why the listing is not complete.
 const INCOMPLETE: &str = "INCOMPLETE";
+
+/// In the state column of a last line that says why there are no reasons.
+const NOTE: &str = "NOTE";
 
 /// Writes CSV.
 pub struct Csv;
@@ -69,6 +72,8 @@ impl Form for Csv {
             let reason = format!("{trouble} {}", trouble.remedy());
             let fields = ["", INCOMPLETE, status.as_str().unwrap_or_default(), "", "", "", "", "", &reason];
             line(to, fields)?;
+        } else if let Some(note) = report.note {
+            line(to, ["", NOTE, "", "", "", "", "", "", sentences::note(note)])?;
         }
         Ok(())
     }

@@ -62,6 +62,8 @@ pub(crate) struct Doctor {
     wanted: PathBuf,
     allow: String,
     configuration: Option<PathBuf>,
+    /// The configured command that runs the queue; empty where none is configured.
+    flush_command: Vec<String>,
 }
 
 impl Doctor {
@@ -76,6 +78,7 @@ impl Doctor {
             wanted: config.state.directory.clone().unwrap_or_else(|| "/var/lib/bartleby".into()),
             allow: allow.join(", "),
             configuration: config.file.clone(),
+            flush_command: config.mta.flush_command.clone(),
         }
     }
 }
@@ -131,8 +134,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     };
     let may_flush = match &flush.possible {
         Err(trouble) => told(trouble),
-        Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
-        Ok(()) => Ok("the whole queue, with the configured flush_command".into()),
+        Ok(()) => Ok(may_run(flush.parts, &doctor.flush_command)),
     };
     let state = match (&doctor.state, &flush.set_aside, &flush.unguarded) {
         (_, Some(file), _) => {
@@ -242,30 +244,32 @@ fn make_folder(doctor: &Doctor) -> String {
     pasted(command())
 }
 
+/// What can be run, where the whole queue can.
+fn may_run(parts: bool, configured: &[String]) -> String {
+    match (parts, configured) {
+        (true, _) => "the whole queue, a domain, a message".into(),
+        (false, []) => "the whole queue; no rule allows a part of it".into(),
+        (false, command) => format!("the whole queue, with the configured flush_command: {}", command.join(" ")),
+    }
+}
+
 /// Whether the primaries answer, and whether the domain name system knows them and this host.
 fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
     let check = |subject, found| Check { subject, found };
     let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned() });
-    let mut checks = Vec::new();
-    match &status.domains {
-        Some(domains) => {
-            let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
-            checks.extend(faults);
-            if checks.is_empty() {
-                checks
-                    .push(check("DNS", Ok(format!("the MX records of {} are as they should be", domains.join(", ")))));
-            }
-        }
-        None if !status.primaries.is_empty() => {
-            checks.push(check("DNS", Ok("not compared, as [primary] domains are not configured".into())));
-        }
-        None => checks.push(check(
-            "DNS",
-            fault(
+    let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
+    let notes = status.notes.iter().map(|note| check("DNS", Ok(note.clone())));
+    let mut checks: Vec<_> = faults.chain(notes).collect();
+    if checks.is_empty() {
+        let found = match &status.domains {
+            Some(domains) => Ok(format!("the MX records of {} are as they should be", domains.join(", "))),
+            None if !status.primaries.is_empty() => Ok("not compared, as [primary] domains are not configured".into()),
+            None => fault(
                 "it is not known for which domains this host is a fall-back".into(),
                 "Name them in /etc/bartleby.toml: [primary] domains = [\"example.com\"]",
             ),
-        )),
+        };
+        checks.push(check("DNS", found));
     }
     checks.extend(status.primaries.iter().map(|primary| {
         let words = format!("{} is {}: {}", primary.host, primary.state.as_str(), primary.detail);
@@ -276,4 +280,17 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
         check("primary", found)
     }));
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_command_is_named_only_where_one_is_configured() {
+        assert_eq!(may_run(true, &[]), "the whole queue, a domain, a message");
+        assert_eq!(may_run(false, &[]), "the whole queue; no rule allows a part of it");
+        let command = ["sudo".to_owned(), "-n".to_owned(), "x".to_owned()];
+        assert_eq!(may_run(false, &command), "the whole queue, with the configured flush_command: sudo -n x");
+    }
 }

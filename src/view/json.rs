@@ -6,8 +6,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{PROGRAM, Reader, sentences};
+use crate::flush::outcome;
 use crate::mta::trouble::{Status, Trouble};
-use crate::primary::Primary;
+use crate::primary::{Primary, PrimaryStatus};
 use crate::queue::{Message, Row, State, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::state::Flush;
@@ -77,9 +78,11 @@ impl Form for Json {
         field(to, "filesystems", &report.filesystems)?;
         let seen = report.primary.seen.and_then(rfc3339);
         field(to, "primary", &report.primary.primaries.iter().map(|one| primary(one, &seen)).collect::<Vec<_>>())?;
-        field(to, "dns", &json!({"domains": report.primary.domains, "faults": report.primary.faults}))?;
-        if let Some(note) = report.note {
-            field(to, "note", &sentences::note(note))?;
+        let PrimaryStatus { faults, notes, domains, .. } = &report.primary;
+        field(to, "dns", &json!({"domains": domains, "faults": faults, "notes": notes}))?;
+        let unexplained = || report.unexplained.as_ref().map(|trouble| format!("{trouble} {}", trouble.remedy()));
+        if let Some(note) = report.note.map(|note| sentences::note(note).to_owned()).or_else(unexplained) {
+            field(to, "note", &note)?;
         }
         field(to, "advice", &sentences::advice(report))?;
         field(
@@ -92,6 +95,7 @@ impl Form for Json {
                 "unguarded": report.flush.unguarded.as_ref().map(ToString::to_string),
                 "last": report.flush.last().map(flush),
                 "followed": report.followed.as_ref().map(|(of, outcome)| flush(&Flush { outcome: Some(outcome.clone()), ..of.clone() })),
+                "unrecorded": report.unrecorded.map(sentences::unrecorded),
                 "log": report.flush.log.iter().map(flush).collect::<Vec<_>>(),
                 "error": report.flush.possible.as_ref().err().map(error),
             }),
@@ -179,6 +183,7 @@ fn flush(flush: &Flush) -> Value {
         "recipients": flush.recipients,
         "exit": flush.exit,
         "outcome": flush.outcome.as_ref().map(|outcome| json!({
+            "words": outcome::sentence(flush, outcome),
             "sampled": rfc3339(outcome.sampled),
             "settled": outcome.settled,
             "messages_left": outcome.messages_left,

@@ -1,11 +1,12 @@
 //! The state of the queue in words, the same on the page and on the terminal.
 
 use crate::mta::trouble::Status;
-use crate::queue::{Destination, State, Target};
+use crate::primary::Comeback;
+use crate::queue::{Destination, State, Stranded, Target};
 use crate::report::{Note, Report, Verdict};
 use crate::state::Condition;
 use crate::state::{Flush, Outcome};
-use crate::text::{count, duration, short, thousands};
+use crate::text::{count, short, thousands};
 
 /// Destinations that get a sentence of their own.
 const NAMED: usize = 5;
@@ -40,15 +41,20 @@ impl Sentences {
         }
         let held = summary.state(State::Held);
         let destinations = summary.destinations(NAMED);
+        if destinations.is_empty() && summary.delivered > 0 {
+            let remain = count(summary.messages, "message remains", "messages remain");
+            let at_least = if complete { "" } else { "At least " };
+            let headline = format!("{at_least}{remain}, but the mail server has no more to do for any recipient.");
+            return Sentences { headline: [headline, String::new(), String::new()], details: Vec::new() };
+        }
         let before = format!("{}{} for ", if complete { "" } else { "At least " }, waiting(summary.messages));
         let (first, others) = match destinations.as_slice() {
-            [] if summary.delivered > 0 => ("nobody any more: all recipients have their copy".into(), ""),
             [] => ("recipients that the mail server does not tell".into(), ""),
             [only] => (name(only), ""),
             [first, ..] => (name(first), " and others"),
         };
         let mut parts = vec![others.to_owned()];
-        parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", duration(report.age(oldest)))));
+        parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", report.waited(oldest))));
         let passed_over = if report.passed_over() > 0 { ", which a queue run passes over" } else { "" };
         if held == summary.messages {
             parts.push(format!("all held{passed_over}"));
@@ -67,6 +73,10 @@ pub(crate) fn note(note: Note) -> &'static str {
     match note {
         Note::Blind => "This mail server's listing does not hold reasons, so the filter could not look at them.",
         Note::NoReasons => "This mail server's listing does not tell why messages wait.",
+        Note::Streamed => {
+            "This mail server's listing does not hold reasons. They are asked for one message at a time, so only on the \
+             page and where per_page is given."
+        }
     }
 }
 
@@ -79,7 +89,8 @@ pub(crate) fn of_listing(report: &Report) -> Verdict {
 /// The exit status, of sysexits(3), where the queue could not be listed.
 pub(crate) const EX_UNAVAILABLE: u8 = 69;
 
-/// Whether the primary takes mail: the one thing to know before the queue is run. `None` where nothing waits.
+/// The one thing to know before the queue is run, where something waits: whether the primary takes mail, and whether
+/// what waits is for it.
 pub(crate) fn advice(report: &Report) -> Option<String> {
     let waiting = report.listing.summary.messages - report.passed_over();
     let primaries = &report.primary.primaries;
@@ -87,26 +98,63 @@ pub(crate) fn advice(report: &Report) -> Option<String> {
     let is_busy = primaries.iter().any(|primary| primary.state == Condition::Busy);
     match (any(true), any(false)) {
         _ if waiting == 0 => None,
-        (true, true) => {
-            Some("Some of the primaries answer, others don't: a queue run delivers what is for those that do.".into())
-        }
-        (true, false) if !report.flush.is_offered() => Some("The primary takes mail.".into()),
-        (true, false) => Some(format!("The primary is back and {}: run the queue now.", self::waiting(waiting))),
+        (true, others_are_down) => Some(match (what_waited_for_it(report), others_are_down) {
+            (Some(what), false) => what + ": deliver it now.",
+            (Some(_), true) => {
+                "Some of the main mail servers answer, others do not: trying now delivers what is for those that do."
+                    .into()
+            }
+            (None, false) => "The main mail server accepts mail.".into(),
+            (None, true) => "Some of the main mail servers answer, others do not.".into(),
+        }),
         (false, true) if is_busy => {
-            Some("The primary answers that it is busy; running the queue now will hardly help.".into())
+            Some("The main mail server answers that it is busy; trying now will hardly help.".into())
         }
-        (false, true) => Some("The primary is still down; running the queue now will not help.".into()),
+        (false, true) => {
+            // Seen so at an earlier look.
+            let still =
+                primaries.iter().any(|of| of.is_up() == Some(false) && of.since.is_some_and(|at| report.age(at) > 0));
+            let still = if still { "still does not answer" } else { "does not answer" };
+            Some(format!(
+                "The main mail server {still}. Nothing is lost: the mail waits here. Trying now will not help."
+            ))
+        }
         (false, false) => None,
     }
 }
 
-/// The result of a queue run, as far as the listing shows it.
+/// That the primary takes mail and some has only waited for that; `None` where the queue can't be run right now, or
+/// what waits is for elsewhere or waits for something else.
+fn what_waited_for_it(report: &Report) -> Option<String> {
+    let stranded = report.listing.summary.stranded(|domain| report.primary.may_be_for(domain));
+    let is_back = report.primary.primaries.iter().any(|primary| primary.comeback == Comeback::Seen);
+    let waits = |recipients: u64| format!("mail for {} is waiting", count(recipients, "recipient", "recipients"));
+    let server = if is_back { "The main mail server is back" } else { "The main mail server accepts mail" };
+    match stranded {
+        _ if !report.flush.is_offered() => None,
+        Stranded { unreached: 0, unexplained: 0 } => None,
+        // The listing of Exim holds no reasons: there, only the comeback shows what the mail waited for.
+        Stranded { unreached: 0, unexplained } => is_back.then(|| format!("{server}, and {}", waits(unexplained))),
+        Stranded { unreached, .. } => {
+            Some(format!("{server}, and {} because it could not be reached", waits(unreached)))
+        }
+    }
+}
+
+/// What came of a flush, as far as the listing tells.
 pub(crate) fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if report.listing.trouble.is_some() && !outcome.settled {
         return "what came of it is not known".into();
     }
-    let sentence = crate::flush::outcome::sentence(flush, outcome);
-    if outcome.settled { format!("{sentence}; done") } else { format!("so far {sentence}") }
+    crate::flush::outcome::sentence(flush, outcome)
+}
+
+/// That the run that was asked about is not on record; 0 stands for one that could not be put on record.
+pub fn unrecorded(number: u64) -> String {
+    match number {
+        0 => "The run was started. There is no record of it, so look at what still waits.".into(),
+        number => format!("There is no record of run {number}."),
+    }
 }
 
 /// Says that the listing was read without a complete sandbox.

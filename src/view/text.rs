@@ -48,7 +48,7 @@ impl Terminal {
         };
         self.line(to, colour, head)?;
         for recipient in &message.recipients {
-            let delivered = if recipient.delivered { " (delivered)" } else { "" };
+            let delivered = if recipient.delivered { " (done)" } else { "" };
             let reason = recipient.reason.as_deref().map(|reason| format!("  {reason}")).unwrap_or_default();
             let line = format!("    {}{delivered}{reason}", recipient.address);
             self.line(to, "", &line)?;
@@ -70,7 +70,7 @@ impl Form for Text {
     }
 
     fn message(&mut self, message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
-        let age = message.arrival.map_or("?".into(), |arrival| words::short_duration(self.now.saturating_sub(arrival)));
+        let age = message.arrival.map_or("?".into(), |arrival| words::short_time_between(arrival, self.now));
         let size = message.size.map_or("?".into(), words::bytes);
         let sender = match message.sender.as_deref() {
             None => "(sender not told)",
@@ -91,7 +91,7 @@ impl Form for Text {
                     to.line(format_args!("    ({reason})"))?;
                 }
             }
-            let delivered = if recipient.delivered { " (delivered)" } else { "" };
+            let delivered = if recipient.delivered { " (done)" } else { "" };
             to.line(format_args!("      {}{delivered}", recipient.address))?;
         }
         to.line(format_args!(""))
@@ -125,6 +125,9 @@ impl Form for Text {
         if let Some((flush, outcome)) = &report.followed {
             to.line(format_args!("Queue run {}: {}.", flush.number, sentences::outcome(report, flush, outcome)))?;
         }
+        if let Some(number) = report.unrecorded {
+            writeln!(to, "{}", sentences::unrecorded(number))?;
+        }
         if let Some(reason) = &report.flush.unguarded {
             to.line(format_args!("Cool-down and log of queue runs are off: {reason}."))?;
         }
@@ -155,6 +158,9 @@ impl Form for Text {
         for fault in &report.primary.faults {
             to.line(format_args!("DNS: {}", fault.message))?;
             to.line(format_args!("REMEDY: {}", fault.remedy))?;
+        }
+        for note in &report.primary.notes {
+            writeln!(to, "DNS: {}", printable(note))?;
         }
         if let Some(gap) = &report.gap {
             to.line(format_args!("{}", sentences::gap(gap)))?;

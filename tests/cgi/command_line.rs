@@ -135,7 +135,7 @@ fn a_mistake_in_the_configuration_is_told_with_its_line() {
     machine.configure("postfix", "colour = \"red\"");
     let answer = machine.get("format=html");
     assert_eq!(answer.status, 500);
-    assert!(answer.body.contains("bartleby.toml, line 5, [mta] colour: unknown field"), "{}", answer.body);
+    assert!(answer.body.contains("bartleby.toml, line 5, [mta] colour: there is no `colour` here"), "{}", answer.body);
     let stranger = machine.ask(&[("BARTLEBY_ACCESS", b"")]);
     assert_eq!(stranger.status, 403);
     assert!(!stranger.body.contains("colour"));

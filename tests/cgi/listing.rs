@@ -205,7 +205,40 @@ fn addresses_can_be_masked() {
         }
     }
     machine.configure("postfix", "[privacy]\nmask = \"everything\"");
-    assert!(machine.get("format=text").body.contains("[privacy] mask: unknown variant"));
+    assert!(machine.get("format=text").body.contains("[privacy] mask: `everything` is not possible"));
+}
+
+/// Sendmail's times have minutes only, and its own bounces no brackets.
+#[test]
+fn of_sendmail_nothing_is_said_to_the_second_and_a_bounce_has_the_null_sender() {
+    let script = "cat <<E\n\t\t/var/spool/mqueue (1 request)\n\
+        -----Q-ID----- --Size-- -Priority- ---Q-Time--- --------Sender/Recipient--------\n\
+        6AO6oQ8o011612     1668      30000 $(date '+%b %d %H:%M') MAILER-DAEMON\n\
+        \t\t\t\t\t\t<alice@example.org>\n\t\tTotal requests: 1\nE";
+    let machine = Machine::with_lister("sendmail", script);
+    let text = machine.get("format=text").body;
+    assert!(text.contains("the oldest for under a minute") || text.contains("the oldest for 1 minute"), "{text}");
+    assert!(text.contains("< 1 min ") || text.contains(" 1 min "), "{text}");
+    assert_eq!(machine.json().1["messages"][0]["sender"], "");
+}
+
+/// Exim's listing holds no reasons, and its `D` before a recipient does not say whether that was delivered or refused.
+#[test]
+fn of_exim_missing_reasons_are_said_in_every_form_and_a_recipient_is_done() {
+    let machine = Machine::with_fixture("exim/mixed-bp");
+    let note = "This mail server's listing does not tell why messages wait.";
+    for form in ["text", "html"] {
+        let shown = machine.get(&format!("format={form}")).body;
+        assert!(shown.contains(" (done)") && !shown.contains("(delivered)"), "{shown}");
+        assert!(shown.contains(note), "{shown}");
+    }
+    assert_eq!(machine.json().1["note"], note);
+    let csv = machine.get("format=csv").body;
+    assert!(csv.ends_with(&format!(",NOTE,,,,,,,{note}\r\n")), "{csv}");
+    let nobody = " 0m   506 1xVkfZ-0000000045I-3dMa <alice@example.org>\n        D larry@example.com\n\n";
+    let machine = Machine::with_lister("exim", &format!("cat <<'E'\n{nobody}E"));
+    let text = machine.get("format=text").body;
+    assert!(text.contains("1 message remains, but the mail server has no more to do for any recipient."), "{text}");
 }
 
 #[test]

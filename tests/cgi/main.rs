@@ -6,6 +6,7 @@
 mod machine;
 
 mod access;
+mod advice;
 mod command_line;
 mod crowd;
 mod flush;

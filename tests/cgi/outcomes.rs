@@ -44,16 +44,23 @@ fn what_comes_of_a_flush_is_put_on_record_without_anybody_looking() {
     };
     assert_eq!((&log[0]["exit"], &log[0]["outcome"]["messages_left"]), (&"ended with status 0".into(), &5.into()));
     let page = machine.get("flushed=1&format=html");
-    assert!(page.body.contains("16 of 21 have left the queue, 5 still wait: "), "{}", page.body);
-    assert!(page.body.contains("; done</bdi>."), "{}", page.body);
+    assert!(
+        page.body.contains("16 of 21 are gone from here: delivered, or returned to the sender; 5 still wait: "),
+        "{}",
+        page.body
+    );
     assert_eq!(page.field("refresh"), None, "it is over");
 }
 
 fn the_command_line_waits_and_its_status_tells_what_left() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/postfix/mixed-json.stdout");
     for (rest, code, words) in [
-        ("true".to_owned(), 0, "all 21 have left the queue"),
-        (format!("head -20 {}", fixture.display()), 1, "1 of 21 have left the queue, 20 still wait: "),
+        ("true".to_owned(), 0, "all 21 are gone from here: delivered, or returned to the sender"),
+        (
+            format!("head -20 {}", fixture.display()),
+            1,
+            "1 of 21 is gone from here: delivered, or returned to the sender; 20 still wait: ",
+        ),
     ] {
         let machine = Machine::with_fixture("postfix/mixed-json");
         let script = format!("#!/bin/sh\necho '#!/bin/sh\n{rest}' > {}\n", machine.path("list").display());
@@ -72,7 +79,7 @@ fn what_came_of_a_flush_is_not_known_while_the_queue_can_not_be_listed() {
     fs::write(machine.path("list"), "#!/bin/sh\necho 'postqueue: fatal: mail system is down' >&2; exit 69\n").unwrap();
     let page = machine.get("flushed=1&format=html");
     assert!(page.body.contains("what came of it is not known"), "{}", page.body);
-    assert!(!page.body.contains("have left the queue; done"), "{}", page.body);
+    assert!(!page.body.contains("gone from here"), "{}", page.body);
     assert_eq!(page.field("refresh"), Some("3"), "it is not over");
 }
 
@@ -80,7 +87,10 @@ fn a_run_that_moves_nothing_is_called_so() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(machine.get("flush=all").status, 303);
     let until = Instant::now() + Duration::from_secs(60);
-    while !machine.get("flushed=1&format=html").body.contains("nothing moved, all 21 still wait: connection refused (")
+    while !machine
+        .get("flushed=1&format=html")
+        .body
+        .contains("none could be delivered; all 21 still wait: 14 because the connection was refused")
     {
         assert!(Instant::now() < until, "{}", machine.get("flushed=1&format=html").body);
         thread::sleep(Duration::from_millis(500));
@@ -92,9 +102,11 @@ fn what_came_of_a_flush_is_told_in_text_and_json_too() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(machine.get("flush").status, 303);
     let text = machine.get("flushed=1&format=text").body;
-    assert!(text.contains("Queue run 1: so far 0 of 21 have left the queue, 21 still wait"), "{text}");
+    assert!(text.contains("Queue run 1: 0 of 21 so far; 21 still wait"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&machine.get("flushed=1&format=json").body).unwrap();
     assert_eq!(json["flush"]["followed"]["outcome"]["messages_left"], 21);
+    let words = json["flush"]["followed"]["outcome"]["words"].as_str().unwrap();
+    assert!(words.starts_with("0 of 21 so far; 21 still wait: "), "{words}");
 }
 
 #[test]
@@ -109,7 +121,7 @@ fn mail_that_comes_in_while_the_queue_is_run_does_not_count() {
     fs::write(machine.path("flush"), script).unwrap();
     assert_eq!(machine.get("flush").status, 303);
     let page = machine.get("flushed=1&format=html");
-    assert!(page.body.contains("all 21 have left the queue"), "{}", page.body);
+    assert!(page.body.contains("all 21 are gone from here: delivered, or returned to the sender"), "{}", page.body);
     assert!(page.body.contains("21 messages wait for"), "{}", page.body);
 }
 
@@ -126,11 +138,11 @@ fn a_flush_is_not_over_while_mail_is_being_delivered() {
     fs::write(machine.path("flush"), script).unwrap();
     assert_eq!(machine.get("flush").status, 303);
     let page = machine.get("flushed=1&format=html");
-    assert!(page.body.contains("so far 20 of 21 have left the queue, 1 still waits"), "{}", page.body);
+    assert!(page.body.contains("20 of 21 so far; 1 still waits: 1 is being tried"), "{}", page.body);
     assert_eq!(page.field("refresh"), Some("3"), "it is not over");
     fs::write(machine.path("list"), "#!/bin/sh\n").unwrap();
     let page = machine.get("flushed=1&format=html");
-    assert!(page.body.contains("all 21 have left the queue; done"), "{}", page.body);
+    assert!(page.body.contains("all 21 are gone from here: delivered, or returned to the sender"), "{}", page.body);
 }
 
 #[test]
@@ -139,7 +151,12 @@ fn a_watcher_that_is_killed_leaves_no_wrong_outcome() {
     assert_eq!(machine.get("flush").status, 303);
     machine.kill_all();
     let page = machine.get("flushed=1&format=html").body;
-    assert!(page.contains("0 of 21 have left the queue, 21 still wait") && page.contains("so far"), "{page}");
+    assert!(page.contains("0 of 21 so far; 21 still wait"), "{page}");
     fs::write(machine.path("list"), "#!/bin/sh\n").unwrap();
-    assert!(machine.get("flushed=1&format=html").body.contains("all 21 have left the queue"));
+    assert!(
+        machine
+            .get("flushed=1&format=html")
+            .body
+            .contains("all 21 are gone from here: delivered, or returned to the sender")
+    );
 }

@@ -162,7 +162,31 @@ pub fn by_its_own_options(lab: &mut Lab) {
     let page = page::html(200);
     assert!(page.contains("does not let the user www-data read why messages wait"), "{page}");
     assert!(page.contains("-Mvl"), "no remedy in {page}");
+    // In a stream nobody is asked for reasons, which is said.
+    for format in ["json", "csv", "text"] {
+        let told = page::get(&format!("?format={format}")).expect(200).body;
+        assert!(told.contains("They are asked for one message at a time"), "{told}");
+    }
+    frozen(&queued[0].id);
     story::recovery(lab, &queued);
+}
+
+/// Without a rule, `-M` of a frozen message ends well and does nothing: it is not offered, and not tried.
+fn frozen(id: &str) {
+    run("/usr/sbin/exim4", &["-Mf", id]);
+    let page = wait::until("the message is frozen", 10, || {
+        let page = page::html(200);
+        if page.contains("frozen") { Ok(page) } else { Err(page) }
+    });
+    assert!(!page.contains("flush=id"), "{page}");
+    assert!(page.contains("exim4 -M ID"), "no remedy in {page}");
+    let refused = page::get(&format!("?flush=id:{id}")).body;
+    assert!(refused.contains("What waits is on hold") && refused.contains("exim4 -M ID"), "{refused}");
+    run("/usr/sbin/exim4", &["-Mt", id]);
+    wait::until("the message is thawed", 10, || {
+        let page = page::html(200);
+        if page.contains("frozen") { Err(page) } else { Ok(()) }
+    });
 }
 
 /// Parts, each by the shipped rule.

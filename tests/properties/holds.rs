@@ -218,6 +218,7 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
             set_aside: None,
         },
         followed: None,
+        unrecorded: None,
     }
 }
 

@@ -5,19 +5,21 @@
 //! output under `tests/fixtures/exim`. The listing is read by its columns, which no address can
 //! imitate: a message begins within the first five, a recipient in the eleventh.
 
+mod configuration;
 mod message_log;
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::parser::{Malformed, text};
-use super::relay::{domains, keys, printed_name};
-use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayDomains, Search, Wanted};
+use super::relay::printed_name;
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free};
+pub(super) use configuration::remedy;
+use configuration::{relaying, settings_file};
 
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
@@ -25,12 +27,13 @@ const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
 /// An installed Exim.
 pub(super) struct Exim {
     program: PathBuf,
+    settings: Option<PathBuf>,
 }
 
 impl Exim {
     /// The Exim among the programs of `search`. If there is none, its program is assumed at Debian's usual path.
     pub(super) fn at(search: &Search) -> Exim {
-        Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()) }
+        Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()), settings: settings_file(search) }
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
@@ -62,7 +65,7 @@ impl Mta for Exim {
     }
 
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
-        Box::new(EximParser::new(clock))
+        Box::new(EximParser::new(clock, self.settings.clone()))
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
@@ -79,13 +82,15 @@ impl Mta for Exim {
         }]
     }
 
-    /// `-M` thaws the message that it delivers, `-qf` skips frozen messages.
+    /// `-M` thaws the message that it delivers, for an administrator; for another user it ends with status 0, silent,
+    /// and does nothing, also without `prod_requires_admin` (fixture `as-www-data-flush-allowed-M-frozen` of Debian 13).
+    /// `-qf` skips frozen messages.
     fn flushes_held(&self, part: &Part<'_>) -> bool {
         matches!(part, Part::Message(_))
     }
 
     fn release(&self) -> &'static str {
-        "Run each alone, or as root: exim4 -qff, which tries frozen messages, too."
+        "As root: exim4 -M ID, which releases a message and tries to deliver it, or exim4 -qff, which tries all of them."
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -95,6 +100,7 @@ impl Mta for Exim {
             account: account.clone(),
             program: self.program.clone(),
             configured: false,
+            settings: self.settings.clone(),
             words: "prod_requires_admin".into(),
         })
     }
@@ -103,28 +109,18 @@ impl Mta for Exim {
         Some(printed_name(Argv::new(&self.program, &["-bP", "primary_hostname"])))
     }
 
-    /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it: names, and files that hold
-    /// them.
-    fn relay_domains(&self) -> Option<RelayDomains> {
-        let list = Argv::new(&self.program, &["-bP", "+relay_to_domains"]);
+    /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it, and `primary_hostname`.
+    fn relaying(&self) -> Option<RelayInquiry> {
+        let question = Argv::new(&self.program, &["-bP", "+relay_to_domains", "primary_hostname"]);
         Some(Box::new(move |free, deadline| {
-            let Ok(running) = process::start(free, &list) else { return Vec::new() };
+            let Ok(running) = process::start(free, &question) else { return Relaying::default() };
             let output = running.collect(deadline).1;
-            let output = String::from_utf8_lossy(&output);
-            let value = output.split_once('=').map(|(_, value)| value).unwrap_or_default();
-            let named = value.split(':').map(str::trim).flat_map(|item| {
-                let file = item.split_once(';').map_or(item, |(_, file)| file);
-                match file.starts_with('/') {
-                    true => domains(&keys(&fs::read_to_string(file).unwrap_or_default())),
-                    false => domains(item),
-                }
-            });
-            named.collect()
+            relaying(&String::from_utf8_lossy(&output), |file| fs::read_to_string(file).unwrap_or_default())
         }))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
-        verdict(Act::Flush, command, exit, account)
+        verdict(Act::Flush, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings))
     }
 
     fn reason_command(&self, id: &str) -> Option<Argv> {
@@ -132,7 +128,10 @@ impl Mta for Exim {
     }
 
     fn reason_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
-        if exit.said.contains("ermission denied") { verdict(Act::Explain, command, exit, account) } else { Ok(()) }
+        if !exit.said.contains("ermission denied") {
+            return Ok(());
+        }
+        verdict(Act::Explain, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings))
     }
 
     fn read_reason(&self, line: &str) -> Option<(String, String)> {
@@ -170,22 +169,10 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     exit.verdict(command)
 }
 
-/// Settings, or a rule, allow to list and to run the queue. Only a rule opens the message log.
-pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
-    Remedy::Rule(match refused.act {
-        Act::List | Act::Flush => format!(
-            "In Exim's main configuration (Debian: /etc/exim4/exim4.conf.template or a file in \
-             /etc/exim4/conf.d/main, then update-exim4.conf), set queue_list_requires_admin = false and \
-             prod_requires_admin = false, then restart Exim. Or {}",
-            refused.rule(&["-bp", "-qf"])
-        ),
-        Act::Explain => refused.rule(&["-bp", "-qf", "^-Mvl [0-9A-Za-z-]+$"]),
-    })
-}
-
 /// Reads `exim -bp`.
 struct EximParser {
     now: i64,
+    settings: Option<PathBuf>,
     lines: u64,
     malformed: Malformed,
     message: Option<Message<'static>>,
@@ -195,8 +182,8 @@ struct EximParser {
 
 impl EximParser {
     /// A parser at the beginning of a listing.
-    fn new(clock: &Clock) -> Self {
-        EximParser { now: clock.now, lines: 0, malformed: Malformed::default(), message: None, open: false }
+    fn new(clock: &Clock, settings: Option<PathBuf>) -> Self {
+        EximParser { now: clock.now, settings, lines: 0, malformed: Malformed::default(), message: None, open: false }
     }
 
     fn read(&mut self, line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
@@ -339,7 +326,8 @@ impl Parser for EximParser {
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
         self.message.take().iter().for_each(found);
-        self.malformed.verdict(Kind::Exim, verdict(Act::List, command, exit, account))?;
+        let ended = verdict(Act::List, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings));
+        self.malformed.verdict(Kind::Exim, ended)?;
         if self.open { Err(Trouble::BrokenOff { mta: Kind::Exim, lines: self.lines }) } else { Ok(()) }
     }
 }

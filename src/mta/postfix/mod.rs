@@ -7,14 +7,15 @@ mod table;
 
 use std::borrow::Cow;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys, printed_name};
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayDomains, Search, Wanted};
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
@@ -37,6 +38,7 @@ pub(super) struct Postfix {
     postqueue: PathBuf,
     postconf: Option<PathBuf>,
     postmap: Option<PathBuf>,
+    main_cf: PathBuf,
 }
 
 impl Postfix {
@@ -46,6 +48,7 @@ impl Postfix {
             postqueue: search.program("postqueue").unwrap_or_else(|| "/usr/sbin/postqueue".into()),
             postconf: search.program("postconf"),
             postmap: search.program("postmap"),
+            main_cf: search.below_root(Path::new("/etc/postfix/main.cf")),
         }
     }
 
@@ -113,6 +116,7 @@ impl Mta for Postfix {
             account: account.clone(),
             program: self.postqueue.clone(),
             configured: false,
+            settings: None,
             words: format!("authorized_flush_users = {users}"),
         })
     }
@@ -121,24 +125,19 @@ impl Mta for Postfix {
         self.postconf.as_ref().map(|postconf| printed_name(Argv::new(postconf, &["-hx", "myhostname"])))
     }
 
-    /// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1)
-    /// prints.
-    fn relay_domains(&self) -> Option<RelayDomains> {
-        let postconf = self.postconf.clone()?;
-        let postmap = self.postmap.clone();
+    fn relaying(&self) -> Option<RelayInquiry> {
+        let (postconf, postmap, main_cf) = (self.postconf.clone()?, self.postmap.clone(), self.main_cf.clone());
         Some(Box::new(move |free, deadline| {
             let ask = |program: &PathBuf, arguments: &[&str]| {
                 let output =
                     process::start(free, &Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
                 output.map(|(_, output)| String::from_utf8_lossy(&output).into_owned()).unwrap_or_default()
             };
-            let value = ask(&postconf, &["-hx", "relay_domains"]);
-            let named = value.split([',', ' ', '\t', '\n']).flat_map(|word| match (word.split_once(':'), &postmap) {
-                _ if word.starts_with('/') => domains(&fs::read_to_string(word).unwrap_or_default()),
-                (Some(_), Some(postmap)) => domains(&keys(&ask(postmap, &["-s", word]))),
-                _ => domains(word),
-            });
-            named.collect()
+            let is_settling = is_settling(&main_cf);
+            let settings = ask(&postconf, &["-x", "relay_domains", "mydestination", "myhostname"]);
+            let table = |name: &str| postmap.as_ref().map(|postmap| ask(postmap, &["-s", name]));
+            let just_changed = (settings.is_empty() && is_settling).then_some("main.cf");
+            Relaying { just_changed, ..relaying(&settings, table) }
         }))
     }
 
@@ -147,18 +146,44 @@ impl Mta for Postfix {
     }
 }
 
-/// The lines `name = value` of postconf(1).
+/// A value in the lines `name = value` of postconf(1).
+fn value(output: &str, name: &str) -> Option<String> {
+    output.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == name).then(|| value.trim().to_owned())
+    })
+}
+
+/// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1) prints (`table` asks it),
+/// but for those that are delivered here (`relay_domains = $mydestination`): they need no mail exchanger. And `myhostname`.
+fn relaying(settings: &str, table: impl Fn(&str) -> Option<String>) -> Relaying {
+    let delivered_here = domains(&value(settings, "mydestination").unwrap_or_default());
+    let relayed = value(settings, "relay_domains").unwrap_or_default();
+    let named = relayed.split([',', ' ', '\t', '\n']).flat_map(|word| match word.contains(':') {
+        _ if word.starts_with('/') => domains(&fs::read_to_string(word).unwrap_or_default()),
+        true => table(word).map_or_else(|| domains(word), |printed| domains(&keys(&printed))),
+        false => domains(word),
+    });
+    Relaying {
+        domains: named.filter(|domain| !delivered_here.contains(domain)).collect(),
+        own_name: value(settings, "myhostname"),
+        just_changed: None,
+    }
+}
+
+/// Whether postconf(1) waits before it reads the file: until that is two seconds old (`dict_load_file_xt()` of Postfix's dict.c), so that
+/// it reads no half of it.
+fn is_settling(main_cf: &Path) -> bool {
+    const SETTLED: Duration = Duration::from_secs(2);
+    let changed = fs::metadata(main_cf).and_then(|found| found.modified());
+    changed.is_ok_and(|changed| changed.elapsed().map_or(true, |since| since <= SETTLED))
+}
+
 fn facts(output: &str) -> Facts {
-    let value = |name: &str| {
-        output.lines().find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            (key.trim() == name).then(|| value.trim().to_owned())
-        })
-    };
     Facts {
-        version: value("mail_version"),
-        queue_directory: value("queue_directory").map(PathBuf::from),
-        flush_users: value("authorized_flush_users"),
+        version: value(output, "mail_version"),
+        queue_directory: value(output, "queue_directory").map(PathBuf::from),
+        flush_users: value(output, "authorized_flush_users"),
         ..Facts::default()
     }
     .or_usual("/var/spool/postfix")
@@ -251,6 +276,9 @@ struct Entry<'a> {
     queue_id: Cow<'a, str>,
     arrival_time: i64,
     message_size: u64,
+    /// Whether an administrator has let it expire (`postsuper -e`); since 3.5.
+    #[serde(default)]
+    forced_expire: bool,
     #[serde(borrow)]
     sender: Cow<'a, str>,
     #[serde(borrow)]
@@ -262,16 +290,20 @@ struct Entry<'a> {
 struct EntryRecipient<'a> {
     #[serde(borrow)]
     address: Cow<'a, str>,
-    #[serde(borrow, default, alias = "bounce_reason", alias = "other_reason")]
+    #[serde(borrow, default, alias = "other_reason")]
     delay_reason: Cow<'a, str>,
+    /// In place of that, since 3.11: the message is being returned.
+    #[serde(borrow, default)]
+    bounce_reason: Cow<'a, str>,
 }
 
 fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
-    let recipients = entry.recipients.into_iter().map(|recipient| Recipient {
-        address: recipient.address,
-        reason: Some(recipient.delay_reason).filter(|reason| !reason.is_empty()),
-        delivered: false,
+    let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
+    let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
+    let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
+        let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
+        Recipient { address, reason: Some(reason).filter(|reason| !reason.is_empty()), delivered: false }
     });
     found(&Message {
         id: entry.queue_id,
@@ -280,9 +312,40 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         arrival: Some(entry.arrival_time),
         sender: Some(sender(entry.sender)),
         recipients: recipients.collect(),
-        mta_state: entry.queue_name,
+        mta_state: expiry.word(entry.queue_name),
     });
     true
+}
+
+/// Whether a message goes back to its sender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    /// Not yet.
+    None,
+    /// At the next attempt, which an administrator has made the last (`postsuper -e`): for a message on hold, once it is
+    /// released.
+    AtNextAttempt,
+    /// It is being returned.
+    Returned,
+}
+
+impl Expiry {
+    fn of(forced: bool, queue: &str) -> Expiry {
+        match (forced, queue) {
+            (false, _) => Expiry::None,
+            (true, "active") => Expiry::Returned,
+            (true, _) => Expiry::AtNextAttempt,
+        }
+    }
+
+    /// The name of the queue that the message is in, and what becomes of the message.
+    fn word(self, queue: Cow<'_, str>) -> Cow<'_, str> {
+        match self {
+            Expiry::None => queue,
+            Expiry::AtNextAttempt => Cow::Owned(format!("{queue}, returned to the sender at the next attempt")),
+            Expiry::Returned => Cow::Owned(format!("{queue}, being returned to the sender")),
+        }
+    }
 }
 
 /// The envelope sender. showq(8) prints the null sender as `MAILER-DAEMON`, in JSON too, and a real address always has a
@@ -307,6 +370,25 @@ mod tests {
 
     fn account() -> Account {
         Account { uid: 33, name: "www-data".into(), bound: false }
+    }
+
+    #[test]
+    fn a_message_that_is_being_returned_is_called_so() {
+        let word = |queue: &str, expire: bool, reason: &str| {
+            let line = format!(
+                r#"{{"queue_name":"{queue}","queue_id":"A1","arrival_time":1,"message_size":9,"forced_expire":{expire},"sender":"a@b.example","recipients":[{{"address":"c@d.example","{reason}":"x"}}]}}"#
+            );
+            let mut words = (String::new(), None);
+            assert!(json(&line, &mut |message| {
+                words = (message.mta_state.to_string(), message.recipients[0].reason.clone().map(Cow::into_owned));
+            }));
+            assert_eq!(words.1.as_deref(), Some("x"));
+            words.0
+        };
+        assert_eq!(word("deferred", false, "delay_reason"), "deferred");
+        assert_eq!(word("deferred", true, "delay_reason"), "deferred, returned to the sender at the next attempt");
+        assert_eq!(word("active", true, "delay_reason"), "active, being returned to the sender");
+        assert_eq!(word("deferred", false, "bounce_reason"), "deferred, being returned to the sender");
     }
 
     #[test]
@@ -355,6 +437,31 @@ mod tests {
         assert_eq!(questions(Wanted::Everything), [everything]);
         assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
         assert!(questions(Wanted::Nothing).is_empty());
+    }
+
+    #[test]
+    fn a_domain_that_is_delivered_here_is_not_relayed() {
+        let settings = "mydestination = bartleby.example.net, localhost\nmyhostname = bartleby.example.net\n";
+        let read = |relayed: &str| {
+            let table = |name: &str| (name == "hash:/etc/relay").then(|| "other.example x\n".to_owned());
+            relaying(&format!("relay_domains = {relayed}\n{settings}"), table)
+        };
+        assert_eq!(read("bartleby.example.net, localhost").domains, [""; 0], "$mydestination");
+        assert_eq!(
+            read("example.com, hash:/etc/relay, bartleby.example.net").domains,
+            ["example.com", "other.example"]
+        );
+        assert_eq!(read("").own_name.as_deref(), Some("bartleby.example.net"));
+    }
+
+    #[test]
+    fn a_main_cf_that_was_changed_a_moment_ago_is_settling() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(is_settling(file.path()));
+        let past = std::time::SystemTime::now() - Duration::from_secs(3);
+        file.as_file().set_modified(past).unwrap();
+        assert!(!is_settling(file.path()));
+        assert!(!is_settling(Path::new("/nonexistent")));
     }
 
     #[test]

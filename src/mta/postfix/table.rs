@@ -113,7 +113,8 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
     }
     let (size, rest) = rest.trim_start().split_once(' ')?;
     let (weekday_and_date, sender) = rest.split_at_checked("Mon Nov 23 11:18:08".len())?;
-    let (queue, state) = match word.as_bytes().get(id.len()) {
+    let marks = &word[id.len()..];
+    let (queue, state) = match marks.as_bytes().first() {
         Some(b'*') => ("active", State::Active),
         Some(b'!') => ("hold", State::Held),
         _ => ("deferred", State::Deferred),
@@ -121,7 +122,7 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
     Some(Message {
         id: id.to_owned().into(),
         state,
-        mta_state: queue.into(),
+        mta_state: super::Expiry::of(marks.contains('#'), queue).word(queue.into()),
         size: Some(size.parse().ok()?),
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
         sender: Some(super::sender(sender.trim_start().to_owned().into())),

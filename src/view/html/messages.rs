@@ -8,7 +8,7 @@ use crate::queue::Target;
 use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window};
 use crate::report::Report;
 use crate::request::Asked;
-use crate::text::{bytes, count, printable, short_duration, thousands};
+use crate::text::{bytes, count, printable, thousands};
 
 /// How many recipients of a message are shown at once; the others unfold.
 const RECIPIENTS_SHOWN: usize = 5;
@@ -152,7 +152,7 @@ fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
         tr {
             td {
                 @if let Some(arrival) = message.arrival {
-                    (unbroken(&short_duration(report.age(arrival))))
+                    (unbroken(&report.waited_briefly(arrival)))
                     " " time { (report.local_time(arrival).get(..16).unwrap_or_default()) }
                 } @else { "not told" }
             }
@@ -211,7 +211,7 @@ fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
             @for recipient in group {
                 div {
                     "to " bdi { (breakable(&recipient.address)) }
-                    @if recipient.delivered { " (delivered)" }
+                    @if recipient.delivered { " (done)" }
                 }
             }
             @if let Some(reason) = group.first().and_then(|recipient| recipient.reason.as_deref()) {

@@ -10,7 +10,7 @@ use crate::text::{duration, printable};
 /// The state of each primary, and the faults in the domain name system.
 pub(crate) fn primary(report: &Report) -> Markup {
     let outlook = &report.primary;
-    if outlook.primaries.is_empty() && outlook.faults.is_empty() {
+    if outlook.primaries.is_empty() && outlook.faults.is_empty() && outlook.notes.is_empty() {
         return html! {};
     }
     html! {
@@ -24,6 +24,7 @@ pub(crate) fn primary(report: &Report) -> Markup {
                 p { (printable(&fault.message)) }
                 (status::remedy(&fault.remedy))
             }
+            @for note in &outlook.notes { p { (printable(note)) } }
         }
     }
 }

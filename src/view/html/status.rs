@@ -8,7 +8,7 @@ use crate::mta::trouble::Trouble;
 use crate::queue::{Filter, State};
 use crate::report::Report;
 use crate::request::Asked;
-use crate::text::{bytes, duration, printable, short_duration, thousands};
+use crate::text::{bytes, duration, printable, thousands};
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
 pub(crate) fn label(report: &Report) -> Markup {
@@ -28,7 +28,7 @@ pub fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup 
             @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
             @if report.listing.summary.messages > 0 { (figures(report, asked)) }
             @if let Some(advice) = sentences::advice(report) { p.advice { (advice) } }
-            @if let Some(number) = asked.flushed { (followed(report, number)) }
+            (followed(report))
             (flush(report))
         }
     }
@@ -45,7 +45,7 @@ fn figures(report: &Report, asked: &Asked) -> Markup {
             div { dt { "Recipients" } dd { a href="?sort=domain" { (thousands(summary.recipients)) } } }
             @if let Some(size) = summary.bytes() { div { dt { "Size" } dd { a href="?sort=-size" { (bytes(size)) } } } }
             @if let Some(oldest) = summary.oldest {
-                div { dt { "Oldest" } dd { a href="?sort=-age" { (short_duration(report.age(oldest))) } } }
+                div { dt { "Oldest" } dd { a href="?sort=-age" { (report.waited_briefly(oldest)) } } }
             }
             @for state in State::ALL {
                 @if summary.state(state) > 0 {
@@ -56,13 +56,10 @@ fn figures(report: &Report, asked: &Asked) -> Markup {
     }
 }
 
-/// The outcome of the queue run that was asked for.
-fn followed(report: &Report, number: u64) -> Markup {
+/// What comes of the flush that was asked for.
+fn followed(report: &Report) -> Markup {
     let Some((flush, outcome)) = &report.followed else {
-        if number == 0 {
-            return html! { p.outcome { "The queue run was started. There is no record of it, so look at what still waits." } };
-        }
-        return html! { p.outcome { "Of queue run " (number) " there is no record." } };
+        return html! { @if let Some(number) = report.unrecorded { p.outcome { (sentences::unrecorded(number)) } } };
     };
     html! {
         div.outcome role="status" {

@@ -2,13 +2,16 @@
 
 mod trust;
 
+mod disk;
+mod primary;
+mod words;
+
 use std::env;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -17,6 +20,8 @@ use serde::{Deserialize, Deserializer, de};
 use crate::mta::Kind;
 use crate::queue::Mask;
 use crate::text::printable;
+pub use disk::{DiskConfig, Threshold};
+pub use primary::PrimaryConfig;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
 pub(crate) const DEFAULT_PATH: &str = "/etc/bartleby.toml";
@@ -113,32 +118,6 @@ impl Default for AccessConfig {
     }
 }
 
-/// `[disk]`: when a filesystem is short of space or inodes.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DiskConfig {
-    /// Less free than this is a warning.
-    pub(crate) warn: Threshold,
-    /// Less free than this is critical.
-    pub(crate) critical: Threshold,
-}
-
-impl Default for DiskConfig {
-    fn default() -> Self {
-        DiskConfig { warn: Threshold::Percent(15.0), critical: Threshold::Percent(5.0) }
-    }
-}
-
-/// `[primary]`: the server that this one stands in for.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PrimaryConfig {
-    /// `host:port` of each primary.
-    pub(crate) hosts: Vec<String>,
-    /// The domains whose mail is spooled here.
-    pub(crate) domains: Vec<String>,
-}
-
 /// `[privacy]`: which parts of addresses are hidden.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -156,49 +135,6 @@ pub struct StateConfig {
     pub(crate) directory: Option<PathBuf>,
 }
 
-/// An amount of free space: a share of the whole, or bytes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Threshold {
-    /// 0 to 100.
-    Percent(f64),
-    /// Bytes. Inodes are not judged then.
-    Bytes(u64),
-}
-
-impl FromStr for Threshold {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("“{text}” is neither a percentage such as \"15%\" nor a size such as \"2GiB\"");
-        if let Some(number) = text.strip_suffix('%') {
-            let percent: f64 = number.trim().parse().map_err(|_| wrong())?;
-            return if (0.0..=100.0).contains(&percent) { Ok(Threshold::Percent(percent)) } else { Err(wrong()) };
-        }
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor: u64 = match unit.trim() {
-            "" | "B" => 1,
-            "KiB" | "K" => 1 << 10,
-            "MiB" | "M" => 1 << 20,
-            "GiB" | "G" => 1 << 30,
-            "TiB" | "T" => 1 << 40,
-            "kB" | "KB" => 1_000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "TB" => 1_000_000_000_000,
-            _ => return Err(wrong()),
-        };
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        number.checked_mul(factor).map(Threshold::Bytes).ok_or_else(wrong)
-    }
-}
-
-impl<'de> Deserialize<'de> for Threshold {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(de::Error::custom)
-    }
-}
-
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text =
         String::deserialize(from).map_err(|_| de::Error::custom("write a duration such as \"20s\" or \"2m\""))?;
@@ -214,8 +150,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// A mail server whose queue is read.
 fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Kind>, D::Error> {
     let word = String::deserialize(from)?;
-    let words = || Kind::readable().map(|kind| format!("`{}`", kind.word())).collect::<Vec<_>>().join(", ");
-    let unknown = || de::Error::custom(format!("unknown variant `{word}`, expected one of {}", words()));
+    let words = || Kind::readable().map(Kind::word).collect::<Vec<_>>().join(", ");
+    let unknown =
+        || de::Error::custom(format!("“{word}” is no mail server whose queue is read; those are {}", words()));
     Kind::readable().find(|kind| kind.word() == word).map(Some).ok_or_else(unknown)
 }
 
@@ -310,9 +247,14 @@ impl ConfigError {
         ConfigError { file: file.into(), line: None, key: None, message }
     }
 
-    /// What to do about it, where the error does not say so itself.
-    pub fn remedy(&self) -> &'static str {
-        if self.line.is_some() { "Correct that line." } else { "" }
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self.line {
+            Some(_) => "Correct that line.".into(),
+            None => "Look whether the file is there and whether the web server's user may read it: namei -l shows the \
+                     owner and the rights of the file and of each folder above it."
+                .into(),
+        }
     }
 }
 
@@ -361,11 +303,14 @@ impl Config {
     fn parse(text: &str, file: &Path) -> Result<Config, ConfigError> {
         let wrong = |error: &toml::de::Error, key: Option<String>| {
             let line = error.span().map(|span| line_of(text, span.start.min(text.len())));
-            let message = error.message().lines().collect::<Vec<_>>().join(" ");
+            let message = words::plain(&error.message().lines().collect::<Vec<_>>().join(" "));
             ConfigError { file: file.into(), line, key: key.or_else(|| section_at(text, line?)), message }
         };
         let source = toml::Deserializer::parse(text).map_err(|error| wrong(&error, None))?;
-        serde_path_to_error::deserialize(source).map_err(|error| wrong(error.inner(), key(error.path())))
+        let config: Config =
+            serde_path_to_error::deserialize(source).map_err(|error| wrong(error.inner(), key(error.path())))?;
+        config.disk.compare(text, file)?;
+        Ok(config)
     }
 }
 
@@ -381,6 +326,18 @@ fn key(path: &serde_path_to_error::Path) -> Option<String> {
 /// The number of the line that holds byte `at`, from 1.
 fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// The number of the line in which a key of this section is set.
+fn line_of_key(text: &str, section: &str, key: &str) -> Option<usize> {
+    let sets = |(at, line): (usize, &str)| {
+        let (name, _) = line.split_once('=')?;
+        let (name, number) = (name.trim(), at + 1);
+        let is_there =
+            name == format!("{section}.{key}") || (name == key && section_at(text, number)? == format!("[{section}]"));
+        is_there.then_some(number)
+    };
+    text.lines().enumerate().find_map(sets)
 }
 
 /// The section that a line stands in.
@@ -445,13 +402,19 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_file_line_and_key() {
         for (text, expected) in [
-            ("[mta]\nkind = \"qmail\"\n", "/etc/bartleby.toml, line 2, [mta] kind: unknown variant `qmail`"),
+            (
+                "[mta]\nkind = \"qmail\"\n",
+                "/etc/bartleby.toml, line 2, [mta] kind: “qmail” is no mail server whose queue is read",
+            ),
             (
                 "[mta]\nkind = \"dma\"\n",
-                "line 2, [mta] kind: unknown variant `dma`, expected one of `postfix`, `sendmail`, `exim`, `opensmtpd`",
+                "line 2, [mta] kind: “dma” is no mail server whose queue is read; those are postfix, sendmail, exim, opensmtpd",
             ),
-            ("[mta]\n\nkinds = \"x\"\n", "/etc/bartleby.toml, line 3, [mta] kinds: unknown field `kinds`"),
-            ("[fush]\n", "/etc/bartleby.toml, line 1, [fush]: unknown field `fush`"),
+            (
+                "[mta]\n\nkinds = \"x\"\n",
+                "/etc/bartleby.toml, line 3, [mta] kinds: there is no `kinds` here; what there is: kind, ",
+            ),
+            ("[fush]\n", "/etc/bartleby.toml, line 1, [fush]: there is no `fush` here"),
             ("[flush]\ncooldown = \"soon\"\n", "line 2, [flush] cooldown: “soon” is no duration"),
             ("[flush]\ncooldown = \"-5s\"\n", "line 2, [flush] cooldown: “-5s” is no duration"),
             ("[mta]\ndeadline = \"9223372036854775807s\"\n", "line 2, [mta] deadline: "),
@@ -466,14 +429,30 @@ mod tests {
             ),
             ("[access]\nhosts = [\"*.example.com\"]\n", "line 2, [access] hosts[0]: “*.example.com” is no host name"),
             ("[access]\nhosts = [\"192.0.2.1\"]\n", "line 2, [access] hosts[0]: “192.0.2.1” is no host name"),
-            ("[access]\nhosts = \"a.example\"\n", "line 2, [access] hosts: invalid type"),
-            ("[access]\nproxy = \"yes\"\n", "line 2, [access] proxy: invalid type"),
+            ("[access]\nhosts = \"a.example\"\n", "line 2, [access] hosts: a list such as"),
+            ("[access]\nproxy = \"yes\"\n", "line 2, [access] proxy: true or false is expected here"),
             ("[disk]\nwarn = \"lots\"\n", "line 2, [disk] warn: “lots” is neither"),
             ("[disk]\nwarn = \"150%\"\n", "line 2, [disk] warn: “150%” is neither"),
             ("flush.cooldown = \"soon\"\n", "line 1, [flush] cooldown: “soon” is no duration"),
             ("access = { allow = [\"x\"] }\n", "line 1, [access] allow[0]: “x” is neither"),
-            ("mta = 5\n", "line 1, [mta]: invalid type"),
-            ("[mta]\nlist_command = [\n \"a\",\n 5,\n]\n", "line 4, [mta] list_command[1]: invalid type"),
+            ("mta = 5\n", "line 1, [mta]: a section with keys is expected here, not the number 5"),
+            (
+                "[access]\nallow = \"::1\"\n",
+                "line 2, [access] allow: a list such as [\"a\", \"b\"] is expected here, not",
+            ),
+            ("[privacy]\nmask = \"all\"\n", "line 2, [privacy] mask: `all` is not possible; what is: local-part"),
+            ("[disk]\nwarn = \"15\"\n", "line 2, [disk] warn: “15” has no unit: write \"15%\""),
+            ("[disk]\nwarn = \"3%\"\n", "line 2, [disk] warn: warn (3%) is less than critical (5%)"),
+            ("[disk]\n\ncritical = \"20%\"\n", "line 3, [disk] critical: warn (15%) is less than critical (20%)"),
+            ("[primary]\nhosts = [\"h:smtp\"]\n", "line 2, [primary] hosts[0]: “h:smtp” is no host"),
+            (
+                "[primary]\nhosts = [\n\"::1\", \"[::1]:25\",\n\"h:0\"]\n",
+                "line 4, [primary] hosts[2]: “h:0” is no host",
+            ),
+            (
+                "[mta]\nlist_command = [\n \"a\",\n 5,\n]\n",
+                "line 4, [mta] list_command[1]: a text in quotes is expected here, not the number 5",
+            ),
             ("[access]\nallow = [\n \"::1\",\n \"x\",\n]\n", "line 4, [access] allow[1]: “x” is neither"),
             ("[mta\n", "line 1"),
         ] {
@@ -486,5 +465,6 @@ mod tests {
     fn a_file_that_is_named_must_be_there() {
         let error = Config::read(Path::new("/nonexistent/bartleby.toml")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/bartleby.toml: it can't be read: No such file"), "{error}");
+        assert!(!error.remedy().contains("line") && error.remedy().contains("namei -l"), "{}", error.remedy());
     }
 }
