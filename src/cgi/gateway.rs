@@ -76,10 +76,10 @@ pub enum Unacceptable {
     /// Another method.
     #[error("The method {0} is not answered here; GET, HEAD and POST are.")]
     Method(String),
-    /// A query string over [`INPUT_LIMIT`].
+    /// A query string over `INPUT_LIMIT`.
     #[error("The address is longer than {INPUT_LIMIT} bytes.")]
     LongQuery,
-    /// A body over [`INPUT_LIMIT`].
+    /// A body over `INPUT_LIMIT`.
     #[error("The request is longer than {INPUT_LIMIT} bytes.")]
     TooLong,
     /// A body without a `CONTENT_LENGTH`, which RFC 3875, section 4.1.2, asks for: it came in chunks.

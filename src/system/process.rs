@@ -2,7 +2,7 @@
 //!
 //! A program gets a fixed argument vector and no shell, an empty environment but for `PATH` and
 //! `LC_ALL`, no input but a lock to hold, a process group of its own and a deadline. A branch is a copy of this process (fork(2)) that
-//! does one thing beside it, with no descriptors but those that it is given. Either is a [`Running`].
+//! does one thing beside it, with no descriptors but those that it is given. Either is a `Running`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
