@@ -5,6 +5,7 @@ mod argv;
 mod body;
 mod destination;
 mod exit;
+mod group;
 mod input;
 pub(crate) mod output;
 pub(crate) mod poll;

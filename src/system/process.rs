@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::PollFlags;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -23,7 +24,8 @@ use nix::unistd::{ForkResult, Pid, pipe2, setpgid};
 pub(crate) use super::argv::Argv;
 use super::argv::PATH;
 pub use super::exit::{Ending, Exit};
-use super::poll::{READABLE, ready};
+use super::group::has_ended;
+use super::poll::{HANGUP, READABLE, ready};
 use super::{EndingSignals, Free, close_all_but, raw};
 
 /// How much of a process's error output is kept, in bytes.
@@ -314,23 +316,32 @@ impl Running {
         }
     }
 
-    /// Ends it, and all of its process group. Returns whether that has come to pass.
+    /// Ends it, and all of its process group. Returns whether that has come to pass, as far as one can see: what sudo(8)
+    /// has started is in a group of its own, but it has the same output.
     fn stop(&mut self) -> bool {
         let gone = self.stopped_by.iter().any(|signal| {
             // It may have ended already, or be out of reach.
             let _ = killpg(self.pid, *signal);
             self.is_gone_by(Instant::now() + REAP_PATIENCE)
         });
-        gone || has_ended(self.pid)
+        gone || (self.has_no_output() && has_ended(self.pid))
     }
 
-    /// Whether its whole process group is gone by then.
+    /// Whether nobody has its output any more.
+    fn has_no_output(&self) -> bool {
+        let hung_up = |found: &PollFlags| found.contains(PollFlags::POLLHUP);
+        ready(&[(Some(self.stdout.as_fd()), HANGUP), (Some(self.stderr.as_fd()), HANGUP)], Duration::ZERO)
+            .iter()
+            .all(hung_up)
+    }
+
+    /// Whether its whole process group is gone by then, and whoever has its output.
     fn is_gone_by(&mut self, until: Instant) -> bool {
         let mut pause = Duration::from_micros(50);
         loop {
             self.reap(Instant::now());
             // While it has a member, even one that has ended and nobody has waited for, it is not given anew.
-            if killpg(self.pid, None) == Err(Errno::ESRCH) {
+            if killpg(self.pid, None) == Err(Errno::ESRCH) && self.has_no_output() {
                 return true;
             }
             if Instant::now() >= until {
@@ -365,19 +376,6 @@ impl Drop for Running {
             self.stop();
         }
     }
-}
-
-/// Whether all of a process group have ended, although nobody waits for some of them: in a container, say, whose first
-/// process does not.
-fn has_ended(group: Pid) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
-    let stats = processes.flatten().filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
-    // `pid (name) state parent group`, where the name may hold anything (proc_pid_stat(5)).
-    let runs = |stat: String| {
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().take(3).collect();
-        matches!(fields[..], [state, _, of] if of == group.to_string() && !["Z", "X"].contains(&state))
-    };
-    !stats.into_iter().any(runs)
 }
 
 #[cfg(test)]
@@ -436,6 +434,15 @@ mod tests {
         assert_eq!((exit.ending, exit.code), (Ending::Deadline, Some(7)));
         let (exit, _) = lines("trap '' TERM; sleep 987; sleep 987", soon());
         assert_eq!((exit.ending, exit.signal), (Ending::Deadline, Some(9)));
+    }
+
+    /// As what sudo(8) starts.
+    #[test]
+    fn what_left_the_group_with_its_output_is_not_said_to_be_stopped() {
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let (exit, lines) = lines("setsid sh -c 'echo $$; exec sleep 987' & wait", deadline);
+        assert_eq!(exit.ending, Ending::OutOfReach);
+        nix::sys::signal::kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL).unwrap();
     }
 
     #[test]

@@ -19,10 +19,13 @@ pub const ERROR_LOG: &str = "/var/log/apache2/error.log";
 /// The folder that the snippet serves.
 pub const FOLDER: &str = "/var/www/bartleby";
 
-/// Starts Apache with the program at `/bartleby/`, for [`ALLOWED`] alone.
+/// Other addresses that are let in, for where one does not do.
+const CROWD: &str = "127.0.1.0/24";
+
+/// Starts Apache with the program at `/bartleby/`, for [`ALLOWED`] and a crowd beside it.
 pub fn start(snippet: &str) {
     // The administrator's one decision: who is let in. "local" would let in all of 127.0.0.0/8.
-    let ours = snippet.replacen("Require local", &format!("Require ip {ALLOWED}"), 1);
+    let ours = snippet.replacen("Require local", &format!("Require ip {ALLOWED} {CROWD}"), 1);
     assert_ne!(ours, snippet, "the snippet has no \"Require local\" any more");
     fs::write(Path::new("/etc/apache2/conf-available").join(SNIPPET), ours).unwrap();
 

@@ -2,6 +2,7 @@
 //! right page or a right error in time, and nothing is left behind.
 
 use std::fs::{self, Permissions};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +24,7 @@ pub struct Script;
 const LISTER: &str = "/usr/local/bin/lister";
 
 /// What is remembered is kept here.
-const STATE: &str = "/var/lib/bartleby";
+pub const STATE: &str = "/var/lib/bartleby";
 
 /// How long the lister may take, in seconds.
 const DEADLINE: u64 = 3;
@@ -73,20 +74,29 @@ impl Mta for Script {
     }
 }
 
-fn fixture() -> String {
+/// The listing that is printed where nothing else is said.
+pub fn fixture() -> String {
     format!("{BROUGHT}/mixed-json.stdout")
 }
 
 fn configure(kind: &str) {
-    let text = format!(
+    fs::write("/etc/bartleby.toml", configuration(kind, DEADLINE)).unwrap();
+}
+
+/// With another deadline, in seconds, and more sections.
+pub fn configure_with(deadline: u64, more: &str) {
+    fs::write("/etc/bartleby.toml", configuration("postfix", deadline) + more).unwrap();
+}
+
+fn configuration(kind: &str, deadline: u64) -> String {
+    format!(
         "[mta]\nkind = \"{kind}\"\nlist_command = [\"{LISTER}\"]\nflush_command = [\"/bin/true\"]\n\
-         deadline = \"{DEADLINE}s\"\n[flush]\ncooldown = \"1s\"\n[state]\ndirectory = \"{STATE}\"\n"
-    );
-    fs::write("/etc/bartleby.toml", text).unwrap();
+         deadline = \"{deadline}s\"\n[flush]\ncooldown = \"1s\"\n[state]\ndirectory = \"{STATE}\"\n"
+    )
 }
 
 /// Makes this shell script the lister.
-fn lister(script: &str) {
+pub fn lister(script: &str) {
     executable(LISTER, &format!("#!/bin/sh\n{script}\n"));
 }
 
@@ -95,7 +105,8 @@ fn wrapper(script: &str) {
     executable(&format!("{}/{PROGRAM}", apache::FOLDER), &format!("#!/bin/sh\n{script}\n"));
 }
 
-fn executable(path: &str, text: &str) {
+/// Puts an executable file there.
+pub fn executable(path: &str, text: &str) {
     // A new file each time: one that is being run can't be written to.
     let new = format!("{path}.new");
     fs::write(&new, text).unwrap();
@@ -269,7 +280,12 @@ fn long_queue() {
     fs::write(LONG, (0..100_000).map(line).collect::<String>()).unwrap();
     lister(&format!("echo begin >> {LONG}.log; cat {LONG}; echo end >> {LONG}.log"));
     fs::write(format!("{LONG}.log"), "").unwrap();
-    fs::set_permissions(format!("{LONG}.log"), Permissions::from_mode(0o666)).unwrap();
+    let_all_write(&format!("{LONG}.log"));
+}
+
+/// Lets the web server's user write to a file, too.
+pub fn let_all_write(file: &str) {
+    fs::set_permissions(file, Permissions::from_mode(0o666)).unwrap();
 }
 
 /// All but what is in memory can't be written to. Only root may arrange that, so sudo leads there and back.
@@ -315,8 +331,13 @@ pub fn of_many_readers(_lab: &mut Lab) {
     page::html(200);
     let (before, temporary) = (names(STATE), names("/tmp"));
     long_queue();
-    let readers: Vec<_> =
-        (0..50).map(|_| thread::spawn(|| http::get(ALLOWED, &target("")).unwrap().expect(200).body)).collect();
+    // With time enough for all of them, who are two at a time; of one address, fewer are under way.
+    configure_with(30, "");
+    let reader = |number: u8| {
+        let from = Ipv4Addr::new(127, 0, 1, 1 + number);
+        thread::spawn(move || http::get(from, &target("")).unwrap().expect(200).body)
+    };
+    let readers: Vec<_> = (0..50).map(reader).collect();
     for reader in readers {
         let page = reader.join().unwrap();
         assert!(page.contains("100,000 messages") && page.contains("The listing is complete"), "{page}");
@@ -329,6 +350,7 @@ pub fn of_many_readers(_lab: &mut Lab) {
     let most = running.max().unwrap();
     assert!((1..=2).contains(&most), "{most} listings at a time");
     nothing_is_left("50 readers");
+    configure("postfix");
 
     lister(&format!("exec cat {}", fixture()));
     // What each request leaves behind shows after a few; what one in a hundred does, after these.
@@ -368,7 +390,7 @@ fn names(folder: &str) -> std::collections::BTreeSet<String> {
 }
 
 /// Every process and the name of its program.
-fn processes() -> Vec<(i32, String)> {
+pub fn processes() -> Vec<(i32, String)> {
     let process = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         Some((pid, fs::read_to_string(entry.path().join("comm")).ok()?.trim().to_owned()))
@@ -377,7 +399,7 @@ fn processes() -> Vec<(i32, String)> {
 }
 
 /// Nothing of a request runs any more, and none has a lock.
-fn nothing_is_left(after: &str) {
+pub fn nothing_is_left(after: &str) {
     let ours = [PROGRAM, "lister", "sleep", "head", "tail", "tr", "cat", "yes"];
     wait::until(&format!("nothing is left after {after}"), 10, || {
         let left: Vec<_> = processes().into_iter().filter(|(_, name)| ours.contains(&name.as_str())).collect();

@@ -12,7 +12,8 @@ pub const ALLOWED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 /// An address that it does not.
 pub const FORBIDDEN: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 99);
 
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80);
+/// Where the web server listens.
+pub const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 80);
 const LONGEST: Duration = Duration::from_secs(40);
 
 /// An answer.

@@ -22,6 +22,7 @@ mod guards;
 mod hostile;
 mod http;
 mod layer;
+mod load;
 mod machine;
 mod mails;
 mod mta;
@@ -187,6 +188,21 @@ fn apache_on_a_machine_in_need() {
 #[test]
 fn apache_with_many_readers() {
     in_lab("apache_with_many_readers", &Script, faults::of_many_readers);
+}
+
+#[test]
+fn apache_with_slow_readers() {
+    in_lab("apache_with_slow_readers", &Script, load::of_slow_readers);
+}
+
+#[test]
+fn apache_in_a_flood_of_requests() {
+    in_lab("apache_in_a_flood_of_requests", &Script, load::of_a_flood);
+}
+
+#[test]
+fn apache_with_listers_out_of_reach() {
+    in_lab("apache_with_listers_out_of_reach", &Script, load::of_listers_out_of_reach);
 }
 
 #[test]
