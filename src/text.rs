@@ -57,14 +57,14 @@ pub(crate) fn short_duration(seconds: i64) -> String {
     format!("{number} {short}")
 }
 
-/// The time from an instant to another, as [`duration`] has it. An instant that is known to the minute only (sendmail's
+/// The time from an instant to another, as `duration` has it. An instant that is known to the minute only (sendmail's
 /// listing has no seconds) is a whole minute: what is less than a minute after such a one, is not known to the second.
 pub fn time_between(start: i64, end: i64) -> String {
     let seconds = end.saturating_sub(start).max(0);
     if is_vague(start, seconds) { "under a minute".into() } else { duration(seconds) }
 }
 
-/// The same as [`short_duration`] has it.
+/// The same as `short_duration` has it.
 pub fn short_time_between(start: i64, end: i64) -> String {
     let seconds = end.saturating_sub(start).max(0);
     if is_vague(start, seconds) { "< 1 min".into() } else { short_duration(seconds) }

@@ -17,12 +17,13 @@ fn state_directory(user: u32, script: &str, configured: &str) -> String {
     let text = text.split("[state]").next().unwrap().replace(machine.path("").to_str().unwrap(), "/mnt/");
     fs::write(machine.path("bartleby.toml"), text + configured).unwrap();
     fs::set_permissions(machine.path(""), Permissions::from_mode(0o755)).unwrap();
+    // The source may be in /tmp, or where only root comes.
+    fs::copy(env!("CARGO_BIN_EXE_bartleby"), machine.path("program")).unwrap();
     let said = among_own_mounts(&format!(
         "mount --bind {} /mnt && mount -t tmpfs -o mode=755 none /var/lib && mount -t tmpfs -o mode=755 none /run \
          && mount -t tmpfs -o mode=1777 none /tmp && {script} && BARTLEBY_CONFIG=/mnt/bartleby.toml \
-         setpriv --reuid={user} --regid={user} --clear-groups {} doctor",
-        machine.path("").display(),
-        env!("CARGO_BIN_EXE_bartleby")
+         setpriv --reuid={user} --regid={user} --clear-groups /mnt/program doctor",
+        machine.path("").display()
     ));
     let mut lines = said.lines().skip_while(|line| !line.contains("state directory: "));
     let found = lines.next().unwrap_or_else(|| panic!("{said}")).to_owned();
