@@ -217,7 +217,9 @@ pub fn of_the_machine(_lab: &mut Lab) {
     wrapper("exec prlimit --as=67108864 /lab/index.cgi");
     well("64 MiB of memory", MESSAGES);
     wrapper("exec prlimit --nofile=16 /lab/index.cgi");
-    well("16 descriptors", MESSAGES);
+    truthful("16 descriptors");
+    wrapper("exec prlimit --nofile=20 /lab/index.cgi");
+    well("20 descriptors", MESSAGES);
     wrapper("exec prlimit --nproc=1 /lab/index.cgi");
     let listing = wrong("no further process", &["failed"]);
     assert!(listing.queue.error.unwrap().message.contains("could not be started"));
