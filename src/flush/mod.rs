@@ -117,7 +117,8 @@ pub(crate) fn start(context: &Context, target: &Target, asker: Asker) -> Result<
     }
     let started = look_and_run(context, target, asker.by);
     if let (Some((records, address)), Err(refusal)) = (remembered, &started)
-        && !matches!(refusal, Refusal::CoolDown(_) | Refusal::UnderWay)
+        // What keeps the mail server from it is said each time, with its remedy.
+        && !matches!(refusal, Refusal::CoolDown(_) | Refusal::UnderWay | Refusal::Impossible(_))
     {
         records.note_refusal(address);
     }

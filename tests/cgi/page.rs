@@ -136,6 +136,14 @@ fn a_message_with_very_many_recipients_does_not_take_the_page() {
 }
 
 #[test]
+fn only_what_strangers_wrote_can_need_to_be_made_visible() {
+    for fixture in ["postfix/mixed-json", "sendmail/mixed-bp-verbose", "exim/mixed-bp", "opensmtpd/mixed-show-queue"] {
+        let page = Machine::with_fixture(fixture).get("format=html").body;
+        assert!(page.contains("<td>") && !page.contains("⟨U+"), "{fixture}: {page}");
+    }
+}
+
+#[test]
 fn a_hundred_rows_fit_into_sixty_kilobytes() {
     let line = r#"{"queue_name": "deferred", "queue_id": "4X7Qkk0B5bz%05d", "arrival_time": 1795433446, "message_size": 30212, "forced_expire": false, "sender": "someone.with.a.name%d@department.example.org", "recipients": [{"address": "somebody.else@example.com", "delay_reason": "connect to tuccster.example.com[192.0.2.25]:25: Connection timed out"}]}"#;
     let script =

@@ -127,7 +127,7 @@ pub fn refusing_or_down(lab: &mut Lab) {
     assert!(!held.contains("name=\"flush\""), "a button that can't work");
     for part in ["?flush".to_owned(), format!("?flush=id:{}", queued[0].id)] {
         let refused = page::get(&part).expect(409);
-        assert!(refused.body.contains("held") && refused.body.contains("postsuper -H"), "{}", refused.body);
+        assert!(refused.body.contains("on hold") && refused.body.contains("postsuper -H"), "{}", refused.body);
     }
     assert!(page::json(200).flush.last.is_none());
     run("postsuper", &["-H", "ALL"]);

@@ -152,7 +152,7 @@ fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
         tr {
             td {
                 @if let Some(arrival) = message.arrival {
-                    (unbroken(&report.waited_briefly(arrival)))
+                    (report.waited_briefly(arrival))
                     " " time { (report.local_time(arrival).get(..16).unwrap_or_default()) }
                 } @else { "not told" }
             }
@@ -160,7 +160,7 @@ fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
                 div { "from " (sender(message)) }
                 (recipients(&message.recipients, *left_out as u64))
             }
-            @if is_sized(report) { td { @if let Some(size) = message.size { (unbroken(&bytes(size))) } @else { "?" } } }
+            @if is_sized(report) { td { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } } }
             td {
                 (message.state.as_str())
                 @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
@@ -242,11 +242,6 @@ fn breakable(text: &str) -> Markup {
             "… (and " (count(rest.chars().count() as u64, "more character", "more characters")) ")"
         }
     }
-}
-
-/// A number with its unit, kept on one line.
-fn unbroken(text: &str) -> String {
-    text.replace(' ', "\u{a0}")
 }
 
 fn paging(window: Window, matched: u64, asked: &Asked) -> Markup {
