@@ -21,13 +21,13 @@ pub(super) fn has_ended(group: Pid) -> bool {
 mod tests {
     use std::io::{BufRead, BufReader};
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use nix::sys::signal::{Signal, kill};
 
     use super::*;
     use crate::system::Free;
-    use crate::system::process::{Argv, start};
+    use crate::system::process::{Argv, Ending, start};
 
     #[test]
     fn a_group_has_ended_also_where_nobody_has_waited_for_it() {
@@ -41,5 +41,15 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         }
         assert!(has_ended(group), "it still has its number");
+    }
+    /// As what sudo(8) starts.
+    #[test]
+    fn what_left_the_group_with_its_output_is_not_said_to_be_stopped() {
+        let leaves = Argv::new("/bin/sh", &["-c", "setsid sh -c 'echo $$; exec sleep 987' & wait"]);
+        let running = start(&Free::of_main(), &leaves).unwrap();
+        let (exit, output) = running.collect(Instant::now() + Duration::from_millis(300));
+        assert_eq!(exit.ending, Ending::OutOfReach);
+        let pid = String::from_utf8(output).unwrap().trim().parse().unwrap();
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
 }

@@ -436,15 +436,6 @@ mod tests {
         assert_eq!((exit.ending, exit.signal), (Ending::Deadline, Some(9)));
     }
 
-    /// As what sudo(8) starts.
-    #[test]
-    fn what_left_the_group_with_its_output_is_not_said_to_be_stopped() {
-        let deadline = Instant::now() + Duration::from_millis(300);
-        let (exit, lines) = lines("setsid sh -c 'echo $$; exec sleep 987' & wait", deadline);
-        assert_eq!(exit.ending, Ending::OutOfReach);
-        nix::sys::signal::kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL).unwrap();
-    }
-
     #[test]
     fn a_lock_that_is_handed_on_ends_with_the_command() {
         let file = tempfile::NamedTempFile::new().unwrap();
