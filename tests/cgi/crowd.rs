@@ -4,14 +4,13 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::machine::{Answer, Machine};
+use crate::wait::until;
 
 /// A machine whose lister never ends by itself, so that requests stay under way.
 fn with_hanging_lister() -> Machine {
@@ -40,7 +39,7 @@ fn waiting(machine: &Machine, count: usize, from: &str) -> Waiting {
     };
     let before = places_taken(machine);
     let waiting = Waiting((0..count).map(|_| begin()).collect());
-    until("each has its place", || places_taken(machine) == before + count);
+    until("each has its place", 120, || places_taken(machine) == before + count);
     waiting
 }
 
@@ -51,15 +50,6 @@ fn places_taken(machine: &Machine) -> usize {
     let locks = fs::read_to_string("/proc/locks").unwrap();
     let of_file = |line: &&str| line.contains("OFDLCK") && line.split(' ').any(|word| word.ends_with(&inode));
     locks.lines().filter(of_file).count() / 2
-}
-
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(120);
-    while !holds() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn ask(machine: &Machine, from: &str, query: &str) -> Answer {
@@ -93,7 +83,7 @@ fn of_one_address_24_requests_are_under_way_and_more_are_turned_away_at_once() {
     let mut killed = crowd.0.pop().unwrap();
     killed.kill().unwrap();
     killed.wait().unwrap();
-    until("the place of a killed request is free", || places_taken(&machine) == 23);
+    until("the place of a killed request is free", 120, || places_taken(&machine) == 23);
     drop(waiting(&machine, 1, "192.0.2.7"));
     drop(crowd);
     assert_eq!(places_taken(&machine), 0);
@@ -115,7 +105,7 @@ fn of_all_64_requests_are_under_way() {
 fn who_hangs_up_while_others_list_is_not_waited_for() {
     let machine = with_hanging_lister();
     let _lists = waiting(&machine, 2, "192.0.2.1");
-    until("two list", || {
+    until("two list", 120, || {
         [0, 1].iter().all(|number| {
             let lock = File::open(machine.path("state").join(format!("listing-{number}.lock")));
             lock.is_ok_and(|lock| lock.try_lock().is_err())
@@ -123,7 +113,7 @@ fn who_hangs_up_while_others_list_is_not_waited_for() {
     });
     let mut third = waiting(&machine, 1, "192.0.2.2");
     drop(third.0[0].stdout.take());
-    until("it ends", || third.0[0].try_wait().unwrap().is_some());
+    until("it ends", 120, || third.0[0].try_wait().unwrap().is_some());
     assert_eq!(places_taken(&machine), 2);
 }
 
@@ -212,7 +202,7 @@ fn listers_that_can_not_be_stopped_keep_their_places_so_that_two_hang_and_no_mor
     for pid in hanging {
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
-    until("they have ended", || that_hang(&machine).is_empty());
+    until("they have ended", 120, || that_hang(&machine).is_empty());
     fs::write(machine.path("list"), "#!/bin/sh\n").unwrap();
     let mut request = machine.cgi(&[("QUERY_STRING", b"format=json")]);
     assert_eq!(Answer::of(request.uid(WWW_DATA).gid(WWW_DATA).output().unwrap()).status, 200, "their places are free");

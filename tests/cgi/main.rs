@@ -23,3 +23,4 @@ mod servers;
 mod slow_readers;
 mod start;
 mod state;
+mod wait;

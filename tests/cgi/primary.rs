@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::machine::{Answer, Machine};
+use crate::wait::until;
 
 /// A primary that counts who connects.
 struct Primary {
@@ -82,15 +83,6 @@ fn end(view: Child) -> Value {
     serde_json::from_str::<Value>(&answer.body).unwrap()["primary"][0].clone()
 }
 
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// A hundred views made a hundred connections within a second.
 #[test]
 fn many_views_at_once_ask_the_primary_once() {
@@ -111,7 +103,7 @@ fn who_comes_while_the_primary_is_asked_waits_for_the_same_answer() {
     let machine = primary.machine();
     primary.hangs.store(true, Ordering::SeqCst);
     let first = begin(&machine, 1);
-    until("the primary is asked", || primary.connections() == 1);
+    until("the primary is asked", 30, || primary.connections() == 1);
     let others: Vec<_> = (2..6).map(|number| begin(&machine, number)).collect();
     thread::sleep(Duration::from_millis(200));
     primary.hangs.store(false, Ordering::SeqCst);
@@ -175,13 +167,13 @@ fn a_view_that_ends_while_it_asks_leaves_nothing_and_nobody_without_an_answer() 
     let machine = primary.machine();
     primary.hangs.store(true, Ordering::SeqCst);
     let mut first = begin(&machine, 1);
-    until("the primary is asked", || primary.connections() == 1);
+    until("the primary is asked", 30, || primary.connections() == 1);
     let second = begin(&machine, 2);
     first.kill().unwrap();
     first.wait().unwrap();
-    until("the next one asks", || primary.connections() == 2);
+    until("the next one asks", 30, || primary.connections() == 2);
     primary.hangs.store(false, Ordering::SeqCst);
     assert_eq!(end(second)["up"], true);
     let seen = fs::File::open(machine.path("state").join("primaries.seen")).unwrap();
-    until("nobody holds the lock", || seen.try_lock().is_ok());
+    until("nobody holds the lock", 30, || seen.try_lock().is_ok());
 }

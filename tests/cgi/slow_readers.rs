@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::machine::{Answer, Machine};
 use crate::start::behind;
+use crate::wait::until;
 
 /// More than a pipe and the memory of an answer hold: some 6 MiB.
 const MESSAGES: usize = 20_000;
@@ -73,16 +74,7 @@ impl Reader {
     /// Leaves. The program ends soon, and not by a signal of ours.
     fn leave(mut self) {
         drop(self.0.stdout.take());
-        until("the program ends without its reader", || self.0.try_wait().unwrap().is_some());
-    }
-}
-
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(20));
+        until("the program ends without its reader", 30, || self.0.try_wait().unwrap().is_some());
     }
 }
 
@@ -109,7 +101,7 @@ fn others_are_served(machine: &Machine) {
 /// No process of it runs, and every lock is free.
 fn nothing_is_left(machine: &Machine) {
     let folder = machine.path("state").display().to_string();
-    until("no process has a file of the state folder", || {
+    until("no process has a file of the state folder", 30, || {
         let open = fs::read_dir("/proc").unwrap().flatten().flat_map(|process| fs::read_dir(process.path().join("fd")));
         let links = open.flatten().flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
         !links.into_iter().any(|link| link.to_string_lossy().contains(&folder))
@@ -189,7 +181,7 @@ fn without_room_to_keep_an_answer_its_reader_holds_the_listing_up_to_the_deadlin
     configure(&machine, 2);
     let Some(command) = without_room(&machine, &json_of(&machine)) else { return };
     let slow = Reader::begin(command);
-    until("the lister is stopped", || {
+    until("the lister is stopped", 30, || {
         let (begun, ended) = listings(&machine);
         let lists = |process: &fs::DirEntry| {
             let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
@@ -258,7 +250,7 @@ fn a_reader_who_leaves_a_long_answer_leaves_nothing_behind() {
     let machine = with_long_queue();
     let slow = Reader::begin(json_of(&machine));
     let pid = slow.0.id();
-    until("the answer waits in a file without a name", || {
+    until("the answer waits in a file without a name", 30, || {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
         open.filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
             .any(|link| link.to_string_lossy().ends_with("(deleted)"))

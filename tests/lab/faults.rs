@@ -269,9 +269,9 @@ fn truthful(what: &str) -> Response {
     page
 }
 
-/// A lister of 100,000 messages that takes note of when it begins and ends.
-fn long_queue() {
-    let line = |number: u32| {
+/// So many messages, as `postqueue -j` lists them.
+pub fn listing(messages: usize) -> String {
+    let line = |number: usize| {
         format!(
             "{{\"queue_name\": \"deferred\", \"queue_id\": \"{number:010X}\", \"arrival_time\": 1795434000, \
              \"message_size\": 900, \"sender\": \"s{}@example.org\", \"recipients\": [{{\"address\": \"r@example.com\", \
@@ -279,7 +279,12 @@ fn long_queue() {
             number % 997
         )
     };
-    fs::write(LONG, (0..100_000).map(line).collect::<String>()).unwrap();
+    (0..messages).map(line).collect()
+}
+
+/// A lister of 100,000 messages that takes note of when it begins and ends.
+fn long_queue() {
+    fs::write(LONG, listing(100_000)).unwrap();
     lister(&format!("echo begin >> {LONG}.log; cat {LONG}; echo end >> {LONG}.log"));
     fs::write(format!("{LONG}.log"), "").unwrap();
     let_all_write(&format!("{LONG}.log"));

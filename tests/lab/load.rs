@@ -29,15 +29,7 @@ const AT_LAST: u64 = 10;
 
 /// Makes the lister list so many messages.
 fn queue(messages: usize) {
-    let line = |number: usize| {
-        format!(
-            "{{\"queue_name\": \"deferred\", \"queue_id\": \"{number:010X}\", \"arrival_time\": 1795434000, \
-             \"message_size\": 900, \"sender\": \"s{}@example.org\", \"recipients\": [{{\"address\": \"r@example.com\", \
-             \"delay_reason\": \"connect to mx.example.com: Connection refused\"}}]}}\n",
-            number % 997
-        )
-    };
-    fs::write(QUEUE, (0..messages).map(line).collect::<String>()).unwrap();
+    fs::write(QUEUE, faults::listing(messages)).unwrap();
     fs::write(LOG, "").unwrap();
     faults::let_all_write(LOG);
     faults::lister(&format!("echo begin >> {LOG}; cat {QUEUE}; echo end >> {LOG}"));
