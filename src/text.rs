@@ -192,6 +192,12 @@ pub(crate) fn acts(c: char) -> bool {
         || u32::from(c) & 0xfffe == 0xfffe
 }
 
+/// Whether a name is this domain or below it, in upper or lower case.
+pub(crate) fn is_within(name: &str, domain: &str) -> bool {
+    let rest = name.len().checked_sub(domain.len()).and_then(|at| name.split_at_checked(at));
+    rest.is_some_and(|(before, end)| end.eq_ignore_ascii_case(domain) && (before.is_empty() || before.ends_with('.')))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,5 +302,11 @@ mod tests {
             ["1", "12", "123", "1,234", "41,233", "1,000,000"],
             [1, 12, 123, 1234, 41233, 1_000_000].map(thousands)[..]
         );
+    }
+
+    #[test]
+    fn below_a_domain_is_not_behind_its_letters() {
+        assert!(is_within("example.com", "Example.com") && is_within("a.b.example.com", "example.com"));
+        assert!(!is_within("evilexample.com", "example.com") && !is_within("com", "example.com"));
     }
 }

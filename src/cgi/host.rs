@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use super::gateway::Request;
 use crate::config::{Config, is_name};
 use crate::context::Source;
-use crate::system::{self, Free};
+use crate::system::{self, Free, hosts};
+use crate::text::is_within;
 
 /// Domains that nobody can register: RFC 6761 (`localhost`, `test`), RFC 6762 (`local`), RFC 8375 (`home.arpa`), ICANN's
 /// resolutions on `internal` (2024) and on `home` and `corp` (2018), and `lan`, which many routers use and no registry has.
@@ -67,12 +68,6 @@ impl Authority {
     }
 }
 
-/// Whether a name is this domain or below it.
-fn is_within(name: &str, domain: &str) -> bool {
-    let rest = name.len().checked_sub(domain.len()).and_then(|at| name.split_at_checked(at));
-    rest.is_some_and(|(before, end)| end.eq_ignore_ascii_case(domain) && (before.is_empty() || before.ends_with('.')))
-}
-
 /// Whether a URL, of `Origin` or `Referer`, is one of the host that was asked. A `Host` without a port means the
 /// scheme's usual one, or that on which the web server listens (some leave it out).
 pub(super) fn is_own(url: &str, request: &Request) -> bool {
@@ -122,11 +117,9 @@ fn own_names() -> Vec<String> {
 /// The names that stand in one line with this one, in text of the form of hosts(5). (Other lines name other machines,
 /// or, in a list against advertisements, strangers.)
 fn names_beside(host: &str, hosts: &str) -> Vec<String> {
-    let names = |line: &'_ str| -> Vec<String> {
-        line.split('#').next().unwrap_or_default().split_whitespace().skip(1).map(str::to_owned).collect()
-    };
-    let lines = hosts.lines().map(names).filter(|names| names.iter().any(|name| name.eq_ignore_ascii_case(host)));
-    lines.flatten().collect()
+    let lines = hosts::lines(hosts).map(|(_, names)| names);
+    let beside = lines.filter(|names| names.clone().any(|name| name.eq_ignore_ascii_case(host)));
+    beside.flatten().map(str::to_owned).collect()
 }
 
 /// Whether the mail server calls itself so, or relays mail for a domain above.
@@ -246,11 +239,5 @@ mod tests {
             "127.0.0.1 localhost\n127.0.1.1\tmx2.example.org mx2 # evil.example\n0.0.0.0 evil.example\n#1 mx2 x\n";
         assert_eq!(names_beside("mx2", hosts), ["mx2.example.org", "mx2"]);
         assert_eq!(names_beside("mx3", hosts), Vec::<String>::new());
-    }
-
-    #[test]
-    fn below_a_domain_is_not_behind_its_letters() {
-        assert!(is_within("example.com", "Example.com") && is_within("a.b.example.com", "example.com"));
-        assert!(!is_within("evilexample.com", "example.com") && !is_within("com", "example.com"));
     }
 }

@@ -61,27 +61,9 @@ pub(crate) fn sentence(flush: &Flush, outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Recipient, State, Target};
+    use crate::listing::remainder::tests::message;
+    use crate::queue::Target;
     use crate::state::Waited;
-
-    fn message(id: &str, arrival: i64, reasons: &[&str]) -> Message<'static> {
-        Message {
-            id: id.to_owned().into(),
-            state: State::Deferred,
-            mta_state: "deferred".into(),
-            size: None,
-            arrival: Some(arrival),
-            sender: None,
-            recipients: reasons
-                .iter()
-                .map(|reason| Recipient {
-                    address: "a@example.com".into(),
-                    reason: Some(reason.to_string().into()),
-                    delivered: false,
-                })
-                .collect(),
-        }
-    }
 
     fn flush(messages: Option<u64>) -> Flush {
         Flush {

@@ -116,11 +116,12 @@ impl Remainder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::queue::Recipient;
 
-    fn message(id: &str, arrival: i64, reasons: &[&str]) -> Message<'static> {
+    /// A deferred message, with a recipient for each of these reasons.
+    pub(crate) fn message(id: &str, arrival: i64, reasons: &[&str]) -> Message<'static> {
         Message {
             id: id.to_owned().into(),
             state: State::Deferred,

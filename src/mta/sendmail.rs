@@ -138,8 +138,7 @@ impl Mta for Sendmail {
 
     /// The macro `j`, where it is set to a plain name (cf/README, `confDOMAIN_NAME`).
     fn own_name(&self) -> Option<OwnName> {
-        let text = fs::read_to_string(&self.configuration).ok()?;
-        let name = text.lines().find_map(|line| line.strip_prefix("Dj")).map(|name| name.trim().to_owned())?;
+        let name = own_name(&fs::read_to_string(&self.configuration).ok()?)?;
         Some(Box::new(move |_, _| Some(name)))
     }
 

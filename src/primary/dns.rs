@@ -14,6 +14,8 @@ use domain::base::iana::Rcode;
 use domain::base::{Message, MessageBuilder, Name, Rtype};
 use domain::rdata::{A, Aaaa, Cname, Mx};
 
+use crate::system::hosts;
+
 /// How long one name server may take before the next is asked.
 const PATIENCE: Duration = Duration::from_millis(600);
 
@@ -217,12 +219,9 @@ fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
 
 /// The addresses of a name in text of the form of hosts(5).
 fn in_hosts(hosts: &str, name: &str) -> Vec<IpAddr> {
-    let address = |line: &str| {
-        let mut words = line.split('#').next()?.split_ascii_whitespace();
-        let address = words.next()?.parse().ok()?;
-        words.any(|known| known.eq_ignore_ascii_case(name)).then_some(address)
-    };
-    hosts.lines().filter_map(address).collect()
+    let is_named = |known: &str| known.eq_ignore_ascii_case(name);
+    let named = hosts::lines(hosts).filter_map(|(address, mut names)| names.any(is_named).then_some(address));
+    named.filter_map(|address| address.parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::config::PrimaryConfig;
 use crate::mta::{RelayInquiry, Relaying};
 pub(crate) use crate::state::Condition;
 use crate::system::Free;
+use crate::text::is_within;
 use dns::{NoAnswer, Resolver};
 pub(crate) use inquiry::PrimaryInquiry;
 use mx::Compared;
@@ -100,9 +101,7 @@ impl PrimaryStatus {
     /// up, or below one (Postfix's `parent_domain_matches_subdomains`). Where not all are known, every domain may be.
     pub(crate) fn may_be_for(&self, domain: &str) -> bool {
         let Some(known) = self.domains.as_ref().filter(|known| known.len() < MOST_DOMAINS) else { return true };
-        let is_below =
-            |known: &str| domain.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        known.iter().any(|known| is_below(&known.to_ascii_lowercase()))
+        known.iter().any(|known| is_within(domain, known))
     }
 }
 

@@ -6,8 +6,11 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::str::SplitAsciiWhitespace;
 
 use nix::ifaddrs::getifaddrs;
+
+use crate::system::hosts;
 
 /// The address that Debian's installer gives a host's own name.
 const DEBIANS_OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
@@ -71,16 +74,15 @@ pub fn is_public(address: IpAddr) -> bool {
 /// The host name, the mail server's name, and in text of the form of hosts(5) those beside the host name or beside one
 /// of this host's addresses.
 fn names(host: &str, mail_name: Option<&str>, hosts: &str, addresses: &[IpAddr]) -> Vec<String> {
-    let beside = |line: &'_ str| {
-        let mut words = line.split('#').next()?.split_ascii_whitespace();
-        let address: IpAddr = words.next()?.parse().ok()?;
-        let names: Vec<String> = words.map(str::to_owned).collect();
+    let beside = |(address, names): (&str, SplitAsciiWhitespace<'_>)| {
+        let address: IpAddr = address.parse().ok()?;
+        let names: Vec<String> = names.map(str::to_owned).collect();
         let is_ours = address == DEBIANS_OWN || addresses.contains(&address);
         (is_ours || names.iter().any(|name| name.eq_ignore_ascii_case(host))).then_some(names)
     };
     let given = [Some(host), mail_name].into_iter().flatten().map(str::to_owned);
     let mut all: Vec<String> = Vec::new();
-    for name in given.chain(hosts.lines().filter_map(beside).flatten()) {
+    for name in given.chain(hosts::lines(hosts).filter_map(beside).flatten()) {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         if !name.is_empty() && !name.starts_with("localhost") && !name.starts_with("ip6-") && !all.contains(&name) {
             all.push(name);

@@ -6,6 +6,7 @@ mod body;
 mod destination;
 mod exit;
 mod group;
+pub(crate) mod hosts;
 mod input;
 pub(crate) mod output;
 pub(crate) mod poll;
