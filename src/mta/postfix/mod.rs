@@ -3,24 +3,26 @@
 //! Sources: postqueue(1) with its exit statuses, Postfix's `showq_json.c` and `showq_compat.c`, and
 //! the recorded output under `tests/fixtures/postfix`.
 
+mod configuration;
+mod instances;
 mod table;
 
 use std::borrow::Cow;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::parser::{Malformed, text};
-use super::relay::{domains, keys, printed_name};
+use super::relay::printed_name;
 use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
-use crate::system::process::{self, Argv, Exit};
+use crate::system::process::{self, Argv, Exit, Running};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
+use configuration::{is_settling, relaying, value};
+use instances::{Instance, Instances};
 use table::Table;
 
 /// `EX_NOPERM` of sysexits(3): postqueue(1) may end so when the user is not authorized.
@@ -39,6 +41,7 @@ pub(super) struct Postfix {
     postconf: Option<PathBuf>,
     postmap: Option<PathBuf>,
     main_cf: PathBuf,
+    instances: Instances,
 }
 
 impl Postfix {
@@ -49,7 +52,14 @@ impl Postfix {
             postconf: search.program("postconf"),
             postmap: search.program("postmap"),
             main_cf: search.below_root(Path::new("/etc/postfix/main.cf")),
+            instances: Instances::of(search),
         }
+    }
+
+    /// A command of postqueue's for each instance.
+    fn each(&self, arguments: &[&str]) -> Vec<Argv> {
+        let of = |instance: &Instance| Argv::new(&self.postqueue, &instance.arguments(arguments));
+        self.instances.running.iter().map(of).collect()
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
@@ -72,31 +82,38 @@ impl Mta for Postfix {
     }
 
     fn list_commands(&self) -> Vec<Argv> {
-        vec![Argv::new(&self.postqueue, &["-j"])]
+        self.each(&["-j"])
     }
 
     /// A postqueue before 3.1 does not know `-j` and prints its usage.
-    fn older_list_command(&self, exit: &Exit) -> Option<Argv> {
+    fn older_list_command(&self, command: &Argv, exit: &Exit) -> Option<Argv> {
         let unknown = exit.said.contains("usage: ") || exit.said.contains("invalid option");
-        (unknown && !exit.success()).then(|| Argv::new(&self.postqueue, &["-p"]))
+        let place = self.list_commands().iter().position(|own| own == command);
+        self.each(&["-p"]).into_iter().nth(place.unwrap_or(0)).filter(|_| unknown && !exit.success())
     }
 
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
         Box::new(PostfixParser::new(clock))
     }
 
+    fn parser_of(&self, clock: &Clock, place: usize) -> Box<dyn Parser> {
+        let instance = self.instances.name_of(place).map(str::to_owned);
+        Box::new(PostfixParser { instance, ..PostfixParser::new(clock) })
+    }
+
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        Inquiry::start(free, &self.questions(wanted), facts)
+        let unlisted = self.instances.disabled.clone();
+        Inquiry::start(free, &self.questions(wanted), move |output| Facts { unlisted: unlisted.clone(), ..facts(output) })
     }
 
     /// The mail for a domain is run message by message. `-s` would silently do nothing for a domain that is not among
-    /// `fast_flush_domains`, and it knows only those messages that it has seen deferred.
+    /// `fast_flush_domains`, and it knows only those messages that it has seen deferred. An instance that has no message
+    /// of that id ends with status 0 and does nothing.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
-        let message = |id: &str| Argv::new(&self.postqueue, &["-i", id]);
         match part {
-            Part::All => vec![Argv::new(&self.postqueue, &["-f"])],
-            Part::Domain { ids, .. } => ids.iter().map(|id| message(id)).collect(),
-            Part::Message(id) => vec![message(id)],
+            Part::All => self.each(&["-f"]),
+            Part::Domain { ids, .. } => ids.iter().flat_map(|id| self.each(&["-i", id])).collect(),
+            Part::Message(id) => self.each(&["-i", id]),
         }
     }
 
@@ -127,16 +144,20 @@ impl Mta for Postfix {
 
     fn relaying(&self) -> Option<RelayInquiry> {
         let (postconf, postmap, main_cf) = (self.postconf.clone()?, self.postmap.clone(), self.main_cf.clone());
+        let instances = self.instances.running.clone();
         Some(Box::new(move |free, deadline| {
-            let ask = |program: &PathBuf, arguments: &[&str]| {
-                let output =
-                    process::start(free, &Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
-                output.map(|(_, output)| String::from_utf8_lossy(&output).into_owned()).unwrap_or_default()
+            let start = |program: &PathBuf, arguments: &[&str]| process::start(free, &Argv::new(program, arguments)).ok();
+            let answer = |running: Option<Running>| {
+                let output = running.map(|running| running.collect(deadline).1).unwrap_or_default();
+                String::from_utf8_lossy(&output).into_owned()
             };
             let is_settling = is_settling(&main_cf);
-            let settings = ask(&postconf, &["-x", "relay_domains", "mydestination", "myhostname"]);
-            let table = |name: &str| postmap.as_ref().map(|postmap| ask(postmap, &["-s", name]));
-            let just_changed = (settings.is_empty() && is_settling).then_some("main.cf");
+            let question = ["-x", "relay_domains", "mydestination", "myhostname"];
+            let asked: Vec<_> =
+                instances.iter().map(|instance| start(&postconf, &instance.arguments(&question))).collect();
+            let settings: Vec<_> = asked.into_iter().map(answer).collect();
+            let table = |name: &str| postmap.as_ref().map(|postmap| answer(start(postmap, &["-s", name])));
+            let just_changed = (settings.first().is_none_or(String::is_empty) && is_settling).then_some("main.cf");
             Relaying { just_changed, ..relaying(&settings, table) }
         }))
     }
@@ -144,39 +165,6 @@ impl Mta for Postfix {
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
         verdict(Act::Flush, command, exit, account)
     }
-}
-
-/// A value in the lines `name = value` of postconf(1).
-fn value(output: &str, name: &str) -> Option<String> {
-    output.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        (key.trim() == name).then(|| value.trim().to_owned())
-    })
-}
-
-/// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1) prints (`table` asks it),
-/// but for those that are delivered here (`relay_domains = $mydestination`): they need no mail exchanger. And `myhostname`.
-fn relaying(settings: &str, table: impl Fn(&str) -> Option<String>) -> Relaying {
-    let delivered_here = domains(&value(settings, "mydestination").unwrap_or_default());
-    let relayed = value(settings, "relay_domains").unwrap_or_default();
-    let named = relayed.split([',', ' ', '\t', '\n']).flat_map(|word| match word.contains(':') {
-        _ if word.starts_with('/') => domains(&fs::read_to_string(word).unwrap_or_default()),
-        true => table(word).map_or_else(|| domains(word), |printed| domains(&keys(&printed))),
-        false => domains(word),
-    });
-    Relaying {
-        domains: named.filter(|domain| !delivered_here.contains(domain)).collect(),
-        own_name: value(settings, "myhostname"),
-        just_changed: None,
-    }
-}
-
-/// Whether postconf(1) waits before it reads the file: until that is two seconds old (`dict_load_file_xt()` of Postfix's dict.c), so that
-/// it reads no half of it.
-fn is_settling(main_cf: &Path) -> bool {
-    const SETTLED: Duration = Duration::from_secs(2);
-    let changed = fs::metadata(main_cf).and_then(|found| found.modified());
-    changed.is_ok_and(|changed| changed.elapsed().map_or(true, |since| since <= SETTLED))
 }
 
 fn facts(output: &str) -> Facts {
@@ -229,12 +217,14 @@ struct PostfixParser {
     lines: u64,
     malformed: Malformed,
     table: Option<Table>,
+    /// The name of the instance whose queue it is, where there are several.
+    instance: Option<String>,
 }
 
 impl PostfixParser {
     /// A parser at the beginning of a listing.
     fn new(clock: &Clock) -> Self {
-        PostfixParser { clock: clock.clone(), lines: 0, malformed: Malformed::default(), table: None }
+        PostfixParser { clock: clock.clone(), lines: 0, malformed: Malformed::default(), table: None, instance: None }
     }
 }
 
@@ -245,9 +235,10 @@ impl Parser for PostfixParser {
         if self.lines == 1 && table::is_table(&text) {
             self.table = Some(Table::default());
         }
+        let instance = self.instance.as_deref();
         let understood = match &mut self.table {
-            Some(table) => table.line(&text, &self.clock, found),
-            None => json(&text, found),
+            Some(table) => table.line(&text, &self.clock, &mut |message| found(&named(message, instance))),
+            None => json(&text, instance, found),
         };
         if !understood {
             self.malformed.note(self.lines, line);
@@ -261,6 +252,8 @@ impl Parser for PostfixParser {
         account: &Account,
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
+        let instance = self.instance.as_deref();
+        let found = &mut |message: &Message<'_>| found(&named(message, instance));
         let complete = self.table.as_mut().is_none_or(|table| table.end(found));
         self.malformed.verdict(Kind::Postfix, verdict(Act::List, command, exit, account))?;
         if complete { Ok(()) } else { Err(Trouble::BrokenOff { mta: Kind::Postfix, lines: self.lines }) }
@@ -297,7 +290,7 @@ struct EntryRecipient<'a> {
     bounce_reason: Cow<'a, str>,
 }
 
-fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+fn json(line: &str, instance: Option<&str>, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
     let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
     let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
@@ -320,9 +313,14 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         mta_state: expiry.word(entry.queue_name),
         being_returned: expiry != Expiry::None,
         too_young: false,
-        instance: None,
+        instance: instance.map(Cow::Borrowed),
     });
     true
+}
+
+/// The message, as one of this instance.
+fn named<'m>(message: &'m Message<'_>, instance: Option<&'m str>) -> Message<'m> {
+    Message { instance: instance.map(Cow::Borrowed), ..message.clone() }
 }
 
 /// Whether a message goes back to its sender.
@@ -387,7 +385,7 @@ mod tests {
                 r#"{{"queue_name":"{queue}","queue_id":"A1","arrival_time":1,"message_size":9,"forced_expire":{expire},"sender":"a@b.example","recipients":[{{"address":"c@d.example","{reason}":"x"}}]}}"#
             );
             let mut words = (String::new(), None);
-            assert!(json(&line, &mut |message| {
+            assert!(json(&line, None, &mut |message| {
                 words = (message.mta_state.to_string(), message.recipients[0].reason.clone().map(Cow::into_owned));
                 assert_eq!(message.being_returned, expire || reason == "bounce_reason");
             }));
@@ -428,10 +426,10 @@ mod tests {
             unfinished: false,
         };
         let usage = "postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -p | postqueue -s site";
-        let older = postfix.older_list_command(&exit(usage, 69)).unwrap();
+        let older = postfix.older_list_command(&postfix.list_commands()[0], &exit(usage, 69)).unwrap();
         assert_eq!(older.to_string(), "/usr/sbin/postqueue -p");
-        assert_eq!(postfix.older_list_command(&exit("postqueue: fatal: Queue report unavailable", 69)), None);
-        assert_eq!(postfix.older_list_command(&exit("", 0)), None);
+        assert_eq!(postfix.older_list_command(&postfix.list_commands()[0], &exit("postqueue: fatal: Queue report unavailable", 69)), None);
+        assert_eq!(postfix.older_list_command(&postfix.list_commands()[0], &exit("", 0)), None);
     }
 
     #[test]
@@ -446,31 +444,6 @@ mod tests {
         assert_eq!(questions(Wanted::Everything), [everything]);
         assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
         assert!(questions(Wanted::Nothing).is_empty());
-    }
-
-    #[test]
-    fn a_domain_that_is_delivered_here_is_not_relayed() {
-        let settings = "mydestination = bartleby.example.net, localhost\nmyhostname = bartleby.example.net\n";
-        let read = |relayed: &str| {
-            let table = |name: &str| (name == "hash:/etc/relay").then(|| "other.example x\n".to_owned());
-            relaying(&format!("relay_domains = {relayed}\n{settings}"), table)
-        };
-        assert_eq!(read("bartleby.example.net, localhost").domains, [""; 0], "$mydestination");
-        assert_eq!(
-            read("example.com, hash:/etc/relay, bartleby.example.net").domains,
-            ["example.com", "other.example"]
-        );
-        assert_eq!(read("").own_name.as_deref(), Some("bartleby.example.net"));
-    }
-
-    #[test]
-    fn a_main_cf_that_was_changed_a_moment_ago_is_settling() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(is_settling(file.path()));
-        let past = std::time::SystemTime::now() - Duration::from_secs(3);
-        file.as_file().set_modified(past).unwrap();
-        assert!(!is_settling(file.path()));
-        assert!(!is_settling(Path::new("/nonexistent")));
     }
 
     #[test]
