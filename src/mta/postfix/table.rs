@@ -119,10 +119,11 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         Some(b'!') => ("hold", State::Held),
         _ => ("deferred", State::Deferred),
     };
+    let expiry = if marks.contains('#') { super::Expiry::forced(queue) } else { super::Expiry::None };
     Some(Message {
         id: id.to_owned().into(),
         state,
-        mta_state: super::Expiry::of(marks.contains('#'), queue).word(queue.into()),
+        mta_state: expiry.word(queue.into()),
         size: Some(size.parse().ok()?),
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
         sender: Some(super::sender(sender.trim_start().to_owned().into())),
