@@ -376,7 +376,6 @@ impl Bench {
         ])
     }
 
-    #[allow(clippy::fn_params_excessive_bools, reason = "each call ends in the comparison itself")]
     fn figure(&mut self, what: &str, limit: &str, found: String, reached: bool) {
         self.figures.push(Figure { what: what.into(), limit: limit.into(), found, reached });
     }

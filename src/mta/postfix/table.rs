@@ -39,6 +39,7 @@ impl Group {
             address: address.into(),
             reason: reason.map(Cow::from),
             delivered: false,
+            last_attempt: None,
         })
     }
 }
@@ -124,6 +125,9 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         id: id.to_owned().into(),
         state,
         mta_state: expiry.word(queue.into()),
+        being_returned: expiry != super::Expiry::None,
+        too_young: false,
+        instance: None,
         size: Some(size.parse().ok()?),
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
         sender: Some(super::sender(sender.trim_start().to_owned().into())),
