@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::mta::Kind;
 use crate::queue::Mask;
+use crate::system::{Untrusted, read_roots};
 use crate::text::printable;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
@@ -283,6 +284,33 @@ impl Config {
                 _ => Config::read(Path::new(DEFAULT_PATH)),
             },
         }
+    }
+
+    /// What `as-root` takes from [`DEFAULT_PATH`], and from no other file. Commands that are configured there are left
+    /// out: nothing is run as root that a file names.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; or others than root could have written the file.
+    pub(crate) fn of_root() -> Result<Config, ConfigError> {
+        let file = Path::new(DEFAULT_PATH);
+        let untrusted = |refused: Untrusted| ConfigError {
+            file: file.into(),
+            line: None,
+            key: None,
+            message: format!("it is not read: {refused}"),
+        };
+        let mut config = match read_roots(file).map_err(untrusted)? {
+            Some(bytes) => Config::from_bytes(&bytes, file)?,
+            None => Config::default(),
+        };
+        config.mta.list_command.clear();
+        config.mta.flush_command.clear();
+        Ok(config)
+    }
+
+    /// Whether `as-root`, which reads [`DEFAULT_PATH`] alone, has the same mail server in mind.
+    pub(crate) fn is_as_roots(&self) -> bool {
+        self.mta.kind.is_none() || self.file.as_deref() == Some(Path::new(DEFAULT_PATH))
     }
 
     /// Reads one file.

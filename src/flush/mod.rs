@@ -15,22 +15,23 @@ use std::time::{Duration, Instant};
 use crate::context::Context;
 use crate::listing;
 use crate::listing::count::Count;
+use crate::mta::as_root::{self, Request};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Facts, Part, privilege};
+use crate::mta::{Facts, Part};
 use crate::queue::Target;
 use crate::sandbox::worker::LONGEST;
 use crate::state::{Flush, NoTurn, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use follow::{FOLLOWED, follow};
-use readiness::{commands, rule, wait_seconds};
+use readiness::{commands, wait_seconds};
 use worker::Ended;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The most messages that are run one by one; more are a matter for running the whole queue.
-const MOST_MESSAGES: usize = 1000;
+pub(crate) const MOST_MESSAGES: usize = 1000;
 
 /// Why the queue was not run.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,7 @@ pub enum Refusal {
 pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     let facts = listing::facts(context);
-    let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;
+    let whole = commands(context, &facts, &Part::All)?;
     let turn = take_turn(context)?;
     let records = context.records.as_ref().ok();
     let wait = wait_seconds(context, last_flush(context).as_ref());
@@ -89,10 +90,10 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
     if all_held && !source.mta.flushes_held(&part) {
         return Err(Refusal::Held { release: source.mta.release() });
     }
-    let commands = if part == Part::All { whole } else { commands(context, &facts, &part, &rule(context, &part))? };
-    if commands.len() > MOST_MESSAGES {
+    if part != Part::All && source.mta.flush_commands(&part).len() > MOST_MESSAGES {
         return Err(Refusal::TooMany(target.clone()));
     }
+    let commands = if part == Part::All { whole } else { commands(context, &facts, &part)? };
     let preparation = preparation(context, &facts);
     let prepared = preparation.len();
     let commands = [preparation, commands].concat();
@@ -121,7 +122,10 @@ pub fn start(context: &Context, target: &Target, by: String) -> Result<Flush, Re
         Some(report) if report.command <= prepared => {
             let command = &commands[report.command];
             let verdict = report.end.map_err(|error| Trouble::NotStarted { command: command.to_string(), error });
-            let verdict = verdict.and_then(|exit| source.mta.flush_verdict(command, &exit, &context.account));
+            let verdict = verdict.and_then(|exit| {
+                as_root::verdict(command, &exit)?;
+                source.mta.flush_verdict(command, &exit, &context.account)
+            });
             if configured { verdict.map_err(|trouble| trouble.of_configured(own())) } else { verdict }
         }
         _ => Ok(()),
@@ -203,15 +207,16 @@ fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
     let Some(question) = source.mta.flush_question().filter(|_| context.config.mta.flush_command.is_empty()) else {
         return Vec::new();
     };
+    // By the one rule, root does that, too.
+    if context.by_the_one_rule(&Request::List {}).is_some() {
+        return Vec::new();
+    }
     let is_free = source.mta.flush_obstacle(facts, &context.account).is_none();
     let allowed = |command: &Argv| {
-        if is_free {
-            Some(command.clone())
-        } else {
-            privilege::prefix(&context.free, command, &context.account).map(|prefix| prefix.and(command))
-        }
+        if is_free { Some(command.clone()) } else { context.by_its_own_rule(command).map(|prefix| prefix.and(command)) }
     };
     let running = allowed(&question).and_then(|question| process::start(&context.free, &question).ok());
     let answer = running.map(|running| running.collect(Instant::now() + QUESTION_PATIENCE).1).unwrap_or_default();
-    source.mta.flush_preparation(&String::from_utf8_lossy(&answer)).iter().filter_map(allowed).collect()
+    let hindrances = source.mta.flush_hindrances(&String::from_utf8_lossy(&answer));
+    source.mta.flush_preparation(&hindrances).iter().filter_map(allowed).collect()
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::mta::as_root::Request;
 use crate::mta::trouble::Trouble;
-use crate::mta::{Facts, Part, privilege};
+use crate::mta::{Facts, Part};
 use crate::state::{Flush, Records, StateError};
 use crate::system::process::Argv;
 
@@ -60,20 +61,18 @@ impl Readiness {
     }
 
     /// Finds out, without changing anything.
-    pub(crate) fn find(context: &Context, facts: &Facts, rules: &Rules) -> Readiness {
+    pub(crate) fn find(context: &Context, facts: &Facts) -> Readiness {
         let records = context.records.as_ref();
         let log = records.map_or_else(|reason| Err(reason.clone()), |records| records.flushes(LOG_SHOWN));
         let room = records.map_or(Ok(()), Records::room);
         let last = log.as_ref().ok().and_then(|log| log.first());
         let configured = !context.config.mta.flush_command.is_empty();
-        let possible = commands(context, facts, &Part::All, &rules.whole).map(|_| ());
+        let possible = commands(context, facts, &Part::All).map(|_| ());
         let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
         let flushes_held = |part| context.source.as_ref().is_ok_and(|source| source.mta.flushes_held(&part));
         Readiness {
             release: Cow::Borrowed(context.source.as_ref().map_or("", |source| source.mta.release())),
-            parts: possible.is_ok()
-                && !configured
-                && commands(context, facts, &Part::Message(sample), &rules.part).is_ok(),
+            parts: possible.is_ok() && !configured && commands(context, facts, &Part::Message(sample)).is_ok(),
             held: Held { all: flushes_held(Part::All), message: flushes_held(Part::Message(sample)) },
             possible,
             wait_seconds: wait_seconds(context, last),
@@ -85,24 +84,18 @@ impl Readiness {
     }
 }
 
-/// What sudo or doas rules let this user run: what to put before the command, where there is one.
-#[derive(Debug, Default)]
-pub(crate) struct Rules {
-    pub(super) whole: Option<Argv>,
-    pub(super) part: Option<Argv>,
-}
-
-impl Rules {
-    /// Asks sudo or doas, where a rule is seen.
-    pub fn ask(context: &Context) -> Rules {
-        let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
-        Rules { whole: rule(context, &Part::All), part: rule(context, &Part::Message(sample)) }
+/// Asks sudo or doas what rules let this user run, where a rule is seen, so that the answers are there when they are
+/// needed.
+pub(crate) fn ask_for_rules(context: &Context) {
+    if context.config.mta.flush_command.is_empty() && context.by_the_one_rule(&Request::List {}).is_none() {
+        let _ = rule(context, &Part::All);
     }
 }
 
-pub(super) fn rule(context: &Context, part: &Part<'_>) -> Option<Argv> {
-    let source = context.source.as_ref().ok().filter(|_| context.config.mta.flush_command.is_empty())?;
-    privilege::prefix(&context.free, source.mta.flush_commands(part).first()?, &context.account)
+/// The words before the mail server's own command, where a rule for that runs it as root.
+fn rule(context: &Context, part: &Part<'_>) -> Option<Argv> {
+    let source = context.source.as_ref().ok()?;
+    context.by_its_own_rule(source.mta.flush_commands(part).first()?)
 }
 
 /// Seconds left of the cool-down. A flush that seems to come from the future (the clock was set back)
@@ -116,23 +109,21 @@ fn remaining(cooldown: Duration, since: Option<i64>) -> u64 {
     since.map_or(0, |since| cooldown.as_secs().saturating_sub(since))
 }
 
-/// The commands by which this user can run a part of the queue: the configured one, the mail server's
-/// own, or those under sudo or doas where a rule allows it.
-pub(super) fn commands(
-    context: &Context,
-    facts: &Facts,
-    part: &Part<'_>,
-    rule: &Option<Argv>,
-) -> Result<Vec<Argv>, Trouble> {
+/// The commands by which this user can run a part of the queue: the configured one, that of the one rule for root, the
+/// mail server's own, or those under sudo or doas where a rule for just that allows it.
+pub(super) fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Result<Vec<Argv>, Trouble> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     if let Some(configured) = Argv::from_words(&context.config.mta.flush_command) {
         let error =
             || Trouble::NotStarted { command: configured.to_string(), error: "there is no such program".into() };
         return if configured.is_there() { Ok(vec![configured]) } else { Err(error()) };
     }
+    if let Some(command) = context.by_the_one_rule(&Request::Run { target: part.target() }) {
+        return Ok(vec![command]);
+    }
     let own = source.mta.flush_commands(part);
     let Some(obstacle) = source.mta.flush_obstacle(facts, &context.account) else { return Ok(own) };
-    match rule {
+    match rule(context, part) {
         Some(prefix) => Ok(own.iter().map(|command| prefix.clone().and(command)).collect()),
         None => Err(obstacle),
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use crate::context::Context;
-use crate::mta::privilege;
+use crate::mta::as_root::Request;
 use crate::mta::trouble::Trouble;
 use crate::system::EndingSignals;
 use crate::system::poll::{HANGUP, READABLE, ready};
@@ -36,8 +36,8 @@ pub(crate) struct Part {
 }
 
 impl Lister {
-    /// Starts the commands: by a sudo or doas rule where there is one, else plainly; a configured command is run as it
-    /// stands.
+    /// Starts the commands: all as one by the rule for root, each by a rule of its own, or plainly; a configured command
+    /// is run as it stands.
     ///
     /// # Errors
     /// That there is no mail server to ask, or [`Trouble::Crowded`].
@@ -49,11 +49,16 @@ impl Lister {
         let place = place.map_err(|_| Trouble::Crowded { after: context.config.mta.deadline })?;
         let signals = EndingSignals::hold_back();
         let own = context.config.mta.list_command.is_empty();
-        let start = |command: &Argv| {
-            let prefix = own.then(|| privilege::prefix(&context.free, command, &context.account)).flatten();
-            Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)))
+        let by_a_rule = |command: &Argv| {
+            let prefix = own.then(|| context.by_its_own_rule(command)).flatten();
+            prefix.map_or_else(|| command.clone(), |prefix| prefix.and(command))
         };
-        Ok(Lister { started, deadline, parts: source.commands.iter().map(start).collect(), place, signals })
+        let commands = match own.then(|| context.by_the_one_rule(&Request::List {})).flatten() {
+            Some(whole) => vec![whole],
+            None => source.commands.iter().map(by_a_rule).collect(),
+        };
+        let parts = commands.into_iter().map(|command| Part::start(context, command)).collect();
+        Ok(Lister { started, deadline, parts, place, signals })
     }
 
     /// Waits for the first byte of each command, which is not read. One that says nothing but that it does not know
@@ -63,7 +68,8 @@ impl Lister {
         let own = context.config.mta.list_command.is_empty();
         for part in &mut self.parts {
             part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());
-            let source = context.source.as_ref().ok().filter(|_| own);
+            // Root does that by itself, see `cli::as_root`.
+            let source = context.source.as_ref().ok().filter(|_| own && part.command.line().is_empty());
             if let (Some(Ok(exit)), Some(source)) = (&part.end, source)
                 && let Some(older) = source.mta.older_list_command(exit)
             {

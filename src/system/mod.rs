@@ -9,6 +9,8 @@ pub(crate) mod poll;
 pub mod process;
 mod raw;
 mod signals;
+pub(crate) mod through;
+mod trust;
 mod unlinked;
 
 use std::fs;
@@ -21,6 +23,7 @@ pub use account::Account;
 pub use body::{Body, Seam};
 pub use raw::empty_environment;
 pub(crate) use signals::EndingSignals;
+pub(crate) use trust::{Untrusted, is_only_roots, read_roots};
 pub(crate) use unlinked::unlinked_file;
 
 use crate::text::printable;

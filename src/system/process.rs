@@ -1,7 +1,7 @@
 //! Starting programs, and branches of this process: the only file that does.
 //!
 //! A program gets a fixed argument vector and no shell, an empty environment but for `PATH` and
-//! `LC_ALL`, no input, a process group of its own and a deadline. A branch is a copy of this process (fork(2)) that
+//! `LC_ALL`, no input but a line that it may be told, a process group of its own and a deadline. A branch is a copy of this process (fork(2)) that
 //! does one thing beside it, with no descriptors but those that it is given. Either is a [`Running`].
 
 use std::fs::File;
@@ -68,9 +68,25 @@ pub struct Running {
 ///
 /// # Errors
 /// [`NotStarted`].
-pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
+pub(crate) fn start(free: &Free, argv: &Argv) -> Result<Running, NotStarted> {
+    spawn(free, argv, None)
+}
+
+/// Starts a command that prints to this process's own standard output. In place of the read end of a pipe, the
+/// [`Running::stdout`] of it is a copy of that.
+///
+/// # Errors
+/// [`NotStarted`].
+pub(super) fn start_through(free: &Free, argv: &Argv) -> Result<Running, NotStarted> {
+    let own = io::stdout().as_fd().try_clone_to_owned();
+    let own = own.map_err(|error| NotStarted { command: argv.to_string(), error: error.to_string() })?;
+    spawn(free, argv, Some(own))
+}
+
+fn spawn(_: &Free, argv: &Argv, own: Option<OwnedFd>) -> Result<Running, NotStarted> {
     let not_started = |error: String| NotStarted { command: argv.to_string(), error };
     let (program, arguments) = argv.split().ok_or_else(|| not_started("the command is empty".into()))?;
+    let input = input(argv.line()).map_err(|error| not_started(format!("its input: {error}")))?;
     let started = Instant::now();
     // A program inherits the signal mask: what is held back here shall end it.
     let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
@@ -80,8 +96,8 @@ pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
         .env("PATH", PATH)
         .env("LC_ALL", "C")
         .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdin(input)
+        .stdout(if own.is_some() { Stdio::inherit() } else { Stdio::piped() })
         .stderr(Stdio::piped())
         .spawn();
     if let Ok(mask) = mask {
@@ -89,12 +105,24 @@ pub(crate) fn start(_: &Free, argv: &Argv) -> Result<Running, NotStarted> {
         let _ = mask.thread_set_mask();
     }
     let mut child = child.map_err(|error| not_started(error.to_string()))?;
-    let (Some(stdout), Some(stderr), Ok(pid)) = (child.stdout.take(), child.stderr.take(), i32::try_from(child.id()))
-    else {
+    let stdout = own.or_else(|| child.stdout.take().map(OwnedFd::from));
+    let (Some(stdout), Some(stderr), Ok(pid)) = (stdout, child.stderr.take(), i32::try_from(child.id())) else {
         return Err(not_started("its output could not be connected".into()));
     };
-    let (stdout, stderr) = (OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into());
-    Ok(Running::new(Pid::from_raw(pid), stdout, stderr, started))
+    Ok(Running::new(Pid::from_raw(pid), stdout.into(), OwnedFd::from(stderr).into(), started))
+}
+
+/// The standard input of a program that is told this line; without one, there is nothing to read. All of it is in the
+/// pipe before the program starts, so that nobody has to feed it.
+fn input(line: &str) -> io::Result<Stdio> {
+    if line.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let (input, mut pen) = io::pipe()?;
+    // A user with many pipes gets small ones (pipe(7)): then it does not fit, and nobody would ever read it.
+    fcntl(&pen, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(io::Error::from)?;
+    pen.write_all(format!("{line}\n").as_bytes())?;
+    Ok(Stdio::from(input))
 }
 
 /// What a branch is given.
@@ -179,10 +207,17 @@ impl Running {
 
     /// Reads some of its error output, of which the beginning is kept. Returns whether there may be more.
     pub(crate) fn read_stderr(&mut self) -> bool {
+        self.take_stderr(&mut io::sink())
+    }
+
+    /// The same, and passes it on.
+    pub(super) fn take_stderr(&mut self, to: &mut dyn Write) -> bool {
         let mut buffer = [0; 4096];
         match self.stderr.read(&mut buffer) {
             Ok(0) => false,
             Ok(length) => {
+                // Where nobody listens it is still kept.
+                let _ = to.write_all(&buffer[..length]);
                 let room = STDERR_LIMIT.saturating_sub(self.errors.len());
                 self.errors.extend_from_slice(&buffer[..length.min(room)]);
                 true
@@ -226,8 +261,13 @@ impl Running {
         let ending = self.read(deadline, &mut |chunk| {
             output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
         });
-        self.ours = false;
+        self.leave();
         (ending == Ending::Exited).then_some(output)
+    }
+
+    /// Leaves it to itself: it goes on when this process ends.
+    pub(super) fn leave(&mut self) {
+        self.ours = false;
     }
 
     fn read(&mut self, deadline: Instant, chunk: &mut dyn FnMut(&[u8])) -> Ending {
@@ -350,6 +390,15 @@ mod tests {
         let (_, lines) = lines("grep SigBlk /proc/self/status", soon());
         drop(signals);
         assert_eq!(lines, ["SigBlk:\t0000000000000000"]);
+    }
+
+    #[test]
+    fn a_line_is_all_the_input_there_is_and_one_that_does_not_fit_keeps_nobody_waiting() {
+        let told = |line: String| start(&Free::of_main(), &Argv::new("/bin/cat", &[]).told(line));
+        let line = "x".repeat(64 * 1024 - 1);
+        assert_eq!(told(line.clone()).unwrap().collect(soon()).1, format!("{line}\n").into_bytes());
+        let trouble = told("x".repeat(2 << 20)).err().unwrap();
+        assert!(trouble.to_string().contains("its input"), "{trouble}");
     }
 
     #[test]

@@ -166,16 +166,16 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
     exit.verdict(command)
 }
 
-/// Settings, or a rule, allow to list and to run the queue. Only a rule opens the message log.
+/// A rule, or settings, allow this user to list and to run the queue. Only a rule opens the message log.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     Remedy::Rule(match refused.act {
         Act::List | Act::Flush => format!(
-            "In Exim's main configuration (Debian: /etc/exim4/exim4.conf.template or a file in \
+            "{}. Or without a rule: in Exim's main configuration (Debian: /etc/exim4/exim4.conf.template or a file in \
              /etc/exim4/conf.d/main, then update-exim4.conf), set queue_list_requires_admin = false and \
-             prod_requires_admin = false, then restart Exim. Or {}",
+             prod_requires_admin = false, then restart Exim; the reasons stay closed then",
             refused.rule(&["-bp", "-qf"])
         ),
-        Act::Explain => refused.rule(&["-bp", "-qf", "^-Mvl [0-9A-Za-z-]+$"]),
+        Act::Explain => format!("Only root and Exim's administrators may read them. {}", refused.rule(&[])),
     })
 }
 
