@@ -55,3 +55,64 @@ pub(crate) fn act(free: &Free, argv: &Argv) -> Result<Exit, NotStarted> {
     while running.take_stderr(&mut stderr) {}
     Ok(running.exit(Instant::now() + LONG, Ending::Exited))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::process::{Equipment, Life, branch};
+    use super::*;
+
+    fn sh(script: &str) -> Argv {
+        Argv::new("/bin/sh", &["-c", script])
+    }
+
+    /// What a process prints, and says at its end, that does this with a command.
+    fn played(work: impl Fn(&Free) -> Result<Exit, NotStarted>) -> (String, String) {
+        let equipment = Equipment { input: None, kept: &[], life: Life::Bound };
+        let playing = branch(&Free::of_main(), equipment, |free| {
+            let exit = work(&free).unwrap();
+            // The test's harness takes what `eprint!` prints.
+            write!(io::stderr(), "{:?} {:?} {}", exit.ending, exit.code, exit.said).unwrap();
+        });
+        let (exit, output) = playing.unwrap().collect(Instant::now() + Duration::from_secs(20));
+        (String::from_utf8(output).unwrap(), exit.said)
+    }
+
+    fn in_time(seconds: u64) -> Instant {
+        Instant::now() + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_a_command_prints_and_says_is_passed_on() {
+        let script = "echo out; echo err >&2; exit 3";
+        let expected = ("out\n".to_owned(), "err\nExited Some(3) err\n".to_owned());
+        assert_eq!(played(|free| print(free, &sh(script), in_time(10))), expected);
+        assert_eq!(played(|free| act(free, &sh(script))), expected);
+    }
+
+    #[test]
+    fn a_command_that_prints_ends_at_the_deadline_and_with_its_reader() {
+        let (out, said) =
+            played(|free| print(free, &sh("echo out; sleep 987"), Instant::now() + Duration::from_millis(200)));
+        assert_eq!((out.as_str(), said.split(' ').next()), ("out\n", Some("Deadline")), "{said}");
+        let (_, said) = played(|free| {
+            let (reader, writer) = io::pipe().unwrap();
+            nix::unistd::dup2_stdout(&writer).unwrap();
+            drop(reader);
+            print(free, &sh("sleep 987"), in_time(10))
+        });
+        assert!(said.starts_with("ReaderGone"), "{said}");
+    }
+
+    #[test]
+    fn a_command_that_acts_goes_on_without_its_reader() {
+        let (_, said) = played(|free| {
+            let (reader, writer) = io::pipe().unwrap();
+            nix::unistd::dup2_stdout(&writer).unwrap();
+            drop(reader);
+            act(free, &sh("sleep 0.2; echo done >&2"))
+        });
+        assert_eq!(said, "done\nExited Some(0) done\n");
+    }
+}

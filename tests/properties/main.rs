@@ -109,6 +109,11 @@ fn any_date() {
     hold("date", seeds("date"), holds::date);
 }
 
+#[test]
+fn any_request_to_root() {
+    hold("as_root", seeds("as_root"), holds::as_root);
+}
+
 /// A recorded listing taken apart: what it is made of.
 struct Form {
     kind: Kind,
