@@ -52,7 +52,7 @@ pub enum Request {
         #[serde(serialize_with = "written", deserialize_with = "plain_target")]
         target: Target,
     },
-    /// To print why messages wait, for a mail server whose listing does not: the answer is an [`Answer`] for each.
+    /// To print why messages wait, for a mail server whose listing does not: the answer is, for each, a line and what the mail server said.
     Reasons {
         /// The messages.
         #[serde(deserialize_with = "plain_ids")]
