@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,7 +25,8 @@ pub fn folders() -> (PathBuf, PathBuf) {
 /// The archive with the packages of a mail server, made if it is not there yet.
 pub fn of(mta: &dyn Mta) -> PathBuf {
     let (kept, mountpoint) = folders();
-    let packages: Vec<&str> = COMMON.iter().chain(mta.packages()).copied().collect();
+    let wishes = mta.wishes().iter().filter(|package| is_to_be_had(package));
+    let packages: Vec<&str> = COMMON.iter().chain(mta.packages()).chain(wishes).copied().collect();
     let prefix = format!("{}-", mta.layer());
     let archive = kept.join(format!("{prefix}{:016x}.tar", stamp(&packages)));
 
@@ -45,6 +47,19 @@ pub fn of(mta: &dyn Mta) -> PathBuf {
         assert!(output.status.success(), "The packages could not be installed: {}\n{out}\n{err}", output.status);
     }
     archive
+}
+
+/// Whether this Debian has a package of that name; where not, says so.
+fn is_to_be_had(package: &str) -> bool {
+    let has = Command::new("apt-cache").args(["show", package]).output().is_ok_and(|output| output.status.success());
+    if !has {
+        // libtest does not capture this.
+        let _ = writeln!(
+            io::stderr(),
+            "\n*** There is no package {package} on this machine's Debian: what the lab tries with it is SKIPPED ***\n"
+        );
+    }
+    has
 }
 
 /// What a layer depends on: it lies over this machine's own packages.
