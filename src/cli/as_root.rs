@@ -4,8 +4,8 @@
 //! configuration but root's own, and no configured command. The mail server's bytes go through unread; where ids are
 //! needed, a reader in the sandbox takes them from a listing, and they are vetted here like those of a request.
 //!
-//! Standard input stays open to the end. For a listing, it is the caller's place among those that list: so it is held
-//! until the mail server's command, which root can always kill, is gone.
+//! For a listing, standard input is the caller's place among those that list, with the request in it. The mail server's
+//! command gets it, too, as it does by a rule of its own: none that lists reads its input.
 
 use std::fs;
 use std::io::{self, Read, Write};

@@ -50,21 +50,23 @@ pub(crate) fn start(free: &Free, argv: &Argv) -> Result<Running, NotStarted> {
 /// # Errors
 /// [`NotStarted`].
 pub(crate) fn start_with(free: &Free, argv: &Argv, lock: Option<File>) -> Result<Running, NotStarted> {
-    spawn(free, argv, lock, Stdio::piped())
+    let input = stdin::of(argv.input(), lock);
+    let input =
+        input.map_err(|error| NotStarted { command: argv.to_string(), error: format!("its input: {error}") })?;
+    spawn(free, argv, input, Stdio::piped())
 }
 
 /// Starts a command that prints to this process's own standard output; the [`Running::stdout`] of it is at its end.
 ///
 /// # Errors
 /// [`NotStarted`].
-pub(super) fn start_through(free: &Free, argv: &Argv) -> Result<Running, NotStarted> {
-    spawn(free, argv, None, Stdio::inherit())
+pub(super) fn start_through(free: &Free, argv: &Argv, input: Stdio) -> Result<Running, NotStarted> {
+    spawn(free, argv, input, Stdio::inherit())
 }
 
-fn spawn(_: &Free, argv: &Argv, lock: Option<File>, output: Stdio) -> Result<Running, NotStarted> {
+fn spawn(_: &Free, argv: &Argv, input: Stdio, output: Stdio) -> Result<Running, NotStarted> {
     let not_started = |error: String| NotStarted { command: argv.to_string(), error };
     let (program, arguments) = argv.split().ok_or_else(|| not_started("the command is empty".into()))?;
-    let input = stdin::of(argv.input(), lock).map_err(|error| not_started(format!("its input: {error}")))?;
     let started = Instant::now();
     // A program inherits the signal mask: what is held back here shall end it.
     let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);

@@ -31,9 +31,6 @@ pub(crate) const PIPE: usize = 256 * 1024;
 /// then it is left to itself.
 const REAP_PATIENCE: Duration = Duration::from_millis(200);
 
-/// Longer than any command takes.
-pub(super) const FOR_EVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
 /// A process under way. Dropping it ends its whole process group.
 pub(crate) struct Running {
     pid: Pid,
@@ -44,8 +41,6 @@ pub(crate) struct Running {
     status: Option<WaitStatus>,
     /// By which signals it is stopped: each where the one before did not do.
     stopped_by: &'static [Signal],
-    /// How long its end is waited for, beyond the usual time, when it was stopped.
-    waited_for: Duration,
     /// Whether it is to be ended when this is dropped.
     ours: bool,
 }
@@ -55,8 +50,7 @@ impl Running {
         // A larger pipe is a matter of speed alone.
         let _ = fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
         let (errors, status, stopped_by) = (Vec::new(), None, [Signal::SIGKILL].as_slice());
-        let waited_for = Duration::ZERO;
-        Running { pid, stdout, stderr, errors, started, status, stopped_by, waited_for, ours: true }
+        Running { pid, stdout, stderr, errors, started, status, stopped_by, ours: true }
     }
 
     /// When it is to be stopped, it is first asked to end: so it can end what it started; sudo(8) passes it on.
@@ -139,11 +133,6 @@ impl Running {
         self.ours = false;
     }
 
-    /// When it is to be stopped, this process waits until it has really ended, however long that takes.
-    pub(super) fn wait_for_its_end(&mut self) {
-        self.waited_for = FOR_EVER;
-    }
-
     fn read(&mut self, deadline: Instant, chunk: &mut dyn FnMut(&[u8])) -> Ending {
         let mut buffer = vec![0; STDERR_LIMIT];
         let signals = EndingSignals::hold_back();
@@ -221,8 +210,7 @@ impl Running {
             let _ = killpg(self.pid, *signal);
             self.is_gone_by(Instant::now() + REAP_PATIENCE)
         });
-        let gone = gone || (self.has_no_output() && has_ended(self.pid));
-        gone || self.is_gone_by(Instant::now() + self.waited_for)
+        gone || (self.has_no_output() && has_ended(self.pid))
     }
 
     /// Whether nobody has its output any more.

@@ -2,23 +2,24 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::poll::{HANGUP, READABLE, ready};
 use super::process::{Argv, Ending, Exit, NotStarted, start_through};
-use super::running::FOR_EVER;
 use super::{EndingSignals, Free};
 
+/// Longer than any command takes that is waited for.
+const LONG: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// Runs a command that prints for somebody: it is ended at the deadline, when nobody is left who reads it, and
-/// by a signal that ends this process. This process stays until it has really ended: a lock on its standard input, which
-/// the command does not get, is held as long. What the command says on standard error is passed on; the beginning is in
-/// the [`Exit`].
+/// by a signal that ends this process. It gets this process's standard input, and so the lock on it, which it holds if
+/// it can't be killed. What it says on standard error is passed on; the beginning is in the [`Exit`].
 ///
 /// # Errors
 /// [`NotStarted`].
 pub(crate) fn print(free: &Free, argv: &Argv, deadline: Instant) -> Result<Exit, NotStarted> {
-    let mut running = start_through(free, argv)?;
-    running.wait_for_its_end();
+    let mut running = start_through(free, argv, Stdio::inherit())?;
     // Let through when the command has ended.
     let signals = EndingSignals::hold_back();
     let (stdout, mut stderr) = (io::stdout(), io::stderr());
@@ -49,17 +50,17 @@ pub(crate) fn print(free: &Free, argv: &Argv, deadline: Instant) -> Result<Exit,
 /// # Errors
 /// [`NotStarted`].
 pub(crate) fn act(free: &Free, argv: &Argv) -> Result<Exit, NotStarted> {
-    let mut running = start_through(free, argv)?;
+    let mut running = start_through(free, argv, Stdio::null())?;
     running.leave();
     let mut stderr = io::stderr();
     while running.pass_on_stderr(&mut stderr) {}
-    Ok(running.exit(Instant::now() + FOR_EVER, Ending::Exited))
+    Ok(running.exit(Instant::now() + LONG, Ending::Exited))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::Duration;
+    use std::os::fd::OwnedFd;
 
     use super::super::process::{Equipment, Life, branch};
     use super::*;
@@ -70,7 +71,11 @@ mod tests {
 
     /// What a process prints, and says at its end, that does this with a command.
     fn played(work: impl Fn(&Free) -> Result<Exit, NotStarted>) -> (String, String) {
-        let equipment = Equipment { input: None, kept: &[], life: Life::Bound };
+        played_with(None, work)
+    }
+
+    fn played_with(input: Option<OwnedFd>, work: impl Fn(&Free) -> Result<Exit, NotStarted>) -> (String, String) {
+        let equipment = Equipment { input, kept: &[], life: Life::Bound };
         let playing = branch(&Free::of_main(), equipment, |free| {
             let exit = work(&free).unwrap();
             // The test's harness takes what `eprint!` prints.
@@ -90,6 +95,17 @@ mod tests {
         let expected = ("out\n".to_owned(), "err\nExited Some(3) err\n".to_owned());
         assert_eq!(played(|free| print(free, &sh(script), in_time(10))), expected);
         assert_eq!(played(|free| act(free, &sh(script))), expected);
+    }
+
+    #[test]
+    fn what_prints_has_the_input_of_this_process_and_what_acts_has_none() {
+        let input = || {
+            let (input, mut pen) = io::pipe().unwrap();
+            pen.write_all(b"place").unwrap();
+            Some(input.into())
+        };
+        assert_eq!(played_with(input(), |free| print(free, &sh("cat"), in_time(10))).0, "place");
+        assert_eq!(played_with(input(), |free| act(free, &sh("cat"))).0, "");
     }
 
     #[test]

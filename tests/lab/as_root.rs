@@ -1,11 +1,16 @@
 //! The one rule for root, by each tool that there is here: what it does for the page and on its own, and what it refuses
 //! to somebody who has taken over the web server's user.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::client::{self, Queued};
 use crate::machine::Lab;
@@ -14,7 +19,7 @@ use crate::mta::Mta;
 use crate::postfix::Postfix;
 use crate::primary::Mode;
 use crate::rule::{self, PROGRAM, as_web_server};
-use crate::{apache, page, story, wait};
+use crate::{apache, faults, page, story, wait};
 
 const CONFIGURATION: &str = "/etc/bartleby.toml";
 const SUDO: &str = "/usr/bin/sudo";
@@ -121,6 +126,38 @@ impl Tool {
     }
 }
 
+/// A program that hangs when it is to list, and heeds no request to end, until the real one is put back.
+struct Hangs {
+    program: String,
+    real: String,
+}
+
+impl Hangs {
+    fn in_place_of(program: &str) -> Hangs {
+        let real = format!("{program}.real");
+        fs::rename(program, &real).unwrap();
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in\n-j | -p | -bp* | 'show queue') trap '' TERM HUP; exec sleep 987 ;;\nesac\n\
+             exec {real} \"$@\"\n"
+        );
+        faults::executable(program, &script);
+        Hangs { program: program.to_owned(), real }
+    }
+}
+
+impl Drop for Hangs {
+    fn drop(&mut self) {
+        // Also for what the lab shows of the queue when a test has failed.
+        fs::rename(&self.real, &self.program).unwrap();
+    }
+}
+
+/// Where a program of the mail server's really is.
+fn found(program: &OsStr) -> String {
+    let program = Path::new("/usr/sbin").join(program);
+    fs::canonicalize(program).unwrap().into_os_string().into_string().unwrap()
+}
+
 fn answer(command: &mut Command, request: &[u8]) -> Output {
     let streams = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
     let [input, output, errors] = streams;
@@ -143,6 +180,7 @@ pub fn by_every_tool(lab: &mut Lab) {
         explains(lab, tool, &queued);
         refuses(tool, &queued);
         believes_no_one_but_root(tool, &queued);
+        hands_the_place_on(lab, tool);
         runs(lab, tool, &queued);
     }
 }
@@ -321,6 +359,49 @@ fn believes_no_one_but_root(tool: Tool, queued: &[Queued]) {
     story::not_listed("denied", "Put right what it says");
     fs::set_permissions(PROGRAM, Permissions::from_mode(0o755)).unwrap();
     all_wait(queued);
+}
+
+/// A lister that heeds no request to end is killed by root at the deadline. Each has the place of its request among those
+/// that list, and keeps it even if nobody is left who could kill it: two hang at most.
+fn hands_the_place_on(lab: &Lab, tool: Tool) {
+    let own = fs::read(CONFIGURATION).unwrap();
+    fs::write(CONFIGURATION, "[mta]\ndeadline = \"2s\"\n").unwrap();
+    let program = found(lab.mta.queue_command().get_program());
+    let hangs = Hangs::in_place_of(&program);
+    let named = |name: &str, word: &str| -> Vec<i32> {
+        let has = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(word));
+        faults::processes().into_iter().filter(|(pid, of)| of == name && has(*pid)).map(|(pid, _)| pid).collect()
+    };
+    let hanging = || named("sleep", "987");
+    let listing = page::json(503);
+    assert_eq!(listing.queue.status, "timeout", "{tool:?}: {listing:?}");
+    wait::until("root has killed the lister", 10, || {
+        if hanging().is_empty() { Ok(()) } else { Err(format!("{tool:?}: {:?}", hanging())) }
+    });
+    for number in 1..=2 {
+        let list = thread::spawn(|| apache::command_line(&["list"]));
+        let pids = wait::until("a lister hangs", 10, || {
+            if hanging().len() == number { Ok(hanging()) } else { Err(format!("{tool:?}: {:?}", hanging())) }
+        });
+        for pid in pids {
+            let input = fs::read_link(format!("/proc/{pid}/fd/0")).unwrap();
+            assert!(input.to_string_lossy().contains("/listing-"), "{tool:?} hands the place on: {input:?}");
+        }
+        for pid in named("bartleby", "as-root") {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
+        let (_, said) = list.join().unwrap();
+        assert!(said.contains("could not be stopped"), "{tool:?}: {said}");
+    }
+    let error = page::json(503).queue.error.unwrap().message;
+    assert!(error.starts_with("Two other requests kept listing the queue for 1.5 s"), "{tool:?}: {error}");
+    assert_eq!(hanging().len(), 2, "{tool:?}: none was started");
+    for pid in hanging() {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    drop(hangs);
+    fs::write(CONFIGURATION, own).unwrap();
+    wait::until("their places are free", 10, || page::try_json(200));
 }
 
 /// One message, one domain, and all; the last through the page.
