@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -83,9 +83,10 @@ impl Tool {
     /// Those that are here.
     fn all() -> Vec<Tool> {
         let mut tools = vec![Tool::Sudo, Tool::Doas];
-        // Where there is no such package, `layer` has said so.
         if Path::new(SUDO_RS).exists() {
             tools.push(Tool::SudoRs);
+        } else {
+            let _ = writeln!(io::stderr(), "\n*** This Debian has no sudo-rs: what is tried with it is SKIPPED ***\n");
         }
         tools
     }
@@ -249,6 +250,9 @@ fn explains(lab: &Lab, tool: Tool, queued: &[Queued]) {
         let head = said.find(&format!("{id} 0 ")).unwrap_or_else(|| panic!("no {id} in {said}"));
         assert!(said[head..].contains(&format!("{} ", mail.recipients[0])), "{said}");
     }
+    let listing = page::json(200);
+    let mut recipients = listing.messages.iter().flat_map(|message| &message.recipients);
+    assert!(recipients.any(|recipient| recipient.last_attempt.is_some()), "{listing:?}");
     let refused = said.matches(" defer (").count();
     assert!(refused >= queued.len(), "{said}");
     // One that is not there is no reason to say nothing of the others.

@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::machine;
 use crate::mta::Mta;
+use crate::release::Release;
 
 /// Apache, and what the lab itself needs.
 const COMMON: [&str; 2] = ["apache2", "iproute2"];
@@ -22,13 +22,14 @@ pub fn folders() -> (PathBuf, PathBuf) {
     (kept, mountpoint)
 }
 
-/// The archive with the packages of a mail server, made if it is not there yet.
-pub fn of(mta: &dyn Mta) -> PathBuf {
+/// The archive with the packages of a mail server for a release, made if it is not there yet.
+pub fn of(mta: &dyn Mta, release: &Release) -> PathBuf {
     let (kept, mountpoint) = folders();
-    let wishes = mta.wishes().iter().filter(|package| is_to_be_had(package));
-    let packages: Vec<&str> = COMMON.iter().chain(mta.packages()).chain(wishes).copied().collect();
+    let (root, kept) = (release.root(&kept), release.folder(&kept));
+    let wishes = mta.wishes().iter().map(|package| format!("?{package}"));
+    let packages: Vec<_> = COMMON.iter().chain(mta.packages()).map(ToString::to_string).chain(wishes).collect();
     let prefix = format!("{}-", mta.layer());
-    let archive = kept.join(format!("{prefix}{:016x}.tar", stamp(&packages)));
+    let archive = kept.join(format!("{prefix}{:016x}.tar", stamp(&packages, &root)));
 
     // The tests of one mail server run at the same time: one of them makes the layer.
     let lock = File::create(kept.join(format!("{}.lock", mta.layer()))).unwrap();
@@ -39,7 +40,7 @@ pub fn of(mta: &dyn Mta) -> PathBuf {
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child"]);
         command
             .args(["--mount-proc", "sh", SCRIPT])
-            .args([&mountpoint, &archive])
+            .args([&mountpoint, &root, &archive])
             .arg(machine::HOSTNAME)
             .args(packages);
         let output = command.output().unwrap();
@@ -49,24 +50,11 @@ pub fn of(mta: &dyn Mta) -> PathBuf {
     archive
 }
 
-/// Whether this Debian has a package of that name; where not, says so.
-fn is_to_be_had(package: &str) -> bool {
-    let has = Command::new("apt-cache").args(["show", package]).output().is_ok_and(|output| output.status.success());
-    if !has {
-        // libtest does not capture this.
-        let _ = writeln!(
-            io::stderr(),
-            "\n*** There is no package {package} on this machine's Debian: what the lab tries with it is SKIPPED ***\n"
-        );
-    }
-    has
-}
-
-/// What a layer depends on: it lies over this machine's own packages.
-fn stamp(packages: &[&str]) -> u64 {
+/// What a layer depends on: it lies over the packages of a root.
+fn stamp(packages: &[String], root: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
     packages.hash(&mut hasher);
-    for file in ["/etc/debian_version", "/var/lib/dpkg/status", SCRIPT] {
+    for file in [&root.join("etc/debian_version"), &root.join("var/lib/dpkg/status"), Path::new(SCRIPT)] {
         fs::read(file).unwrap().hash(&mut hasher);
     }
     hasher.finish()
