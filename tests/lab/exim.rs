@@ -110,12 +110,24 @@ pub fn backup_mx(lab: &mut Lab) {
     by_its_own_rule();
     rule::install();
     let queued = story::outage(lab);
+    each_reason_is_dated();
     story::strangers(lab, &queued);
     story::partial_recovery(lab, &queued, SLOW[0], &session::full());
     shape::is_as_recorded(&["/usr/sbin/exim4", "-bp"], "mixed-bp.stdout");
     story::recovery(lab, &queued);
     example::install("relay_recipients", RECIPIENTS, &[], "");
     relay::is_closed(lab);
+}
+
+/// The message log has the time of each attempt.
+fn each_reason_is_dated() {
+    for message in page::json(200).messages {
+        for recipient in message.recipients {
+            let at = recipient.last_attempt.unwrap_or_default();
+            assert!(at.starts_with("20") && at.ends_with('Z'), "{} was tried at {at:?}", recipient.address);
+        }
+    }
+    assert!(page::html(200).contains(" (tried at <time datetime="), "{}", page::html(200));
 }
 
 fn refused() {
