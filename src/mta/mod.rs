@@ -54,6 +54,11 @@ pub trait Mta {
         None
     }
 
+    /// Whether what they list has to be told apart by the command that lists it.
+    fn tells_parts_apart(&self) -> bool {
+        false
+    }
+
     /// A parser for the output of one of these commands, or of all of them one behind the other.
     fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
 

@@ -4,9 +4,10 @@
 //! files, which everybody may read, as no program should be started before the one that lists.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::mta::Search;
+use crate::mta::trouble::Trouble;
 
 /// The configuration folder of the first instance.
 const DEFAULT: &str = "/etc/postfix";
@@ -25,6 +26,18 @@ impl Instance {
     pub(super) fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         let which = self.folder.iter().flat_map(|folder| ["-c", folder]);
         which.chain(arguments.iter().copied()).collect()
+    }
+
+    /// The same trouble, of this instance.
+    pub(super) fn blamed_for(&self, trouble: Trouble) -> Trouble {
+        let words = |words: &str| format!("{}: {words}", self.name);
+        match trouble.with_settings(&self.folder.as_ref().map(PathBuf::from)) {
+            Trouble::NotRunning { mta, words: said } => Trouble::NotRunning { mta, words: words(&said) },
+            Trouble::NotPermitted { mta, act, account, program, configured, settings, words: said } => {
+                Trouble::NotPermitted { mta, act, account, program, configured, settings, words: words(&said) }
+            }
+            other => other,
+        }
     }
 }
 
@@ -59,9 +72,9 @@ impl Instances {
         all
     }
 
-    /// The name to show for the messages of an instance; `None` where there is one alone.
-    pub(super) fn name_of(&self, place: usize) -> Option<&str> {
-        self.running.get(place).filter(|_| self.running.len() > 1).map(|instance| instance.name.as_str())
+    /// One of them; `None` where there is one alone, whose messages need no name of it.
+    pub(super) fn among_several(&self, place: usize) -> Option<&Instance> {
+        self.running.get(place).filter(|_| self.running.len() > 1)
     }
 }
 
@@ -108,13 +121,11 @@ mod tests {
             fs::write(folder.join("main.cf"), text).unwrap();
         };
         let found = || Instances::of(&Search::below(root.path()));
-        let instance = |name: &str, folder: Option<&str>| Instance {
-            name: name.to_owned(),
-            folder: folder.map(str::to_owned),
-        };
+        let instance =
+            |name: &str, folder: Option<&str>| Instance { name: name.to_owned(), folder: folder.map(str::to_owned) };
         let alone = Instances { running: vec![instance("postfix", None)], disabled: vec![] };
         assert_eq!(found(), alone, "nothing can be read");
-        assert_eq!(alone.name_of(0), None);
+        assert_eq!(alone.among_several(0), None);
         write(
             "etc/postfix",
             "myhostname = a.example\nmulti_instance_directories = /etc/postfix-in,\n# more:\n\n  /etc/postfix-out, /etc/postfix-old\n",
@@ -127,7 +138,7 @@ mod tests {
         let outgoing = instance("postfix-out", Some("/etc/postfix-out"));
         assert_eq!(all.running, [instance("postfix", None), incoming, outgoing]);
         assert_eq!(all.disabled, ["postfix-old"]);
-        assert_eq!(all.name_of(1), Some("postfix-incoming"));
+        assert_eq!(all.among_several(0).unwrap().name, "postfix");
         assert_eq!(all.running[1].arguments(&["-j"]), ["-c", "/etc/postfix-in", "-j"]);
         assert_eq!(all.running[0].arguments(&["-j"]), ["-j"]);
     }

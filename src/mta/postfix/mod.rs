@@ -15,13 +15,13 @@ use serde::Deserialize;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
-use crate::system::process::{self, Argv, Exit, Running};
+use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
-use configuration::{is_settling, relaying, value};
+use configuration::facts;
 use instances::{Instance, Instances};
 use table::Table;
 
@@ -92,18 +92,25 @@ impl Mta for Postfix {
         self.each(&["-p"]).into_iter().nth(place.unwrap_or(0)).filter(|_| unknown && !exit.success())
     }
 
+    fn tells_parts_apart(&self) -> bool {
+        self.instances.running.len() > 1
+    }
+
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
         Box::new(PostfixParser::new(clock))
     }
 
     fn parser_of(&self, clock: &Clock, place: usize) -> Box<dyn Parser> {
-        let instance = self.instances.name_of(place).map(str::to_owned);
+        let instance = self.instances.among_several(place).cloned();
         Box::new(PostfixParser { instance, ..PostfixParser::new(clock) })
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let unlisted = self.instances.disabled.clone();
-        Inquiry::start(free, &self.questions(wanted), move |output| Facts { unlisted: unlisted.clone(), ..facts(output) })
+        Inquiry::start(free, &self.questions(wanted), move |output| Facts {
+            unlisted: unlisted.clone(),
+            ..facts(output)
+        })
     }
 
     /// The mail for a domain is run message by message. `-s` would silently do nothing for a domain that is not among
@@ -143,38 +150,13 @@ impl Mta for Postfix {
     }
 
     fn relaying(&self) -> Option<RelayInquiry> {
-        let (postconf, postmap, main_cf) = (self.postconf.clone()?, self.postmap.clone(), self.main_cf.clone());
-        let instances = self.instances.running.clone();
-        Some(Box::new(move |free, deadline| {
-            let start = |program: &PathBuf, arguments: &[&str]| process::start(free, &Argv::new(program, arguments)).ok();
-            let answer = |running: Option<Running>| {
-                let output = running.map(|running| running.collect(deadline).1).unwrap_or_default();
-                String::from_utf8_lossy(&output).into_owned()
-            };
-            let is_settling = is_settling(&main_cf);
-            let question = ["-x", "relay_domains", "mydestination", "myhostname"];
-            let asked: Vec<_> =
-                instances.iter().map(|instance| start(&postconf, &instance.arguments(&question))).collect();
-            let settings: Vec<_> = asked.into_iter().map(answer).collect();
-            let table = |name: &str| postmap.as_ref().map(|postmap| answer(start(postmap, &["-s", name])));
-            let just_changed = (settings.first().is_none_or(String::is_empty) && is_settling).then_some("main.cf");
-            Relaying { just_changed, ..relaying(&settings, table) }
-        }))
+        let postconf = self.postconf.clone()?;
+        Some(configuration::ask(postconf, self.postmap.clone(), self.main_cf.clone(), self.instances.running.clone()))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
         verdict(Act::Flush, command, exit, account)
     }
-}
-
-fn facts(output: &str) -> Facts {
-    Facts {
-        version: value(output, "mail_version"),
-        queue_directory: value(output, "queue_directory").map(PathBuf::from),
-        flush_users: value(output, "authorized_flush_users"),
-        ..Facts::default()
-    }
-    .or_usual("/var/spool/postfix")
 }
 
 /// What postqueue's exit means. The refusals are recognised by their words, since nearly all of them end with status
@@ -203,10 +185,16 @@ pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
         Act::List => "authorized_mailq_users",
         Act::Flush | Act::Explain => "authorized_flush_users",
     };
-    Remedy::Setting(match plain_word(&refused.account.name) {
-        Ok(user) => {
-            format!("As root: postconf -e \"{parameter} = $(postconf -h {parameter}), {user}\" && postfix reload")
-        }
+    // A further instance has its own.
+    let which = match refused.settings.map(|folder| folder.to_string_lossy().into_owned()) {
+        Some(folder) => plain_word(&folder).map(|folder| format!(" -c {folder}")),
+        None => Ok(String::new()),
+    };
+    Remedy::Setting(match plain_word(&refused.account.name).and_then(|user| Ok((user, which?))) {
+        Ok((user, which)) => format!(
+            "As root: postconf{which} -e \"{parameter} = $(postconf{which} -h {parameter}), {user}\" && \
+             postfix{which} reload"
+        ),
         Err(odd) => format!("{odd}. Add that user to {parameter} in main.cf"),
     })
 }
@@ -217,8 +205,8 @@ struct PostfixParser {
     lines: u64,
     malformed: Malformed,
     table: Option<Table>,
-    /// The name of the instance whose queue it is, where there are several.
-    instance: Option<String>,
+    /// The instance whose queue it is, where there are several.
+    instance: Option<Instance>,
 }
 
 impl PostfixParser {
@@ -235,7 +223,7 @@ impl Parser for PostfixParser {
         if self.lines == 1 && table::is_table(&text) {
             self.table = Some(Table::default());
         }
-        let instance = self.instance.as_deref();
+        let instance = self.instance.as_ref().map(|instance| &*instance.name);
         let understood = match &mut self.table {
             Some(table) => table.line(&text, &self.clock, &mut |message| found(&named(message, instance))),
             None => json(&text, instance, found),
@@ -252,10 +240,13 @@ impl Parser for PostfixParser {
         account: &Account,
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
-        let instance = self.instance.as_deref();
+        let instance = self.instance.as_ref().map(|instance| &*instance.name);
         let found = &mut |message: &Message<'_>| found(&named(message, instance));
         let complete = self.table.as_mut().is_none_or(|table| table.end(found));
-        self.malformed.verdict(Kind::Postfix, verdict(Act::List, command, exit, account))?;
+        let ended = verdict(Act::List, command, exit, account);
+        let ended =
+            ended.map_err(|trouble| self.instance.as_ref().map_or(trouble.clone(), |of| of.blamed_for(trouble)));
+        self.malformed.verdict(Kind::Postfix, ended)?;
         if complete { Ok(()) } else { Err(Trouble::BrokenOff { mta: Kind::Postfix, lines: self.lines }) }
     }
 }
@@ -373,6 +364,8 @@ fn state(queue: &str) -> State {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn account() -> Account {
@@ -418,19 +411,62 @@ mod tests {
     #[test]
     fn a_postfix_before_3_1_is_asked_in_its_own_way() {
         let postfix = Postfix::at(&Search::below(std::path::Path::new("/nonexistent")));
-        let exit = |said: &str, code| Exit {
+        let exit = |said: &str, code| Exit { code: Some(code), ..down(said) };
+        let usage = "postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -p | postqueue -s site";
+        let older = postfix.older_list_command(&postfix.list_commands()[0], &exit(usage, 69)).unwrap();
+        assert_eq!(older.to_string(), "/usr/sbin/postqueue -p");
+        for (said, code) in [("postqueue: fatal: Queue report unavailable", 69), ("", 0)] {
+            assert_eq!(postfix.older_list_command(&postfix.list_commands()[0], &exit(said, code)), None);
+        }
+    }
+
+    #[test]
+    fn of_several_instances_all_are_listed_and_run() {
+        let machine = tempfile::tempdir().unwrap();
+        let write = |folder: &str, text: &str| {
+            let folder = machine.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("main.cf"), text).unwrap();
+        };
+        write("etc/postfix", "multi_instance_directories = /etc/postfix-out /etc/postfix-old\n");
+        write("etc/postfix-out", "multi_instance_enable = yes\n");
+        let postfix = Postfix::at(&Search::below(machine.path()));
+        let lines = |commands: Vec<Argv>| commands.iter().map(Argv::to_string).collect::<Vec<_>>();
+        let of_both = |arguments: &str| {
+            let second = format!("/usr/sbin/postqueue -c /etc/postfix-out {arguments}");
+            [format!("/usr/sbin/postqueue {arguments}"), second]
+        };
+        assert_eq!(lines(postfix.list_commands()), of_both("-j"));
+        assert_eq!(lines(postfix.flush_commands(&Part::All)), of_both("-f"));
+        assert_eq!(lines(postfix.flush_commands(&Part::Message("A1"))), of_both("-i A1"));
+        let exit = Exit { code: Some(69), said: "usage: postqueue -f".into(), ..down("") };
+        let older = postfix.older_list_command(&postfix.list_commands()[1], &exit).unwrap();
+        assert_eq!(older.to_string(), of_both("-p")[1]);
+
+        let clock = Clock { now: 1_795_433_446, zone: jiff::tz::TimeZone::UTC };
+        let line = r#"{"queue_name":"deferred","queue_id":"A1","arrival_time":1,"message_size":9,"sender":"a@b.example","recipients":[]}"#;
+        let instance = |place| {
+            let mut found = None;
+            let mut parser = postfix.parser_of(&clock, place);
+            parser.line(line.as_bytes(), &mut |message| found = message.instance.clone().map(Cow::into_owned));
+            let words = "mail system is down";
+            (found, parser.end(&postfix.list_commands()[place], &down(words), &account(), &mut |_| ()).unwrap_err())
+        };
+        let (found, trouble) = instance(1);
+        assert_eq!(found.as_deref(), Some("postfix-out"));
+        assert!(trouble.to_string().contains("“postfix-out: mail system is down”"), "{trouble}");
+        assert_eq!(instance(0).0.as_deref(), Some("postfix"));
+    }
+
+    fn down(said: &str) -> Exit {
+        Exit {
             ending: crate::system::process::Ending::Exited,
-            code: Some(code),
+            code: Some(69),
             signal: None,
             said: said.into(),
             allowed: std::time::Duration::ZERO,
             unfinished: false,
-        };
-        let usage = "postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -p | postqueue -s site";
-        let older = postfix.older_list_command(&postfix.list_commands()[0], &exit(usage, 69)).unwrap();
-        assert_eq!(older.to_string(), "/usr/sbin/postqueue -p");
-        assert_eq!(postfix.older_list_command(&postfix.list_commands()[0], &exit("postqueue: fatal: Queue report unavailable", 69)), None);
-        assert_eq!(postfix.older_list_command(&postfix.list_commands()[0], &exit("", 0)), None);
+        }
     }
 
     #[test]
@@ -445,13 +481,5 @@ mod tests {
         assert_eq!(questions(Wanted::Everything), [everything]);
         assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
         assert!(questions(Wanted::Nothing).is_empty());
-    }
-
-    #[test]
-    fn settings_are_read_from_postconf() {
-        let read = facts("mail_version = 3.7.11\nqueue_directory = /var/spool/postfix\nauthorized_flush_users =\n");
-        assert_eq!(read.version.as_deref(), Some("3.7.11"));
-        assert_eq!(read.queue_directory, Some("/var/spool/postfix".into()));
-        assert_eq!(read.flush_users.as_deref(), Some(""));
     }
 }
