@@ -155,6 +155,7 @@ mod tests {
             arrival: None,
             sender: None,
             recipients: vec![Recipient { address: "full@example.com".into(), reason: None, delivered: false }],
+            plan: crate::queue::Plan::default(),
         };
         let mut rows = [Row { message, left_out: 0 }];
         explained.fill_in(&Source { mta, commands }, &mut rows);

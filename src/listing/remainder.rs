@@ -118,7 +118,7 @@ impl Remainder {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::queue::Recipient;
+    use crate::queue::{Plan, Recipient};
 
     /// A deferred message, with a recipient for each of these reasons.
     pub(crate) fn message(id: &str, arrival: i64, reasons: &[&str]) -> Message<'static> {
@@ -137,6 +137,7 @@ pub(crate) mod tests {
                     delivered: false,
                 })
                 .collect(),
+            plan: Plan::default(),
         }
     }
 

@@ -54,6 +54,42 @@ pub struct Message<'a> {
     pub sender: Option<Cow<'a, str>>,
     /// The envelope recipients in the server's order.
     pub recipients: Vec<Recipient<'a>>,
+    /// What is to become of it.
+    #[serde(default, skip_serializing_if = "Plan::is_usual")]
+    pub plan: Plan,
+}
+
+/// What is to become of a message, as far as its listing says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How often it was tried; `None` where the server does not give it.
+    pub attempts: Option<u64>,
+    /// When it is tried next, in seconds since 1970; `None` where the server does not give it. It may lie in the past:
+    /// then it is due.
+    pub next_attempt: Option<i64>,
+    /// Whether it goes back to its sender.
+    pub(crate) expiry: Expiry,
+}
+
+impl Plan {
+    /// Whether the listing says nothing of it.
+    fn is_usual(&self) -> bool {
+        *self == Plan::default()
+    }
+}
+
+/// Whether a message goes back to its sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Expiry {
+    /// When its time is over.
+    #[default]
+    Usual,
+    /// At the next attempt, which an administrator has made the last: for a message on hold, once it is released.
+    AtNextAttempt,
+    /// It is being returned.
+    BeingReturned,
+    /// The mail server holds it back, and may return it as soon as it does so no longer.
+    NotClear,
 }
 
 /// One envelope recipient of a message.
@@ -78,6 +114,7 @@ impl Message<'_> {
             arrival: self.arrival,
             sender: self.sender.map(own),
             recipients: self.recipients.into_iter().map(Recipient::into_owned).collect(),
+            plan: self.plan,
         }
     }
 }
@@ -158,6 +195,7 @@ mod tests {
                 Recipient { address: "larry@example.com".into(), reason: Some("“no”\t\\".into()), delivered: true },
                 Recipient { address: "moe@example.com".into(), reason: None, delivered: false },
             ],
+            plan: Plan { attempts: Some(3), next_attempt: Some(7), expiry: Expiry::AtNextAttempt },
         }
     }
 

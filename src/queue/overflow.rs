@@ -293,7 +293,7 @@ mod tests {
     use std::fs::OpenOptions;
 
     use super::*;
-    use crate::queue::{Order, Recipient, State};
+    use crate::queue::{Lifetimes, Order, Plan, Recipient, State};
     use crate::system::unlinked_file;
 
     fn file() -> File {
@@ -311,12 +311,13 @@ mod tests {
             arrival: (!value.is_multiple_of(7)).then_some(1_795_434_300 - value as i64),
             sender: Some(format!("É{value}\n\0\"@example.org").into()),
             recipients: vec![Recipient { address: "a@example.com".into(), reason: None, delivered: true }],
+            plan: Plan { attempts: Some(value), ..Plan::default() },
         };
         Row { message, left_out: number as usize % 3 }
     }
 
     fn place(row: &Row, order: Option<Order>, number: u64) -> Place {
-        Place::of(&row.message, order, number)
+        Place::of(&row.message, order, &Lifetimes::Unknown, number)
     }
 
     /// Three readers at a time, so that a dozen runs take more than one pass.

@@ -3,6 +3,7 @@
 //! Sources: postqueue(1) with its exit statuses, Postfix's `showq_json.c` and `showq_compat.c`, and
 //! the recorded output under `tests/fixtures/postfix`.
 
+mod lifetime;
 mod table;
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use super::relay::{domains, keys, printed_name};
 use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Expiry, Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
@@ -53,12 +54,14 @@ impl Postfix {
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
-        let names: &[&str] = match wanted {
-            Wanted::Everything => &["mail_version", "queue_directory", "authorized_flush_users"],
-            Wanted::Permissions => &["authorized_flush_users"],
+        let mut names = match wanted {
+            Wanted::Everything => vec!["mail_version", "queue_directory"],
+            Wanted::Permissions => Vec::new(),
             Wanted::Nothing => return Vec::new(),
         };
-        self.postconf.iter().map(|postconf| Argv::new(postconf, names)).collect()
+        names.push("authorized_flush_users");
+        names.extend(lifetime::parameters().filter(|_| wanted == Wanted::Everything));
+        self.postconf.iter().map(|postconf| Argv::new(postconf, &names)).collect()
     }
 }
 
@@ -86,7 +89,14 @@ impl Mta for Postfix {
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        Inquiry::start(free, &self.questions(wanted), facts)
+        let main_cf = self.main_cf.clone();
+        Inquiry::start(free, &self.questions(wanted), move |output| match wanted {
+            Wanted::Everything => {
+                let is = lifetime::in_force(&main_cf);
+                Facts { timing: lifetime::timing(output, &main_cf, is), ..facts(output) }
+            }
+            Wanted::Permissions | Wanted::Nothing => facts(output),
+        })
     }
 
     /// The mail for a domain is run message by message. `-s` would silently do nothing for a domain that is not among
@@ -300,7 +310,7 @@ struct EntryRecipient<'a> {
 fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
     let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
-    let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
+    let expiry = if is_bounced { Expiry::BeingReturned } else { expiry(entry.forced_expire, &entry.queue_name) };
     let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
         let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
         Recipient { address, reason: Some(reason).filter(|reason| !reason.is_empty()), delivered: false }
@@ -312,39 +322,27 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         arrival: Some(entry.arrival_time),
         sender: Some(sender(entry.sender)),
         recipients: recipients.collect(),
-        mta_state: expiry.word(entry.queue_name),
+        mta_state: word(expiry, entry.queue_name),
+        plan: Plan { expiry, ..Plan::default() },
     });
     true
 }
 
-/// Whether a message goes back to its sender.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expiry {
-    /// Not yet.
-    None,
-    /// At the next attempt, which an administrator has made the last (`postsuper -e`): for a message on hold, once it is
-    /// released.
-    AtNextAttempt,
-    /// It is being returned.
-    Returned,
+/// Whether a message goes back to its sender; `forced`: an administrator has let it expire (`postsuper -e`).
+fn expiry(forced: bool, queue: &str) -> Expiry {
+    match (forced, queue) {
+        (false, _) => Expiry::Usual,
+        (true, "active") => Expiry::BeingReturned,
+        (true, _) => Expiry::AtNextAttempt,
+    }
 }
 
-impl Expiry {
-    fn of(forced: bool, queue: &str) -> Expiry {
-        match (forced, queue) {
-            (false, _) => Expiry::None,
-            (true, "active") => Expiry::Returned,
-            (true, _) => Expiry::AtNextAttempt,
-        }
-    }
-
-    /// The name of the queue that the message is in, and what becomes of the message.
-    fn word(self, queue: Cow<'_, str>) -> Cow<'_, str> {
-        match self {
-            Expiry::None => queue,
-            Expiry::AtNextAttempt => Cow::Owned(format!("{queue}, returned to the sender at the next attempt")),
-            Expiry::Returned => Cow::Owned(format!("{queue}, being returned to the sender")),
-        }
+/// The name of the queue that the message is in, and what becomes of the message.
+fn word(expiry: Expiry, queue: Cow<'_, str>) -> Cow<'_, str> {
+    match expiry {
+        Expiry::Usual | Expiry::NotClear => queue,
+        Expiry::AtNextAttempt => Cow::Owned(format!("{queue}, returned to the sender at the next attempt")),
+        Expiry::BeingReturned => Cow::Owned(format!("{queue}, being returned to the sender")),
     }
 }
 
@@ -433,7 +431,8 @@ mod tests {
         fs::write(folder.join("postconf"), "").unwrap();
         let postfix = Postfix::at(&Search::below(machine.path()));
         let questions = |wanted| postfix.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users";
+        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users \
+                          maximal_queue_lifetime bounce_queue_lifetime maximal_backoff_time queue_run_delay";
         assert_eq!(questions(Wanted::Everything), [everything]);
         assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
         assert!(questions(Wanted::Nothing).is_empty());

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::mta::{Clock, date};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Message, Plan, Recipient, State};
 
 pub(super) fn is_table(line: &str) -> bool {
     line == "Mail queue is empty" || (line.starts_with('-') && line.contains("-Queue ID-"))
@@ -119,13 +119,15 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         Some(b'!') => ("hold", State::Held),
         _ => ("deferred", State::Deferred),
     };
+    let expiry = super::expiry(marks.contains('#'), queue);
     Some(Message {
         id: id.to_owned().into(),
         state,
-        mta_state: super::Expiry::of(marks.contains('#'), queue).word(queue.into()),
+        mta_state: super::word(expiry, queue.into()),
         size: Some(size.parse().ok()?),
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
         sender: Some(super::sender(sender.trim_start().to_owned().into())),
         recipients: Vec::new(),
+        plan: Plan { expiry, ..Plan::default() },
     })
 }
