@@ -14,7 +14,7 @@ use super::remedy::{Refused, Remedy};
 use super::timing::{InForce, Timing};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Expiry, Lifetimes, Message, Plan, Recipient, State};
+use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{Argv, Exit};
 use crate::system::processes;
 use crate::system::{Account, Free};
@@ -204,6 +204,7 @@ impl OpenSmtpdParser {
             address: envelope.recipient.to_owned().into(),
             reason: Some(envelope.error).filter(|error| !error.is_empty()).map(|error| error.to_owned().into()),
             delivered: false,
+            last_attempt: None,
         };
         match &mut self.message {
             Some(message) if message.id == envelope.message_id => {
@@ -219,6 +220,9 @@ impl OpenSmtpdParser {
                     id: envelope.message_id.to_owned().into(),
                     state,
                     mta_state: envelope.word().into(),
+                    being_returned: false,
+                    too_young: false,
+                    instance: None,
                     size: None,
                     arrival: Some(envelope.creation.min(self.now)),
                     sender: envelope.sender.map(|sender| sender.to_owned().into()),
@@ -298,7 +302,7 @@ impl<'a> Envelope<'a> {
                 .wait
                 .filter(|_| !is_paused && !self.has_flag("hold"))
                 .map(|wait| now.saturating_add(wait)),
-            expiry: if self.has_flag("hold") && !is_paused { Expiry::NotClear } else { Expiry::Usual },
+            held_back: self.has_flag("hold") && !is_paused,
         }
     }
 
@@ -322,8 +326,8 @@ impl<'a> Envelope<'a> {
 /// What is to become of a message with these two envelopes.
 fn both(one: Plan, other: Plan) -> Plan {
     let earliest = [one.next_attempt, other.next_attempt].into_iter().flatten().min();
-    let expiry = if other.expiry == Expiry::Usual { one.expiry } else { other.expiry };
-    Plan { attempts: one.attempts.max(other.attempts), next_attempt: earliest, expiry }
+    let held_back = one.held_back || other.held_back;
+    Plan { attempts: one.attempts.max(other.attempts), next_attempt: earliest, held_back }
 }
 
 /// The fields of fixed form.

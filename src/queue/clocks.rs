@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expiry, Message, State};
+use super::{Message, State};
 
 /// How long a mail server keeps mail, in seconds, and from when it counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,20 +101,20 @@ impl Lifetimes {
     pub fn returns(&self, message: &Message<'_>) -> Returns {
         let after = |seconds: i64| message.arrival.map(|arrival| arrival.saturating_add(seconds));
         let held = message.state == State::Held;
-        match (message.plan.expiry, self) {
-            (Expiry::AtNextAttempt | Expiry::BeingReturned, _) if !held => Returns::Now,
-            (Expiry::NotClear, _) => Returns::Unknown,
-            (_, Lifetimes::About { frozen: Some(frozen), .. }) if held => {
+        match self {
+            _ if message.being_returned && !held => Returns::Now,
+            _ if message.plan.held_back => Returns::Unknown,
+            Lifetimes::About { frozen: Some(frozen), .. } if held => {
                 after(*frozen).map_or(Returns::Unknown, Returns::NotBefore)
             }
             _ if held => Returns::Never,
-            (_, Lifetimes::Unknown) => Returns::Unknown,
-            (_, Lifetimes::NotBefore { message: any, null_sender }) => {
+            Lifetimes::Unknown => Returns::Unknown,
+            Lifetimes::NotBefore { message: any, null_sender } => {
                 let seconds = if message.sender.as_deref() == Some("") { null_sender } else { any };
                 after(*seconds).map_or(Returns::Unknown, Returns::NotBefore)
             }
-            (_, Lifetimes::At { message: any }) => after(*any).map_or(Returns::Unknown, Returns::At),
-            (_, Lifetimes::About { cutoffs, otherwise, failing_since, .. }) => {
+            Lifetimes::At { message: any } => after(*any).map_or(Returns::Unknown, Returns::At),
+            Lifetimes::About { cutoffs, otherwise, failing_since, .. } => {
                 let since = failing_since.or(message.arrival);
                 let since_and_cutoff = since.zip(shortest(cutoffs, *otherwise, message));
                 since_and_cutoff
@@ -271,8 +271,12 @@ mod tests {
     const DAY: i64 = 24 * 60 * 60;
 
     fn message(arrival: i64, sender: &'static str) -> Message<'static> {
-        let recipient =
-            |address: &'static str, delivered| Recipient { address: address.into(), reason: None, delivered };
+        let recipient = |address: &'static str, delivered| Recipient {
+            address: address.into(),
+            reason: None,
+            delivered,
+            last_attempt: None,
+        };
         Message {
             id: "4F1A".into(),
             state: State::Deferred,
@@ -281,6 +285,9 @@ mod tests {
             arrival: Some(arrival),
             sender: Some(sender.into()),
             recipients: vec![recipient("a@Example.com", false), recipient("b@other.example", true)],
+            being_returned: false,
+            too_young: false,
+            instance: None,
             plan: Plan::default(),
         }
     }
@@ -289,8 +296,8 @@ mod tests {
         Message { state: State::Held, ..message }
     }
 
-    fn expiring(expiry: Expiry, message: Message<'static>) -> Message<'static> {
-        Message { plan: Plan { expiry, ..Plan::default() }, ..message }
+    fn expiring(message: Message<'static>) -> Message<'static> {
+        Message { being_returned: true, ..message }
     }
 
     fn exim(failing_since: Option<i64>, frozen: Option<i64>) -> Lifetimes {
@@ -318,11 +325,10 @@ mod tests {
     #[test]
     fn what_an_administrator_lets_expire_goes_back_now_unless_it_is_held() {
         for lifetimes in [Lifetimes::Unknown, Lifetimes::At { message: DAY }, exim(None, None)] {
-            for expiry in [Expiry::AtNextAttempt, Expiry::BeingReturned] {
-                assert_eq!(lifetimes.returns(&expiring(expiry, message(100, ""))), Returns::Now);
-                assert_eq!(lifetimes.returns(&held(expiring(expiry, message(100, "")))), Returns::Never);
-            }
-            assert_eq!(lifetimes.returns(&expiring(Expiry::NotClear, message(100, ""))), Returns::Unknown);
+            assert_eq!(lifetimes.returns(&expiring(message(100, ""))), Returns::Now);
+            assert_eq!(lifetimes.returns(&held(expiring(message(100, "")))), Returns::Never);
+            let held_back = Message { plan: Plan { held_back: true, ..Plan::default() }, ..message(100, "") };
+            assert_eq!(lifetimes.returns(&held_back), Returns::Unknown);
         }
     }
 
@@ -365,7 +371,7 @@ mod tests {
             next_attempt: Some(1400),
         };
         assert_eq!(all, expected);
-        all.add(&expiring(Expiry::BeingReturned, message(999, "x")), &clocks);
+        all.add(&expiring(message(999, "x")), &clocks);
         assert_eq!((all.overdue, all.first), (2, Some(900)));
     }
 

@@ -128,6 +128,9 @@ mod tests {
             id: "4F1A".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: Some(1),
             arrival: None,
             sender: Some("Dürer@example.org".into()),
@@ -135,6 +138,7 @@ mod tests {
                 address: "larry@Example.com".into(),
                 reason: Some("Connection refused".into()),
                 delivered: false,
+                last_attempt: None,
             }],
             plan: Plan::default(),
         }

@@ -10,7 +10,7 @@ use crate::flush::outcome;
 use crate::mta::timing::{Gap, Lifetime};
 use crate::mta::trouble::{Status, Trouble};
 use crate::primary::{Primary, PrimaryStatus};
-use crate::queue::{Clocks, Lifetimes, Message, Recipient, Returns, Row, State, rfc3339, serialize_instant};
+use crate::queue::{Clocks, Lifetimes, Message, Recipient, Row, State, rfc3339, serialize_instant};
 use crate::report::clocks::FirstReturn;
 use crate::report::{Form, Report, Verdict};
 use crate::state::Flush;
@@ -52,12 +52,13 @@ struct Shown<'a> {
     attempts: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     being_returned: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
 }
 
 impl<'a> Shown<'a> {
     fn of(message: &'a Message<'_>, lifetimes: &Lifetimes) -> Shown<'a> {
         let Message { state, size, arrival, plan, .. } = message;
-        let returns = lifetimes.returns(message);
         Shown {
             id: &message.id,
             state: *state,
@@ -66,10 +67,11 @@ impl<'a> Shown<'a> {
             arrival: *arrival,
             sender: message.sender.as_deref(),
             recipients: &message.recipients,
-            returns_not_before: returns.not_before(),
+            returns_not_before: lifetimes.returns(message).not_before(),
             next_attempt: plan.next_attempt,
             attempts: plan.attempts,
-            being_returned: (returns == Returns::Now).then_some(true),
+            being_returned: message.being_returned.then_some(true),
+            instance: message.instance.as_deref(),
         }
     }
 }

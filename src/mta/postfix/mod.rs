@@ -18,7 +18,7 @@ use super::relay::{domains, keys, printed_name};
 use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Expiry, Message, Plan, Recipient, State};
+use crate::queue::{Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
@@ -310,10 +310,15 @@ struct EntryRecipient<'a> {
 fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
     let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
-    let expiry = if is_bounced { Expiry::BeingReturned } else { expiry(entry.forced_expire, &entry.queue_name) };
+    let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
     let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
         let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
-        Recipient { address, reason: Some(reason).filter(|reason| !reason.is_empty()), delivered: false }
+        Recipient {
+            address,
+            reason: Some(reason).filter(|reason| !reason.is_empty()),
+            delivered: false,
+            last_attempt: None,
+        }
     });
     found(&Message {
         id: entry.queue_id,
@@ -322,27 +327,43 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         arrival: Some(entry.arrival_time),
         sender: Some(sender(entry.sender)),
         recipients: recipients.collect(),
-        mta_state: word(expiry, entry.queue_name),
-        plan: Plan { expiry, ..Plan::default() },
+        mta_state: expiry.word(entry.queue_name),
+        being_returned: expiry != Expiry::None,
+        too_young: false,
+        instance: None,
+        plan: Plan::default(),
     });
     true
 }
 
-/// Whether a message goes back to its sender; `forced`: an administrator has let it expire (`postsuper -e`).
-fn expiry(forced: bool, queue: &str) -> Expiry {
-    match (forced, queue) {
-        (false, _) => Expiry::Usual,
-        (true, "active") => Expiry::BeingReturned,
-        (true, _) => Expiry::AtNextAttempt,
-    }
+/// Whether a message goes back to its sender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    /// Not yet.
+    None,
+    /// At the next attempt, which an administrator has made the last (`postsuper -e`): for a message on hold, once it is
+    /// released.
+    AtNextAttempt,
+    /// It is being returned.
+    Returned,
 }
 
-/// The name of the queue that the message is in, and what becomes of the message.
-fn word(expiry: Expiry, queue: Cow<'_, str>) -> Cow<'_, str> {
-    match expiry {
-        Expiry::Usual | Expiry::NotClear => queue,
-        Expiry::AtNextAttempt => Cow::Owned(format!("{queue}, returned to the sender at the next attempt")),
-        Expiry::BeingReturned => Cow::Owned(format!("{queue}, being returned to the sender")),
+impl Expiry {
+    fn of(forced: bool, queue: &str) -> Expiry {
+        match (forced, queue) {
+            (false, _) => Expiry::None,
+            (true, "active") => Expiry::Returned,
+            (true, _) => Expiry::AtNextAttempt,
+        }
+    }
+
+    /// The name of the queue that the message is in, and what becomes of the message.
+    fn word(self, queue: Cow<'_, str>) -> Cow<'_, str> {
+        match self {
+            Expiry::None => queue,
+            Expiry::AtNextAttempt => Cow::Owned(format!("{queue}, returned to the sender at the next attempt")),
+            Expiry::Returned => Cow::Owned(format!("{queue}, being returned to the sender")),
+        }
     }
 }
 
@@ -379,6 +400,7 @@ mod tests {
             let mut words = (String::new(), None);
             assert!(json(&line, &mut |message| {
                 words = (message.mta_state.to_string(), message.recipients[0].reason.clone().map(Cow::into_owned));
+                assert_eq!(message.being_returned, expire || reason == "bounce_reason");
             }));
             assert_eq!(words.1.as_deref(), Some("x"));
             words.0

@@ -39,6 +39,7 @@ impl Group {
             address: address.into(),
             reason: reason.map(Cow::from),
             delivered: false,
+            last_attempt: None,
         })
     }
 }
@@ -119,15 +120,18 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         Some(b'!') => ("hold", State::Held),
         _ => ("deferred", State::Deferred),
     };
-    let expiry = super::expiry(marks.contains('#'), queue);
+    let expiry = super::Expiry::of(marks.contains('#'), queue);
     Some(Message {
         id: id.to_owned().into(),
         state,
-        mta_state: super::word(expiry, queue.into()),
+        mta_state: expiry.word(queue.into()),
+        being_returned: expiry != super::Expiry::None,
+        too_young: false,
+        instance: None,
         size: Some(size.parse().ok()?),
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
         sender: Some(super::sender(sender.trim_start().to_owned().into())),
         recipients: Vec::new(),
-        plan: Plan { expiry, ..Plan::default() },
+        plan: Plan::default(),
     })
 }
