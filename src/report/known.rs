@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::disk::{self, Filesystem, Mounts};
 use super::history;
 use super::reading::Counted;
-use crate::context::Context;
-use crate::flush::readiness::{Readiness, Rules};
+use crate::context::{Context, Source};
+use crate::flush::readiness::{self, Readiness};
 use crate::listing::reasons::{self, Explained};
 use crate::listing::{INQUIRY_PATIENCE, Sampling};
 use crate::mta::timing::Timing;
@@ -34,20 +34,17 @@ pub(super) struct Inquiries {
     inquiry: Option<Inquiry>,
     facts: Facts,
     primary: PrimaryInquiry,
-    rules: Rules,
     mounts: Mounts,
 }
 
 impl Inquiries {
     /// Begins to find out, beside the lister.
     pub(crate) fn begin(context: &Context) -> Inquiries {
-        Inquiries {
-            inquiry: context.source.as_ref().ok().map(|source| source.mta.inquire(&context.free, Wanted::Everything)),
-            facts: Facts::default(),
-            primary: PrimaryInquiry::begin(context),
-            rules: Rules::ask(context),
-            mounts: Mounts::find(&context.free),
-        }
+        let inquire = |source: &Source| source.mta.inquire(&context.free, Wanted::Everything);
+        let inquiry = context.source.as_ref().ok().map(inquire);
+        let primary = PrimaryInquiry::begin(context);
+        readiness::ask_for_rules(context);
+        Inquiries { inquiry, facts: Facts::default(), primary, mounts: Mounts::find(&context.free) }
     }
 
     /// Version and settings of the mail server, for which this waits at most [`INQUIRY_PATIENCE`].
@@ -62,7 +59,7 @@ impl Inquiries {
     /// What was found, with what the reader counted and asks for; without a reader, `None`.
     pub(crate) fn known(mut self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
         self.facts(context);
-        let Inquiries { facts, primary, rules, mounts, .. } = self;
+        let Inquiries { facts, primary, mounts, .. } = self;
         let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
         let primary = primary.status(context);
         let filesystems =
@@ -72,7 +69,7 @@ impl Inquiries {
         Known {
             sampling,
             history: sample.map_or_else(Vec::new, |sample| history::add(context.records.as_ref().ok(), sample)),
-            flush: Readiness::find(context, &facts, &rules),
+            flush: Readiness::find(context, &facts),
             facts,
             filesystems,
             primary,
