@@ -10,7 +10,7 @@ use crate::mta::{Facts, RelayInquiry, Relaying};
 use crate::system::process::{self, Argv, Running};
 
 /// A value in the lines `name = value` of postconf(1).
-fn value(output: &str, name: &str) -> Option<String> {
+pub(super) fn value(output: &str, name: &str) -> Option<String> {
     output.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
         (key.trim() == name).then(|| value.trim().to_owned())

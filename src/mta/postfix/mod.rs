@@ -5,6 +5,7 @@
 
 mod configuration;
 mod instances;
+mod lifetime;
 mod table;
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use super::relay::printed_name;
 use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Message, Plan, Recipient, State};
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
@@ -63,12 +64,14 @@ impl Postfix {
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
-        let names: &[&str] = match wanted {
-            Wanted::Everything => &["mail_version", "queue_directory", "authorized_flush_users"],
-            Wanted::Permissions => &["authorized_flush_users"],
+        let mut names = match wanted {
+            Wanted::Everything => vec!["mail_version", "queue_directory"],
+            Wanted::Permissions => Vec::new(),
             Wanted::Nothing => return Vec::new(),
         };
-        self.postconf.iter().map(|postconf| Argv::new(postconf, names)).collect()
+        names.push("authorized_flush_users");
+        names.extend(lifetime::parameters().filter(|_| wanted == Wanted::Everything));
+        self.postconf.iter().map(|postconf| Argv::new(postconf, &names)).collect()
     }
 }
 
@@ -106,10 +109,18 @@ impl Mta for Postfix {
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        let unlisted = self.instances.disabled.clone();
-        Inquiry::start(free, &self.questions(wanted), move |output| Facts {
-            unlisted: unlisted.clone(),
-            ..facts(output)
+        let (main_cf, unlisted) = (self.main_cf.clone(), self.instances.disabled.clone());
+        let several = self.tells_parts_apart();
+        Inquiry::start(free, &self.questions(wanted), move |output| {
+            let facts = Facts { unlisted: unlisted.clone(), ..facts(output) };
+            match wanted {
+                Wanted::Everything if several => Facts { timing: lifetime::of_several(), ..facts },
+                Wanted::Everything => {
+                    let is = lifetime::in_force(&main_cf);
+                    Facts { timing: lifetime::timing(output, &main_cf, is), ..facts }
+                }
+                Wanted::Permissions | Wanted::Nothing => facts,
+            }
         })
     }
 
@@ -309,6 +320,7 @@ fn json(line: &str, instance: Option<&str>, found: &mut dyn FnMut(&Message<'_>))
         being_returned: expiry != Expiry::None,
         too_young: false,
         instance: instance.map(Cow::Borrowed),
+        plan: Plan::default(),
     });
     true
 }
@@ -477,7 +489,8 @@ mod tests {
         fs::write(folder.join("postconf"), "").unwrap();
         let postfix = Postfix::at(&Search::below(machine.path()));
         let questions = |wanted| postfix.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users";
+        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users \
+                          maximal_queue_lifetime bounce_queue_lifetime maximal_backoff_time queue_run_delay";
         assert_eq!(questions(Wanted::Everything), [everything]);
         assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
         assert!(questions(Wanted::Nothing).is_empty());
