@@ -126,6 +126,9 @@ impl Form for Text {
         if let Some(advice) = sentences::advice(report) {
             to.line(format_args!("{advice}"))?;
         }
+        for sentence in sentences::before_a_run(report) {
+            to.line(format_args!("{sentence}"))?;
+        }
         if let Some((flush, outcome)) = &report.followed {
             to.line(format_args!("Queue run {}: {}.", flush.number, sentences::outcome(report, flush, outcome)))?;
         }
