@@ -131,8 +131,11 @@ fn pick(
     let room = MOST - excerpt.lines.len();
     let equipment = Equipment { input: Some(input), kept: &[], life: Life::Bound };
     let work = |free| {
-        // Nobody may be left to read it; then nothing is lost.
-        let _ = pass_on(free, wanted, is_part, room);
+        let is_more = pass_on(free, wanted, is_part, room);
+        // What can't be read counts as more. Nobody may be left to hear it.
+        if is_more.unwrap_or(true) {
+            let _ = io::stderr().write_all(MORE);
+        }
     };
     let running = process::branch(&context.free, equipment, work);
     let running = running.map_err(|error| NoLog::Reader(format!("could not be started: {error}")))?;
@@ -145,13 +148,14 @@ fn pick(
     Ok(())
 }
 
-/// Reads standard input, and writes the wanted lines to standard output, `room` bytes at most.
-fn pass_on(free: Free, wanted: &Wanted<'_>, is_part: bool, room: usize) -> io::Result<()> {
+/// Reads standard input, and writes the wanted lines to standard output, `room` bytes at most. Returns whether there may
+/// be more.
+fn pass_on(free: Free, wanted: &Wanted<'_>, is_part: bool, room: usize) -> io::Result<bool> {
     let _sandbox = Sandbox::enter(free, Purpose::Reading);
-    let mut choice = Choice { wanted, is_part, number: 0, left: room, is_more: false };
+    let mut choice = Choice { wanted, is_part, number: 0, left: Some(room), is_more: false };
     let (mut out, mut buffer, mut lines) = (io::stdout().lock(), vec![0; PIPE], Lines::default());
     let mut written = Ok(());
-    while choice.left > 0 && written.is_ok() {
+    while choice.left.is_some() && written.is_ok() {
         match nix::unistd::read(io::stdin(), &mut buffer) {
             Ok(0) => break,
             Ok(length) => lines.feed(&buffer[..length], &mut |line| {
@@ -165,7 +169,7 @@ fn pass_on(free: Free, wanted: &Wanted<'_>, is_part: bool, room: usize) -> io::R
     }
     written?;
     out.flush()?;
-    if choice.is_more { io::stderr().write_all(MORE) } else { Ok(()) }
+    Ok(choice.is_more)
 }
 
 /// Which lines are passed on.
@@ -175,8 +179,8 @@ struct Choice<'a> {
     is_part: bool,
     /// How many lines were seen.
     number: u64,
-    /// How many bytes may still be passed on.
-    left: usize,
+    /// How many bytes may still be passed on; `None` when a line did not fit.
+    left: Option<usize>,
     /// Whether there are wanted lines, or may be, that are not passed on.
     is_more: bool,
 }
@@ -191,13 +195,10 @@ impl Choice<'_> {
             2 if self.is_part => self.is_more |= self.wanted.is_in_time(line),
             _ => {}
         }
-        if self.left == 0 || !self.wanted.holds(line) {
-            return false;
-        }
-        let left = self.left.checked_sub(line.len() + 1);
-        self.is_more |= left.is_none();
-        self.left = left.unwrap_or(0);
-        left.is_some()
+        let Some(left) = self.left.filter(|_| self.wanted.holds(line)) else { return false };
+        self.left = left.checked_sub(line.len() + 1);
+        self.is_more |= self.left.is_none();
+        self.left.is_some()
     }
 }
 
@@ -230,7 +231,7 @@ mod tests {
         let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).unwrap();
         let clock = Clock { now: 1_795_503_951, zone: TimeZone::UTC };
         let wanted = Wanted { mta: &*mta, ids: ids.iter().copied().collect(), since, clock: &clock };
-        let mut choice = Choice { wanted: &wanted, is_part, number: 0, left: room, is_more: false };
+        let mut choice = Choice { wanted: &wanted, is_part, number: 0, left: Some(room), is_more: false };
         let mut lines = Vec::new();
         let mut feed = Lines::default();
         feed.feed(log, &mut |line| {

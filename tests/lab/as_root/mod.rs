@@ -178,13 +178,30 @@ fn when_next(lab: &Lab, tool: Tool) {
         assert!(said.ends_with(" has nothing to say about that\n") && said.lines().count() == 1, "{tool:?}: {said}");
         return;
     }
+    // In UTC, wherever the machine is.
+    let zone = fs::read("/etc/localtime").ok();
+    let _ = fs::remove_file("/etc/localtime");
+    fs::copy("/usr/share/zoneinfo/Asia/Tokyo", "/etc/localtime").unwrap();
     let said = tool.asked("{\"do\":\"next\"}", 0);
+    fs::remove_file("/etc/localtime").unwrap();
+    if let Some(zone) = zone {
+        fs::write("/etc/localtime", zone).unwrap();
+    }
     let lines: Vec<_> = said.lines().collect();
     let of_slow = lines.iter().position(|line| line.contains("slow@example.com"));
     let dates = lines[of_slow.unwrap_or_else(|| panic!("{said}")) + 1];
     // First failure, last attempt, next attempt.
-    let is_date = |word: &&str| word.contains("-20");
-    assert_eq!(dates.split(' ').filter(is_date).count(), 3, "{tool:?}: {said}");
+    let [_, last, next] = dates.trim().split("  ").collect::<Vec<_>>()[..] else { panic!("{said}") };
+    let instant = |text: &str| {
+        jiff::civil::DateTime::strptime("%d-%b-%Y %H:%M:%S", text.trim())
+            .unwrap()
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .unwrap()
+            .timestamp()
+            .as_second()
+    };
+    let now = log::now();
+    assert!((now - 600..=now).contains(&instant(last)) && instant(next) > now, "{tool:?}: {said}");
 }
 
 /// Requests of somebody who has taken over the web server's user: nothing is done, and nothing else than the refusal said.
