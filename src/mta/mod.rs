@@ -17,6 +17,7 @@ mod relay;
 mod remedy;
 mod search;
 mod sendmail;
+pub(crate) mod timing;
 pub mod trouble;
 mod verdict;
 
@@ -28,6 +29,7 @@ use self::postfix::Postfix;
 use self::remedy::{Refused, Remedy};
 use self::sendmail::Sendmail;
 use self::trouble::Trouble;
+use crate::queue::Lifetimes;
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 pub(crate) use date::log_instant;
@@ -53,16 +55,31 @@ pub trait Mta {
     /// The commands that list the queue. Each lists a part of it.
     fn list_commands(&self) -> Vec<Argv>;
 
-    /// The listing command for an older version, if `exit` shows that this one does not know the newer form.
-    fn older_list_command(&self, _exit: &Exit) -> Option<Argv> {
+    /// The listing command for an older version in place of this one, if `exit` shows that it does not know the newer form.
+    fn older_list_command(&self, _command: &Argv, _exit: &Exit) -> Option<Argv> {
         None
     }
 
-    /// A parser for the output of one of these commands.
+    /// Whether what they list has to be told apart by the command that lists it.
+    fn tells_parts_apart(&self) -> bool {
+        false
+    }
+
+    /// A parser for the output of one of these commands, or of all of them one behind the other.
     fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
+
+    /// The same, where it is known which one it is, by its place among them.
+    fn parser_of(&self, clock: &Clock, _place: usize) -> Box<dyn Parser> {
+        self.parser(clock)
+    }
 
     /// Starts to ask for version and settings, as far as they are wanted. Its processes run beside the listing.
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry;
+
+    /// What becomes of mail that is kept for so long, in seconds: by default, it goes back at the next attempt that fails.
+    fn lifetimes(&self, seconds: i64) -> Lifetimes {
+        Lifetimes::NotBefore { message: seconds, null_sender: seconds }
+    }
 
     /// The commands that deliver a part of the queue now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;

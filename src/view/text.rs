@@ -166,6 +166,9 @@ impl Form for Text {
         for note in &report.primary.notes {
             writeln!(to, "DNS: {}", printable(note))?;
         }
+        if let Some(unlisted) = sentences::unlisted(&listing.facts) {
+            to.line(format_args!("{unlisted}"))?;
+        }
         if let Some(gap) = &report.gap {
             to.line(format_args!("{}", sentences::gap(gap)))?;
         }

@@ -30,6 +30,7 @@ pub(crate) fn foot(report: &Report) -> Markup {
                     " short; they end in “…”."
                 }
             }
+            @if let Some(unlisted) = sentences::unlisted(&listing.facts) { p { (printable(&unlisted)) } }
             @if let Some(gap) = &report.gap { p.gap { (sentences::gap(gap)) } }
             p {
                 "Also as " a href="?format=text" { "text" } " and as " a href="?format=json" { "JSON" } "."
