@@ -213,7 +213,7 @@ fn print_reasons(context: &Context, source: &Source, ids: &[String]) -> Result<u
 
 fn print_next(context: &Context, source: &Source) -> Result<u8, Refusal> {
     let mta = &*source.mta;
-    let queue = mta.inquire(&context.free, Wanted::Permissions).answer(soon()).queue_directory;
+    let queue = mta.inquire(&context.free, Wanted::Permissions).answer(&context.free, soon()).queue_directory;
     let command = queue.and_then(|queue| mta.next_command(&queue)).ok_or(Refusal::Nothing(mta.kind()))?;
     Ok(status(&through::print(&context.free, &command, soon())?))
 }

@@ -60,11 +60,13 @@ struct Wanted<'a> {
     clock: &'a Clock,
 }
 
-/// A file, at the place from which on it is looked at.
-struct Tail {
-    file: File,
-    /// Whether something stands before that.
-    is_part: bool,
+/// How much of a log is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    /// All of it.
+    Whole,
+    /// Only its end, so that the first line is no whole one.
+    End,
 }
 
 /// The lines that hold one of these queue ids and were written in this second or later.
@@ -75,27 +77,27 @@ pub(crate) fn lines(context: &Context, mta: &dyn Mta, ids: &[String], since: i64
     let deadline = Instant::now() + PATIENCE;
     let mut excerpt = Excerpt { lines: Vec::new(), whole: true };
     let wanted = |since| Wanted { mta, ids: ids.iter().map(String::as_str).collect(), since, clock: &context.clock };
-    let of_log = |log: &&str| -> Vec<Tail> {
+    let of_log = |log: &&str| -> Vec<(File, Stretch)> {
         [format!("{log}.1"), (*log).to_owned()].iter().filter_map(|path| tail(path, since)).collect()
     };
     let tails = mta.logs().iter().map(of_log).find(|tails| !tails.is_empty()).unwrap_or_default();
     if tails.is_empty() {
         journal(context, &wanted(None), since, deadline, &mut excerpt)?;
     }
-    for tail in tails {
-        pick(context, &wanted(Some(since)), tail.file.into(), tail.is_part, deadline, &mut excerpt)?;
+    for (file, stretch) in tails {
+        pick(context, &wanted(Some(since)), file.into(), stretch, deadline, &mut excerpt)?;
     }
     Ok(excerpt)
 }
 
 /// A log that has been written to since then, if it is a file of its own: who can put a link there decides nothing.
-fn tail(path: &str, since: i64) -> Option<Tail> {
+fn tail(path: &str, since: i64) -> Option<(File, Stretch)> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).ok()?;
     let found = file.metadata().ok().filter(|found| found.is_file() && found.nlink() == 1 && found.mtime() >= since)?;
     let start = found.len().saturating_sub(LOOKED_AT);
     file.seek(SeekFrom::Start(start)).ok()?;
-    Some(Tail { file, is_part: start > 0 })
+    Some((file, if start > 0 { Stretch::End } else { Stretch::Whole }))
 }
 
 /// What the journal holds of facility `mail` (2, syslog(3)), with who wrote it: any user can write there.
@@ -113,7 +115,7 @@ fn journal(
     let not_found = || NoLog::NotFound(wanted.mta.logs().join(", "));
     let running = process::start(&context.free, &command).map_err(|_| not_found())?;
     let output = running.stdout().try_clone().map_err(|error| NoLog::Journal(error.to_string()))?;
-    pick(context, wanted, output.into(), false, deadline, excerpt)?;
+    pick(context, wanted, output.into(), Stretch::Whole, deadline, excerpt)?;
     let ending = if excerpt.whole { Ending::Exited } else { Ending::ReaderGone };
     let exit = running.exit(deadline, ending);
     if exit.success() || !excerpt.whole { Ok(()) } else { Err(NoLog::Journal(exit.describe())) }
@@ -124,14 +126,14 @@ fn pick(
     context: &Context,
     wanted: &Wanted<'_>,
     input: OwnedFd,
-    is_part: bool,
+    stretch: Stretch,
     deadline: Instant,
     excerpt: &mut Excerpt,
 ) -> Result<(), NoLog> {
     let room = MOST - excerpt.lines.len();
     let equipment = Equipment { input: Some(input), kept: &[], life: Life::Bound };
     let work = |free| {
-        let is_more = pass_on(free, wanted, is_part, room);
+        let is_more = pass_on(free, wanted, stretch, room);
         // What can't be read counts as more. Nobody may be left to hear it.
         if is_more.unwrap_or(true) {
             let _ = io::stderr().write_all(MORE);
@@ -150,9 +152,9 @@ fn pick(
 
 /// Reads standard input, and writes the wanted lines to standard output, `room` bytes at most. Returns whether there may
 /// be more.
-fn pass_on(free: Free, wanted: &Wanted<'_>, is_part: bool, room: usize) -> io::Result<bool> {
+fn pass_on(free: Free, wanted: &Wanted<'_>, stretch: Stretch, room: usize) -> io::Result<bool> {
     let _sandbox = Sandbox::enter(free, Purpose::Reading);
-    let mut choice = Choice { wanted, is_part, number: 0, left: Some(room), is_more: false };
+    let mut choice = Choice { wanted, stretch, number: 0, left: Some(room), is_more: false };
     let (mut out, mut buffer, mut lines) = (io::stdout().lock(), vec![0; PIPE], Lines::default());
     let mut written = Ok(());
     while choice.left.is_some() && written.is_ok() {
@@ -175,8 +177,7 @@ fn pass_on(free: Free, wanted: &Wanted<'_>, is_part: bool, room: usize) -> io::R
 /// Which lines are passed on.
 struct Choice<'a> {
     wanted: &'a Wanted<'a>,
-    /// Whether the log was longer before the first line.
-    is_part: bool,
+    stretch: Stretch,
     /// How many lines were seen.
     number: u64,
     /// How many bytes may still be passed on; `None` when a line did not fit.
@@ -191,8 +192,8 @@ impl Choice<'_> {
         self.number += 1;
         match self.number {
             // It has no beginning.
-            1 if self.is_part => return false,
-            2 if self.is_part => self.is_more |= self.wanted.is_in_time(line),
+            1 if self.stretch == Stretch::End => return false,
+            2 if self.stretch == Stretch::End => self.is_more |= self.wanted.is_in_time(line),
             _ => {}
         }
         let Some(left) = self.left.filter(|_| self.wanted.holds(line)) else { return false };
@@ -227,11 +228,18 @@ mod tests {
     use crate::mta::{self, Kind, Search};
 
     /// What of a log is passed on, and whether there is more.
-    fn chosen(kind: Kind, log: &[u8], ids: &[&str], since: Option<i64>, is_part: bool, room: usize) -> (String, bool) {
+    fn chosen(
+        kind: Kind,
+        log: &[u8],
+        ids: &[&str],
+        since: Option<i64>,
+        stretch: Stretch,
+        room: usize,
+    ) -> (String, bool) {
         let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).unwrap();
         let clock = Clock { now: 1_795_503_951, zone: TimeZone::UTC };
         let wanted = Wanted { mta: &*mta, ids: ids.iter().copied().collect(), since, clock: &clock };
-        let mut choice = Choice { wanted: &wanted, is_part, number: 0, left: Some(room), is_more: false };
+        let mut choice = Choice { wanted: &wanted, stretch, number: 0, left: Some(room), is_more: false };
         let mut lines = Vec::new();
         let mut feed = Lines::default();
         feed.feed(log, &mut |line| {
@@ -256,7 +264,7 @@ mod tests {
     #[test]
     fn only_whole_lines_with_these_ids_and_since_then_are_passed_on() {
         let at = |second: i64| Some("2026-11-24T07:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second() + second);
-        let chosen = |ids: &[&str], since| chosen(Kind::Postfix, LOG.as_bytes(), ids, since, false, MOST);
+        let chosen = |ids: &[&str], since| chosen(Kind::Postfix, LOG.as_bytes(), ids, since, Stretch::Whole, MOST);
         assert_eq!(chosen(&["AAAAAA1"], at(0)), (line(0) + &line(2), false));
         assert_eq!(chosen(&["AAAAAA1", "AAAAAA12"], at(1)), (line(1) + &line(2), false));
         assert_eq!(chosen(&["AAAAAA1"], at(3)), (String::new(), false));
@@ -268,11 +276,11 @@ mod tests {
     #[test]
     fn it_is_known_where_there_may_be_more() {
         let since = Some(0);
-        let chosen = |is_part, room| chosen(Kind::Postfix, LOG.as_bytes(), &["AAAAAA1"], since, is_part, room);
-        assert_eq!(chosen(true, MOST), (line(2), true), "what stood before the second line is not known");
+        let chosen = |stretch, room| chosen(Kind::Postfix, LOG.as_bytes(), &["AAAAAA1"], since, stretch, room);
+        assert_eq!(chosen(Stretch::End, MOST), (line(2), true), "what stood before the second line is not known");
         let both = line(0).len() + line(2).len();
-        assert_eq!(chosen(false, both), (line(0) + &line(2), false));
-        assert_eq!(chosen(false, both - 1), (line(0), true));
+        assert_eq!(chosen(Stretch::Whole, both), (line(0) + &line(2), false));
+        assert_eq!(chosen(Stretch::Whole, both - 1), (line(0), true));
     }
 
     #[test]
@@ -280,17 +288,17 @@ mod tests {
         let exim = "2026-11-24 07:00:00 1vNAb2-00000c-2p => a@example.com R=r T=t\n\
                     2026-11-24 07:00:00 1vNAb2-00000d-2p <= <> R=1vNAb2-00000c-2p U=Debian-exim P=local\n\
                     2026-11-24 07:00:00 1vNAb2-00000c-2p0 Completed\n";
-        let (lines, _) = chosen(Kind::Exim, exim.as_bytes(), &["1vNAb2-00000c-2p"], Some(0), false, MOST);
+        let (lines, _) = chosen(Kind::Exim, exim.as_bytes(), &["1vNAb2-00000c-2p"], Some(0), Stretch::Whole, MOST);
         assert_eq!(lines.lines().count(), 2, "{lines}");
         let opensmtpd =
             "Nov 24 07:00:00 bartleby smtpd[1]: 38f3a1c2a1b2c3d4 mta delivery evpid=0e78358bb2c3d4e5 from=<>\n";
         for (id, is_held) in [("0e78358b", true), ("b2c3d4e5", false), ("0e78358", false)] {
-            let (lines, _) = chosen(Kind::OpenSmtpd, opensmtpd.as_bytes(), &[id], Some(0), false, MOST);
+            let (lines, _) = chosen(Kind::OpenSmtpd, opensmtpd.as_bytes(), &[id], Some(0), Stretch::Whole, MOST);
             assert_eq!(!lines.is_empty(), is_held, "{id}");
         }
         // Bytes come out as they stand there.
         let raw = b"2026-11-24 07:00:00 1vNAb2-00000c-2p ** cr\rmoe\xff@example.com\n";
-        let mta_lines = chosen(Kind::Exim, raw, &["1vNAb2-00000c-2p"], Some(0), false, MOST).0;
+        let mta_lines = chosen(Kind::Exim, raw, &["1vNAb2-00000c-2p"], Some(0), Stretch::Whole, MOST).0;
         assert_eq!(mta_lines, String::from_utf8_lossy(raw));
     }
 
@@ -301,11 +309,11 @@ mod tests {
         let tail = || tail(path.to_str().unwrap(), 0);
         assert!(tail().is_none());
         fs::write(&path, "x\n").unwrap();
-        assert!(!tail().unwrap().is_part);
+        assert!(tail().unwrap().1 == Stretch::Whole);
         assert!(super::tail(path.to_str().unwrap(), i64::MAX).is_none(), "nothing was written since");
         OpenOptions::new().write(true).open(&path).unwrap().set_len(LOOKED_AT + 7).unwrap();
-        let mut found = tail().unwrap();
-        assert_eq!((found.is_part, found.file.stream_position().unwrap()), (true, 7));
+        let (mut file, stretch) = tail().unwrap();
+        assert!(stretch == Stretch::End && file.stream_position().unwrap() == 7);
         let other = folder.path().join("other");
         fs::hard_link(&path, &other).unwrap();
         assert!(tail().is_none(), "a file with two names");
