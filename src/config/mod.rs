@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::mta::Kind;
+use crate::mta::timing::seconds;
 use crate::queue::Mask;
 use crate::text::printable;
 pub use disk::{DiskConfig, Threshold};
@@ -63,8 +64,20 @@ pub struct MtaConfig {
     /// How long a listing may take: more than zero, at most a day.
     #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
+    /// How long the mail server keeps mail; by default its own configuration says so.
+    #[serde(deserialize_with = "lifetime")]
+    pub(crate) lifetime: Option<LifetimeConfig>,
     /// A name for this queue on the page, so that a recorded sample is not taken for the real queue.
     pub(crate) label: Option<String>,
+}
+
+/// How long mail is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LifetimeConfig {
+    /// In seconds: more than zero, at most ten years.
+    pub(crate) seconds: i64,
+    /// As it is written.
+    pub(crate) written: String,
 }
 
 impl Default for MtaConfig {
@@ -74,6 +87,7 @@ impl Default for MtaConfig {
             list_command: Vec::new(),
             flush_command: Vec::new(),
             deadline: Duration::from_secs(20),
+            lifetime: None,
             label: None,
         }
     }
@@ -154,6 +168,15 @@ fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Kind>, D::Error
     let unknown =
         || de::Error::custom(format!("“{word}” is no mail server whose queue is read; those are {}", words()));
     Kind::readable().find(|kind| kind.word() == word).map(Some).ok_or_else(unknown)
+}
+
+/// A time such as `5d` or `36h`.
+fn lifetime<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LifetimeConfig>, D::Error> {
+    const LONGEST: i64 = 10 * 366 * 24 * 60 * 60;
+    let written = String::deserialize(from).map_err(|_| de::Error::custom("write a time such as \"5d\" or \"36h\""))?;
+    let seconds = seconds(&written, '?').filter(|seconds| (1..=LONGEST).contains(seconds));
+    let wrong = || de::Error::custom(format!("“{written}” is no time such as \"5d\" or \"36h\", at most ten years"));
+    seconds.map(|seconds| Some(LifetimeConfig { seconds, written: written.clone() })).ok_or_else(wrong)
 }
 
 /// A duration that is not zero.
@@ -264,12 +287,19 @@ impl Config {
     /// # Errors
     /// The file can't be read, something in it is unknown or wrong, or this is root and another user could change it.
     pub fn load() -> Result<Config, ConfigError> {
-        let named = env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty());
-        let file = named.as_deref().map_or(Path::new(DEFAULT_PATH), Path::new);
-        let is_missing = || fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-        if named.is_none() && is_missing() {
-            return Ok(Config::default());
+        match env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty()) {
+            Some(named) => Config::vetted(Path::new(&named)),
+            None => Config::of_machine(),
         }
+    }
+
+    fn of_machine() -> Result<Config, ConfigError> {
+        let file = Path::new(DEFAULT_PATH);
+        let is_missing = fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if is_missing { Ok(Config::default()) } else { Config::vetted(file) }
+    }
+
+    fn vetted(file: &Path) -> Result<Config, ConfigError> {
         trust::vet(file)?;
         Config::read(file)
     }
@@ -374,6 +404,7 @@ mod tests {
             list_command = ["sudo", "-n", "/usr/sbin/sendmail", "-bp"]
             flush_command = ["sudo", "-n", "/usr/sbin/sendmail", "-q"]
             deadline = "1m30s"
+            lifetime = "5d"
             label = "sample"
             [flush]
             cooldown = "0s"
@@ -392,6 +423,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.mta.kind, Some(Kind::Sendmail));
         assert_eq!(config.mta.deadline, Duration::from_secs(90));
+        assert_eq!(config.mta.lifetime, Some(LifetimeConfig { seconds: 432_000, written: "5d".into() }));
         assert_eq!(config.flush.cooldown, Duration::ZERO);
         assert_eq!(config.access.allow[1].to_string(), "2001:db8::1/128");
         assert_eq!(config.disk.warn, Threshold::Bytes(2 << 30));
@@ -420,6 +452,9 @@ mod tests {
             ("[mta]\ndeadline = \"9223372036854775807s\"\n", "line 2, [mta] deadline: "),
             ("[mta]\ndeadline = \"25h\"\n", "line 2, [mta] deadline: “25h” is longer than a day"),
             ("[mta]\ndeadline = \"0s\"\n", "line 2, [mta] deadline: a listing takes some time"),
+            ("[mta]\nlifetime = \"5\"\n", "line 2, [mta] lifetime: “5” is no time such as \"5d\""),
+            ("[mta]\nlifetime = \"0d\"\n", "line 2, [mta] lifetime: “0d” is no time"),
+            ("[mta]\nlifetime = 5\n", "line 2, [mta] lifetime: write a time such as"),
             ("[state]\ndirectory = \"x/y\"\n", "line 2, [state] directory: “x/y” is no absolute path"),
             ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: write a duration such as \"20s\""),
             ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow[0]: “office” is neither"),

@@ -4,6 +4,7 @@
 //! file, its row and its variant of [`Kind`]; nothing else names mail servers one by one. Parsers are pure functions
 //! over lines: they open, start and ask nothing.
 
+pub mod as_root;
 mod date;
 mod exim;
 mod inquiry;
@@ -16,6 +17,7 @@ mod relay;
 mod remedy;
 mod search;
 mod sendmail;
+pub(crate) mod timing;
 pub mod trouble;
 mod verdict;
 
@@ -27,6 +29,7 @@ use self::postfix::Postfix;
 use self::remedy::{Refused, Remedy};
 use self::sendmail::Sendmail;
 use self::trouble::Trouble;
+use crate::queue::Lifetimes;
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 pub use date::past_instant;
@@ -59,6 +62,11 @@ pub trait Mta {
     /// Starts to ask for version and settings, as far as they are wanted. Its processes run beside the listing.
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry;
 
+    /// What becomes of mail that is kept for so long, in seconds: by default, it goes back at the next attempt that fails.
+    fn lifetimes(&self, seconds: i64) -> Lifetimes {
+        Lifetimes::NotBefore { message: seconds, null_sender: seconds }
+    }
+
     /// The commands that deliver a part of the queue now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;
 
@@ -75,8 +83,13 @@ pub trait Mta {
         None
     }
 
-    /// The commands that must run before the flush, given the answer to that question.
-    fn flush_preparation(&self, _answer: &str) -> Vec<Argv> {
+    /// What, by the answer to that question, stands in the flush's way, each by its number there.
+    fn flush_hindrances(&self, _answer: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The commands that must run before the flush to clear these away.
+    fn flush_preparation(&self, _hindrances: &[String]) -> Vec<Argv> {
         Vec::new()
     }
 

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::disk::{self, Filesystem, Mounts};
 use super::history;
 use super::reading::Counted;
-use crate::context::Context;
-use crate::flush::readiness::{Readiness, Rules};
+use crate::context::{Context, Source};
+use crate::flush::readiness::{self, Readiness};
 use crate::listing::reasons::{self, Explained};
 use crate::listing::{INQUIRY_PATIENCE, Sampling};
+use crate::mta::timing::Timing;
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
 use crate::state::Sample;
@@ -29,29 +30,37 @@ pub(crate) struct Known {
 
 /// What is being found out.
 pub(super) struct Inquiries {
-    facts: Option<Inquiry>,
+    /// Until it is answered.
+    inquiry: Option<Inquiry>,
+    facts: Facts,
     primary: PrimaryInquiry,
-    rules: Rules,
     mounts: Mounts,
 }
 
 impl Inquiries {
     /// Begins to find out, beside the lister.
     pub(crate) fn begin(context: &Context) -> Inquiries {
-        Inquiries {
-            facts: context.source.as_ref().ok().map(|source| source.mta.inquire(&context.free, Wanted::Everything)),
-            primary: PrimaryInquiry::begin(context),
-            rules: Rules::ask(context),
-            mounts: Mounts::find(&context.free),
+        let inquire = |source: &Source| source.mta.inquire(&context.free, Wanted::Everything);
+        let inquiry = context.source.as_ref().ok().map(inquire);
+        let primary = PrimaryInquiry::begin(context);
+        readiness::ask_for_rules(context);
+        Inquiries { inquiry, facts: Facts::default(), primary, mounts: Mounts::find(&context.free) }
+    }
+
+    /// Version and settings of the mail server, for which this waits at most [`INQUIRY_PATIENCE`].
+    pub(super) fn facts(&mut self, context: &Context) -> &Facts {
+        if let Some(inquiry) = self.inquiry.take() {
+            self.facts = inquiry.answer(&context.free, Instant::now() + INQUIRY_PATIENCE);
+            self.facts.timing = timing_of(context, std::mem::take(&mut self.facts.timing));
         }
+        &self.facts
     }
 
     /// What was found, with what the reader counted and asks for; without a reader, `None`.
-    pub(crate) fn known(self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
-        let Inquiries { facts, primary, rules, mounts } = self;
+    pub(crate) fn known(mut self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
+        self.facts(context);
+        let Inquiries { facts, primary, mounts, .. } = self;
         let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
-        let deadline = Instant::now() + INQUIRY_PATIENCE;
-        let facts = facts.map_or_else(Facts::default, |facts| facts.answer(deadline));
         let primary = primary.status(context);
         let filesystems =
             disk::filesystems(&context.free, &mounts, facts.queue_directory.as_deref(), &context.config.disk);
@@ -60,11 +69,25 @@ impl Inquiries {
         Known {
             sampling,
             history: sample.map_or_else(Vec::new, |sample| history::add(context.records.as_ref().ok(), sample)),
-            flush: Readiness::find(context, &facts, &rules),
+            flush: Readiness::find(context, &facts),
             facts,
             filesystems,
             primary,
             explained,
         }
+    }
+}
+
+/// The clocks of the mail server, or what the configuration says in its place.
+fn timing_of(context: &Context, found: Timing) -> Timing {
+    let mta = &context.config.mta;
+    match (&context.source, &mta.lifetime) {
+        (Ok(source), Some(lifetime)) => {
+            let seconds = lifetime.seconds;
+            let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
+            found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
+        }
+        (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),
+        _ => found,
     }
 }

@@ -11,8 +11,12 @@ mod input;
 pub(crate) mod output;
 pub(crate) mod poll;
 pub mod process;
+pub(crate) mod processes;
 mod raw;
+mod running;
 mod signals;
+mod stdin;
+pub(crate) mod through;
 pub(crate) mod trust;
 mod unlinked;
 
