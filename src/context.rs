@@ -1,13 +1,11 @@
 //! What every request and every command starts from.
 
-use std::path::PathBuf;
-
 use crate::config::Config;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::state::{Records, SeenBy, StateError};
 use crate::system::process::Argv;
-use crate::system::{self, Account, Free};
+use crate::system::{self, Account, Free, Scratch};
 
 /// The configuration and the machine, gathered once.
 pub struct Context {
@@ -27,9 +25,9 @@ pub struct Context {
     pub(crate) records: Result<Records, StateError>,
     /// What this process is, for the record of what it sees.
     pub(crate) seen_by: SeenBy,
-    /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
-    /// takes, what does not fit into memory. `None` where there is none.
-    pub(crate) folder: Option<PathBuf>,
+    /// Where what does not fit into memory is put as long as an answer takes: in the private folder of what is remembered,
+    /// the only one in which files are made. `None` where there is none.
+    pub(crate) scratch: Option<Scratch>,
 }
 
 /// The mail server whose queue is shown, and the command that lists it.
@@ -47,10 +45,11 @@ impl Context {
         let records = Records::open(config.state.directory.as_deref(), &account);
         // Where nothing can be remembered there may still be room for a while.
         let other = || Records::open(None, &account).ok().map(|records| records.directory().to_owned());
+        let folder = records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned()));
         Context {
             free,
             source: Source::find(&config),
-            folder: records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned())),
+            scratch: folder.map(|folder| Scratch::new(folder, config.disk.critical.into())),
             records,
             seen_by,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },

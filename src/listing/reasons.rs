@@ -10,8 +10,8 @@ use crate::context::{Context, Source};
 use crate::mta::trouble::Trouble;
 use crate::mta::{Mta, privilege};
 use crate::queue::{Row, Target};
-use crate::system::Account;
 use crate::system::process::{self, Argv, Ending, Exit, NotStarted};
+use crate::system::{Account, Audience};
 
 /// How long the mail server may take to explain all messages of a page.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -28,18 +28,18 @@ pub(crate) struct Explained {
     pub(crate) trouble: Option<Trouble>,
 }
 
-/// Asks the mail server of these messages, until it refuses or time is over.
-pub(crate) fn ask(context: &Context, ids: &[String]) -> Explained {
+/// Asks the mail server of these messages, until it refuses, time is over or nobody is left.
+pub(crate) fn ask(context: &Context, ids: &[String], audience: Audience<'_>) -> Explained {
     // A configured command may list another machine's queue.
     let (Ok(source), true) = (&context.source, context.config.mta.list_command.is_empty()) else {
         return Explained::default();
     };
-    let deadline = Instant::now() + PATIENCE;
+    let until = audience.until(Instant::now() + PATIENCE);
     let mut prefix = None;
     ask_each(&*source.mta, &context.account, ids, &mut |command| {
         let prefix = prefix.get_or_insert_with(|| privilege::prefix(&context.free, command, &context.account));
         let command = prefix.clone().map_or(command.clone(), |prefix| prefix.and(command));
-        Ok(process::start(&context.free, &command)?.collect_end(LOOKED_AT, deadline))
+        Ok(process::start(&context.free, &command)?.collect_end(LOOKED_AT, until))
     })
 }
 
@@ -54,7 +54,9 @@ fn ask_each(mta: &dyn Mta, account: &Account, ids: &[String], run: Run<'_>) -> E
         let said = ended.and_then(|(exit, output)| {
             let output = String::from_utf8_lossy(&output).into_owned();
             match exit.ending {
-                Ending::Deadline => Err(Trouble::TooSlow { command: command.to_string(), after: PATIENCE }),
+                Ending::Deadline | Ending::ReaderGone => {
+                    Err(Trouble::TooSlow { command: command.to_string(), after: PATIENCE })
+                }
                 Ending::OutOfReach => {
                     Err(Trouble::OutOfReach { command: command.to_string(), after: PATIENCE, messages: 0 })
                 }

@@ -1,12 +1,11 @@
 //! What a mail server says of itself: its version and its settings.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::system::Free;
 use crate::system::process::{self, Argv};
+use crate::system::{Free, Until};
 
 /// What a caller needs to know of a mail server besides its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +46,10 @@ impl Inquiry {
     }
 
     /// Waits for the answers. At the deadline, it does without those that are missing.
-    pub(crate) fn answer(self, deadline: Instant) -> Facts {
+    pub(crate) fn answer<'a>(self, until: impl Into<Until<'a>>) -> Facts {
+        let until = until.into();
         let outputs = self.running.into_iter().map(|running| {
-            let (exit, output) = running.collect(deadline);
+            let (exit, output) = running.collect(until);
             format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
         });
         (self.read)(&outputs.collect::<String>())

@@ -1,5 +1,6 @@
 //! What the parent knows besides the listing: gathered while that is read, and told to the reader.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use crate::listing::{INQUIRY_PATIENCE, Sampling};
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
 use crate::state::Sample;
+use crate::system::Audience;
 
 /// What is known.
 #[derive(Serialize, Deserialize)]
@@ -46,18 +48,30 @@ impl Inquiries {
         }
     }
 
-    /// What was found, with what the reader counted and asks for; without a reader, `None`.
-    pub(crate) fn known(self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
+    /// What was found, with what the reader counted and asks for; without a reader, `None`. Nothing is waited for, or
+    /// remembered, for an audience that has left.
+    ///
+    /// # Errors
+    /// Why the audience has left.
+    pub(crate) fn known(
+        self,
+        context: &Context,
+        counted: Option<&Counted>,
+        took: Duration,
+        audience: Audience<'_>,
+    ) -> io::Result<Known> {
         let Inquiries { facts, primary, rules, mounts } = self;
-        let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
-        let deadline = Instant::now() + INQUIRY_PATIENCE;
-        let facts = facts.map_or_else(Facts::default, |facts| facts.answer(deadline));
-        let primary = primary.status(context);
-        let filesystems =
-            disk::filesystems(&context.free, &mounts, facts.queue_directory.as_deref(), &context.config.disk);
+        let explained =
+            counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained, audience));
+        let until = audience.until(Instant::now() + INQUIRY_PATIENCE);
+        let facts = facts.map_or_else(Facts::default, |facts| facts.answer(until));
+        let primary = primary.status(context, audience);
+        let queue = facts.queue_directory.as_deref();
+        let filesystems = disk::filesystems(&context.free, &mounts, queue, &context.config.disk, audience);
+        audience.is_there()?;
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
-        Known {
+        Ok(Known {
             sampling,
             history: sample.map_or_else(Vec::new, |sample| history::add(context.records.as_ref().ok(), sample)),
             flush: Readiness::find(context, &facts, &rules),
@@ -65,6 +79,22 @@ impl Inquiries {
             filesystems,
             primary,
             explained,
+        })
+    }
+}
+
+impl Known {
+    /// What is known without asking anybody.
+    pub(crate) fn unasked(context: &Context) -> Known {
+        let facts = Facts::default();
+        Known {
+            sampling: Sampling { started: context.clock.now, ..Sampling::default() },
+            flush: Readiness::find(context, &facts, &Rules::default()),
+            facts,
+            filesystems: Vec::new(),
+            history: Vec::new(),
+            primary: PrimaryStatus::default(),
+            explained: Explained::default(),
         }
     }
 }
