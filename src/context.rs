@@ -1,6 +1,8 @@
 //! What every request and every command starts from.
 
 use crate::config::Config;
+use crate::mta::as_root::Request;
+use crate::mta::privilege::Privilege;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::state::{Records, SeenBy, StateError};
@@ -28,6 +30,8 @@ pub struct Context {
     /// Where what does not fit into memory is put as long as an answer takes: in the private folder of what is remembered,
     /// the only one in which files are made. `None` where there is none.
     pub(crate) scratch: Option<Scratch>,
+    /// What sudo or doas lets this user do.
+    pub(crate) privilege: Privilege,
 }
 
 /// The mail server whose queue is shown, and the command that lists it.
@@ -46,17 +50,39 @@ impl Context {
         // Where nothing can be remembered there may still be room for a while.
         let other = || Records::open(None, &account).ok().map(|records| records.directory().to_owned());
         let folder = records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned()));
+        let scratch = folder.map(|folder| Scratch::new(folder, config.disk.critical.into()));
+        Context { seen_by, scratch, ..Context::with(free, config, account, records) }
+    }
+
+    /// The same for `as-root`, which remembers nothing and makes no file.
+    pub(crate) fn of_root(free: Free, config: Config) -> Context {
+        Context::with(free, config, Account::current(), Err(StateError::NoFolder(Vec::new())))
+    }
+
+    fn with(free: Free, config: Config, account: Account, records: Result<Records, StateError>) -> Context {
         Context {
             free,
             source: Source::find(&config),
-            scratch: folder.map(|folder| Scratch::new(folder, config.disk.critical.into())),
             records,
-            seen_by,
+            seen_by: SeenBy::Flush,
+            scratch: None,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,
             config,
+            privilege: Privilege::default(),
         }
+    }
+
+    /// The command by which root does this, where the one rule allows it.
+    pub(crate) fn by_the_one_rule(&self, request: &Request) -> Option<Argv> {
+        self.config.is_as_roots().then(|| self.privilege.by_the_one_rule(&self.free, &self.account, request)).flatten()
+    }
+
+    /// The words to put before the mail server's own command, where a rule for just that runs it as root.
+    pub(crate) fn by_its_own_rule(&self, command: &Argv) -> Option<Argv> {
+        let source = self.source.as_ref().ok()?;
+        self.privilege.by_its_own_rule(&self.free, &self.account, &*source.mta, command)
     }
 }
 

@@ -10,6 +10,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
                       [--age-warning AGE] [--age-critical AGE]
        bartleby metrics
        bartleby doctor
+       bartleby as-root
        bartleby -V|--version
        bartleby -h|--help
 
@@ -36,6 +37,9 @@ Usage: bartleby list [--format text|json|csv] [--watch]
   doctor  Checks whether everything is in place for the user that asks, and names
           the exact fix for what is not; best asked as the web server's user:
           sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
+  as-root For a rule of sudo or doas: does as root what one line of JSON on standard
+          input asks for. It can list the queue, run it, and print why messages wait,
+          and nothing else; see bartleby(8).
 
 The configuration is /etc/bartleby.toml or the file that BARTLEBY_CONFIG names;
 none is needed. A mistake in it ends with exit status 78; so does, for root, one

@@ -4,6 +4,7 @@
 //! file, its row and its variant of [`Kind`]; nothing else names mail servers one by one. Parsers are pure functions
 //! over lines: they open, start and ask nothing.
 
+pub mod as_root;
 mod date;
 mod exim;
 mod inquiry;
@@ -75,8 +76,13 @@ pub trait Mta {
         None
     }
 
-    /// The commands that must run before the flush, given the answer to that question.
-    fn flush_preparation(&self, _answer: &str) -> Vec<Argv> {
+    /// What, by the answer to that question, stands in the flush's way, each by its number there.
+    fn flush_hindrances(&self, _answer: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The commands that must run before the flush to clear these away.
+    fn flush_preparation(&self, _hindrances: &[String]) -> Vec<Argv> {
         Vec::new()
     }
 
@@ -118,10 +124,21 @@ pub trait Mta {
         Ok(())
     }
 
-    /// The recipient and the reason in a line of that command's output. A later line overrides an earlier one.
-    fn read_reason(&self, _line: &str) -> Option<(String, String)> {
+    /// The attempt that a line of that command's output is about. A later line overrides an earlier one.
+    fn read_reason(&self, _line: &str, _clock: &Clock) -> Option<Attempt> {
         None
     }
+}
+
+/// An attempt to deliver to one recipient, which failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The recipient's address.
+    pub recipient: String,
+    /// Why it failed, in the mail server's words.
+    pub reason: String,
+    /// When it had, in seconds since 1970; `None` where that is not known.
+    pub ended: Option<i64>,
 }
 
 /// A part of the queue, to be delivered. Ids and domains come from a listing, never from a request alone.

@@ -190,8 +190,8 @@ fn facts(configuration: &str) -> Facts {
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     Remedy::Rule(match refused.act {
         Act::List => format!(
-            "In /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS (PrivacyOptions in \
-             sendmail.cf), then restart sendmail. Or {}",
+            "{}. Or without a rule, in /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS \
+             (PrivacyOptions in sendmail.cf), then restart sendmail",
             refused.rule(&["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q"])
         ),
         Act::Flush | Act::Explain => format!("Only root may run sendmail's queue. {}", refused.rule(&["-q"])),
@@ -302,6 +302,9 @@ impl SendmailParser {
                 id: id.to_owned().into(),
                 state,
                 mta_state: word.to_owned().into(),
+                being_returned: false,
+                too_young: false,
+                instance: None,
                 size,
                 arrival,
                 sender: sender.map(Into::into),
@@ -360,7 +363,12 @@ impl SendmailParser {
             // "(---user---)" names whose aliases or .forward file this recipient comes from.
             if !recipient.starts_with("(---") {
                 let address = address(recipient, limit).into();
-                draft.message.recipients.push(Recipient { address, reason: None, delivered: false });
+                draft.message.recipients.push(Recipient {
+                    address,
+                    reason: None,
+                    delivered: false,
+                    last_attempt: None,
+                });
             }
             return true;
         }

@@ -87,12 +87,19 @@ pub(crate) enum Level {
     Unknown,
 }
 
+/// Whether a question to a filesystem may never be answered: a network's, or a program's, may be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hanging {
+    Possible,
+    Impossible,
+}
+
 /// The mounts of this machine.
 pub(crate) struct Mounts {
     all: Vec<Mount>,
     /// The mount points that sysinfo takes for filesystems.
     real: Option<Vec<PathBuf>>,
-    may_hang: bool,
+    hanging: Hanging,
 }
 
 impl Mounts {
@@ -100,12 +107,13 @@ impl Mounts {
     pub(crate) fn find(free: &Free) -> Mounts {
         let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
         // Without /proc the mounts are not known.
-        let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
-        let real = within(free, may_hang, Audience::default(), || {
+        let possible = all.is_empty() || all.iter().any(Mount::may_hang);
+        let hanging = if possible { Hanging::Possible } else { Hanging::Impossible };
+        let real = within(free, hanging, Audience::default(), || {
             let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing());
             Some(disks.iter().map(|disk| disk.mount_point().to_owned()).collect::<Vec<_>>())
         });
-        Mounts { all, real: real.flatten(), may_hang }
+        Mounts { all, real: real.flatten(), hanging }
     }
 }
 
@@ -118,7 +126,7 @@ pub(crate) fn filesystems(
     audience: Audience<'_>,
 ) -> Vec<Filesystem> {
     let queue = queue_directory.map(|path| {
-        let resolved = within(free, mounts.may_hang, audience, || fs::canonicalize(path).ok()).flatten();
+        let resolved = within(free, mounts.hanging, audience, || fs::canonicalize(path).ok()).flatten();
         resolved.unwrap_or_else(|| path.to_owned())
     });
     let chosen = choose(&mounts.all, mounts.real.as_deref(), queue.as_deref());
@@ -289,11 +297,11 @@ fn usage(point: &Path) -> Result<Usage, Errno> {
 /// Does `work`; where it may hang, a worker does it, and the result is `None` when it takes too long.
 fn within<T: Serialize + DeserializeOwned>(
     free: &Free,
-    may_hang: bool,
+    hanging: Hanging,
     audience: Audience<'_>,
     work: impl FnOnce() -> T,
 ) -> Option<T> {
-    if !may_hang {
+    if hanging == Hanging::Impossible {
         return Some(work());
     }
     Worker::begin(free, PATIENCE, |_| work()).and_then(|worker| worker.answer_for(audience)).ok()
@@ -391,10 +399,8 @@ mod tests {
 
     #[test]
     fn what_hangs_is_left_behind() {
-        assert_eq!(
-            within(&Free::of_main(), true, Audience::default(), || std::thread::sleep(Duration::from_secs(987))),
-            None
-        );
-        assert_eq!(within(&Free::of_main(), true, Audience::default(), || 5), Some(5));
+        let sleep = || std::thread::sleep(Duration::from_secs(987));
+        assert_eq!(within(&Free::of_main(), Hanging::Possible, Audience::default(), sleep), None);
+        assert_eq!(within(&Free::of_main(), Hanging::Possible, Audience::default(), || 5), Some(5));
     }
 }

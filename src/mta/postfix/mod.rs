@@ -300,10 +300,19 @@ struct EntryRecipient<'a> {
 fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
     let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
-    let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
+    let expiry = match () {
+        () if is_bounced => Expiry::Returned,
+        () if entry.forced_expire => Expiry::forced(&entry.queue_name),
+        () => Expiry::None,
+    };
     let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
         let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
-        Recipient { address, reason: Some(reason).filter(|reason| !reason.is_empty()), delivered: false }
+        Recipient {
+            address,
+            reason: Some(reason).filter(|reason| !reason.is_empty()),
+            delivered: false,
+            last_attempt: None,
+        }
     });
     found(&Message {
         id: entry.queue_id,
@@ -313,6 +322,9 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         sender: Some(sender(entry.sender)),
         recipients: recipients.collect(),
         mta_state: expiry.word(entry.queue_name),
+        being_returned: expiry != Expiry::None,
+        too_young: false,
+        instance: None,
     });
     true
 }
@@ -330,12 +342,9 @@ enum Expiry {
 }
 
 impl Expiry {
-    fn of(forced: bool, queue: &str) -> Expiry {
-        match (forced, queue) {
-            (false, _) => Expiry::None,
-            (true, "active") => Expiry::Returned,
-            (true, _) => Expiry::AtNextAttempt,
-        }
+    /// That of a message in this queue which an administrator has made expire.
+    fn forced(queue: &str) -> Expiry {
+        if queue == "active" { Expiry::Returned } else { Expiry::AtNextAttempt }
     }
 
     /// The name of the queue that the message is in, and what becomes of the message.
@@ -381,6 +390,7 @@ mod tests {
             let mut words = (String::new(), None);
             assert!(json(&line, &mut |message| {
                 words = (message.mta_state.to_string(), message.recipients[0].reason.clone().map(Cow::into_owned));
+                assert_eq!(message.being_returned, expire || reason == "bounce_reason");
             }));
             assert_eq!(words.1.as_deref(), Some("x"));
             words.0
