@@ -11,7 +11,7 @@ use super::session::{Broken, Client, Desk};
 use super::{Lister, Session};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
-use crate::queue::Target;
+use crate::queue::{Lifetimes, Target};
 use crate::sandbox::Sandbox;
 use crate::state::{Flush, Waited};
 use crate::system::Audience;
@@ -93,6 +93,7 @@ pub(crate) fn task(context: &Context) -> Option<Task<'_>> {
         account: &context.account,
         mask: config.privacy.mask,
         configured: !config.mta.list_command.is_empty(),
+        lifetimes: Lifetimes::Unknown,
     })
 }
 

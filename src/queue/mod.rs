@@ -5,6 +5,7 @@
 //! [`Message::into_owned`].
 
 mod cause;
+mod clocks;
 mod filter;
 mod mask;
 mod message;
@@ -17,10 +18,12 @@ mod summary;
 mod target;
 
 pub(crate) use cause::Cause;
+pub(crate) use clocks::Due;
+pub use clocks::{Clocks, Cutoff, Deadlines, Lifetimes, Returns};
 pub(crate) use filter::{Ages, Filter};
 pub use mask::Mask;
-pub use message::{Message, State};
-pub(crate) use message::{Recipient, beginning, rfc3339};
+pub use message::{Message, Plan, State};
+pub(crate) use message::{Recipient, beginning, rfc3339, serialize_instant};
 pub use order::{Order, SortKey};
 pub(crate) use pattern::{common_part, pattern};
 pub use row::Row;

@@ -294,7 +294,7 @@ mod tests {
     use nix::unistd::ftruncate;
 
     use super::*;
-    use crate::queue::{Order, Recipient, State};
+    use crate::queue::{Lifetimes, Order, Plan, Recipient, State};
 
     fn file() -> ScratchFile {
         ScratchFile::within(tempfile::tempdir().unwrap().path())
@@ -319,12 +319,13 @@ mod tests {
                 delivered: true,
                 last_attempt: None,
             }],
+            plan: Plan { attempts: Some(value), ..Plan::default() },
         };
         Row { message, left_out: number as usize % 3 }
     }
 
     fn place(row: &Row, order: Option<Order>, number: u64) -> Place {
-        Place::of(&row.message, order, number)
+        Place::of(&row.message, order, &Lifetimes::Unknown, number)
     }
 
     /// Three readers at a time, so that a dozen runs take more than one pass.

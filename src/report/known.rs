@@ -12,6 +12,7 @@ use crate::context::{Context, Source};
 use crate::flush::readiness::{self, Readiness};
 use crate::listing::reasons::{self, Explained};
 use crate::listing::{INQUIRY_PATIENCE, Sampling};
+use crate::mta::timing::Timing;
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
 use crate::state::Sample;
@@ -31,7 +32,9 @@ pub(crate) struct Known {
 
 /// What is being found out.
 pub(super) struct Inquiries {
-    facts: Option<Inquiry>,
+    /// Until it is answered.
+    inquiry: Option<Inquiry>,
+    facts: Facts,
     primary: PrimaryInquiry,
     mounts: Mounts,
 }
@@ -40,10 +43,20 @@ impl Inquiries {
     /// Begins to find out, beside the lister.
     pub(crate) fn begin(context: &Context) -> Inquiries {
         let inquire = |source: &Source| source.mta.inquire(&context.free, Wanted::Everything);
-        let facts = context.source.as_ref().ok().map(inquire);
+        let inquiry = context.source.as_ref().ok().map(inquire);
         let primary = PrimaryInquiry::begin(context);
         readiness::ask_for_rules(context);
-        Inquiries { facts, primary, mounts: Mounts::find(&context.free) }
+        Inquiries { inquiry, facts: Facts::default(), primary, mounts: Mounts::find(&context.free) }
+    }
+
+    /// Version and settings of the mail server, for which this waits at most [`INQUIRY_PATIENCE`], and as long as somebody
+    /// is there.
+    pub(super) fn facts(&mut self, context: &Context, audience: Audience<'_>) -> &Facts {
+        if let Some(inquiry) = self.inquiry.take() {
+            self.facts = inquiry.answer(&context.free, audience.until(Instant::now() + INQUIRY_PATIENCE));
+            self.facts.timing = timing_of(context, std::mem::take(&mut self.facts.timing));
+        }
+        &self.facts
     }
 
     /// What was found, with what the reader counted and asks for; without a reader, `None`. Nothing is waited for, or
@@ -52,17 +65,16 @@ impl Inquiries {
     /// # Errors
     /// Why the audience has left.
     pub(crate) fn known(
-        self,
+        mut self,
         context: &Context,
         counted: Option<&Counted>,
         took: Duration,
         audience: Audience<'_>,
     ) -> io::Result<Known> {
-        let Inquiries { facts, primary, mounts } = self;
+        self.facts(context, audience);
+        let Inquiries { facts, primary, mounts, .. } = self;
         let explained =
             counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained, audience));
-        let until = audience.until(Instant::now() + INQUIRY_PATIENCE);
-        let facts = facts.map_or_else(Facts::default, |facts| facts.answer(until));
         let primary = primary.status(context, audience);
         let queue = facts.queue_directory.as_deref();
         let filesystems = disk::filesystems(&context.free, &mounts, queue, &context.config.disk, audience);
@@ -94,5 +106,19 @@ impl Known {
             primary: PrimaryStatus::default(),
             explained: Explained::default(),
         }
+    }
+}
+
+/// The clocks of the mail server, or what the configuration says in its place.
+fn timing_of(context: &Context, found: Timing) -> Timing {
+    let mta = &context.config.mta;
+    match (&context.source, &mta.lifetime) {
+        (Ok(source), Some(lifetime)) => {
+            let seconds = lifetime.seconds;
+            let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
+            found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
+        }
+        (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),
+        _ => found,
     }
 }

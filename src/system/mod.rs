@@ -12,6 +12,7 @@ mod input;
 pub(crate) mod output;
 pub(crate) mod poll;
 pub mod process;
+pub(crate) mod processes;
 mod raw;
 mod running;
 mod signals;
