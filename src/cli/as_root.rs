@@ -118,7 +118,7 @@ fn list(context: &Context, source: &Source) -> Result<u8, Refusal> {
     let mut failure = None;
     for command in source.mta.list_commands() {
         let mut exit = through::print(&context.free, &command, deadline)?;
-        if let Some(older) = source.mta.older_list_command(&exit) {
+        if let Some(older) = source.mta.older_list_command(&command, &exit) {
             exit = through::print(&context.free, &older, deadline)?;
         }
         if exit.ending != Ending::Exited {

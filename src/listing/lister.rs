@@ -61,7 +61,9 @@ impl Lister {
             let prefix = own.then(|| context.by_its_own_rule(command)).flatten();
             prefix.map_or_else(|| command.clone(), |prefix| prefix.and(command))
         };
-        let commands = match own.then(|| context.by_the_one_rule(&Request::List {})).flatten() {
+        // By that rule, all would be one listing.
+        let as_one = own && !source.mta.tells_parts_apart();
+        let commands = match as_one.then(|| context.by_the_one_rule(&Request::List {})).flatten() {
             Some(whole) => vec![whole],
             None => source.commands.iter().map(by_a_rule).collect(),
         };
@@ -79,7 +81,7 @@ impl Lister {
             // Root does that by itself, see `cli::as_root`.
             let source = context.source.as_ref().ok().filter(|_| own && part.command.input().is_empty());
             if let (Some(Ok(exit)), Some(source)) = (&part.end, source)
-                && let Some(older) = source.mta.older_list_command(exit)
+                && let Some(older) = source.mta.older_list_command(&part.command, exit)
             {
                 *part = Part::start(context, older, self.place.as_ref());
                 part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());

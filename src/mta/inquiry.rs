@@ -29,6 +29,9 @@ pub struct Facts {
     pub(crate) queue_directory: Option<PathBuf>,
     /// Postfix: who may run the queue (`authorized_flush_users`).
     pub(crate) flush_users: Option<String>,
+    /// Postfix: instances whose queues are not listed, as they are disabled (`multi_instance_enable`).
+    #[serde(default)]
+    pub(crate) unlisted: Vec<String>,
     /// Exim: whether it takes an admin user to run the queue (`prod_requires_admin`).
     pub(crate) flush_needs_admin: Option<bool>,
     /// How long mail is kept, and by when it is tried again.

@@ -186,6 +186,9 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
         },
     ];
+    checks.extend(
+        sentences::unlisted(&listing.facts).map(|unlisted| Check { subject: "mail server", found: Ok(unlisted) }),
+    );
     let gap = report.gap.as_deref().map(sentences::gap);
     checks.push(Check {
         subject: "sandbox",
