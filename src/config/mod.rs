@@ -3,6 +3,7 @@
 mod trust;
 
 mod disk;
+mod lifetime;
 mod primary;
 mod words;
 
@@ -18,10 +19,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::mta::Kind;
-use crate::mta::timing::seconds;
 use crate::queue::Mask;
 use crate::text::printable;
 pub use disk::{DiskConfig, Threshold};
+pub use lifetime::LifetimeConfig;
 pub use primary::PrimaryConfig;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
@@ -65,19 +66,10 @@ pub struct MtaConfig {
     #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
     /// How long the mail server keeps mail; by default its own configuration says so.
-    #[serde(deserialize_with = "lifetime")]
+    #[serde(deserialize_with = "lifetime::read")]
     pub(crate) lifetime: Option<LifetimeConfig>,
     /// A name for this queue on the page, so that a recorded sample is not taken for the real queue.
     pub(crate) label: Option<String>,
-}
-
-/// How long mail is kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LifetimeConfig {
-    /// In seconds: more than zero, at most ten years.
-    pub(crate) seconds: i64,
-    /// As it is written.
-    pub(crate) written: String,
 }
 
 impl Default for MtaConfig {
@@ -168,15 +160,6 @@ fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Kind>, D::Error
     let unknown =
         || de::Error::custom(format!("“{word}” is no mail server whose queue is read; those are {}", words()));
     Kind::readable().find(|kind| kind.word() == word).map(Some).ok_or_else(unknown)
-}
-
-/// A time such as `5d` or `36h`.
-fn lifetime<'de, D: Deserializer<'de>>(from: D) -> Result<Option<LifetimeConfig>, D::Error> {
-    const LONGEST: i64 = 10 * 366 * 24 * 60 * 60;
-    let written = String::deserialize(from).map_err(|_| de::Error::custom("write a time such as \"5d\" or \"36h\""))?;
-    let seconds = seconds(&written, '?').filter(|seconds| (1..=LONGEST).contains(seconds));
-    let wrong = || de::Error::custom(format!("“{written}” is no time such as \"5d\" or \"36h\", at most ten years"));
-    seconds.map(|seconds| Some(LifetimeConfig { seconds, written: written.clone() })).ok_or_else(wrong)
 }
 
 /// A duration that is not zero.
