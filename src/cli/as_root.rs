@@ -177,7 +177,7 @@ fn preparation(free: &Free, mta: &dyn Mta) -> Vec<Argv> {
     let Ok(running) = process::start(free, &question) else { return Vec::new() };
     let answer = String::from_utf8_lossy(&running.collect(soon()).1).into_owned();
     let read = |free| {
-        let _sandbox = Sandbox::enter(free, Purpose::Reading);
+        let _sandbox = Sandbox::enter(free, Purpose::Reading { room: 0 });
         mta.flush_hindrances(&answer)
     };
     let read = Worker::begin(free, QUESTION_PATIENCE, read).and_then(Worker::answer);
