@@ -153,7 +153,7 @@ fn pick(
 /// Reads standard input, and writes the wanted lines to standard output, `room` bytes at most. Returns whether there may
 /// be more.
 fn pass_on(free: Free, wanted: &Wanted<'_>, stretch: Stretch, room: usize) -> io::Result<bool> {
-    let _sandbox = Sandbox::enter(free, Purpose::Reading);
+    let _sandbox = Sandbox::enter(free, Purpose::Reading { room: 0 });
     let mut choice = Choice { wanted, stretch, number: 0, left: Some(room), is_more: false };
     let (mut out, mut buffer, mut lines) = (io::stdout().lock(), vec![0; PIPE], Lines::default());
     let mut written = Ok(());
