@@ -7,9 +7,9 @@ use std::time::Instant;
 use crate::context::Context;
 use crate::mta::as_root::Request;
 use crate::mta::trouble::Trouble;
-use crate::system::EndingSignals;
 use crate::system::poll::{HANGUP, READABLE, ready};
 use crate::system::process::{self, Argv, Ending, Exit, Running};
+use crate::system::{Audience, EndingSignals};
 
 /// The part of the deadline, one in so many, that is left for the listing itself where others list: who gets a place
 /// later than that would be told that the mail server is slow.
@@ -43,15 +43,16 @@ pub(crate) struct Part {
 
 impl Lister {
     /// Starts the commands: all as one by the rule for root, each by a rule of its own, or plainly; a configured command
-    /// is run as it stands. A client that leaves while others list is not waited for.
+    /// is run as it stands. Nobody who has left is waited for while others list.
     ///
     /// # Errors
     /// That there is no mail server to ask, or [`Trouble::Crowded`].
-    pub(crate) fn start(context: &Context, client: Option<BorrowedFd<'_>>) -> Result<Lister, Trouble> {
+    pub(crate) fn start(context: &Context, audience: Audience<'_>) -> Result<Lister, Trouble> {
         let source = context.source.as_ref().map_err(Trouble::clone)?;
         let started = Instant::now();
         let after = context.config.mta.deadline - context.config.mta.deadline / LEAST;
-        let place = context.records.as_ref().map_or(Ok(None), |records| records.listing_place(started + after, client));
+        let place =
+            context.records.as_ref().map_or(Ok(None), |records| records.listing_place(started + after, audience));
         let place = place.map_err(|_| Trouble::Crowded { after })?;
         let deadline = started + context.config.mta.deadline;
         let signals = EndingSignals::hold_back();

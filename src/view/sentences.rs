@@ -190,6 +190,11 @@ pub(crate) fn gap(gap: &str) -> String {
     format!("The listing was parsed without the sandbox: {gap}.")
 }
 
+/// Says that the words of name servers and primaries were read without a complete sandbox.
+pub(crate) fn gap_of_primaries(gap: &str) -> String {
+    format!("What the name servers and primaries said was read without the sandbox: {gap}.")
+}
+
 fn waiting(messages: u64) -> String {
     format!("{} {}", count(messages, "message", "messages"), if messages == 1 { "waits" } else { "wait" })
 }

@@ -32,6 +32,7 @@ pub(crate) fn foot(report: &Report) -> Markup {
             }
             @if let Some(unlisted) = sentences::unlisted(&listing.facts) { p { (printable(&unlisted)) } }
             @if let Some(gap) = &report.gap { p.gap { (sentences::gap(gap)) } }
+            @if let Some(gap) = &report.primary.gap { p.gap { (sentences::gap_of_primaries(gap)) } }
             p {
                 "Also as " a href="?format=text" { "text" } " and as " a href="?format=json" { "JSON" } "."
             }
