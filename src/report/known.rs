@@ -14,7 +14,7 @@ use crate::listing::{INQUIRY_PATIENCE, Sampling};
 use crate::mta::timing::Timing;
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
-use crate::state::Sample;
+use crate::state::{Outages, Sample};
 
 /// What is known.
 #[derive(Serialize, Deserialize)]
@@ -24,6 +24,7 @@ pub(crate) struct Known {
     pub(crate) filesystems: Vec<Filesystem>,
     pub(crate) history: Vec<Sample>,
     pub(crate) primary: PrimaryStatus,
+    pub(crate) outages: Outages,
     pub(crate) flush: Readiness,
     pub(crate) explained: Explained,
 }
@@ -65,6 +66,9 @@ impl Inquiries {
         let filesystems =
             disk::filesystems(&context.free, &mounts, facts.queue_directory.as_deref(), &context.config.disk);
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
+        let hosts: Vec<&str> = primary.primaries.iter().map(|primary| primary.host.as_str()).collect();
+        let waiting = sample.as_ref().map(|sample| sample.messages);
+        let outages = context.records.as_ref().ok().and_then(|records| records.outages(&hosts, waiting, context.clock.now).ok());
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
         Known {
             sampling,
@@ -72,6 +76,7 @@ impl Inquiries {
             flush: Readiness::find(context, &facts),
             facts,
             filesystems,
+            outages: outages.unwrap_or_default(),
             primary,
             explained,
         }
