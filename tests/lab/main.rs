@@ -30,6 +30,7 @@ mod mta;
 mod names;
 mod open_copy;
 mod opensmtpd;
+mod own_mail;
 mod page;
 mod parts;
 mod postfix;
