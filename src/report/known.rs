@@ -68,7 +68,8 @@ impl Inquiries {
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
         let hosts: Vec<&str> = primary.primaries.iter().map(|primary| primary.host.as_str()).collect();
         let waiting = sample.as_ref().map(|sample| sample.messages);
-        let outages = context.records.as_ref().ok().and_then(|records| records.outages(&hosts, waiting, context.clock.now).ok());
+        let outages =
+            context.records.as_ref().ok().and_then(|records| records.outages(&hosts, waiting, context.clock.now).ok());
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
         Known {
             sampling,
@@ -90,6 +91,7 @@ fn timing_of(context: &Context, found: Timing) -> Timing {
         (Ok(source), Some(lifetime)) => {
             let seconds = lifetime.seconds;
             let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
+            let found = if source.is_local(&mta.list_command) { found } else { Timing::of_elsewhere() };
             found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
         }
         (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),

@@ -53,7 +53,7 @@ pub struct Report {
     /// What is known of the primaries.
     pub primary: PrimaryStatus,
     /// How long they were down.
-    pub(crate) outages: Outages,
+    pub outages: Outages,
     /// Whether and when the queue can be run.
     pub flush: Readiness,
     /// The flush that was asked for, and what the listing says of it.

@@ -35,7 +35,7 @@ impl Outage {
 
 /// The outages on record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Outages {
+pub struct Outages {
     /// The last five, the latest first.
     pub(crate) latest: Vec<Outage>,
     /// The longest of all.
