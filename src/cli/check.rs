@@ -26,11 +26,14 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
     }
 }
 
+/// Reads a threshold.
+type Read = fn(&str) -> Result<Range, String>;
+
 fn thresholds(arguments: &mut lexopt::Parser) -> Result<Thresholds, lexopt::Error> {
     use lexopt::prelude::*;
     let mut thresholds = Thresholds::default();
     while let Some(argument) = arguments.next()? {
-        let (place, read): (_, fn(&str) -> Result<Range, String>) = match argument {
+        let (place, read): (_, Read) = match argument {
             Short('w') | Long("warning") => (&mut thresholds.warning, str::parse),
             Short('c') | Long("critical") => (&mut thresholds.critical, str::parse),
             Long("age-warning") => (&mut thresholds.age_warning, check::age_range),

@@ -8,7 +8,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby watch [--once]
        bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
                       [--age-warning AGE] [--age-critical AGE]
-                      [--return-warning TIME] [--return-critical TIME]
+                      [--return-warning AGE] [--return-critical AGE]
        bartleby metrics
        bartleby doctor
        bartleby as-root

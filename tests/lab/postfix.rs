@@ -30,6 +30,7 @@ impl Mta for Postfix {
     fn brings(&self) -> &'static [&'static str] {
         &[
             "apache/htaccess",
+            "apache/site.sh",
             "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
