@@ -1,6 +1,7 @@
 //! OpenSMTPD as the backup MX, with the configuration that is shipped as an example, and what only
 //! OpenSMTPD does: it answers nobody but root.
 
+use std::fs;
 use std::process::Command;
 
 use crate::machine::Lab;
