@@ -15,7 +15,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby -V|--version
        bartleby -h|--help
 
-  list    Prints every message that waits, with its sender, recipients and
+  list    Prints every waiting message, with its sender, recipients and
           reasons, then the totals and the room left on disk; --watch prints it
           again every few seconds.
           Exit status: 0 when all was listed, 69 when it could not be.
@@ -26,9 +26,9 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           (delivered, or returned to the sender: which of the two, the queue does not
           show), 1 when some are, 2 when none is.
   watch   Looks at the primary and at the queue each minute, and runs the queue once
-          when the primary has come back from being down and mail waits; less and
-          less often where it goes up and down. --once is for cron or a timer: it
-          looks once. Exit status: 0, or 69 when it could not look or not run.
+          when the primary has come back and mail is waiting; with a growing delay if
+          the primary keeps going up and down. --once is for cron or a timer: it looks
+          once. Exit status: 0, or 69 when it could not look or not run.
   check   One line for Nagios, Icinga and their like, with performance data: how many
           messages wait (-w, -c: threshold ranges), for how long (--age-warning,
           --age-critical: seconds, or 5m, 2h, 1d), how soon the first goes back to its

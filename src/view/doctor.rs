@@ -29,7 +29,12 @@ struct Fault {
     message: String,
     /// The fix.
     remedy: String,
+    /// The word before it.
+    word: &'static str,
 }
+
+/// The word before a fault.
+const FAIL: &str = "FAIL";
 
 /// The state folder in use.
 struct Folder {
@@ -89,8 +94,8 @@ impl Form for Doctor {
         for Check { subject, found } in examine(self, report) {
             match found {
                 Ok(found) => to.line(format_args!("ok    {subject}: {found}"))?,
-                Err(Fault { message, remedy }) => {
-                    to.line(format_args!("WRONG {subject}: {message}"))?;
+                Err(Fault { message, remedy, word }) => {
+                    to.line(format_args!("{word}  {subject}: {message}"))?;
                     to.line(format_args!("      To do: {remedy}"))?;
                 }
             }
@@ -107,14 +112,14 @@ impl Form for Doctor {
 /// Checks everything.
 fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     let Report { listing, flush, primary, filesystems, .. } = report;
-    let fault = |message: String, remedy: String| Err(Fault { message, remedy });
-    let told = |trouble: &Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy() });
+    let fault = |message: String, remedy: String| Err(Fault { message, remedy, word: FAIL });
+    let told = |trouble: &Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy(), word: FAIL });
     let mail_server = match (&doctor.no_source, listing.kind) {
         (Some(trouble), _) => told(trouble),
         (None, kind) => Ok(format!(
             "{} {}",
             kind.map_or("unknown", |kind| kind.name()),
-            listing.facts.version.as_deref().unwrap_or("(its version is not told)")
+            listing.facts.version.as_deref().unwrap_or("(its version is unknown)")
         )),
     };
     let may_list = match &listing.trouble {
@@ -179,8 +184,8 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
         Check { subject: "configuration", found: Ok(config_file) },
         Check { subject: "mail server", found: mail_server },
         Check { subject: "queue directory", found: directory },
-        Check { subject: "may list", found: may_list },
-        Check { subject: "may flush", found: may_flush },
+        Check { subject: "listing the queue", found: may_list },
+        Check { subject: "running the queue", found: may_flush },
         Check { subject: "state directory", found: state },
         Check {
             subject: "access",
@@ -265,7 +270,7 @@ const LEAST_LIFETIME: i64 = 5 * 24 * 60 * 60;
 /// Whether mail is kept long enough, and tried again by itself.
 fn clock_checks(report: &Report) -> Vec<Check> {
     let timing = &report.listing.facts.timing;
-    let fault = |message: String, remedy: String| Err(Fault { message, remedy });
+    let fault = |message: String, remedy: String| Err(Fault { message, remedy, word: FAIL });
     let longest = report.outages.longest.as_ref().map_or(0, |of| of.seconds(report.listing.sampling.started));
     let more = || match timing.more_time.as_str() {
         "" => "Raise it in the mail server's own configuration, and [mta] lifetime with it.".to_owned(),
@@ -310,7 +315,7 @@ fn clock_checks(report: &Report) -> Vec<Check> {
 /// Whether the primaries answer, and whether the domain name system knows them and this host.
 fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
     let check = |subject, found| Check { subject, found };
-    let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned() });
+    let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned(), word: FAIL });
     let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
     let notes = status.notes.iter().map(|note| check("DNS", Ok(note.clone())));
     let mut checks: Vec<_> = faults.chain(notes).collect();
@@ -329,7 +334,8 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
         let words = format!("{} is {}: {}", primary.host, primary.state.as_str(), primary.detail);
         let found = match primary.is_up() {
             Some(true) => Ok(words),
-            _ => fault(words, "Look after that server, its network and its firewall; mail waits here meanwhile."),
+            up => fault(words, "Look after that server, its network and its firewall; mail waits here meanwhile.")
+                .map_err(|fault| Fault { word: if up == Some(false) { "DOWN" } else { FAIL }, ..fault }),
         };
         check("primary", found)
     }));

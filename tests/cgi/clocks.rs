@@ -210,7 +210,7 @@ fn doctor_judges_the_lifetime() {
     );
     let short = doctor("lifetime = \"4d\"");
     assert!(
-        short.starts_with("WRONG lifetime: mail is returned after 4 days") && short.contains("RFC 5321"),
+        short.starts_with("FAIL  lifetime: mail is returned after 4 days") && short.contains("RFC 5321"),
         "{short}"
     );
     let unknown = doctor("");

@@ -35,6 +35,7 @@ const CONFIGURATIONS: [&str; 4] =
 pub(super) struct OpenSmtpd {
     program: PathBuf,
     daemon: Option<PathBuf>,
+    mailname: PathBuf,
     configuration: PathBuf,
 }
 
@@ -44,6 +45,7 @@ impl OpenSmtpd {
         OpenSmtpd {
             program: search.program("smtpctl").unwrap_or_else(|| "/usr/sbin/smtpctl".into()),
             daemon: search.program("smtpd"),
+            mailname: search.below_root(Path::new(MAILNAME)),
             configuration: {
                 let mut files = CONFIGURATIONS.into_iter().map(|file| search.below_root(Path::new(file)));
                 files.clone().find(|file| file.exists()).or_else(|| files.next()).unwrap_or_default()
@@ -94,7 +96,7 @@ impl Mta for OpenSmtpd {
 
     /// smtpd.conf(5): the first line of this file, where there is one.
     fn own_name(&self) -> Option<OwnName> {
-        let text = fs::read_to_string(MAILNAME).ok()?;
+        let text = fs::read_to_string(&self.mailname).ok()?;
         let name = text.lines().next()?.trim().to_owned();
         Some(Box::new(move |_, _| Some(name)))
     }
