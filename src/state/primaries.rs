@@ -172,6 +172,9 @@ impl Records {
     /// # Errors
     /// As [`Records::flushes`].
     pub(crate) fn is_back(&self, hosts: &[&str]) -> Result<bool, StateError> {
+        if !self.has_database() {
+            return Ok(false);
+        }
         self.with_database(|database| {
             let mut query = database.prepare("SELECT host FROM primary_host WHERE back")?;
             let back = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;

@@ -4,7 +4,7 @@
 //! with every question, a column's default or a check can be made to take for ever
 //! (<https://sqlite.org/security.html>). So each object in it must be one of ours to the letter.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 use super::database::Fault;
 
@@ -73,21 +73,28 @@ pub(super) const TABLES: &[(&str, &str)] = &[
 const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
-/// Makes the tables that are missing: version 2 added two to those of version 1, and changed none. Returns only if the database holds our tables and nothing else.
-pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
-    if version(database)? < VERSION {
-        // The second of two processes finds it done.
-        let upgrade = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if version(&upgrade)? < VERSION {
-            let there = vetted(&upgrade)?;
-            for (name, definition) in TABLES {
-                if !there.iter().any(|other| other == name) {
-                    upgrade.execute(definition, [])?;
-                }
+/// Makes the tables that are missing: version 2 added two to those of version 1, and changed none. Returns whether there
+/// were any, and only if the database holds our tables and nothing else.
+pub(super) fn prepare(database: &mut Connection) -> Result<bool, Fault> {
+    let is_earlier = version(database)? < VERSION;
+    if is_earlier {
+        let upgrade = database.transaction()?;
+        let there = vetted(&upgrade)?;
+        for (name, definition) in TABLES {
+            if !there.iter().any(|other| other == name) {
+                upgrade.execute(definition, [])?;
             }
-            upgrade.pragma_update(None, "user_version", VERSION)?;
         }
+        upgrade.pragma_update(None, "user_version", VERSION)?;
         upgrade.commit()?;
+    }
+    check(database).map(|()| is_earlier)
+}
+
+/// Returns only if the database holds our tables and nothing else.
+pub(super) fn check(database: &mut Connection) -> Result<(), Fault> {
+    if version(database)? < VERSION {
+        return Err(Fault::Earlier);
     }
     let there = vetted(database)?;
     match TABLES.iter().find(|(name, _)| !there.iter().any(|other| other == name)) {
@@ -201,7 +208,7 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
         assert_eq!(records.waited(&first), Waited::Ids(["A1".into(), "B2".into()].into()));
         assert_eq!(records.is_back(&["mx1.example.com:25"]), Ok(true));
         let sample = |taken| Sample { taken, messages: 2, recipients: 3, bytes: None, free: Some(9) };
-        assert_eq!(records.add_sample(&sample(120)), Ok(vec![sample(60), sample(120)]));
+        assert_eq!(records.add_sample(&sample(120)), [sample(60), sample(120)]);
         assert_eq!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)), Ok(8));
         let down = [("mx1.example.com:25", Condition::Down)];
         assert_eq!(records.note_primaries(&down, 300, SeenBy::Page), Ok(vec![Some(300)]));
