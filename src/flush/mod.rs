@@ -10,6 +10,7 @@
 //! however it ends.
 
 mod follow;
+pub(crate) mod mail_log;
 pub(crate) mod outcome;
 pub mod readiness;
 mod worker;
