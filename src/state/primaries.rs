@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use serde::{Deserialize, Serialize};
 
 use super::database::{as_signed, as_unsigned};
-use super::{Records, StateError};
+use super::{Records, StateError, outages};
 
 /// How many of the primaries' changes are kept.
 const TRANSITIONS_KEPT: i64 = 500;
@@ -96,7 +96,44 @@ pub(crate) struct Transition {
     pub(crate) seen_by: String,
 }
 
+/// How a primary was before it was found in a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// In the same one, since then; `None` where that is not known.
+    Same(Option<i64>),
+    /// In another one.
+    Other,
+    /// Nobody had seen it.
+    Unseen,
+}
+
 impl Records {
+    /// How each was before it was found so, without taking note of anything.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn primaries_before(&self, found: &[(&str, Condition)], now: i64) -> Result<Vec<Before>, StateError> {
+        if !self.has_database() {
+            return Ok(found
+                .iter()
+                .map(
+                    |(_, condition)| if *condition == Condition::Unknown { Before::Same(None) } else { Before::Unseen },
+                )
+                .collect());
+        }
+        self.with_database(|database| {
+            let before = |(host, condition): &(&str, Condition)| match since(database, host, *condition, now)? {
+                Some(since) => Ok(Before::Same(since)),
+                None => {
+                    let query = "SELECT 1 FROM primary_host WHERE host = ?1";
+                    let seen = database.query_row(query, [host], |_| Ok(())).optional()?;
+                    Ok(seen.map_or(Before::Unseen, |()| Before::Other))
+                }
+            };
+            found.iter().map(before).collect()
+        })
+    }
+
     /// Takes note of how the primaries were found, and of each change. Returns since when each is so, in seconds since
     /// 1970; of one whose condition is not known nothing is noted.
     ///
@@ -203,6 +240,7 @@ fn since(database: &Connection, host: &str, condition: Condition, now: i64) -> r
 
 /// Notes a condition that is news: a change, where another one was known before.
 fn note(database: &Connection, host: &str, condition: Condition, now: i64, seen_by: SeenBy) -> rusqlite::Result<()> {
+    outages::note(database, host, condition, now, Some(seen_by.as_str()))?;
     let state = condition.as_str();
     let changed = database.execute(
         "UPDATE primary_host SET state = ?2, since = ?3, back = (?2 = 'up') WHERE host = ?1",
