@@ -23,8 +23,8 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
           kind waits, 69 not possible. With --wait it shows what comes of the run,
           until the queue stops changing, and ends with 0 when all messages are gone
-          (delivered, or returned to the sender: which of the two, the queue does not
-          show), 1 when some are, 2 when none is.
+          (delivered, or returned to the sender: which of the two, the queue seldom
+          shows) and none was seen going back, 2 when none is gone, else 1.
   watch   Looks at the primary and at the queue each minute, and runs the queue once
           when the primary has come back and mail is waiting; with a growing delay if
           the primary keeps going up and down. --once is for cron or a timer: it looks

@@ -94,9 +94,8 @@ fn flush(report: &Report) -> Markup {
                     (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
                 } @else {
                     button.action name="flush" value="all" { "Deliver waiting mail now" }
-                    " Tries to deliver all waiting mail"
-                    @if report.passed_over() > 0 { " that is not on hold" }
-                    " now. Nothing is deleted."
+                    @if report.passed_over() > 0 { " Tries to deliver all that is not on hold. Nothing is deleted." }
+                    @else { " Tries to deliver all waiting mail now. Nothing is deleted." }
                     @if report.primary.primaries.is_empty() { " It helps once the main mail server is back." }
                 }
             } })),
