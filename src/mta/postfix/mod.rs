@@ -108,6 +108,11 @@ impl Mta for Postfix {
         Box::new(PostfixParser { instance, ..PostfixParser::new(clock) })
     }
 
+    fn settings_files(&self) -> Vec<PathBuf> {
+        let others = self.instances.others.iter().cloned();
+        self.postconf.iter().cloned().chain([self.main_cf.clone()]).chain(others).collect()
+    }
+
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let (main_cf, unlisted) = (self.main_cf.clone(), self.instances.disabled.clone());
         let several = self.tells_parts_apart();
