@@ -40,6 +40,10 @@ pub struct Summary {
     /// Senders, recipients and reasons that the mail server cut short.
     pub(crate) cut: u64,
     states: [u64; State::ALL.len()],
+    /// Messages that wait for an administrator.
+    pub(crate) on_hold: u64,
+    /// Messages that a queue run passes over until they are older.
+    pub(crate) too_young: u64,
     recipients_in: [u64; State::ALL.len()],
     destinations: Counters<Counts>,
     reasons: Counters<ReasonCount>,
@@ -84,6 +88,8 @@ struct Counts {
     causes: [u64; Cause::ALL.len()],
     /// Of the recipients of messages that are not held.
     stranded: Stranded,
+    /// When the first of it goes back, in seconds since 1970.
+    first_return: Option<i64>,
 }
 
 /// Recipients whose mail may only have waited until its destination can be reached. Those of held messages don't count.
@@ -143,6 +149,7 @@ impl Tally for Counts {
             *mine += theirs;
         }
         self.stranded.merge(other.stranded);
+        self.first_return = self.first_return.into_iter().chain(other.first_return).min();
     }
 }
 
@@ -183,10 +190,12 @@ impl Summary {
     /// Counts one message.
     pub fn add(&mut self, message: &Message<'_>) {
         self.messages += 1;
-        self.deadlines.add(message, &self.clocks);
+        let returns = self.deadlines.add(message, &self.clocks);
         self.bytes = self.bytes.saturating_add(message.size.unwrap_or(0));
         self.sized += u64::from(message.size.is_some());
         self.states[message.state as usize] += 1;
+        self.on_hold += u64::from(message.is_on_hold());
+        self.too_young += u64::from(message.too_young && !message.is_on_hold());
         self.oldest = match (self.oldest, message.arrival) {
             (Some(oldest), Some(arrival)) => Some(oldest.min(arrival)),
             (oldest, arrival) => oldest.or(arrival),
@@ -205,13 +214,14 @@ impl Summary {
             self.recipients += 1;
             self.recipients_in[message.state as usize] += 1;
             let cause = recipient.reason.as_deref().and_then(|reason| self.add_reason(reason));
-            let is_held = message.state == State::Held;
+            let is_held = message.is_on_hold();
             let stranded = Stranded {
                 unreached: u64::from(!is_held && cause.is_some_and(Cause::is_unreached)),
                 unexplained: u64::from(!is_held && recipient.reason.is_none()),
             };
             let destination = self.destinations.of(&in_lower_case(recipient.domain()));
             destination.add(self.messages, bucket, cause, stranded);
+            destination.first_return = destination.first_return.into_iter().chain(returns).min();
         }
     }
 
@@ -264,6 +274,13 @@ impl Summary {
         let meant = self.destinations.named.iter().filter(|(domain, _)| is_meant(domain));
         meant.for_each(|(_, counts)| all.merge(counts.stranded));
         all
+    }
+
+    /// When the first of what is for the domains that `is_meant` picks goes back, in seconds since 1970; domains that are
+    /// not counted one by one are among them.
+    pub(crate) fn first_return(&self, is_meant: impl Fn(&str) -> bool) -> Option<i64> {
+        let meant = self.destinations.named.iter().filter(|(domain, _)| is_meant(domain)).map(|(_, counts)| counts);
+        meant.chain([&self.destinations.other]).filter_map(|counts| counts.first_return).min()
     }
 
     /// The `limit` reasons with the most recipients, then all others as one.

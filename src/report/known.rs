@@ -15,7 +15,7 @@ use crate::listing::{INQUIRY_PATIENCE, Sampling};
 use crate::mta::timing::Timing;
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
-use crate::state::{Basis, Question, Sample};
+use crate::state::{Basis, Outages, Question, Sample};
 use crate::system::Audience;
 
 /// What is known.
@@ -26,6 +26,7 @@ pub(crate) struct Known {
     pub(crate) filesystems: Vec<Filesystem>,
     pub(crate) history: Vec<Sample>,
     pub(crate) primary: PrimaryStatus,
+    pub(crate) outages: Outages,
     pub(crate) flush: Readiness,
     pub(crate) explained: Explained,
 }
@@ -89,6 +90,10 @@ impl Inquiries {
         let filesystems = disk::filesystems(&context.free, &mounts, queue, &context.config.disk, audience);
         audience.is_there()?;
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
+        let hosts: Vec<&str> = primary.primaries.iter().map(|primary| primary.host.as_str()).collect();
+        let waiting = sample.as_ref().map(|sample| sample.messages);
+        let outages =
+            context.records.as_ref().ok().and_then(|records| records.outages(&hosts, waiting, context.clock.now).ok());
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
         Ok(Known {
             sampling,
@@ -96,6 +101,7 @@ impl Inquiries {
             flush: Readiness::find(context, &facts),
             facts,
             filesystems,
+            outages: outages.unwrap_or_default(),
             primary,
             explained,
         })
@@ -113,6 +119,7 @@ impl Known {
             filesystems: Vec::new(),
             history: Vec::new(),
             primary: PrimaryStatus::default(),
+            outages: Outages::default(),
             explained: Explained::default(),
         }
     }
@@ -126,6 +133,7 @@ fn with_timing(context: &Context, facts: Facts) -> Facts {
         (Ok(source), Some(lifetime)) => {
             let seconds = lifetime.seconds;
             let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
+            let found = if source.is_local(&mta.list_command) { found } else { Timing::of_elsewhere() };
             found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
         }
         (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),

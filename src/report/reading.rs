@@ -16,7 +16,7 @@ use crate::listing::reader::{self, Task, Words};
 use crate::listing::session::Desk;
 use crate::mta::Clock;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Clocks, Message, Selection, State, Summary};
+use crate::queue::{Clocks, Message, Selection, Summary};
 use crate::request::{Asked, Format};
 use crate::sandbox::Sandbox;
 use crate::state::Sample;
@@ -65,7 +65,7 @@ impl<'a> Reading<'a> {
 
     /// A report over a listing.
     pub(crate) fn report(&self, listing: Listing, known: Known) -> Report {
-        let Known { filesystems, history, primary, flush, explained, .. } = known;
+        let Known { filesystems, history, primary, outages, flush, explained, .. } = known;
         Report {
             host: self.host.to_owned(),
             label: self.config.mta.label.clone(),
@@ -80,6 +80,7 @@ impl<'a> Reading<'a> {
             filesystems,
             history,
             primary,
+            outages,
             flush,
             listing,
         }
@@ -176,7 +177,7 @@ fn counted(trouble: Option<&Trouble>, summary: &Summary, unexplained: Vec<String
     Counted {
         trouble: trouble.cloned(),
         messages: summary.messages,
-        held: summary.state(State::Held),
+        held: summary.on_hold,
         recipients: summary.recipients,
         bytes: summary.bytes(),
         unexplained,

@@ -137,6 +137,11 @@ fn sendmail_refusing_is_never_an_empty_queue() {
 }
 
 #[test]
+fn sendmail_with_submitted_mail() {
+    in_lab("sendmail_with_submitted_mail", &Sendmail, sendmail::submitted_mail);
+}
+
+#[test]
 fn sendmail_running_a_part_of_the_queue() {
     in_each_lab("sendmail_running_a_part_of_the_queue", &Sendmail, sendmail::part_of_the_queue);
 }
@@ -167,28 +172,38 @@ fn opensmtpd_with_doas() {
 }
 
 #[test]
+fn opensmtpd_with_paused_mail() {
+    in_lab("opensmtpd_with_paused_mail", &OpenSmtpd, opensmtpd::with_paused_mail);
+}
+
+#[test]
+fn opensmtpd_with_a_route_that_has_just_failed() {
+    in_lab("opensmtpd_with_a_route_that_has_just_failed", &OpenSmtpd, opensmtpd::with_a_route_that_has_just_failed);
+}
+
+#[test]
 fn opensmtpd_running_a_part_of_the_queue() {
     in_each_lab("opensmtpd_running_a_part_of_the_queue", &OpenSmtpd, opensmtpd::part_of_the_queue);
 }
 
 #[test]
 fn postfix_by_the_one_rule_for_root() {
-    in_lab("postfix_by_the_one_rule_for_root", &PostfixWithRules, as_root::by_every_tool);
+    in_each_lab("postfix_by_the_one_rule_for_root", &PostfixWithRules, as_root::by_every_tool);
 }
 
 #[test]
 fn sendmail_by_the_one_rule_for_root() {
-    in_lab("sendmail_by_the_one_rule_for_root", &Sendmail, as_root::by_every_tool);
+    in_each_lab("sendmail_by_the_one_rule_for_root", &Sendmail, as_root::by_every_tool);
 }
 
 #[test]
 fn exim_by_the_one_rule_for_root() {
-    in_lab("exim_by_the_one_rule_for_root", &Exim, as_root::by_every_tool);
+    in_each_lab("exim_by_the_one_rule_for_root", &Exim, as_root::by_every_tool);
 }
 
 #[test]
 fn opensmtpd_by_the_one_rule_for_root() {
-    in_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
+    in_each_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
 }
 
 #[test]

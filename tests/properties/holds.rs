@@ -207,10 +207,12 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
         filesystems: Vec::new(),
         history: Vec::new(),
         primary: PrimaryStatus::default(),
+        outages: Default::default(),
         flush: Readiness {
             possible: Ok(()),
             parts: true,
-            held: Held { all: false, message: true },
+            held: Held { all: false, one_by_one: true, message: true },
+            left_out: vec![],
             release: "".into(),
             wait_seconds: 0,
             under_way: false,
@@ -277,7 +279,7 @@ fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
 }
 
 fn as_csv(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
-    let csv = written(Csv, report, messages);
+    let csv = written(Csv::default(), report, messages);
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(csv.as_slice());
     let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
     let incomplete = report.listing.trouble.is_some();
@@ -448,7 +450,8 @@ pub fn as_root(bytes: &[u8]) {
         Ask::Run { target: Target::All } => (Vec::new(), None),
         Ask::Run { target: Target::Domain(name) } => (Vec::new(), Some(name)),
         Ask::Run { target: Target::Id(id) } => (vec![id.clone()], None),
-        Ask::Reasons { ids } => (ids.clone(), None),
+        Ask::Reasons { ids } | Ask::Log { ids, .. } => (ids.clone(), None),
+        Ask::Next {} => (Vec::new(), None),
     };
     for id in ids {
         let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

@@ -64,14 +64,8 @@ impl Postfix {
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
-        let mut names = match wanted {
-            Wanted::Everything => vec!["mail_version", "queue_directory"],
-            Wanted::Permissions => Vec::new(),
-            Wanted::Nothing => return Vec::new(),
-        };
-        names.push("authorized_flush_users");
-        names.extend(lifetime::parameters().filter(|_| wanted == Wanted::Everything));
-        self.postconf.iter().map(|postconf| Argv::new(postconf, &names)).collect()
+        let names = configuration::parameters(wanted);
+        self.postconf.iter().filter(|_| !names.is_empty()).map(|postconf| Argv::new(postconf, &names)).collect()
     }
 }
 
@@ -109,8 +103,7 @@ impl Mta for Postfix {
     }
 
     fn settings_files(&self) -> Vec<PathBuf> {
-        let others = self.instances.others.iter().cloned();
-        self.postconf.iter().cloned().chain([self.main_cf.clone()]).chain(others).collect()
+        self.postconf.iter().chain([&self.main_cf]).chain(&self.instances.others).cloned().collect()
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
@@ -134,7 +127,7 @@ impl Mta for Postfix {
     /// of that id ends with status 0 and does nothing.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         match part {
-            Part::All => self.each(&["-f"]),
+            Part::All | Part::Each { .. } => self.each(&["-f"]),
             Part::Domain { ids, .. } => ids.iter().flat_map(|id| self.each(&["-i", id])).collect(),
             Part::Message(id) => self.each(&["-i", id]),
         }
