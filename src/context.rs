@@ -11,7 +11,7 @@ use crate::mta::privilege::{self, Privilege};
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::state::{Basis, Question, Records, SeenBy, StateError};
-use crate::system::process::Argv;
+use crate::system::process::{self, Argv};
 use crate::system::{self, Account, Free, Scratch};
 
 /// The configuration and the machine, gathered once.
@@ -57,7 +57,7 @@ impl Context {
         let folder = records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned()));
         let scratch = folder.map(|folder| Scratch::new(folder, config.disk.critical.into()));
         let context = Context { seen_by, scratch, ..Context::with(free, config, account, records) };
-        let said = || context.recall(Question::Rules, &context.basis(&[], &privilege::files())?);
+        let said = || context.recall(Question::Rules, &context.basis(&privilege::files())?);
         let said = privilege::is_possible().then(said).flatten();
         Context { privilege: said.map_or_else(Privilege::default, Privilege::said), ..context }
     }
@@ -99,15 +99,15 @@ impl Context {
     }
 
     fn remember_rules(&self) {
-        if let (Some(said), Some(basis)) = (self.privilege.news(), self.basis(&[], &privilege::files())) {
-            self.remember(Question::Rules, &basis, &said);
+        if let (Some(said), Some(basis)) = (self.privilege.news(), self.basis(&privilege::files())) {
+            self.keep(Question::Rules, &basis, &said);
         }
     }
 
-    /// What an answer is made from: these words and files, and the mail server. `None` where it can't be remembered.
-    pub(crate) fn basis(&self, words: &[&str], files: &[PathBuf]) -> Option<Basis> {
+    /// What an answer is made from: these files, and the mail server. `None` where it can't be remembered.
+    pub(crate) fn basis(&self, files: &[PathBuf]) -> Option<Basis> {
         let kind = self.source.as_ref().map_or("", |source| source.mta.kind().name());
-        self.records.as_ref().ok().and_then(|_| Basis::of(&[&[kind, &self.host], words].concat(), files))
+        self.records.as_ref().ok().and_then(|_| Basis::of(&[kind, &self.host], files))
     }
 
     /// The answer that was given on the same basis a short while ago. `doctor` is asked to look at how it is now.
@@ -117,10 +117,26 @@ impl Context {
     }
 
     /// Keeps an answer for who asks soon.
-    pub(crate) fn remember<A: Serialize>(&self, question: Question, basis: &Basis, answer: &A) {
+    pub(crate) fn keep<A: Serialize>(&self, question: Question, basis: &Basis, answer: &A) {
         if let Ok(records) = &self.records {
             records.remember(question, basis, self.clock.now, answer);
         }
+    }
+
+    /// Does this with what is remembered. Where somebody looks at a page, another process does it, so that nobody waits for
+    /// the disk.
+    pub(crate) fn remember(&self, work: impl FnOnce(&Records)) {
+        let Ok(records) = &self.records else { return };
+        if self.seen_by != SeenBy::Page {
+            return work(records);
+        }
+        let (directory, account) = (self.config.state.directory.as_deref(), &self.account);
+        // A copy of a process can't use the database that this one has open.
+        let open_and_work = |_| {
+            let _ = Records::open(directory, account).map(|records| work(&records));
+        };
+        // Where it can't be started, that is not remembered.
+        let _ = process::branch_off(&self.free, open_and_work);
     }
 }
 

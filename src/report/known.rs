@@ -15,7 +15,7 @@ use crate::listing::{INQUIRY_PATIENCE, Sampling};
 use crate::mta::timing::Timing;
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
-use crate::state::{Basis, Outages, Question, Sample};
+use crate::state::{Basis, Outages, Question, Records, Sample};
 use crate::system::Audience;
 
 /// What is known.
@@ -46,7 +46,7 @@ impl Inquiries {
     /// Begins to find out, beside the lister.
     pub(crate) fn begin(context: &Context) -> Inquiries {
         let source = context.source.as_ref().ok();
-        let basis = source.and_then(|source| context.basis(&[], &source.mta.settings_files()));
+        let basis = source.and_then(|source| context.basis(&source.mta.settings_files()));
         let remembered = basis.as_ref().and_then(|basis| context.recall(Question::Settings, basis));
         let inquire = |source: &Source| source.mta.inquire(&context.free, Wanted::Everything);
         let inquiry = source.filter(|_| remembered.is_none()).map(inquire);
@@ -62,7 +62,7 @@ impl Inquiries {
         if let Some(inquiry) = self.inquiry.take() {
             let facts = inquiry.answer(&context.free, audience.until(Instant::now() + INQUIRY_PATIENCE));
             if let Some(basis) = self.basis.as_ref().filter(|_| facts.hold()) {
-                context.remember(Question::Settings, basis, &facts);
+                context.keep(Question::Settings, basis, &facts);
             }
             self.facts = with_timing(context, facts);
         }
@@ -92,8 +92,12 @@ impl Inquiries {
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
         let hosts: Vec<&str> = primary.primaries.iter().map(|primary| primary.host.as_str()).collect();
         let waiting = sample.as_ref().map(|sample| sample.messages);
-        let outages =
-            context.records.as_ref().ok().and_then(|records| records.outages(&hosts, waiting, context.clock.now).ok());
+        let on_record = |records: &Records| records.outages(&hosts, context.clock.now).ok();
+        let mut outages = context.records.as_ref().ok().and_then(on_record).unwrap_or_default();
+        if let Some(messages) = waiting.filter(|messages| outages.count(*messages)) {
+            // Where that can't be noted, the next look does it.
+            context.remember(|records| _ = records.note_waiting(messages));
+        }
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
         Ok(Known {
             sampling,
@@ -101,7 +105,7 @@ impl Inquiries {
             flush: Readiness::find(context, &facts),
             facts,
             filesystems,
-            outages: outages.unwrap_or_default(),
+            outages,
             primary,
             explained,
         })
