@@ -37,6 +37,7 @@ mod page;
 mod parts;
 mod postfix;
 mod primary;
+mod programs;
 mod real_queue;
 mod rebinding;
 mod relay;
