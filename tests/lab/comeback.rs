@@ -37,7 +37,6 @@ impl Mta for PostfixWithNames {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",
