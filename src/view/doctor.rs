@@ -7,7 +7,7 @@ use super::sentences;
 use crate::context::Context;
 use crate::mta::timing::{Lifetime, Retry};
 use crate::mta::trouble::Trouble;
-use crate::primary::PrimaryStatus;
+use crate::primary::{Fault, PrimaryStatus};
 use crate::queue::Row;
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
@@ -22,19 +22,6 @@ struct Check {
     /// The finding, or the fault with its fix.
     found: Result<String, Fault>,
 }
-
-/// Something that is wrong.
-struct Fault {
-    /// The fault, in a sentence.
-    message: String,
-    /// The fix.
-    remedy: String,
-    /// The word before it.
-    word: &'static str,
-}
-
-/// The word before a fault.
-const FAIL: &str = "FAIL";
 
 /// The state folder in use.
 struct Folder {
@@ -70,11 +57,13 @@ pub(crate) struct Doctor {
     configuration: Option<PathBuf>,
     /// The configured command that runs the queue; empty where none is configured.
     flush_command: Vec<String>,
+    /// What the web server was found to do, where it was asked.
+    web: Vec<(&'static str, Result<String, Fault>)>,
 }
 
 impl Doctor {
-    /// Takes the facts that are known before the queue is listed.
-    pub(crate) fn of(context: &Context) -> Doctor {
+    /// Takes the facts that are known before the queue is listed, and what the web server was found to do.
+    pub(crate) fn of(context: &Context, web: Vec<(&'static str, Result<String, Fault>)>) -> Doctor {
         let Context { config, account, source, records, .. } = context;
         let allow: Vec<String> = config.access.allow.iter().map(ToString::to_string).collect();
         Doctor {
@@ -85,6 +74,7 @@ impl Doctor {
             allow: allow.join(", "),
             configuration: config.file.clone(),
             flush_command: config.mta.flush_command.clone(),
+            web,
         }
     }
 }
@@ -94,8 +84,8 @@ impl Form for Doctor {
         for Check { subject, found } in examine(self, report) {
             match found {
                 Ok(found) => to.line(format_args!("ok    {subject}: {found}"))?,
-                Err(Fault { message, remedy, word }) => {
-                    to.line(format_args!("{word}  {subject}: {message}"))?;
+                Err(Fault { message, remedy }) => {
+                    to.line(format_args!("FAIL  {subject}: {message}"))?;
                     to.line(format_args!("      To do: {remedy}"))?;
                 }
             }
@@ -112,8 +102,8 @@ impl Form for Doctor {
 /// Checks everything.
 fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     let Report { listing, flush, primary, filesystems, .. } = report;
-    let fault = |message: String, remedy: String| Err(Fault { message, remedy, word: FAIL });
-    let told = |trouble: &Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy(), word: FAIL });
+    let fault = |message: String, remedy: String| Err(Fault { message, remedy });
+    let told = |trouble: &Trouble| Err(Fault { message: trouble.to_string(), remedy: trouble.remedy() });
     let mail_server = match (&doctor.no_source, listing.kind) {
         (Some(trouble), _) => told(trouble),
         (None, kind) => Ok(format!(
@@ -192,6 +182,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
         },
     ];
+    checks.extend(doctor.web.iter().map(|(subject, found)| Check { subject, found: found.clone() }));
     checks.extend(
         sentences::unlisted(&listing.facts).map(|unlisted| Check { subject: "mail server", found: Ok(unlisted) }),
     );
@@ -270,7 +261,7 @@ const LEAST_LIFETIME: i64 = 5 * 24 * 60 * 60;
 /// Whether mail is kept long enough, and tried again by itself.
 fn clock_checks(report: &Report) -> Vec<Check> {
     let timing = &report.listing.facts.timing;
-    let fault = |message: String, remedy: String| Err(Fault { message, remedy, word: FAIL });
+    let fault = |message: String, remedy: String| Err(Fault { message, remedy });
     let longest = report.outages.longest.as_ref().map_or(0, |of| of.seconds(report.listing.sampling.started));
     let more = || match timing.more_time.as_str() {
         "" => "Raise it in the mail server's own configuration, and [mta] lifetime with it.".to_owned(),
@@ -315,7 +306,7 @@ fn clock_checks(report: &Report) -> Vec<Check> {
 /// Whether the primaries answer, and whether the domain name system knows them and this host.
 fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
     let check = |subject, found| Check { subject, found };
-    let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned(), word: FAIL });
+    let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned() });
     let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
     let notes = status.notes.iter().map(|note| check("DNS", Ok(note.clone())));
     let mut checks: Vec<_> = faults.chain(notes).collect();
@@ -334,8 +325,7 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
         let words = format!("{} is {}: {}", primary.host, primary.state.as_str(), primary.detail);
         let found = match primary.is_up() {
             Some(true) => Ok(words),
-            up => fault(words, "Look after that server, its network and its firewall; mail waits here meanwhile.")
-                .map_err(|fault| Fault { word: if up == Some(false) { "DOWN" } else { FAIL }, ..fault }),
+            _ => fault(words, "Look after that server, its network and its firewall; mail waits here meanwhile."),
         };
         check("primary", found)
     }));

@@ -14,6 +14,7 @@ mod apache;
 mod as_root;
 mod browser;
 mod client;
+mod clocks;
 mod comeback;
 mod evidence;
 mod example;
@@ -22,6 +23,7 @@ mod faults;
 mod guards;
 mod hostile;
 mod http;
+mod install;
 mod instances;
 mod layer;
 mod load;
@@ -36,6 +38,7 @@ mod page;
 mod parts;
 mod postfix;
 mod primary;
+mod programs;
 mod real_queue;
 mod rebinding;
 mod relay;
@@ -55,6 +58,7 @@ use comeback::PostfixWithNames;
 use exim::Exim;
 use faults::Script;
 use guards::PostfixWithBrowser;
+use install::PostfixToInstall;
 use machine::{in_each_lab, in_lab};
 use opensmtpd::OpenSmtpd;
 use postfix::Postfix;
@@ -216,6 +220,16 @@ fn apache_sends_our_headers_with_every_status() {
 }
 
 #[test]
+fn installed_as_the_readme_says() {
+    in_each_lab("installed_as_the_readme_says", &PostfixToInstall, install::as_the_readme_says);
+}
+
+#[test]
+fn apache_set_up_wrongly_is_found_out() {
+    in_each_lab("apache_set_up_wrongly_is_found_out", &PostfixToInstall, install::set_up_wrongly);
+}
+
+#[test]
 fn apache_serving_an_open_copy() {
     in_each_lab("apache_serving_an_open_copy", &Postfix, open_copy::shows_nothing);
 }
@@ -254,4 +268,24 @@ fn apache_with_listers_out_of_reach() {
 #[ignore = "make bench runs it"]
 fn a_real_postfix_queue() {
     in_lab("a_real_postfix_queue", &PostfixWithBench, real_queue::is_measured);
+}
+
+#[test]
+fn postfix_returns_mail_when_the_page_said() {
+    in_lab("postfix_returns_mail_when_the_page_said", &Postfix, clocks::of_postfix);
+}
+
+#[test]
+fn sendmail_returns_mail_when_the_page_said() {
+    in_lab("sendmail_returns_mail_when_the_page_said", &Sendmail, clocks::of_sendmail);
+}
+
+#[test]
+fn exim_returns_mail_when_the_page_said() {
+    in_lab("exim_returns_mail_when_the_page_said", &Exim, clocks::of_exim);
+}
+
+#[test]
+fn opensmtpd_returns_mail_when_the_page_said() {
+    in_lab("opensmtpd_returns_mail_when_the_page_said", &OpenSmtpd, clocks::of_opensmtpd);
 }
