@@ -4,6 +4,7 @@
 //! page deep in a long queue. A parser lends each [`Message`] for the length of one call; to keep it longer, use
 //! [`Message::into_owned`].
 
+mod candidates;
 mod cause;
 mod filter;
 mod mask;
@@ -16,6 +17,7 @@ mod selection;
 mod summary;
 mod target;
 
+pub use candidates::{Candidate, Candidates, in_turn, is_plain_address};
 pub(crate) use cause::Cause;
 pub(crate) use filter::{Ages, Filter};
 pub use mask::Mask;

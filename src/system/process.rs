@@ -240,10 +240,10 @@ impl Running {
     /// it is when this process ends.
     pub(crate) fn collect_or_leave(mut self, limit: usize, deadline: Instant) -> Option<Vec<u8>> {
         let mut output = Vec::new();
+        self.ours = false;
         let ending = self.read(deadline, &mut |chunk| {
             output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
         });
-        self.ours = false;
         (ending == Ending::Exited).then_some(output)
     }
 
@@ -269,7 +269,7 @@ impl Running {
                 late = late.saturating_sub(buffer.len());
             }
             if !arrived.is_empty() {
-                self.stop();
+                let _ = !self.ours || self.stop();
                 // Lets the signal through, which ends this process.
                 drop(signals);
                 return Ending::ReaderGone;
