@@ -89,6 +89,16 @@ pub(crate) fn local_time(seconds: i64, zone: &TimeZone) -> String {
     instant.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
 }
 
+/// An instant for who reads it at `now`: `12:18:08 today (CET)`, of another day `2026-11-23 12:18 (CET)`.
+pub(crate) fn moment(seconds: i64, now: i64, zone: &TimeZone) -> String {
+    let local = |seconds| jiff::Timestamp::from_second(seconds).map(|instant| instant.to_zoned(zone.clone()));
+    match (local(seconds), local(now)) {
+        (Ok(then), Ok(now)) if then.date() == now.date() => then.strftime("%H:%M:%S today (%Z)").to_string(),
+        (Ok(then), _) => then.strftime("%Y-%m-%d %H:%M (%Z)").to_string(),
+        _ => "?".into(),
+    }
+}
+
 /// The beginning of long foreign text, [`printable`]: at most 120 characters, and `…` for the rest.
 pub(crate) fn short(text: &str) -> String {
     const SHOWN: usize = 120;
@@ -292,6 +302,15 @@ mod tests {
     fn times_carry_their_offset() {
         let zone = TimeZone::posix("CET-1").unwrap();
         assert_eq!(local_time(1_795_432_688, &zone), "2026-11-23 12:18:08+01:00");
+    }
+
+    #[test]
+    fn an_instant_of_today_needs_no_date() {
+        let zone = TimeZone::posix("CET-1").unwrap();
+        let at = |seconds| moment(seconds, 1_795_432_688, &zone);
+        assert_eq!(at(1_795_432_688), "12:18:08 today (CET)");
+        assert_eq!(at(1_795_432_688 - 86_400), "2026-11-22 12:18 (CET)");
+        assert_eq!(at(i64::MAX), "?");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Source};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Mta, privilege};
-use crate::queue::{Row, Target};
+use crate::mta::{Attempt, Clock, Mta, privilege};
+use crate::queue::{Recipient, Row, Target};
 use crate::system::Account;
 use crate::system::process::{self, Argv, Ending, Exit, NotStarted};
 
@@ -81,14 +81,17 @@ fn ask_each(mta: &dyn Mta, account: &Account, ids: &[String], run: Run<'_>) -> E
 
 impl Explained {
     /// Fills in the reasons of these messages, as far as they are known.
-    pub(crate) fn fill_in(&self, source: &Source, rows: &mut [Row]) {
+    pub(crate) fn fill_in(&self, source: &Source, clock: &Clock, rows: &mut [Row]) {
         for (id, output) in &self.said {
+            let attempts = output.lines().filter_map(|line| source.mta.read_reason(line, clock));
             // A later line overrides an earlier.
-            let reasons: HashMap<String, String> =
-                output.lines().filter_map(|line| source.mta.read_reason(line)).collect();
+            let last: HashMap<String, Attempt> = attempts.map(|attempt| (attempt.recipient.clone(), attempt)).collect();
             let of_this = rows.iter_mut().map(|row| &mut row.message).filter(|message| message.id == *id);
-            for recipient in of_this.flat_map(|message| &mut message.recipients) {
-                recipient.reason = reasons.get(&*recipient.address).map(|reason| reason.clone().into());
+            let waiting = |recipient: &&mut Recipient<'_>| !recipient.delivered;
+            for recipient in of_this.flat_map(|message| &mut message.recipients).filter(waiting) {
+                let attempt = last.get(&*recipient.address);
+                recipient.reason = attempt.map(|attempt| attempt.reason.clone().into());
+                recipient.last_attempt = attempt.and_then(|attempt| attempt.ended);
             }
         }
     }
@@ -100,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::mta::{self, Kind, Search};
-    use crate::queue::{Message, Recipient, State};
+    use crate::queue::{Message, State};
 
     fn exit(code: i32, said: &str) -> Exit {
         Exit {
@@ -151,14 +154,24 @@ mod tests {
             id: IDS[1].into(),
             state: State::Deferred,
             mta_state: "".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: None,
             arrival: None,
             sender: None,
-            recipients: vec![Recipient { address: "full@example.com".into(), reason: None, delivered: false }],
+            recipients: vec![Recipient {
+                address: "full@example.com".into(),
+                reason: None,
+                delivered: false,
+                last_attempt: None,
+            }],
         };
         let mut rows = [Row { message, left_out: 0 }];
-        explained.fill_in(&Source { mta, commands }, &mut rows);
-        assert_eq!(rows[0].message.recipients[0].reason.as_deref(), Some("over quota"));
+        let clock = Clock { now: 1_795_500_000, zone: jiff::tz::TimeZone::UTC };
+        explained.fill_in(&Source { mta, commands }, &clock, &mut rows);
+        let recipient = &rows[0].message.recipients[0];
+        assert_eq!((recipient.reason.as_deref(), recipient.last_attempt), (Some("over quota"), Some(1_795_433_282)));
     }
 
     #[test]

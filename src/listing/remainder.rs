@@ -126,6 +126,9 @@ pub(crate) mod tests {
             id: id.to_owned().into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: None,
             arrival: Some(arrival),
             sender: None,
@@ -135,6 +138,7 @@ pub(crate) mod tests {
                     address: "a@example.com".into(),
                     reason: Some(reason.to_string().into()),
                     delivered: false,
+                    last_attempt: None,
                 })
                 .collect(),
         }

@@ -118,10 +118,21 @@ pub trait Mta {
         Ok(())
     }
 
-    /// The recipient and the reason in a line of that command's output. A later line overrides an earlier one.
-    fn read_reason(&self, _line: &str) -> Option<(String, String)> {
+    /// The attempt that a line of that command's output is about. A later line overrides an earlier one.
+    fn read_reason(&self, _line: &str, _clock: &Clock) -> Option<Attempt> {
         None
     }
+}
+
+/// An attempt to deliver to one recipient, which failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The recipient's address.
+    pub recipient: String,
+    /// Why it failed, in the mail server's words.
+    pub reason: String,
+    /// When it had, in seconds since 1970; `None` where that is not known.
+    pub ended: Option<i64>,
 }
 
 /// A part of the queue, to be delivered. Ids and domains come from a listing, never from a request alone.

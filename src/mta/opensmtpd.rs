@@ -174,6 +174,7 @@ impl OpenSmtpdParser {
             address: envelope.recipient.to_owned().into(),
             reason: Some(envelope.error).filter(|error| !error.is_empty()).map(|error| error.to_owned().into()),
             delivered: false,
+            last_attempt: None,
         };
         match &mut self.message {
             Some(message) if message.id == envelope.message_id => {
@@ -188,6 +189,9 @@ impl OpenSmtpdParser {
                     id: envelope.message_id.to_owned().into(),
                     state,
                     mta_state: envelope.word().into(),
+                    being_returned: false,
+                    too_young: false,
+                    instance: None,
                     size: None,
                     arrival: Some(envelope.creation.min(self.now)),
                     sender: envelope.sender.map(|sender| sender.to_owned().into()),

@@ -302,6 +302,9 @@ impl SendmailParser {
                 id: id.to_owned().into(),
                 state,
                 mta_state: word.to_owned().into(),
+                being_returned: false,
+                too_young: false,
+                instance: None,
                 size,
                 arrival,
                 sender: sender.map(Into::into),
@@ -360,7 +363,12 @@ impl SendmailParser {
             // "(---user---)" names whose aliases or .forward file this recipient comes from.
             if !recipient.starts_with("(---") {
                 let address = address(recipient, limit).into();
-                draft.message.recipients.push(Recipient { address, reason: None, delivered: false });
+                draft.message.recipients.push(Recipient {
+                    address,
+                    reason: None,
+                    delivered: false,
+                    last_attempt: None,
+                });
             }
             return true;
         }

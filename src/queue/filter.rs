@@ -124,6 +124,9 @@ mod tests {
             id: "4F1A".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: Some(1),
             arrival: None,
             sender: Some("Dürer@example.org".into()),
@@ -131,6 +134,7 @@ mod tests {
                 address: "larry@Example.com".into(),
                 reason: Some("Connection refused".into()),
                 delivered: false,
+                last_attempt: None,
             }],
         }
     }

@@ -22,6 +22,9 @@ impl Mask {
             id: Cow::Borrowed(&message.id),
             state: message.state,
             mta_state: Cow::Borrowed(&message.mta_state),
+            being_returned: message.being_returned,
+            too_young: message.too_young,
+            instance: message.instance.as_deref().map(Cow::Borrowed),
             size: message.size,
             arrival: message.arrival,
             sender: message.sender.as_deref().map(address),
@@ -32,6 +35,7 @@ impl Mask {
                     address: address(&recipient.address),
                     reason: recipient.reason.as_deref().map(|reason| text(reason, recipient, message)),
                     delivered: recipient.delivered,
+                    last_attempt: recipient.last_attempt,
                 })
                 .collect(),
         }
@@ -74,11 +78,15 @@ mod tests {
             address: address.into(),
             reason: Some(reason.into()),
             delivered: false,
+            last_attempt: None,
         };
         let message = Message {
             id: "4F1A".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: None,
             arrival: None,
             sender: Some("alice@example.org".into()),

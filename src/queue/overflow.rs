@@ -307,10 +307,18 @@ mod tests {
             id: format!("Q{number}").into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: (!value.is_multiple_of(5)).then_some(value),
             arrival: (!value.is_multiple_of(7)).then_some(1_795_434_300 - value as i64),
             sender: Some(format!("É{value}\n\0\"@example.org").into()),
-            recipients: vec![Recipient { address: "a@example.com".into(), reason: None, delivered: true }],
+            recipients: vec![Recipient {
+                address: "a@example.com".into(),
+                reason: None,
+                delivered: true,
+                last_attempt: None,
+            }],
         };
         Row { message, left_out: number as usize % 3 }
     }

@@ -48,6 +48,7 @@ impl Row {
                 address: cut(&recipient.address),
                 reason: recipient.reason.as_deref().map(cut),
                 delivered: recipient.delivered,
+                last_attempt: recipient.last_attempt,
             })
             .collect();
         Row {
@@ -56,6 +57,9 @@ impl Row {
                 id: cut(&message.id),
                 state: message.state,
                 mta_state: cut(&message.mta_state),
+                being_returned: message.being_returned,
+                too_young: message.too_young,
+                instance: message.instance.as_deref().map(cut),
                 size: message.size,
                 arrival: message.arrival,
                 sender: message.sender.as_deref().map(cut),
@@ -72,8 +76,9 @@ impl Row {
 
 /// The memory that a message's texts and recipients take, in bytes, once they are copies of their own.
 fn bytes(message: &Message<'_>) -> usize {
-    let Message { id, mta_state, sender, recipients, .. } = message;
-    let texts = id.len() + mta_state.len() + sender.as_ref().map_or(0, |sender| sender.len());
+    let Message { id, mta_state, sender, recipients, instance, .. } = message;
+    let length = |text: &Option<Cow<'_, str>>| text.as_ref().map_or(0, |text| text.len());
+    let texts = id.len() + mta_state.len() + length(sender) + length(instance);
     texts + recipients.iter().map(|recipient| size(recipient, usize::MAX)).sum::<usize>()
 }
 
@@ -95,11 +100,15 @@ mod tests {
 
     #[test]
     fn a_row_is_the_same_after_it_was_sent_to_another_process() {
-        let recipient = Recipient { address: "é".repeat(100).into(), reason: None, delivered: false };
+        let recipient =
+            Recipient { address: "é".repeat(100).into(), reason: None, delivered: false, last_attempt: None };
         let message = Message {
             id: "4F1A".into(),
             state: State::Active,
             mta_state: "active".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: Some(u64::MAX),
             arrival: Some(1_795_434_300),
             sender: None,

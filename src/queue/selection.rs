@@ -230,10 +230,18 @@ mod tests {
             id: id.to_owned().into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size,
             arrival,
             sender: Some(format!("{id}@example.org").into()),
-            recipients: vec![Recipient { address: "a@example.com".into(), reason: None, delivered: false }],
+            recipients: vec![Recipient {
+                address: "a@example.com".into(),
+                reason: None,
+                delivered: false,
+                last_attempt: None,
+            }],
         }
     }
 
@@ -313,6 +321,7 @@ mod tests {
             address: format!("r{number}@example.com").into(),
             reason: Some(format!("{number} {reason}").into()),
             delivered: false,
+            last_attempt: None,
         };
         Message { recipients: (0..count).map(recipient).collect(), ..message(id, Some(1), None) }
     }
@@ -347,11 +356,15 @@ mod tests {
     #[test]
     fn a_message_longer_than_all_rows_may_be_is_never_held() {
         let reason = "no".repeat(1000);
-        let recipients =
-            vec![
-                Recipient { address: "a@example.com".into(), reason: Some(reason.as_str().into()), delivered: false };
-                20_000
-            ];
+        let recipients = vec![
+            Recipient {
+                address: "a@example.com".into(),
+                reason: Some(reason.as_str().into()),
+                delivered: false,
+                last_attempt: None
+            };
+            20_000
+        ];
         let longer = Message { recipients, ..message("longer", None, None) };
         let page = |page| {
             let window = Window { page, per_page: 1 };

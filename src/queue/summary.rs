@@ -350,6 +350,9 @@ mod tests {
             id: "1".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: Some(100),
             arrival: Some(arrival),
             sender: None,
@@ -359,6 +362,7 @@ mod tests {
                     address: address.to_string().into(),
                     reason: (!reason.is_empty()).then(|| reason.to_string().into()),
                     delivered: false,
+                    last_attempt: None,
                 })
                 .collect(),
         }

@@ -86,6 +86,11 @@ impl Report {
         text::local_time(seconds, &self.zone)
     }
 
+    /// The same in few words, such as `12:18:08 today (CET)`.
+    pub(crate) fn moment(&self, seconds: i64) -> String {
+        text::moment(seconds, self.listing.sampling.started, &self.zone)
+    }
+
     /// How long what came in at that instant has waited.
     pub fn waited(&self, arrival: i64) -> String {
         text::time_between(arrival, self.listing.sampling.started)

@@ -144,7 +144,7 @@ fn read_and_answer(
     let unexplained = unexplained(task.source, &rows.iter().map(|row| &row.message).collect::<Vec<_>>());
     frame::send_json(Kind::Counted, &counted(trouble.as_ref(), &summary, unexplained))?;
     let mut known: Known = words.next()?;
-    known.explained.fill_in(task.source, &mut rows);
+    known.explained.fill_in(task.source, clock, &mut rows);
     known.sampling.command = command;
     let listing = Listing {
         trouble,

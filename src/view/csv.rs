@@ -16,8 +16,23 @@ use crate::text::printable;
 use crate::view::sentences::{self, of_listing};
 
 /// The names of the columns.
-const COLUMNS: [&str; 9] =
-    ["id", "state", "mta_state", "size", "arrival", "sender", "recipient", "delivered", "reason"];
+const COLUMNS: [&str; WIDTH] = [
+    "id",
+    "state",
+    "mta_state",
+    "size",
+    "arrival",
+    "sender",
+    "recipient",
+    "delivered",
+    "reason",
+    "last_attempt",
+    "being_returned",
+    "instance",
+];
+
+/// How many there are.
+const WIDTH: usize = 12;
 
 /// Stands in the state column of a last line that says why the listing is not complete.
 const INCOMPLETE: &str = "INCOMPLETE";
@@ -53,15 +68,23 @@ impl Form for Csv {
             Some(sender) => sender,
         };
         let (id, state, mta_state) = (&message.id, message.state.as_str(), &message.mta_state);
-        let mut of_recipient = |recipient: &str, delivered: &str, reason: &str| {
-            line(to, [id, state, mta_state, &size, &arrival, sender, recipient, delivered, reason])
+        let returned = if message.being_returned { "yes" } else { "" };
+        let instance = message.instance.as_deref().unwrap_or_default();
+        let mut of_recipient = |[recipient, delivered, reason, at]: [&str; 4]| {
+            let (size, arrival) = (&size, &arrival);
+            line(
+                to,
+                [id, state, mta_state, size, arrival, sender, recipient, delivered, reason, at, returned, instance],
+            )
         };
         if message.recipients.is_empty() {
-            of_recipient("", "", "")?;
+            of_recipient([""; 4])?;
         }
         for recipient in &message.recipients {
             let delivered = if recipient.delivered { "yes" } else { "no" };
-            of_recipient(&recipient.address, delivered, recipient.reason.as_deref().unwrap_or_default())?;
+            let reason = recipient.reason.as_deref().unwrap_or_default();
+            let at = recipient.last_attempt.and_then(rfc3339).unwrap_or_default();
+            of_recipient([&recipient.address, delivered, reason, &at])?;
         }
         Ok(())
     }
@@ -70,16 +93,20 @@ impl Form for Csv {
         if let Some(trouble) = &report.listing.trouble {
             let status = serde_json::to_value(trouble.status())?;
             let reason = format!("{trouble} {}", trouble.remedy());
-            let fields = ["", INCOMPLETE, status.as_str().unwrap_or_default(), "", "", "", "", "", &reason];
-            line(to, fields)?;
+            line(to, last(INCOMPLETE, status.as_str().unwrap_or_default(), &reason))?;
         } else if let Some(note) = report.note {
-            line(to, ["", NOTE, "", "", "", "", "", "", sentences::note(note)])?;
+            line(to, last(NOTE, "", sentences::note(note)))?;
         }
         Ok(())
     }
 }
 
-fn line(to: &mut Body<'_>, fields: [&str; 9]) -> io::Result<()> {
+/// A last line, which is of no message.
+fn last<'f>(state: &'f str, mta_state: &'f str, reason: &'f str) -> [&'f str; WIDTH] {
+    ["", state, mta_state, "", "", "", "", "", reason, "", "", ""]
+}
+
+fn line(to: &mut Body<'_>, fields: [&str; WIDTH]) -> io::Result<()> {
     for (index, field) in fields.into_iter().enumerate() {
         to.write_all(if index > 0 { b"," } else { b"" })?;
         let field = harmless(field);
@@ -123,11 +150,15 @@ mod tests {
             address: address.to_owned().into(),
             reason: Some(reason.to_owned().into()),
             delivered: false,
+            last_attempt: (reason == "+1").then_some(60),
         };
         let message = Message {
             id: "4F1A".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: true,
+            too_young: false,
+            instance: Some("out".into()),
             size: Some(9),
             arrival: Some(0),
             sender: Some("".into()),
@@ -142,11 +173,17 @@ mod tests {
         drop(body);
         let text = String::from_utf8(bytes).unwrap();
         let lines: Vec<_> = text.split("\r\n").collect();
-        assert_eq!(lines[0], "id,state,mta_state,size,arrival,sender,recipient,delivered,reason");
+        assert_eq!(
+            lines[0],
+            "id,state,mta_state,size,arrival,sender,recipient,delivered,reason,last_attempt,being_returned,instance"
+        );
         let start = "4F1A,deferred,deferred,9,1970-01-01T00:00:00Z";
-        assert_eq!(lines[1], format!("{start},<>,\"'=cmd|' /C calc'!A0@example.com\",no,\"450 \"\"no\"\", later\""));
-        assert_eq!(lines[2], format!("{start},<>,b@x,no,'+1"));
-        assert_eq!(lines[3..], [format!("{start},,,,").as_str(), ""]);
+        assert_eq!(
+            lines[1],
+            format!("{start},<>,\"'=cmd|' /C calc'!A0@example.com\",no,\"450 \"\"no\"\", later\",,yes,out")
+        );
+        assert_eq!(lines[2], format!("{start},<>,b@x,no,'+1,1970-01-01T00:01:00Z,yes,out"));
+        assert_eq!(lines[3..], [format!("{start},,,,,,yes,out").as_str(), ""]);
     }
 
     #[test]

@@ -1,18 +1,18 @@
 #!/bin/sh
-# layer.sh MOUNTPOINT ARCHIVE HOSTNAME PACKAGE...
+# layer.sh MOUNTPOINT LOWER ARCHIVE HOSTNAME PACKAGE...
 #
-# Installs Debian packages over this machine's root without touching it, and writes what they
+# Installs Debian packages over the root LOWER (this machine's or a kept one) without touching it, and writes what they
 # added or changed to ARCHIVE. Run in mount, uts and pid namespaces of its own: what is mounted here,
 # and any process that a package started, ends with them. The network is the machine's.
 set -eu
-mountpoint=$1 archive=$2 hostname=$3
-shift 3
+mountpoint=$1 lower=$2 archive=$3 hostname=$4
+shift 4
 
 hostname "$hostname"
 mount -t tmpfs -o mode=755 lab "$mountpoint"
 cd "$mountpoint"
 mkdir upper work root
-mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work,redirect_dir=off,metacopy=off lab root
+mount -t overlay -o lowerdir="$lower",upperdir=upper,workdir=work,redirect_dir=off,metacopy=off lab root
 mount -t proc proc root/proc
 mount --rbind /dev root/dev
 mount -t tmpfs -o mode=755 lab root/run

@@ -34,7 +34,8 @@ impl Mta for OpenSmtpd {
     }
 
     fn packages(&self) -> &'static [&'static str] {
-        &["opensmtpd", "sudo", "doas"]
+        // Since 7.6 it does not start without the certificates, whatever its configuration says.
+        &["opensmtpd", "ca-certificates", "sudo", "doas"]
     }
 
     fn brings(&self) -> &'static [&'static str] {

@@ -92,6 +92,8 @@ pub struct Recipient {
     pub reason: Option<String>,
     /// Whether it has its copy already.
     pub delivered: bool,
+    /// When the attempt failed that the reason is of, where the mail server says so.
+    pub last_attempt: Option<String>,
 }
 
 /// One disk.

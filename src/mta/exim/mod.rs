@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
-use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
+use super::{Attempt, Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
@@ -134,8 +134,8 @@ impl Mta for Exim {
         verdict(Act::Explain, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings))
     }
 
-    fn read_reason(&self, line: &str) -> Option<(String, String)> {
-        message_log::deferral(line)
+    fn read_reason(&self, line: &str, clock: &Clock) -> Option<Attempt> {
+        message_log::attempt(line, clock)
     }
 }
 
@@ -250,6 +250,9 @@ fn header(line: &str, now: i64) -> Option<Message<'static>> {
         id: id.to_owned().into(),
         state,
         mta_state: if state == State::Held { "frozen" } else { "queued" }.into(),
+        being_returned: false,
+        too_young: false,
+        instance: None,
         size,
         arrival: arrival(id).map(|arrival| arrival.min(now)),
         sender: sender.map(Into::into),
@@ -275,7 +278,12 @@ fn recipient(line: &str, message: &mut Message<'static>) -> bool {
     };
     // "+" marks a delivered recipient that an alias has led to. It is not one of the envelope.
     if !marks.contains('+') {
-        message.recipients.push(Recipient { address: address.to_owned().into(), reason: None, delivered });
+        message.recipients.push(Recipient {
+            address: address.to_owned().into(),
+            reason: None,
+            delivered,
+            last_attempt: None,
+        });
     }
     !address.is_empty()
 }

@@ -303,7 +303,12 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
     let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
         let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
-        Recipient { address, reason: Some(reason).filter(|reason| !reason.is_empty()), delivered: false }
+        Recipient {
+            address,
+            reason: Some(reason).filter(|reason| !reason.is_empty()),
+            delivered: false,
+            last_attempt: None,
+        }
     });
     found(&Message {
         id: entry.queue_id,
@@ -313,6 +318,9 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         sender: Some(sender(entry.sender)),
         recipients: recipients.collect(),
         mta_state: expiry.word(entry.queue_name),
+        being_returned: expiry != Expiry::None,
+        too_young: false,
+        instance: None,
     });
     true
 }
@@ -381,6 +389,7 @@ mod tests {
             let mut words = (String::new(), None);
             assert!(json(&line, &mut |message| {
                 words = (message.mta_state.to_string(), message.recipients[0].reason.clone().map(Cow::into_owned));
+                assert_eq!(message.being_returned, expire || reason == "bounce_reason");
             }));
             assert_eq!(words.1.as_deref(), Some("x"));
             words.0

@@ -39,6 +39,7 @@ impl Group {
             address: address.into(),
             reason: reason.map(Cow::from),
             delivered: false,
+            last_attempt: None,
         })
     }
 }
@@ -119,10 +120,14 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         Some(b'!') => ("hold", State::Held),
         _ => ("deferred", State::Deferred),
     };
+    let expiry = super::Expiry::of(marks.contains('#'), queue);
     Some(Message {
         id: id.to_owned().into(),
         state,
-        mta_state: super::Expiry::of(marks.contains('#'), queue).word(queue.into()),
+        mta_state: expiry.word(queue.into()),
+        being_returned: expiry != super::Expiry::None,
+        too_young: false,
+        instance: None,
         size: Some(size.parse().ok()?),
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
         sender: Some(super::sender(sender.trim_start().to_owned().into())),

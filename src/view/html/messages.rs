@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::super::sentences;
-use super::{links, run_button, run_form, status};
+use super::{links, moment, run_button, run_form, status};
 use crate::queue::Target;
-use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window};
+use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window, rfc3339};
 use crate::report::Report;
 use crate::request::Asked;
 use crate::text::{bytes, count, printable, thousands};
@@ -153,17 +153,20 @@ fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
             td {
                 @if let Some(arrival) = message.arrival {
                     (report.waited_briefly(arrival))
-                    " " time { (report.local_time(arrival).get(..16).unwrap_or_default()) }
+                    " " time datetime=[rfc3339(arrival)] title=(report.local_time(arrival)) {
+                        (report.local_time(arrival).get(..16).unwrap_or_default())
+                    }
                 } @else { "not told" }
             }
             td {
                 div { "from " (sender(message)) }
-                (recipients(&message.recipients, *left_out as u64))
+                (recipients(report, &message.recipients, *left_out as u64))
             }
             @if is_sized(report) { td { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } } }
             td {
                 (message.state.as_str())
                 @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
+                @if let Some(instance) = &message.instance { " in " bdi { (printable(instance)) } }
                 " " code { (printable(&message.id)) }
                 @if let Some(target) = run(report, message) { " " (run_button(&target)) }
             }
@@ -188,14 +191,14 @@ fn sender(message: &Message<'_>) -> Markup {
     }
 }
 
-fn recipients(all: &[Recipient<'_>], left_out: u64) -> Markup {
+fn recipients(report: &Report, all: &[Recipient<'_>], left_out: u64) -> Markup {
     let (shown, more) = all.split_at(all.len().min(RECIPIENTS_SHOWN));
     html! {
-        (recipient_list(shown))
+        (recipient_list(report, shown))
         @if !more.is_empty() {
             details {
                 summary { "and " (count(more.len() as u64, "more recipient", "more recipients")) }
-                (recipient_list(more))
+                (recipient_list(report, more))
             }
         }
         @if left_out > 0 {
@@ -205,17 +208,20 @@ fn recipients(all: &[Recipient<'_>], left_out: u64) -> Markup {
 }
 
 /// Recipients; neighbours with the same reason share one line for it.
-fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
+fn recipient_list(report: &Report, recipients: &[Recipient<'_>]) -> Markup {
     html! {
-        @for group in recipients.chunk_by(|a, b| a.reason == b.reason) {
+        @for group in recipients.chunk_by(|a, b| a.reason == b.reason && a.last_attempt == b.last_attempt) {
             @for recipient in group {
                 div {
                     "to " bdi { (breakable(&recipient.address)) }
                     @if recipient.delivered { " (done)" }
                 }
             }
-            @if let Some(reason) = group.first().and_then(|recipient| recipient.reason.as_deref()) {
-                p { bdi { (breakable(reason)) } }
+            @if let Some((first, reason)) = group.first().and_then(|first| Some((first, first.reason.as_deref()?))) {
+                p {
+                    bdi { (breakable(reason)) }
+                    @if let Some(at) = first.last_attempt { " (tried at " (moment(report, at)) ")" }
+                }
             }
         }
     }

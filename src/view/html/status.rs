@@ -64,7 +64,7 @@ fn followed(report: &Report) -> Markup {
     html! {
         div.outcome role="status" {
             p {
-                bdi { (printable(&flush_line(report, flush))) } ": " bdi { (printable(&sentences::outcome(report, flush, outcome))) } "."
+                (flush_line(report, flush)) ": " bdi { (printable(&sentences::outcome(report, flush, outcome))) } "."
             }
             @if let Some(all) = flush.messages.filter(|all| *all > 0 && report.listing.trouble.is_none()) {
                 progress max=(all) value=(all.saturating_sub(outcome.messages_left)) { (outcome.messages_left) " left" }
