@@ -182,10 +182,7 @@ mod tests {
             started,
             target: "all".into(),
             by: by.into(),
-            messages: None,
-            recipients: None,
-            exit: None,
-            outcome: None,
+            ..Flush::default()
         };
         let now = 1_000_000;
         assert_eq!(back_off(&[], now), 0);

@@ -67,6 +67,19 @@ impl Rehearsed {
     }
 }
 
+/// Why nobody was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nobody {
+    /// Neither a primary nor a domain is known.
+    NoPrimary,
+    /// It is not known for which domains this host is a fall-back.
+    NoDomains,
+    /// No recipient of these waits whose address can be asked for.
+    NoRecipients,
+    /// These domains have no primary.
+    NoHosts,
+}
+
 /// What a rehearsal goes by, known before the queue is listed.
 pub(crate) struct Grounds(Place);
 
@@ -86,32 +99,26 @@ impl Grounds {
         &self.0.domains
     }
 
-    /// Asks the primaries for some of these recipients, or returns what they said a while ago. Empty: there is nobody
-    /// to ask, or nobody to ask for.
-    pub(crate) fn rehearse(&self, context: &Context, candidates: &[Candidate]) -> Vec<Rehearsed> {
-        let Ok(source) = &context.source else { return Vec::new() };
+    /// Asks the primaries for some of these recipients, or returns what they said a while ago.
+    ///
+    /// # Errors
+    /// [`Nobody`]
+    pub(crate) fn rehearse(&self, context: &Context, candidates: &[Candidate]) -> Result<Vec<Rehearsed>, Nobody> {
+        let Place { hosts, domains, .. } = &self.0;
+        let kind = match &context.source {
+            Ok(source) if !domains.is_empty() => source.mta.kind(),
+            _ if hosts.is_empty() => return Err(Nobody::NoPrimary),
+            _ => return Err(Nobody::NoDomains),
+        };
         // They come from the reader, which read strangers' words.
-        let is_ours = |one: &&Candidate| is_plain_address(&one.address) && self.0.domains.contains(&one.domain());
+        let is_ours = |one: &&Candidate| is_plain_address(&one.address) && domains.contains(&one.domain());
         let candidates: Vec<_> = candidates.iter().filter(is_ours).cloned().collect();
         if candidates.is_empty() {
-            return Vec::new();
+            return Err(Nobody::NoRecipients);
         }
-        let part = Part { grounds: self, kind: source.mta.kind(), since: context.clock.now, candidates };
-        let records = context.records.as_ref().ok();
-        let failed =
-            |why: String| vec![part.of_nobody(part.domains().join(", "), format!("the process that asks it {why}"))];
-        let asked = match records.and_then(Records::rehearsals) {
-            None => Worker::begin_with(&context.free, None, WITH_NOTES, |free| part.ask_and_keep(&free, None)),
-            Some(sighting) => match locked(sighting, Instant::now() + WITH_NOTES) {
-                None => return failed("is busy".into()),
-                Some(lock) => {
-                    let lock: OwnedFd = lock.into();
-                    let ask = |free: Free| part.ask_and_keep(&free, io::stdin().as_fd().try_clone_to_owned().ok());
-                    Worker::begin_lasting(&context.free, Some(lock), WITH_NOTES, ask)
-                }
-            },
-        };
-        asked.and_then(Worker::answer).unwrap_or_else(|error| failed(error.to_string()))
+        let part = Part { grounds: self, kind, since: context.clock.now, candidates };
+        let asked = part.asked(context);
+        if asked.is_empty() { Err(Nobody::NoHosts) } else { Ok(asked) }
     }
 }
 
@@ -136,6 +143,25 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// What the primaries said, now or a while ago.
+    fn asked(&self, context: &Context) -> Vec<Rehearsed> {
+        let records = context.records.as_ref().ok();
+        let failed =
+            |why: String| vec![self.of_nobody(self.domains().join(", "), format!("the process that asks it {why}"))];
+        let asked = match records.and_then(Records::rehearsals) {
+            None => Worker::begin_with(&context.free, None, WITH_NOTES, |free| self.ask_and_keep(&free, None)),
+            Some(sighting) => match locked(sighting, Instant::now() + WITH_NOTES) {
+                None => return failed("is busy".into()),
+                Some(lock) => {
+                    let lock: OwnedFd = lock.into();
+                    let ask = |free: Free| self.ask_and_keep(&free, io::stdin().as_fd().try_clone_to_owned().ok());
+                    Worker::begin_lasting(&context.free, Some(lock), WITH_NOTES, ask)
+                }
+            },
+        };
+        asked.and_then(Worker::answer).unwrap_or_else(|error| failed(error.to_string()))
+    }
+
     /// The domains of the recipients, those of the oldest first.
     fn domains(&self) -> Vec<String> {
         let mut domains = Vec::new();

@@ -21,6 +21,7 @@ mod requests;
 mod samples;
 mod schema;
 mod sighting;
+mod watching;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -39,6 +40,7 @@ pub(crate) use self::primaries::{Condition, Transition};
 pub(crate) use self::requests::RequestPlace;
 pub(crate) use self::samples::Sample;
 pub(crate) use self::sighting::Sighting;
+pub(crate) use self::watching::Watching;
 use crate::system::Account;
 
 /// All that is remembered.

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::database::Fault;
 
 /// The version of the tables, in `PRAGMA user_version`. Raised with each change of [`TABLES`].
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Each table by its name, as SQLite keeps its definition in `sqlite_schema`.
 pub(super) const TABLES: &[(&str, &str)] = &[
@@ -67,13 +67,32 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     number INTEGER NOT NULL
 )",
     ),
+    (
+        "rehearsal",
+        "CREATE TABLE rehearsal (
+    number INTEGER PRIMARY KEY,
+    despite TEXT,
+    said TEXT
+)",
+    ),
+    (
+        "watch",
+        "CREATE TABLE watch (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    good INTEGER NOT NULL,
+    seen INTEGER NOT NULL,
+    stops INTEGER NOT NULL,
+    stopped INTEGER NOT NULL,
+    why TEXT NOT NULL
+)",
+    ),
 ];
 
 /// The objects that SQLite makes by itself, for AUTOINCREMENT and for a key of text.
 const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
-/// Makes the tables that are missing: version 2 added two to those of version 1, and changed none. Returns only if the database holds our tables and nothing else.
+/// Makes the tables that are missing: versions 2 and 3 added two each, and changed none. Returns only if the database holds our tables and nothing else.
 pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
     if version(database)? < VERSION {
         // The second of two processes finds it done.
