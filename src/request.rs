@@ -99,7 +99,15 @@ pub struct BadValue {
 impl Asked {
     /// All of the queue in this form.
     pub fn of(format: Format) -> Asked {
-        Asked { format, filter: Filter::default(), order: None, window: None, action: Action::Show, despite: None, flushed: None }
+        Asked {
+            format,
+            filter: Filter::default(),
+            order: None,
+            window: None,
+            action: Action::Show,
+            despite: None,
+            flushed: None,
+        }
     }
 
     /// Reads parameters; without `format=` the answer comes in `format`. Unknown ones are ignored, empty ones are as good as absent (a form sends

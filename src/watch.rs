@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::context::Context;
-use crate::flush::{self, Asker, Refusal};
+use crate::flush::{self, Asker, Care, Refusal};
 use crate::mta::trouble::Trouble;
 use crate::primary::Primary;
 use crate::queue::Target;
@@ -153,7 +153,7 @@ fn run(context: &Context, records: &Records, now: i64) -> Result<Done, WatchErro
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }
-    match flush::start(context, &Target::All, Asker::here(BY)) {
+    match flush::start(context, &Target::All, Asker::here(BY), &Care::Rehearse) {
         Ok(flush) => Ok(Done::Flushed(flush.number)),
         Err(Refusal::UnderWay) => Ok(Done::Nothing("the queue is being run already")),
         Err(Refusal::CoolDown(_)) => Ok(Done::Nothing("the queue was run a moment ago")),
@@ -177,13 +177,8 @@ mod tests {
 
     #[test]
     fn a_primary_that_goes_up_and_down_gets_the_queue_less_and_less_often() {
-        let flush = |started, by: &str| Flush {
-            number: 1,
-            started,
-            target: "all".into(),
-            by: by.into(),
-            ..Flush::default()
-        };
+        let flush =
+            |started, by: &str| Flush { number: 1, started, target: "all".into(), by: by.into(), ..Flush::default() };
         let now = 1_000_000;
         assert_eq!(back_off(&[], now), 0);
         assert_eq!(back_off(&[flush(now, "192.0.2.1")], now), 0, "a person's own");

@@ -5,7 +5,7 @@
 //! at the next attempt that fails in any way, of which the run is one.
 
 use crate::context::Context;
-use crate::primary::rehearsal::{Answers, Counts, End, Said};
+use crate::primary::rehearsal::{Answers, Asked, Counts, End, Said};
 use crate::primary::verdict::{NotKnown, Refuses, Verdict};
 use crate::primary::{Grounds, Nobody, Rehearsed};
 use crate::queue::{Candidate, Despite, Mask, Target};
@@ -87,6 +87,23 @@ impl NotRun {
         of_each.chain(["If the queue ran now, mail would go back to its senders.".to_owned()]).collect()
     }
 
+    /// Each recipient that was asked for, a line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let of_one = |spoken: &Spoken| {
+            let host = spoken.rehearsed.host.clone();
+            let line = move |asked: &Asked| {
+                let answer = match asked.counts {
+                    Counts::Accepted => "accepts",
+                    Counts::Refused { .. } => "refuses",
+                    Counts::PutOff => "puts off",
+                };
+                format!("{host} {answer} {}: {}", asked.recipient, asked.said.words)
+            };
+            spoken.rehearsed.answers.recipients.iter().map(line).collect::<Vec<_>>()
+        };
+        self.asked.iter().flat_map(of_one).collect()
+    }
+
     /// What to do about it.
     pub(crate) fn remedy(&self) -> &'static str {
         "Have the main mail server put right: its administrator needs the words above. The mail waits here meanwhile."
@@ -139,9 +156,20 @@ fn sentence(host: &str, answers: &Answers, verdict: Verdict) -> String {
     let of_all = |some: usize| format!("{some} of {}", count(all as u64, "recipient", "recipients"));
     match verdict {
         Verdict::Accepts if accepted == all => {
-            format!("{host} accepts {}.", count(all as u64, "recipient", "recipients").replacen("1 recipient", "the recipient", usize::from(all == 1)))
+            format!(
+                "{host} accepts {}.",
+                count(all as u64, "recipient", "recipients").replacen(
+                    "1 recipient",
+                    "the recipient",
+                    usize::from(all == 1)
+                )
+            )
         }
-        Verdict::Accepts => format!("{host} accepts {} and puts the others off{}.", of_all(accepted), first(|counts| counts == Counts::PutOff)),
+        Verdict::Accepts => format!(
+            "{host} accepts {} and puts the others off{}.",
+            of_all(accepted),
+            first(|counts| counts == Counts::PutOff)
+        ),
         Verdict::AcceptsOthers => format!(
             "{host} refuses only the sender with which it was asked{}; it accepts the null sender, so this says nothing against the mail that waits.",
             if answers.recipients.is_empty() { quoted(&answers.mail) } else { first(is_refused) }
@@ -151,20 +179,30 @@ fn sentence(host: &str, answers: &Answers, verdict: Verdict) -> String {
             let named = named.map(|asked| format!("{} (“{}”)", asked.recipient, asked.said.words)).collect::<Vec<_>>();
             let more = refused.saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("{host} refuses {} for good, whose mail would go back: {}{more}.", of_all(refused), named.join(", "))
+            format!(
+                "{host} refuses {} for good, whose mail would go back: {}{more}.",
+                of_all(refused),
+                named.join(", ")
+            )
         }
-        Verdict::PutsOff if all > 0 => format!("{host} puts off all recipients that were asked for{}.", first(|counts| counts == Counts::PutOff)),
+        Verdict::PutsOff if all > 0 => {
+            format!("{host} puts off all recipients that were asked for{}.", first(|counts| counts == Counts::PutOff))
+        }
         Verdict::PutsOff => {
             let said = [&answers.null_sender, &answers.mail, &answers.hello, &answers.greeting];
             format!("{host} puts mail off{}.", quoted(said.into_iter().find(|said| said.is_some()).unwrap_or(&None)))
         }
-        Verdict::Refuses(Refuses::Recipients) => format!("{host} refused {} for good{}.", of_all(refused), first(is_refused)),
+        Verdict::Refuses(Refuses::Recipients) => {
+            format!("{host} refused {} for good{}.", of_all(refused), first(is_refused))
+        }
         Verdict::Refuses(Refuses::Senders) => format!("{host} refused every sender{}.", quoted(&answers.null_sender)),
         Verdict::Refuses(Refuses::Connection) => format!(
             "{host} turned this host away{}. This host's mail server would return everything because of that.",
             quoted(&answers.greeting)
         ),
-        Verdict::NotKnown(why) => format!("It is not known what {host} would do with the mail: {}.", unknown(why, answers)),
+        Verdict::NotKnown(why) => {
+            format!("It is not known what {host} would do with the mail: {}.", unknown(why, answers))
+        }
     }
 }
 
@@ -177,13 +215,16 @@ fn unknown(why: NotKnown, answers: &Answers) -> String {
         (NotKnown::NoGreeting, End::Closed) => "it took the connection, and ended it without a word".into(),
         (NotKnown::NoAnswer, End::Closed) => "it ended the connection before it answered for any recipient".into(),
         (NotKnown::NoGreeting, _) => "it does not greet".into(),
-        (NotKnown::Unreached | NotKnown::Nonsense | NotKnown::NoAnswer, _) => "it answered for no recipient in time".into(),
+        (NotKnown::Unreached | NotKnown::Nonsense | NotKnown::NoAnswer, _) => {
+            "it answered for no recipient in time".into()
+        }
     }
 }
 
 /// Hides parts of the addresses in what a primary said.
 fn hide(answers: &mut Answers, mask: Mask) {
-    let alone = [&mut answers.greeting, &mut answers.hello, &mut answers.mail, &mut answers.limit, &mut answers.null_sender];
+    let alone =
+        [&mut answers.greeting, &mut answers.hello, &mut answers.mail, &mut answers.limit, &mut answers.null_sender];
     for said in alone.into_iter().flatten() {
         said.words = mask.text(&said.words, "");
     }

@@ -11,7 +11,7 @@ use super::session::{Broken, Client, Desk};
 use super::{Lister, Session};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
-use crate::queue::Target;
+use crate::queue::{Candidate, Candidates, Target};
 use crate::sandbox::{Purpose, Sandbox};
 use crate::state::{Flush, Waited};
 
@@ -33,31 +33,36 @@ pub(crate) struct Count {
     pub(crate) why: String,
     /// Their queue ids, at most 50,000, where they were asked for.
     pub(crate) ids: Vec<String>,
+    /// Recipients of these that a primary may be asked for, of the domains that were named.
+    pub(crate) candidates: Vec<Candidate>,
     /// Why the listing is not complete.
     pub(crate) trouble: Option<Trouble>,
 }
 
 /// What is asked.
-struct Question {
+struct Question<'a> {
     target: Option<Target>,
     waited: Waited,
     /// Whether the ids are wanted.
     ids: bool,
+    /// The domains whose recipients are wanted, in lower case.
+    domains: &'a [String],
 }
 
 impl Count {
-    /// Counts what waits, and names its ids.
-    pub(crate) fn of_target(context: &Context, target: &Target) -> Count {
-        Count::ask(context, Question { target: Some(target.clone()), waited: Waited::By(i64::MAX), ids: true })
+    /// Counts what waits, names its ids, and some recipients of these domains.
+    pub(crate) fn of_target(context: &Context, target: &Target, domains: &[String]) -> Count {
+        let target = Some(target.clone());
+        Count::ask(context, Question { target, waited: Waited::By(i64::MAX), ids: true, domains })
     }
 
     /// Counts what is left of a queue run.
     pub(crate) fn of_flush(context: &Context, flush: &Flush) -> Count {
         let waited = context.records.as_ref().map_or(Waited::By(flush.started), |records| records.waited(flush));
-        Count::ask(context, Question { target: flush.target.parse().ok(), waited, ids: false })
+        Count::ask(context, Question { target: flush.target.parse().ok(), waited, ids: false, domains: &[] })
     }
 
-    fn ask(context: &Context, question: Question) -> Count {
+    fn ask(context: &Context, question: Question<'_>) -> Count {
         let failed = |trouble| Count { trouble: Some(trouble), ..Count::default() };
         let mut lister = match Lister::start(context, None) {
             Ok(lister) => lister,
@@ -109,11 +114,20 @@ impl Client for Counted {
 }
 
 /// The reader: counts.
-fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question) -> std::io::Result<()> {
+fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) -> std::io::Result<()> {
+    let mut candidates = Candidates::of(question.domains);
+    // A primary is asked for whole addresses; what is shown of its answers is masked then.
+    let Task { source, clock, account, configured, mask } = *task;
+    let task = &Task { source, clock, account, configured, mask: None };
     let mut remainder = Remainder::of(question.target, question.waited);
     let mut ids = Vec::new();
     let read = reader::read(&sandbox, task, desk.parts, &mut Words::default(), &mut |message| {
-        if remainder.add(message) && question.ids && ids.len() < IDS_LIMIT {
+        let masked = mask.map(|mask| mask.hide(message));
+        if !remainder.add(masked.as_ref().unwrap_or(message)) {
+            return;
+        }
+        candidates.add(message);
+        if question.ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());
         }
     })?;
@@ -124,6 +138,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question) -> s
         in_delivery: remainder.in_delivery,
         why: remainder.why(),
         ids,
+        candidates: candidates.into_list(),
         trouble: read.trouble,
     };
     frame::send_json(Kind::Counted, &count)?;

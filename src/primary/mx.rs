@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn told(found: Result<Vec<Found>, NoAnswer>) -> (Vec<String>, String) {
-        let Compared { primaries, faults, notes, unknown } = examine("example.com", &found, &us());
+        let Compared { primaries, faults, notes, .. } = examine("example.com", &found, &us());
         assert!(notes.is_empty(), "{notes:?}");
         (
             primaries,

@@ -87,6 +87,18 @@ impl Verdict {
         }
     }
 
+    /// In a word, for machines.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Accepts => "accepts",
+            Verdict::AcceptsOthers => "accepts_others",
+            Verdict::RefusesSome => "refuses_some",
+            Verdict::PutsOff => "puts_off",
+            Verdict::NotKnown(_) => "not_known",
+            Verdict::Refuses(_) => "refuses",
+        }
+    }
+
     /// Whether the queue can be run, as far as refusals and deferrals are concerned.
     pub fn is_good(self) -> bool {
         self < Verdict::PutsOff

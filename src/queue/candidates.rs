@@ -56,10 +56,10 @@ impl Candidates {
         Candidates { domains: domains.iter().map(|domain| (domain.clone(), Vec::new())).collect(), with_mail: 0 }
     }
 
-    /// Looks at a message. Null-sender messages (bounces, notices) and held ones don't count.
+    /// Looks at a message. Null-sender messages (bounces, notices), held ones and those on their way back don't count.
     pub fn add(&mut self, message: &Message<'_>) {
         let is_null = message.sender.as_deref().is_some_and(str::is_empty);
-        if self.domains.is_empty() || is_null || message.state == State::Held {
+        if self.domains.is_empty() || is_null || message.being_returned || message.state == State::Held {
             return;
         }
         for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
@@ -149,8 +149,16 @@ mod tests {
             sender: Some(sender.to_owned().into()),
             recipients: recipients
                 .iter()
-                .map(|address| Recipient { address: address.to_string().into(), reason: None, delivered: false })
+                .map(|address| Recipient {
+                    address: address.to_string().into(),
+                    reason: None,
+                    delivered: false,
+                    last_attempt: None,
+                })
                 .collect(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
         }
     }
 

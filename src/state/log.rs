@@ -191,8 +191,7 @@ impl Records {
     }
 }
 
-const COLUMNS: &str =
-    "flush.number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, settled, \
+const COLUMNS: &str = "flush.number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, settled, \
      despite, said FROM flush LEFT JOIN rehearsal ON rehearsal.number = flush.number";
 
 fn flush(row: &Row<'_>) -> rusqlite::Result<Flush> {

@@ -6,6 +6,7 @@ mod links;
 mod messages;
 mod overview;
 mod primary;
+pub(crate) mod rehearsal;
 mod runs;
 mod status;
 
