@@ -103,6 +103,7 @@ next_steps() {
     echo "    who may see the page says ${snippet:-that snippet} (only this machine until you add yours)"
     user=$(web_user)
     echo "    then see whether all is in place: sudo -u ${user:-www-data} bartleby doctor"
+    echo "    where it says that only root may list or run the queue, one rule is enough: $prefix/share/doc/bartleby/examples/sudoers"
 }
 
 find_site

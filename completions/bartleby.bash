@@ -7,9 +7,9 @@ _bartleby() {
         -w | -c | --warning | --critical | --age-warning | --age-critical) return ;;
         *)
             case ${COMP_WORDS[1]} in
-                "$current") words='list flush watch check metrics doctor -V --version -h --help' ;;
+                "$current") words='list flush watch check metrics doctor as-root -V --version -h --help' ;;
                 list) words='--format --watch' ;;
-                flush) words='--wait all domain: id:' ;;
+                flush) words='--wait --despite-refusals all domain: id:' ;;
                 watch) words='--once' ;;
                 check) words='-w -c --warning --critical --age-warning --age-critical' ;;
             esac

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::config::Config;
+use crate::mta::as_root::Request;
+use crate::mta::privilege::Privilege;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::state::{Records, SeenBy, StateError};
@@ -30,6 +32,8 @@ pub struct Context {
     /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
     /// takes, what does not fit into memory. `None` where there is none.
     pub(crate) folder: Option<PathBuf>,
+    /// What sudo or doas lets this user do.
+    pub(crate) privilege: Privilege,
 }
 
 /// The mail server whose queue is shown, and the command that lists it.
@@ -47,17 +51,39 @@ impl Context {
         let records = Records::open(config.state.directory.as_deref(), &account);
         // Where nothing can be remembered there may still be room for a while.
         let other = || Records::open(None, &account).ok().map(|records| records.directory().to_owned());
+        let folder = records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned()));
+        Context { seen_by, folder, ..Context::with(free, config, account, records) }
+    }
+
+    /// The same for `as-root`, which remembers nothing and makes no file.
+    pub(crate) fn of_root(free: Free, config: Config) -> Context {
+        Context::with(free, config, Account::current(), Err(StateError::NoFolder(Vec::new())))
+    }
+
+    fn with(free: Free, config: Config, account: Account, records: Result<Records, StateError>) -> Context {
         Context {
             free,
             source: Source::find(&config),
-            folder: records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned())),
             records,
-            seen_by,
+            seen_by: SeenBy::Flush,
+            folder: None,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,
             config,
+            privilege: Privilege::default(),
         }
+    }
+
+    /// The command by which root does this, where the one rule allows it.
+    pub(crate) fn by_the_one_rule(&self, request: &Request) -> Option<Argv> {
+        self.config.is_as_roots().then(|| self.privilege.by_the_one_rule(&self.free, &self.account, request)).flatten()
+    }
+
+    /// The words to put before the mail server's own command, where a rule for just that runs it as root.
+    pub(crate) fn by_its_own_rule(&self, command: &Argv) -> Option<Argv> {
+        let source = self.source.as_ref().ok()?;
+        self.privilege.by_its_own_rule(&self.free, &self.account, &*source.mta, command)
     }
 }
 

@@ -101,7 +101,7 @@ fn heard(lines: Option<&[String]>, timed_out: bool) -> Heard {
     };
     let mut replies = Replies::default();
     lines.iter().for_each(|line| replies.push(format!("{line}\r\n").as_bytes()));
-    match replies.next() {
+    match replies.take() {
         Ok(Some(reply)) => Heard::Reply(reply),
         other => panic!("{lines:?}: {other:?}"),
     }

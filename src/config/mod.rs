@@ -266,12 +266,19 @@ impl Config {
     /// # Errors
     /// The file can't be read, something in it is unknown or wrong, or this is root and another user could change it.
     pub fn load() -> Result<Config, ConfigError> {
-        let named = env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty());
-        let file = named.as_deref().map_or(Path::new(DEFAULT_PATH), Path::new);
-        let is_missing = || fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-        if named.is_none() && is_missing() {
-            return Ok(Config::default());
+        match env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty()) {
+            Some(named) => Config::vetted(Path::new(&named)),
+            None => Config::of_machine(),
         }
+    }
+
+    fn of_machine() -> Result<Config, ConfigError> {
+        let file = Path::new(DEFAULT_PATH);
+        let is_missing = fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if is_missing { Ok(Config::default()) } else { Config::vetted(file) }
+    }
+
+    fn vetted(file: &Path) -> Result<Config, ConfigError> {
         trust::vet(file)?;
         Config::read(file)
     }

@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 use crate::context::Context;
 use crate::listing;
 use crate::listing::count::Count;
+use crate::mta::as_root::{self, Request};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Facts, Part, privilege};
+use crate::mta::{Facts, Part};
 use crate::primary::Grounds;
 use crate::queue::{Despite, Target};
 use crate::sandbox::worker::LONGEST;
@@ -34,7 +35,7 @@ use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use follow::{FOLLOWED, follow};
-use readiness::{commands, delivers_held, rule, wait_seconds};
+use readiness::{commands, delivers_held, wait_seconds};
 pub(crate) use rehearsal::{Heard, NotRun};
 use worker::Ended;
 
@@ -42,7 +43,7 @@ use worker::Ended;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The most messages that are run one by one. For more, the whole queue should be run.
-const MOST_MESSAGES: usize = 1000;
+pub(crate) const MOST_MESSAGES: usize = 1000;
 
 /// Why the queue was not run.
 #[derive(Debug, thiserror::Error)]
@@ -119,8 +120,9 @@ pub(crate) enum Care {
     Rehearse,
     /// The same, but this does not keep the queue from being run.
     Despite(Despite),
-    /// It goes on with a run of ours that was begun with one message: neither the primary is asked, nor the cool-down
-    /// waited for. This is what the primary said.
+    /// Nothing but the cool-down: the primary was asked just now, and said this.
+    Rehearsed(Option<String>),
+    /// Not even that: the run goes on with one of ours that was begun with one message.
     GoesOn(Option<String>),
 }
 
@@ -154,6 +156,10 @@ pub(crate) fn start(context: &Context, target: &Target, asker: Asker, care: &Car
 /// # Errors
 /// [`Refusal`]: why the queue should not be run.
 pub(crate) fn rehearse(context: &Context) -> Result<Heard, Refusal> {
+    if context.records.as_ref().is_ok_and(Records::is_taken) {
+        return Err(Refusal::UnderWay);
+    }
+    is_time(context, context.clock.now, &Care::Rehearse)?;
     let Some(grounds) = grounds(context, &Target::All, &Care::Rehearse) else { return Ok(Heard::default()) };
     let waiting = Count::of_target(context, &Target::All, grounds.domains());
     rehearsal::rehearse(context, &grounds, &Target::All, &waiting.candidates).map_err(not_run)
@@ -178,7 +184,7 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
     }
     is_time(context, context.clock.now, care)?;
     let facts = listing::facts(context);
-    let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;
+    let whole = commands(context, &facts, &Part::All)?;
     let grounds = grounds(context, target, care);
     let waiting = Count::of_target(context, target, grounds.as_ref().map_or(&[], Grounds::domains));
     if waiting.messages == 0 && waiting.trouble.is_none() {
@@ -188,10 +194,10 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
     let part = part(context, target, &waiting)?;
     let configured = !context.config.mta.flush_command.is_empty();
     let all_held = waiting.held > 0 && waiting.trouble.is_none() && waiting.messages == waiting.held;
-    let commands = if part == Part::All { whole } else { commands(context, &facts, &part, &rule(context, &part))? };
-    if commands.len() > MOST_MESSAGES {
+    if part != Part::All && !configured && source.mta.flush_commands(&part).len() > MOST_MESSAGES {
         return Err(Refusal::TooMany(target.clone()));
     }
+    let commands = if part == Part::All { whole } else { commands(context, &facts, &part)? };
     if all_held && !delivers_held(context, &part, &commands) {
         return Err(Refusal::Held { release: source.mta.release() });
     }
@@ -212,7 +218,7 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
         messages: waiting.trouble.is_none().then_some(waiting.messages),
         recipients: waiting.trouble.is_none().then_some(waiting.recipients),
         despite: if let Care::Despite(despite) = care { Some(*despite) } else { None },
-        rehearsal: if let Care::GoesOn(said) = care { said.clone() } else { heard.said },
+        rehearsal: if let Care::Rehearsed(said) | Care::GoesOn(said) = care { said.clone() } else { heard.said },
         ..Flush::default()
     };
     let all_known = waiting.trouble.is_none() && waiting.ids.len() as u64 == waiting.messages;
@@ -230,7 +236,10 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
         Some(report) if report.command <= prepared => {
             let command = &commands[report.command];
             let verdict = report.end.map_err(|error| Trouble::NotStarted { command: command.to_string(), error });
-            let verdict = verdict.and_then(|exit| source.mta.flush_verdict(command, &exit, &context.account));
+            let verdict = verdict.and_then(|exit| {
+                as_root::verdict(command, &exit)?;
+                source.mta.flush_verdict(command, &exit, &context.account)
+            });
             if configured { verdict.map_err(|trouble| trouble.of_configured(own())) } else { verdict }
         }
         _ => Ok(()),
@@ -320,15 +329,16 @@ fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
     let Some(question) = source.mta.flush_question().filter(|_| context.config.mta.flush_command.is_empty()) else {
         return Vec::new();
     };
+    // By the one rule, root does that, too.
+    if context.by_the_one_rule(&Request::List {}).is_some() {
+        return Vec::new();
+    }
     let is_free = source.mta.flush_obstacle(facts, &context.account).is_none();
     let allowed = |command: &Argv| {
-        if is_free {
-            Some(command.clone())
-        } else {
-            privilege::prefix(&context.free, command, &context.account).map(|prefix| prefix.and(command))
-        }
+        if is_free { Some(command.clone()) } else { context.by_its_own_rule(command).map(|prefix| prefix.and(command)) }
     };
     let running = allowed(&question).and_then(|question| process::start(&context.free, &question).ok());
     let answer = running.map(|running| running.collect(Instant::now() + QUESTION_PATIENCE).1).unwrap_or_default();
-    source.mta.flush_preparation(&String::from_utf8_lossy(&answer)).iter().filter_map(allowed).collect()
+    let hindrances = source.mta.flush_hindrances(&String::from_utf8_lossy(&answer));
+    source.mta.flush_preparation(&hindrances).iter().filter_map(allowed).collect()
 }

@@ -4,10 +4,12 @@
 //! without its mailboxes refuses everybody for good. And what waits for longer than the mail server keeps it goes back
 //! at the next attempt that fails in any way, of which the run is one.
 
+use std::cmp::Reverse;
+
 use crate::context::Context;
 use crate::primary::rehearsal::{Answers, Asked, Counts, End, Said};
 use crate::primary::verdict::{NotKnown, Refuses, Verdict};
-use crate::primary::{Grounds, Nobody, Rehearsed};
+use crate::primary::{Grounds, Lacks, Rehearsed};
 use crate::queue::{Candidate, Despite, Mask, Target};
 use crate::text::{count, local_time};
 
@@ -53,11 +55,11 @@ pub(super) fn rehearse(
 ) -> Result<Heard, NotRun> {
     let asked = match grounds.rehearse(context, candidates) {
         Ok(asked) => asked,
-        Err(nobody) => return Ok(Heard { said: Some(of_nobody(nobody)), oldest_accepted: None }),
+        Err(lacks) => return Ok(Heard { said: Some(not_asked(lacks)), oldest_accepted: None }),
     };
     let oldest_accepted = asked.iter().filter_map(Rehearsed::oldest_accepted).min_by_key(|one| one.arrival).cloned();
     let mut asked: Vec<_> = asked.into_iter().map(|rehearsed| Spoken::of(rehearsed, context)).collect();
-    asked.sort_by(|one, other| other.rehearsed.verdict.cmp(&one.rehearsed.verdict));
+    asked.sort_by_key(|spoken| Reverse(spoken.rehearsed.verdict));
     if asked.iter().any(|spoken| spoken.rehearsed.verdict.is_refusal()) {
         return Err(NotRun { target: target.clone(), asked });
     }
@@ -65,12 +67,12 @@ pub(super) fn rehearse(
     Ok(Heard { said: Some(said), oldest_accepted })
 }
 
-fn of_nobody(nobody: Nobody) -> String {
-    let why = match nobody {
-        Nobody::NoPrimary => "it is not known which server is the main one",
-        Nobody::NoDomains => "it is not known for which domains this host is a fall-back ([primary] domains says so)",
-        Nobody::NoRecipients => "nobody waits whose address could be asked for",
-        Nobody::NoHosts => "no main mail server is known for these domains",
+fn not_asked(lacks: Lacks) -> String {
+    let why = match lacks {
+        Lacks::Primary => "it is not known which server is the main one",
+        Lacks::Domains => "it is not known for which domains this host is a fall-back ([primary] domains says so)",
+        Lacks::Recipients => "nobody waits whose address could be asked for",
+        Lacks::Hosts => "no main mail server is known for these domains",
     };
     format!("Nothing was asked of the main mail server before the run, as {why}.")
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use crate::context::Context;
-use crate::mta::privilege;
+use crate::mta::as_root::Request;
 use crate::mta::trouble::Trouble;
 use crate::system::EndingSignals;
 use crate::system::poll::{HANGUP, READABLE, ready};
@@ -20,8 +20,9 @@ pub(crate) struct Lister {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) parts: Vec<Part>,
-    /// The place among those that list, until it has ended. Each command has it, too, as its standard input (that no mail
-    /// server's lister reads): one that can't be stopped keeps it, so that no more than the places can hang.
+    /// The place among those that list, until it has ended. Each command has it, too, as its standard input: one that
+    /// can't be stopped keeps it, so that no more than the places can hang. No mail server's lister reads its input;
+    /// `as-root` does, and finds its request there.
     pub(super) place: Option<File>,
     /// So that a signal that ends this process ends the commands first, which are dropped before this.
     pub(super) signals: Option<EndingSignals>,
@@ -41,8 +42,8 @@ pub(crate) struct Part {
 }
 
 impl Lister {
-    /// Starts the commands: by a sudo or doas rule where there is one, else plainly; a configured command is run as it
-    /// stands. A client that leaves while others list is not waited for.
+    /// Starts the commands: all as one by the rule for root, each by a rule of its own, or plainly; a configured command
+    /// is run as it stands. A client that leaves while others list is not waited for.
     ///
     /// # Errors
     /// That there is no mail server to ask, or [`Trouble::Crowded`].
@@ -55,11 +56,15 @@ impl Lister {
         let deadline = started + context.config.mta.deadline;
         let signals = EndingSignals::hold_back();
         let own = context.config.mta.list_command.is_empty();
-        let start = |command: &Argv| {
-            let prefix = own.then(|| privilege::prefix(&context.free, command, &context.account)).flatten();
-            Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)), place.as_ref())
+        let by_a_rule = |command: &Argv| {
+            let prefix = own.then(|| context.by_its_own_rule(command)).flatten();
+            prefix.map_or_else(|| command.clone(), |prefix| prefix.and(command))
         };
-        let parts = source.commands.iter().map(start).collect();
+        let commands = match own.then(|| context.by_the_one_rule(&Request::List {})).flatten() {
+            Some(whole) => vec![whole],
+            None => source.commands.iter().map(by_a_rule).collect(),
+        };
+        let parts = commands.into_iter().map(|command| Part::start(context, command, place.as_ref())).collect();
         Ok(Lister { started, deadline, parts, place, signals })
     }
 
@@ -70,7 +75,8 @@ impl Lister {
         let own = context.config.mta.list_command.is_empty();
         for part in &mut self.parts {
             part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());
-            let source = context.source.as_ref().ok().filter(|_| own);
+            // Root does that by itself, see `cli::as_root`.
+            let source = context.source.as_ref().ok().filter(|_| own && part.command.input().is_empty());
             if let (Some(Ok(exit)), Some(source)) = (&part.end, source)
                 && let Some(older) = source.mta.older_list_command(exit)
             {

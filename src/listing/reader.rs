@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use super::lines::Lines;
 use super::session::PartEnd;
 use crate::context::Source;
-use crate::mta::Clock;
 use crate::mta::trouble::Trouble;
+use crate::mta::{Clock, as_root};
 use crate::queue::{Mask, Message, Summary};
 use crate::sandbox::Sandbox;
 use crate::system::Account;
@@ -106,7 +106,8 @@ pub(crate) fn read(
     let Task { source, clock, account, mask, configured } = task;
     let mut outcome = Outcome { trouble: None, summary: Summary::new(clock.now), command: String::new() };
     let mut seen = Seen::default();
-    let several = parts.len() > 1;
+    // Root prints them one behind the other.
+    let several = parts.len() > 1 || source.mta.list_commands().len() > 1;
     let summary = &mut outcome.summary;
     let mut count_and_pass_on = |message: &Message<'_>| {
         if several && !seen.is_new(&message.id) {
@@ -128,6 +129,7 @@ pub(crate) fn read(
         }
         let PartEnd { command, end } = words.next()?;
         let listed = end.and_then(|exit| {
+            as_root::verdict(&command, &exit)?;
             let exit = Exit { unfinished: lines.is_unfinished(), ..exit };
             parser.end(&command, &exit, account, &mut count_and_pass_on)
         });

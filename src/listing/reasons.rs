@@ -7,17 +7,21 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Source};
+use crate::mta::as_root::{self, Answer, Request, is_id};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Attempt, Clock, Mta, privilege};
-use crate::queue::{Recipient, Row, Target};
-use crate::system::Account;
+use crate::mta::{Attempt, Clock, Mta};
+use crate::queue::{Recipient, Row};
 use crate::system::process::{self, Argv, Ending, Exit, NotStarted};
+use crate::system::{Account, Free};
 
 /// How long the mail server may take to explain all messages of a page.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How much of what is said of a message is looked at, in bytes: the end, as the last attempt counts.
 const LOOKED_AT: usize = 32 * 1024;
+
+/// How long the line before an [`Answer`] may be, in bytes.
+const HEADER: usize = 128;
 
 /// What the mail server said.
 #[derive(Default, Serialize, Deserialize)]
@@ -34,13 +38,44 @@ pub(crate) fn ask(context: &Context, ids: &[String]) -> Explained {
     let (Ok(source), true) = (&context.source, context.config.mta.list_command.is_empty()) else {
         return Explained::default();
     };
+    let ids: Vec<String> = ids.iter().filter(|id| is_id(id)).cloned().collect();
+    if ids.is_empty() || source.mta.reason_command(source.mta.sample_id()).is_none() {
+        return Explained::default();
+    }
+    if let Some(command) = context.by_the_one_rule(&Request::Reasons { ids: ids.clone() }) {
+        return ask_root(context, &command, ids.len());
+    }
     let deadline = Instant::now() + PATIENCE;
     let mut prefix = None;
-    ask_each(&*source.mta, &context.account, ids, &mut |command| {
-        let prefix = prefix.get_or_insert_with(|| privilege::prefix(&context.free, command, &context.account));
+    ask_each(&*source.mta, &context.account, &ids, &mut |command| {
+        let prefix = prefix.get_or_insert_with(|| context.by_its_own_rule(command));
         let command = prefix.clone().map_or(command.clone(), |prefix| prefix.and(command));
         Ok(process::start(&context.free, &command)?.collect_end(LOOKED_AT, deadline))
     })
+}
+
+/// Asks all at once by the one rule for root.
+fn ask_root(context: &Context, command: &Argv, count: usize) -> Explained {
+    let failed = |trouble| Explained { trouble: Some(trouble), ..Explained::default() };
+    let running = match process::start(&context.free, command) {
+        Ok(running) => running,
+        Err(not_started) => return failed(not_started.into()),
+    };
+    let (exit, output) = running.collect_up_to(count * (HEADER + LOOKED_AT), Instant::now() + PATIENCE);
+    let trouble = as_root::verdict(command, &exit).and_then(|()| exit.verdict(command)).err();
+    // One of which nothing can be told may have gone meanwhile.
+    let told = Answer::read_all(&output).into_iter().filter(|answer| answer.status == Some(0));
+    let said = told.map(|Answer { id, output, .. }| (id, String::from_utf8_lossy(&output).into_owned())).collect();
+    Explained { said, trouble }
+}
+
+/// What `as-root` answers of one message.
+pub(crate) fn answer(free: &Free, mta: &dyn Mta, id: &str, deadline: Instant) -> Option<Result<Answer, NotStarted>> {
+    let command = mta.reason_command(id)?;
+    Some(process::start(free, &command).map(|running| {
+        let (exit, output) = running.collect_end(LOOKED_AT, deadline);
+        Answer { id: id.to_owned(), status: exit.code.filter(|_| exit.ending == Ending::Exited), output }
+    }))
 }
 
 /// How a command is run: how it ended, and what it printed.
@@ -48,7 +83,7 @@ type Run<'a> = &'a mut dyn FnMut(&Argv) -> Result<(Exit, Vec<u8>), NotStarted>;
 
 fn ask_each(mta: &dyn Mta, account: &Account, ids: &[String], run: Run<'_>) -> Explained {
     let mut explained = Explained::default();
-    for id in ids.iter().filter(|id| Target::Id(id.to_string()).is_plain()) {
+    for id in ids.iter().filter(|id| is_id(id)) {
         let Some(command) = mta.reason_command(id) else { break };
         let ended = run(&command).map_err(Trouble::from);
         let said = ended.and_then(|(exit, output)| {

@@ -109,9 +109,10 @@ impl Remainder {
         named.chain(more).chain(tried).collect::<Vec<_>>().join(", ")
     }
 
-    /// As it is put on record.
-    pub(crate) fn outcome(&self, sampled: i64, settled: bool) -> Outcome {
-        Outcome { sampled, messages_left: self.messages, recipients_left: self.recipients, why: self.why(), settled }
+    /// As it is put on record while the run may still go on.
+    pub(crate) fn outcome(&self, sampled: i64) -> Outcome {
+        let Remainder { messages, recipients, .. } = *self;
+        Outcome { sampled, messages_left: messages, recipients_left: recipients, why: self.why(), settled: false }
     }
 }
 

@@ -4,6 +4,7 @@
 //! file, its row and its variant of [`Kind`]; nothing else names mail servers one by one. Parsers are pure functions
 //! over lines: they open, start and ask nothing.
 
+pub mod as_root;
 mod date;
 mod exim;
 mod inquiry;
@@ -75,8 +76,13 @@ pub trait Mta {
         None
     }
 
-    /// The commands that must run before the flush, given the answer to that question.
-    fn flush_preparation(&self, _answer: &str) -> Vec<Argv> {
+    /// What, by the answer to that question, stands in the flush's way, each by its number there.
+    fn flush_hindrances(&self, _answer: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The commands that must run before the flush to clear these away.
+    fn flush_preparation(&self, _hindrances: &[String]) -> Vec<Argv> {
         Vec::new()
     }
 

@@ -83,8 +83,13 @@ impl Mta for OpenSmtpd {
         Some(Argv::new(&self.program, &["show", "routes"]))
     }
 
-    fn flush_preparation(&self, answer: &str) -> Vec<Argv> {
-        answer.lines().filter_map(disabled_route).map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
+    fn flush_hindrances(&self, answer: &str) -> Vec<String> {
+        answer.lines().filter_map(disabled_route).map(str::to_owned).collect()
+    }
+
+    fn flush_preparation(&self, hindrances: &[String]) -> Vec<Argv> {
+        let routes = hindrances.iter().filter(|id| is_number(id));
+        routes.map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
     }
 
     /// `schedule` runs what smtpd holds back while a route is down, and also paused (`suspend`) envelopes: seen with
@@ -126,7 +131,11 @@ fn facts(output: &str) -> Facts {
 fn disabled_route(line: &str) -> Option<&str> {
     let (id, rest) = line.split_once(". ")?;
     let flags = rest.split(' ').find(|word| word.len() == 4 && word.bytes().all(|byte| b"-NDQK".contains(&byte)))?;
-    (flags.as_bytes()[1] == b'D' && id.bytes().all(|byte| byte.is_ascii_digit())).then_some(id)
+    (flags.as_bytes()[1] == b'D' && is_number(id)).then_some(id)
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
@@ -147,7 +156,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
 
 /// smtpctl works for root alone, and no setting changes that.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
-    let rule = refused.rule(&["show queue", "schedule all", "show routes", "^resume route [0-9]+$"]);
+    let rule = refused.rule(&["show queue", "schedule all"]);
     Remedy::Rule(format!("Only root may ask OpenSMTPD. {rule}"))
 }
 

@@ -190,8 +190,8 @@ fn facts(configuration: &str) -> Facts {
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     Remedy::Rule(match refused.act {
         Act::List => format!(
-            "In /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS (PrivacyOptions in \
-             sendmail.cf), then restart sendmail. Or {}",
+            "{}. Or without a rule, in /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS \
+             (PrivacyOptions in sendmail.cf), then restart sendmail",
             refused.rule(&["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q"])
         ),
         Act::Flush | Act::Explain => format!("Only root may run sendmail's queue. {}", refused.rule(&["-q"])),

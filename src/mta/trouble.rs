@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::remedy::{Refused, Remedy};
-use super::{Kind, readable_names};
+use super::{Kind, as_root, readable_names};
 use crate::queue::NoRows;
 use crate::system::Account;
 use crate::text::count;
@@ -63,6 +63,12 @@ pub enum Trouble {
         /// The file in which its settings count, where it is known.
         settings: Option<PathBuf>,
         /// What the mail server said.
+        words: String,
+    },
+    /// `bartleby as-root`, which a rule lets this user run, did not do what it was asked.
+    #[error("The rule for “{} {}” is there, but that refuses: {words}.", as_root::PROGRAM, as_root::WORD)]
+    RootRefuses {
+        /// Its words, with the fix in them where there is one.
         words: String,
     },
     /// `no_new_privs` kept the mail server's set-id program from its rights.
@@ -255,7 +261,9 @@ impl Trouble {
     pub fn status(&self) -> Status {
         match self {
             Trouble::NoMta { .. } | Trouble::NotInstalled(_) | Trouble::Unsupported(_) => Status::Missing,
-            Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
+            Trouble::NotPermitted { .. } | Trouble::RootRefuses { .. } | Trouble::NoNewPrivileges { .. } => {
+                Status::Denied
+            }
             Trouble::NotRunning { .. } => Status::Down,
             Trouble::TooSlow { .. } | Trouble::Cut { .. } | Trouble::OutOfReach { .. } | Trouble::Crowded { .. } => {
                 Status::Timeout
@@ -283,13 +291,18 @@ impl Trouble {
             Trouble::NotPermitted { mta, act, account, program, configured, settings, .. } => {
                 match mta.remedy(&Refused { act: *act, account, program, settings: settings.as_deref() }) {
                     Some(Remedy::Rule(remedy)) if *configured => format!(
-                        "{remedy}. Then take the command out of [mta] in the configuration: a rule for the mail \
-                         server's own command is found by itself"
+                        "{remedy}. Then take the command out of [mta] in the configuration: a rule is found by itself"
                     ),
                     Some(Remedy::Setting(remedy) | Remedy::Rule(remedy)) => remedy,
                     None => not_read(),
                 }
             }
+            Trouble::RootRefuses { .. } => format!(
+                "Put right what it says. To try it as root: echo '{}' | {} {}",
+                as_root::Request::List {}.line(),
+                as_root::PROGRAM,
+                as_root::WORD
+            ),
             Trouble::NoNewPrivileges { bound: false, .. } => "Look at its program: either its \
                  set-user-id or set-group-id bit is lost, or its filesystem is mounted nosuid (findmnt -T). Under a \
                  sandbox that can't be seen from here (a web server's unit with NoNewPrivileges=yes): systemctl edit \
@@ -371,7 +384,8 @@ mod tests {
                 settings: Some("/etc/x.conf".into()),
                 words: text(),
             },
-            Trouble::NotPermitted { .. } => Trouble::NoNewPrivileges { mta, words: text(), bound: true },
+            Trouble::NotPermitted { .. } => Trouble::RootRefuses { words: text() },
+            Trouble::RootRefuses { .. } => Trouble::NoNewPrivileges { mta, words: text(), bound: true },
             Trouble::NoNewPrivileges { .. } => Trouble::NotRunning { mta, words: text() },
             Trouble::NotRunning { .. } => Trouble::TooSlow { command: text(), after },
             Trouble::TooSlow { .. } => Trouble::Cut { command: text(), after, messages: u64::MAX },

@@ -48,7 +48,7 @@ impl Conversation {
     pub(super) fn hear(&mut self) -> Heard {
         let mut buffer = [0; 4096];
         loop {
-            match self.replies.next() {
+            match self.replies.take() {
                 Ok(None) => {}
                 Ok(Some(reply)) => return Heard::Reply(reply),
                 Err(nonsense) => return Heard::Nonsense(nonsense),

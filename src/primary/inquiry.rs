@@ -100,7 +100,7 @@ fn sighting(context: &Context) -> Option<Sighting> {
 
 /// For how long what was seen is good, in seconds. `doctor` is asked to look at how it is now.
 fn good_for(context: &Context) -> i64 {
-    if context.seen_by == SeenBy::Doctor { 0 } else { GOOD_FOR }
+    if matches!(context.seen_by, SeenBy::Doctor | SeenBy::Watch) { 0 } else { GOOD_FOR }
 }
 
 /// What was seen less than so many seconds ago. What seems to be of the future was seen before the clock was set back.

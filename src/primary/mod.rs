@@ -32,7 +32,7 @@ pub(crate) use inquiry::PrimaryInquiry;
 use mx::Compared;
 pub(crate) use mx::Fault;
 use ourselves::Ourselves;
-pub(crate) use rehearsing::{Grounds, Nobody, Rehearsed};
+pub(crate) use rehearsing::{Grounds, Lacks, Rehearsed};
 
 /// How long all questions to name servers may take together.
 const DNS_PATIENCE: Duration = Duration::from_millis(1500);

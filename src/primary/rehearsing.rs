@@ -67,17 +67,17 @@ impl Rehearsed {
     }
 }
 
-/// Why nobody was asked.
+/// What is missing where nobody was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nobody {
+pub(crate) enum Lacks {
     /// Neither a primary nor a domain is known.
-    NoPrimary,
+    Primary,
     /// It is not known for which domains this host is a fall-back.
-    NoDomains,
+    Domains,
     /// No recipient of these waits whose address can be asked for.
-    NoRecipients,
+    Recipients,
     /// These domains have no primary.
-    NoHosts,
+    Hosts,
 }
 
 /// What a rehearsal goes by, known before the queue is listed.
@@ -102,23 +102,23 @@ impl Grounds {
     /// Asks the primaries for some of these recipients, or returns what they said a while ago.
     ///
     /// # Errors
-    /// [`Nobody`]
-    pub(crate) fn rehearse(&self, context: &Context, candidates: &[Candidate]) -> Result<Vec<Rehearsed>, Nobody> {
+    /// [`Lacks`]
+    pub(crate) fn rehearse(&self, context: &Context, candidates: &[Candidate]) -> Result<Vec<Rehearsed>, Lacks> {
         let Place { hosts, domains, .. } = &self.0;
         let kind = match &context.source {
             Ok(source) if !domains.is_empty() => source.mta.kind(),
-            _ if hosts.is_empty() => return Err(Nobody::NoPrimary),
-            _ => return Err(Nobody::NoDomains),
+            _ if hosts.is_empty() => return Err(Lacks::Primary),
+            _ => return Err(Lacks::Domains),
         };
         // They come from the reader, which read strangers' words.
         let is_ours = |one: &&Candidate| is_plain_address(&one.address) && domains.contains(&one.domain());
         let candidates: Vec<_> = candidates.iter().filter(is_ours).cloned().collect();
         if candidates.is_empty() {
-            return Err(Nobody::NoRecipients);
+            return Err(Lacks::Recipients);
         }
         let part = Part { grounds: self, kind, since: context.clock.now, candidates };
         let asked = part.asked(context);
-        if asked.is_empty() { Err(Nobody::NoHosts) } else { Ok(asked) }
+        if asked.is_empty() { Err(Lacks::Hosts) } else { Ok(asked) }
     }
 }
 
@@ -256,8 +256,9 @@ impl Part<'_> {
         for host in hosts {
             if let Some(known) = kept.iter().find(|known| known.host == *host) {
                 let covers = domains.iter().all(|domain| known.domains.contains(domain));
-                if known.answers.leaves_refusals() || (covers && known.at >= self.since) {
-                    return Rehearsed { kept: known.at < self.since, ..known.clone() };
+                let kept = known.answers.leaves_refusals();
+                if kept || (covers && known.at >= self.since) {
+                    return Rehearsed { kept, ..known.clone() };
                 }
             }
             let answers = match addresses(host, resolver) {

@@ -74,7 +74,7 @@ impl Replies {
     ///
     /// # Errors
     /// [`Nonsense`]
-    pub fn next(&mut self) -> Result<Option<Reply>, Nonsense> {
+    pub fn take(&mut self) -> Result<Option<Reply>, Nonsense> {
         while let Some(end) = memchr(b'\n', &self.unread) {
             let line = String::from_utf8_lossy(&self.unread[..end]).trim_end().to_owned();
             self.unread.drain(..=end);
@@ -110,7 +110,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Option<Reply>, Nonsense> {
         let mut replies = Replies::default();
         replies.push(bytes);
-        replies.next()
+        replies.take()
     }
 
     #[test]
@@ -118,11 +118,11 @@ mod tests {
         let mut replies = Replies::default();
         for bytes in [&b"250-mx\r\n250-SI"[..], b"ZE 10\r\n", b"250 HELP"] {
             replies.push(bytes);
-            assert_eq!(replies.next(), Ok(None));
+            assert_eq!(replies.take(), Ok(None));
         }
         assert_eq!(replies.begun().as_deref(), Some("250-mx"));
         replies.push(b"\r\n");
-        let reply = replies.next().unwrap().unwrap();
+        let reply = replies.take().unwrap().unwrap();
         assert_eq!((reply.code, reply.words().as_str()), (250, "250 mx SIZE 10 HELP"));
         assert_eq!((reply.first_line().as_str(), replies.begun()), ("250 mx", None));
         assert_eq!(read(b"221\n").unwrap().unwrap().words(), "221");

@@ -31,4 +31,4 @@ pub use selection::{Selection, Window};
 pub(crate) use summary::Stranded;
 pub use summary::Summary;
 pub(crate) use summary::{AGE_LIMITS, Destination};
-pub(crate) use target::{Despite, Target};
+pub use target::{Despite, Target};

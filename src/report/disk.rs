@@ -87,12 +87,19 @@ pub(crate) enum Level {
     Unknown,
 }
 
+/// Whether a question to a filesystem may never be answered: a network's, or a program's, may be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hanging {
+    Possible,
+    Impossible,
+}
+
 /// The mounts of this machine.
 pub(crate) struct Mounts {
     all: Vec<Mount>,
     /// The mount points that sysinfo takes for filesystems.
     real: Option<Vec<PathBuf>>,
-    may_hang: bool,
+    hanging: Hanging,
 }
 
 impl Mounts {
@@ -100,12 +107,13 @@ impl Mounts {
     pub(crate) fn find(free: &Free) -> Mounts {
         let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
         // Without /proc the mounts are not known.
-        let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
-        let real = within(free, may_hang, || {
+        let possible = all.is_empty() || all.iter().any(Mount::may_hang);
+        let hanging = if possible { Hanging::Possible } else { Hanging::Impossible };
+        let real = within(free, hanging, || {
             let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing());
             Some(disks.iter().map(|disk| disk.mount_point().to_owned()).collect::<Vec<_>>())
         });
-        Mounts { all, real: real.flatten(), may_hang }
+        Mounts { all, real: real.flatten(), hanging }
     }
 }
 
@@ -117,7 +125,7 @@ pub(crate) fn filesystems(
     config: &DiskConfig,
 ) -> Vec<Filesystem> {
     let queue = queue_directory.map(|path| {
-        let resolved = within(free, mounts.may_hang, || fs::canonicalize(path).ok()).flatten();
+        let resolved = within(free, mounts.hanging, || fs::canonicalize(path).ok()).flatten();
         resolved.unwrap_or_else(|| path.to_owned())
     });
     let chosen = choose(&mounts.all, mounts.real.as_deref(), queue.as_deref());
@@ -286,8 +294,8 @@ fn usage(point: &Path) -> Result<Usage, Errno> {
 }
 
 /// Does `work`; where it may hang, a worker does it, and the result is `None` when it takes too long.
-fn within<T: Serialize + DeserializeOwned>(free: &Free, may_hang: bool, work: impl FnOnce() -> T) -> Option<T> {
-    if !may_hang {
+fn within<T: Serialize + DeserializeOwned>(free: &Free, hanging: Hanging, work: impl FnOnce() -> T) -> Option<T> {
+    if hanging == Hanging::Impossible {
         return Some(work());
     }
     Worker::begin(free, PATIENCE, |_| work()).and_then(Worker::answer).ok()
@@ -384,7 +392,7 @@ mod tests {
 
     #[test]
     fn what_hangs_is_left_behind() {
-        assert_eq!(within(&Free::of_main(), true, || std::thread::sleep(Duration::from_secs(987))), None);
-        assert_eq!(within(&Free::of_main(), true, || 5), Some(5));
+        assert_eq!(within(&Free::of_main(), Hanging::Possible, || std::thread::sleep(Duration::from_secs(987))), None);
+        assert_eq!(within(&Free::of_main(), Hanging::Possible, || 5), Some(5));
     }
 }

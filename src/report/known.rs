@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::disk::{self, Filesystem, Mounts};
 use super::history;
 use super::reading::Counted;
-use crate::context::Context;
-use crate::flush::readiness::{Readiness, Rules};
+use crate::context::{Context, Source};
+use crate::flush::readiness::{self, Readiness};
 use crate::listing::reasons::{self, Explained};
 use crate::listing::{INQUIRY_PATIENCE, Sampling};
 use crate::mta::{Facts, Inquiry, Wanted};
@@ -31,24 +31,22 @@ pub(crate) struct Known {
 pub(super) struct Inquiries {
     facts: Option<Inquiry>,
     primary: PrimaryInquiry,
-    rules: Rules,
     mounts: Mounts,
 }
 
 impl Inquiries {
     /// Begins to find out, beside the lister.
     pub(crate) fn begin(context: &Context) -> Inquiries {
-        Inquiries {
-            facts: context.source.as_ref().ok().map(|source| source.mta.inquire(&context.free, Wanted::Everything)),
-            primary: PrimaryInquiry::begin(context),
-            rules: Rules::ask(context),
-            mounts: Mounts::find(&context.free),
-        }
+        let inquire = |source: &Source| source.mta.inquire(&context.free, Wanted::Everything);
+        let facts = context.source.as_ref().ok().map(inquire);
+        let primary = PrimaryInquiry::begin(context);
+        readiness::ask_for_rules(context);
+        Inquiries { facts, primary, mounts: Mounts::find(&context.free) }
     }
 
     /// What was found, with what the reader counted and asks for; without a reader, `None`.
     pub(crate) fn known(self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
-        let Inquiries { facts, primary, rules, mounts } = self;
+        let Inquiries { facts, primary, mounts } = self;
         let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
         let deadline = Instant::now() + INQUIRY_PATIENCE;
         let facts = facts.map_or_else(Facts::default, |facts| facts.answer(deadline));
@@ -60,7 +58,7 @@ impl Inquiries {
         Known {
             sampling,
             history: sample.map_or_else(Vec::new, |sample| history::add(context.records.as_ref().ok(), sample)),
-            flush: Readiness::find(context, &facts, &rules),
+            flush: Readiness::find(context, &facts),
             facts,
             filesystems,
             primary,

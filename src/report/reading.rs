@@ -9,7 +9,7 @@ use super::known::Known;
 use super::{Form, Note, Report};
 use crate::config::Config;
 use crate::context::{Context, Source};
-use crate::flush::outcome::Followed;
+use crate::flush::outcome::{Followed, Seen};
 use crate::listing::Listing;
 use crate::listing::frame::{self, Kind};
 use crate::listing::reader::{self, Task, Words};
@@ -158,7 +158,7 @@ fn read_and_answer(
         selection: asked.window.map(|window| (window, matched)),
         note: note(task, asked).filter(|note| *note != Note::Streamed || listing.summary.messages > 0),
         unrecorded: asked.flushed.filter(|_| followed.is_none()),
-        followed: followed.map(|followed| followed.outcome(now, complete)),
+        followed: followed.map(|followed| followed.outcome(now, if complete { Seen::All } else { Seen::Part })),
         ..reading.report(listing, known)
     };
     for row in &rows {

@@ -12,7 +12,10 @@ pub(crate) mod output;
 pub(crate) mod poll;
 pub mod process;
 mod raw;
+mod running;
 mod signals;
+mod stdin;
+pub(crate) mod through;
 pub(crate) mod trust;
 mod unlinked;
 

@@ -134,7 +134,8 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     };
     let may_flush = match &flush.possible {
         Err(trouble) => told(trouble),
-        Ok(()) => Ok(may_run(flush.parts, &doctor.flush_command)),
+        Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
+        Ok(()) => Ok(whole_queue(&doctor.flush_command)),
     };
     let state = match (&doctor.state, &flush.set_aside, &flush.unguarded) {
         (_, Some(file), _) => {
@@ -244,12 +245,11 @@ fn make_folder(doctor: &Doctor) -> String {
     pasted(command())
 }
 
-/// What can be run, where the whole queue can.
-fn may_run(parts: bool, configured: &[String]) -> String {
-    match (parts, configured) {
-        (true, _) => "the whole queue, a domain, a message".into(),
-        (false, []) => "the whole queue; no rule allows a part of it".into(),
-        (false, command) => format!("the whole queue, with the configured flush_command: {}", command.join(" ")),
+/// That the whole queue can be run, but no part of it, and by which command.
+fn whole_queue(configured: &[String]) -> String {
+    match configured {
+        [] => "the whole queue; no rule allows a part of it".into(),
+        command => format!("the whole queue, with the configured flush_command: {}", command.join(" ")),
     }
 }
 
@@ -288,9 +288,8 @@ mod tests {
 
     #[test]
     fn a_flush_command_is_named_only_where_one_is_configured() {
-        assert_eq!(may_run(true, &[]), "the whole queue, a domain, a message");
-        assert_eq!(may_run(false, &[]), "the whole queue; no rule allows a part of it");
+        assert_eq!(whole_queue(&[]), "the whole queue; no rule allows a part of it");
         let command = ["sudo".to_owned(), "-n".to_owned(), "x".to_owned()];
-        assert_eq!(may_run(false, &command), "the whole queue, with the configured flush_command: sudo -n x");
+        assert_eq!(whole_queue(&command), "the whole queue, with the configured flush_command: sudo -n x");
     }
 }

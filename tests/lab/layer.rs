@@ -26,7 +26,8 @@ pub fn folders() -> (PathBuf, PathBuf) {
 pub fn of(mta: &dyn Mta, release: &Release) -> PathBuf {
     let (kept, mountpoint) = folders();
     let (root, kept) = (release.root(&kept), release.folder(&kept));
-    let packages: Vec<&str> = COMMON.iter().chain(mta.packages()).copied().collect();
+    let wishes = mta.wishes().iter().map(|package| format!("?{package}"));
+    let packages: Vec<_> = COMMON.iter().chain(mta.packages()).map(ToString::to_string).chain(wishes).collect();
     let prefix = format!("{}-", mta.layer());
     let archive = kept.join(format!("{prefix}{:016x}.tar", stamp(&packages, &root)));
 
@@ -50,7 +51,7 @@ pub fn of(mta: &dyn Mta, release: &Release) -> PathBuf {
 }
 
 /// What a layer depends on: it lies over the packages of a root.
-fn stamp(packages: &[&str], root: &Path) -> u64 {
+fn stamp(packages: &[String], root: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
     packages.hash(&mut hasher);
     for file in [&root.join("etc/debian_version"), &root.join("var/lib/dpkg/status"), Path::new(SCRIPT)] {

@@ -11,6 +11,7 @@
 
 mod accessibility;
 mod apache;
+mod as_root;
 mod browser;
 mod client;
 mod comeback;
@@ -47,6 +48,7 @@ mod story;
 mod syslog;
 mod wait;
 
+use as_root::PostfixWithRules;
 use comeback::PostfixWithNames;
 use exim::Exim;
 use faults::Script;
@@ -159,6 +161,26 @@ fn opensmtpd_with_doas() {
 #[test]
 fn opensmtpd_running_a_part_of_the_queue() {
     in_each_lab("opensmtpd_running_a_part_of_the_queue", &OpenSmtpd, opensmtpd::part_of_the_queue);
+}
+
+#[test]
+fn postfix_by_the_one_rule_for_root() {
+    in_lab("postfix_by_the_one_rule_for_root", &PostfixWithRules, as_root::by_every_tool);
+}
+
+#[test]
+fn sendmail_by_the_one_rule_for_root() {
+    in_lab("sendmail_by_the_one_rule_for_root", &Sendmail, as_root::by_every_tool);
+}
+
+#[test]
+fn exim_by_the_one_rule_for_root() {
+    in_lab("exim_by_the_one_rule_for_root", &Exim, as_root::by_every_tool);
+}
+
+#[test]
+fn opensmtpd_by_the_one_rule_for_root() {
+    in_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
 }
 
 #[test]

@@ -17,6 +17,11 @@ pub trait Mta: Sync {
     /// The Debian packages to install besides Apache.
     fn packages(&self) -> &'static [&'static str];
 
+    /// Packages that are installed besides, where this Debian has them.
+    fn wishes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Files of this project, besides program and snippet, that its tests bring along.
     fn brings(&self) -> &'static [&'static str] {
         &[]

@@ -38,12 +38,16 @@ impl Mta for OpenSmtpd {
         &["opensmtpd", "ca-certificates", "sudo", "doas"]
     }
 
+    fn wishes(&self) -> &'static [&'static str] {
+        &["sudo-rs"]
+    }
+
     fn brings(&self) -> &'static [&'static str] {
         &[
             "examples/opensmtpd/smtpd.conf",
             "examples/opensmtpd/relay_domains",
             "examples/opensmtpd/relay_recipients",
-            "examples/sudoers.opensmtpd",
+            "examples/sudoers",
             "examples/doas.conf",
             "tests/fixtures/opensmtpd/mixed-show-queue.stdout",
             "tests/fixtures/opensmtpd/as-www-data-show-queue.stdout",
@@ -117,7 +121,7 @@ pub fn backup_mx(lab: &mut Lab) {
     assert!(answer.body.contains("/usr/sbin/smtpctl schedule all"), "{}", answer.body);
     shape::is_refused_as_recorded(&[SMTPCTL, "show", "queue"], "as-www-data-show-queue");
     shape::is_refused_as_recorded(&[SMTPCTL, "schedule", "all"], "as-www-data-schedule");
-    rule::install("sudoers.opensmtpd");
+    rule::install();
     let queued = story::outage(lab);
     story::strangers(lab, &queued);
     // Of a reply of several lines, it keeps the code once.
@@ -125,38 +129,24 @@ pub fn backup_mx(lab: &mut Lab) {
     story::partial_recovery(lab, &queued, &slow, &session::full());
     shape::is_as_recorded(&[SMTPCTL, "show", "queue"], "mixed-show-queue.stdout");
     story::recovery(lab, &queued);
-    rule_is_exact();
     example::install("relay_recipients", RECIPIENTS, &[], "");
     run("/usr/sbin/smtpctl", &["update", "table", "relay_recipients"]);
     relay::is_closed(lab);
 }
 
-fn rule_is_exact() {
-    rule::sudo_allows_only(
-        &[
-            "/usr/sbin/smtpctl show queue",
-            "/usr/sbin/smtpctl schedule all",
-            "/usr/sbin/smtpctl schedule 0e78358b",
-            "/usr/sbin/smtpctl show routes",
-            "/usr/sbin/smtpctl resume route 12",
-        ],
-        &OTHERS,
-    );
-}
-
 /// Parts, each by the shipped rule.
 pub fn part_of_the_queue(lab: &mut Lab) {
-    rule::install("sudoers.opensmtpd");
+    rule::install();
     parts::of_the_queue(lab);
 }
 
-/// doas instead of sudo: the rule is found as well.
+/// doas instead of sudo, and for smtpctl itself in place of the one rule: that is found as well.
 pub fn with_doas(lab: &mut Lab) {
     let mail = Mail::new("one", "alice@example.org", &["slow@example.com"]);
     lab.primary.up(Mode::Mixed);
     let queued = crate::client::send(lab.mta, |_| vec![mail]);
     story::not_listed("denied", "doas");
-    rule::install_doas();
+    rule::install_doas_for(SMTPCTL);
     rule::doas_allows_only(&["/usr/sbin/smtpctl show queue", "/usr/sbin/smtpctl schedule all"], &OTHERS);
     wait::until("the mail is deferred", 30, || {
         let listing = page::try_json(200)?;

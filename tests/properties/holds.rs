@@ -13,10 +13,11 @@ use bartleby::cgi::gateway::Request;
 use bartleby::config::Config;
 use bartleby::flush::readiness::{Held, Readiness};
 use bartleby::listing::{Listing, Sampling};
+use bartleby::mta::as_root::{LONGEST, Request as Ask};
 use bartleby::mta::trouble::Trouble;
 use bartleby::mta::{self, Clock, Facts, Kind, Search};
 use bartleby::primary::PrimaryStatus;
-use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Window};
+use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Target, Window};
 use bartleby::report::{Form, Report};
 use bartleby::request::{Asked, Format};
 use bartleby::system::process::{Ending, Exit};
@@ -30,6 +31,11 @@ use bartleby::view::text::Text;
 use bartleby::view::{self, html};
 use jiff::tz::TimeZone;
 use scraper::{Html, Selector};
+
+#[path = "rehearsal.rs"]
+mod rehearsal;
+
+pub use rehearsal::rehearsal;
 
 /// The day on which the fixtures were recorded: 2026-11-23, 11:45 UTC.
 pub const NOW: i64 = 1_795_434_300;
@@ -429,6 +435,33 @@ pub fn configuration(bytes: &[u8]) {
             assert!(error.starts_with("/etc/bartleby.toml") && error.contains(": "), "{error}");
             assert_eq!(printable(&error), error);
         }
+    }
+}
+
+/// Any request to root: what is understood is one line that says just that, with names that no command could take for
+/// anything else.
+pub fn as_root(bytes: &[u8]) {
+    let request = match Ask::read(bytes) {
+        Ok(request) => request,
+        Err(error) => return assert!(error.to_string().chars().count() < 300, "{error}"),
+    };
+    assert!(bytes.len() <= LONGEST && bytes.iter().filter(|byte| **byte == b'\n').count() == 1);
+    let line = format!("{}\n", request.line());
+    assert_eq!(Ask::read(line.as_bytes()), Ok(request.clone()));
+    let (ids, domain) = match &request {
+        Ask::List {} => (Vec::new(), None),
+        Ask::Run { target: Target::All } => (Vec::new(), None),
+        Ask::Run { target: Target::Domain(name) } => (Vec::new(), Some(name)),
+        Ask::Run { target: Target::Id(id) } => (vec![id.clone()], None),
+        Ask::Reasons { ids } => (ids.clone(), None),
+    };
+    for id in ids {
+        let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        assert!(is_plain && !id.is_empty() && !id.starts_with('-'), "{id:?}");
+    }
+    if let Some(name) = domain {
+        let acts = |c: char| c.is_ascii_punctuation() && !".-_".contains(c) || c.is_whitespace() || c.is_control();
+        assert!(!name.is_empty() && !name.starts_with('-') && !name.contains(acts), "{name:?}");
     }
 }
 

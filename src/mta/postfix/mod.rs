@@ -300,7 +300,11 @@ struct EntryRecipient<'a> {
 fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
     let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
-    let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
+    let expiry = match () {
+        () if is_bounced => Expiry::Returned,
+        () if entry.forced_expire => Expiry::forced(&entry.queue_name),
+        () => Expiry::None,
+    };
     let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
         let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
         Recipient {
@@ -338,12 +342,9 @@ enum Expiry {
 }
 
 impl Expiry {
-    fn of(forced: bool, queue: &str) -> Expiry {
-        match (forced, queue) {
-            (false, _) => Expiry::None,
-            (true, "active") => Expiry::Returned,
-            (true, _) => Expiry::AtNextAttempt,
-        }
+    /// That of a message in this queue which an administrator has made expire.
+    fn forced(queue: &str) -> Expiry {
+        if queue == "active" { Expiry::Returned } else { Expiry::AtNextAttempt }
     }
 
     /// The name of the queue that the message is in, and what becomes of the message.

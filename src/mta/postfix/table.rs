@@ -120,7 +120,7 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         Some(b'!') => ("hold", State::Held),
         _ => ("deferred", State::Deferred),
     };
-    let expiry = super::Expiry::of(marks.contains('#'), queue);
+    let expiry = if marks.contains('#') { super::Expiry::forced(queue) } else { super::Expiry::None };
     Some(Message {
         id: id.to_owned().into(),
         state,
