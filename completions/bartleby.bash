@@ -9,7 +9,7 @@ _bartleby() {
             case ${COMP_WORDS[1]} in
                 "$current") words='list flush watch check metrics doctor as-root -V --version -h --help' ;;
                 list) words='--format --watch' ;;
-                flush) words='--wait --despite-refusals all domain: id:' ;;
+                flush) words='--wait --despite-refusals --despite-overdue all domain: id:' ;;
                 watch) words='--once' ;;
                 check) words='-w -c --warning --critical --age-warning --age-critical' ;;
             esac

@@ -14,6 +14,7 @@ complete -c bartleby -n '__fish_seen_subcommand_from list' -l format -xa 'text j
 complete -c bartleby -n '__fish_seen_subcommand_from list' -l watch -d 'Print it again and again'
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -l wait -d 'Show what comes of it'
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -l despite-refusals -d 'Also where the primary refuses the mail'
+complete -c bartleby -n '__fish_seen_subcommand_from flush' -l despite-overdue -d 'Also where mail is past its time'
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -a 'all domain: id:'
 complete -c bartleby -n '__fish_seen_subcommand_from watch' -l once -d 'Look once'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s w -l warning -x -d 'Messages'

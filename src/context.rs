@@ -1,6 +1,6 @@
 //! What every request and every command starts from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::mta::as_root::Request;
@@ -101,5 +101,20 @@ impl Source {
         let configured = Argv::from_words(&config.mta.list_command);
         let commands = configured.map_or_else(|| mta.list_commands(), |command| vec![command]);
         Ok(Source { mta, commands })
+    }
+
+    /// Whether a configured listing command, where there is one, lists the queue of this machine's own mail server: it is
+    /// that one's own program, perhaps behind sudo or doas. The settings found here say nothing of any other queue.
+    pub(crate) fn is_local(&self, configured: &[String]) -> bool {
+        let is = |word: &str, name: &Path| Path::new(word).file_name() == name.file_name();
+        let own = self.mta.list_commands().first().map(Argv::program);
+        let is_own = |word: &String| own.as_ref().is_some_and(|own| is(word, own));
+        match configured {
+            [] => true,
+            [first, rest @ ..] if ["sudo", "doas"].iter().any(|name| is(first, Path::new(name))) => {
+                rest.iter().any(is_own)
+            }
+            [first, ..] => is_own(first),
+        }
     }
 }

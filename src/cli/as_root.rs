@@ -21,7 +21,7 @@ use crate::listing::reasons;
 use crate::mta::as_root::{BadRequest, EX_CONFIG, EX_NOPERM, EX_USAGE, LONGEST, REFUSES, Request, is_id};
 use crate::mta::trouble::Trouble;
 use crate::mta::{Mta, Part};
-use crate::queue::Target;
+use crate::queue::{Lifetimes, Target};
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
 use crate::system::process::{self, Argv, Ending, Exit, NotStarted};
@@ -151,7 +151,7 @@ fn run_queue(context: &Context, source: &Source, target: &Target) -> Result<u8, 
 
 /// The queue ids of what waits, for a mail server that runs a domain message by message.
 fn waiting(context: &Context, target: &Target) -> Result<Vec<String>, Refusal> {
-    let Count { ids, trouble, .. } = Count::of_target(context, target, &[]);
+    let Count { ids, trouble, .. } = Count::of_target(context, target, &[], Lifetimes::Unknown);
     let ids: Vec<String> = ids.into_iter().filter(|id| is_id(id)).collect();
     match (ids.len(), trouble) {
         (0, Some(trouble)) => Err(trouble.into()),

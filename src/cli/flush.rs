@@ -20,6 +20,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
         match argument {
             Long("wait") => wait = true,
             Long("despite-refusals") => care = Care::Despite(Despite::Refusals),
+            Long("despite-overdue") => care = Care::Despite(Despite::Overdue),
             Value(text) => {
                 let text = text.string()?;
                 target =
@@ -67,7 +68,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
 /// Says each recipient that was asked for, and what to do.
 fn explain(not_run: &NotRun) {
     not_run.lines().iter().for_each(|line| log(line));
-    log(not_run.remedy());
+    log(&not_run.remedy());
     log(&format!("To run it all the same: bartleby flush --despite-{} {}", not_run.despite().as_str(), not_run.target));
 }
 

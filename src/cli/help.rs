@@ -4,7 +4,8 @@ pub(super) const HELP: &str = "\
 Shows what waits in this machine's mail queue, and runs it.
 
 Usage: bartleby list [--format text|json|csv] [--watch]
-       bartleby flush [--wait] [--despite-refusals] [all|domain:NAME|id:ID]
+       bartleby flush [--wait] [--despite-refusals|--despite-overdue]
+                      [all|domain:NAME|id:ID]
        bartleby watch [--once]
        bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
                       [--age-warning AGE] [--age-critical AGE]
@@ -20,10 +21,12 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           Exit status: 0 when all was listed, 69 when it could not be.
   flush   Runs the queue now, under the same cool-down as the page's link. Before a
           run of all or of a domain, the primary is asked whether it would accept
-          some of the recipients; where it refuses half of them or more, nothing is
-          run, as their mail would go back, unless --despite-refusals says so.
+          some of the recipients. Where it refuses half of them or more, nothing is
+          run, as their mail would go back, unless --despite-refusals says so; nor
+          where it accepts none now and messages are past their time, unless
+          --despite-overdue does.
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
-          kind waits, 69 not possible, or refused by the primary. With --wait it shows what comes of the run,
+          kind waits, 69 not possible, or mail would go back. With --wait it shows what comes of the run,
           until the queue stops changing, and ends with 0 when all messages are gone
           (delivered, or returned to the sender: which of the two, the queue does not
           show), 1 when some are, 2 when none is.

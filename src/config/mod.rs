@@ -3,6 +3,7 @@
 mod trust;
 
 mod disk;
+mod lifetime;
 mod primary;
 mod words;
 
@@ -21,6 +22,7 @@ use crate::mta::Kind;
 use crate::queue::Mask;
 use crate::text::printable;
 pub use disk::{DiskConfig, Threshold};
+pub use lifetime::LifetimeConfig;
 pub use primary::PrimaryConfig;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
@@ -63,6 +65,9 @@ pub struct MtaConfig {
     /// How long a listing may take: more than zero, at most a day.
     #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
+    /// How long the mail server keeps mail; by default its own configuration says so.
+    #[serde(deserialize_with = "lifetime::read")]
+    pub(crate) lifetime: Option<LifetimeConfig>,
     /// A name for this queue on the page, so that a recorded sample is not taken for the real queue.
     pub(crate) label: Option<String>,
 }
@@ -74,6 +79,7 @@ impl Default for MtaConfig {
             list_command: Vec::new(),
             flush_command: Vec::new(),
             deadline: Duration::from_secs(20),
+            lifetime: None,
             label: None,
         }
     }
@@ -383,6 +389,7 @@ mod tests {
             list_command = ["sudo", "-n", "/usr/sbin/sendmail", "-bp"]
             flush_command = ["sudo", "-n", "/usr/sbin/sendmail", "-q"]
             deadline = "1m30s"
+            lifetime = "5d"
             label = "sample"
             [flush]
             cooldown = "0s"
@@ -401,6 +408,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.mta.kind, Some(Kind::Sendmail));
         assert_eq!(config.mta.deadline, Duration::from_secs(90));
+        assert_eq!(config.mta.lifetime, Some(LifetimeConfig { seconds: 432_000, written: "5d".into() }));
         assert_eq!(config.flush.cooldown, Duration::ZERO);
         assert_eq!(config.access.allow[1].to_string(), "2001:db8::1/128");
         assert_eq!(config.disk.warn, Threshold::Bytes(2 << 30));
@@ -429,6 +437,9 @@ mod tests {
             ("[mta]\ndeadline = \"9223372036854775807s\"\n", "line 2, [mta] deadline: "),
             ("[mta]\ndeadline = \"25h\"\n", "line 2, [mta] deadline: “25h” is longer than a day"),
             ("[mta]\ndeadline = \"0s\"\n", "line 2, [mta] deadline: a listing takes some time"),
+            ("[mta]\nlifetime = \"5\"\n", "line 2, [mta] lifetime: “5” is no time such as \"5d\""),
+            ("[mta]\nlifetime = \"0d\"\n", "line 2, [mta] lifetime: “0d” is no time"),
+            ("[mta]\nlifetime = 5\n", "line 2, [mta] lifetime: write a time such as"),
             ("[state]\ndirectory = \"x/y\"\n", "line 2, [state] directory: “x/y” is no absolute path"),
             ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: write a duration such as \"20s\""),
             ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow[0]: “office” is neither"),

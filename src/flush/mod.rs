@@ -27,7 +27,7 @@ use crate::listing;
 use crate::listing::count::Count;
 use crate::mta::as_root::{self, Request};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Facts, Part};
+use crate::mta::{Facts, Part, Wanted};
 use crate::primary::Grounds;
 use crate::queue::{Despite, Target};
 use crate::sandbox::worker::LONGEST;
@@ -160,9 +160,11 @@ pub(crate) fn rehearse(context: &Context) -> Result<Heard, Refusal> {
         return Err(Refusal::UnderWay);
     }
     is_time(context, context.clock.now, &Care::Rehearse)?;
-    let Some(grounds) = grounds(context, &Target::All, &Care::Rehearse) else { return Ok(Heard::default()) };
-    let waiting = Count::of_target(context, &Target::All, grounds.domains());
-    rehearsal::rehearse(context, &grounds, &Target::All, &waiting.candidates).map_err(not_run)
+    let (target, care) = (&Target::All, &Care::Rehearse);
+    let Some(grounds) = grounds(context, target, care) else { return Ok(Heard::default()) };
+    let timing = listing::facts(context, Wanted::Everything).timing;
+    let waiting = Count::of_target(context, target, grounds.domains(), timing.lifetimes());
+    rehearsal::rehearse(context, &grounds, target, &waiting.stakes, &timing, care).map_err(not_run)
 }
 
 fn not_run(not_run: NotRun) -> Refusal {
@@ -183,10 +185,11 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
         return Err(Refusal::UnderWay);
     }
     is_time(context, context.clock.now, care)?;
-    let facts = listing::facts(context);
-    let whole = commands(context, &facts, &Part::All)?;
     let grounds = grounds(context, target, care);
-    let waiting = Count::of_target(context, target, grounds.as_ref().map_or(&[], Grounds::domains));
+    let facts = listing::facts(context, if grounds.is_some() { Wanted::Everything } else { Wanted::Permissions });
+    let whole = commands(context, &facts, &Part::All)?;
+    let domains = grounds.as_ref().map_or(&[][..], Grounds::domains);
+    let waiting = Count::of_target(context, target, domains, facts.timing.lifetimes());
     if waiting.messages == 0 && waiting.trouble.is_none() {
         // It would use up the cool-down.
         return Err(Refusal::NotQueued(target.clone()));
@@ -204,7 +207,8 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
     let preparation = preparation(context, &facts);
     let prepared = preparation.len();
     let commands = [preparation, commands].concat();
-    let heard = grounds.map(|grounds| rehearsal::rehearse(context, &grounds, target, &waiting.candidates));
+    let rehearse = |grounds| rehearsal::rehearse(context, &grounds, target, &waiting.stakes, &facts.timing, care);
+    let heard = grounds.map(rehearse);
     let heard = heard.transpose().map_err(not_run)?.unwrap_or_default();
     let turn = take_turn(context)?;
     // Others may have run it meanwhile, after this request came.

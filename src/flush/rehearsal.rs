@@ -6,12 +6,14 @@
 
 use std::cmp::Reverse;
 
+use super::Care;
 use crate::context::Context;
+use crate::mta::timing::{Lifetime, Timing};
 use crate::primary::rehearsal::{Answers, Asked, Counts, End, Said};
 use crate::primary::verdict::{NotKnown, Refuses, Verdict};
 use crate::primary::{Grounds, Lacks, Rehearsed};
-use crate::queue::{Candidate, Despite, Mask, Target};
-use crate::text::{count, local_time};
+use crate::queue::{Candidate, Despite, Mask, Stakes, Target};
+use crate::text::{count, duration, local_time};
 
 /// How many refused recipients a sentence names.
 const NAMED: usize = 3;
@@ -23,6 +25,23 @@ pub(crate) struct NotRun {
     pub(crate) target: Target,
     /// What they said, the worst first.
     pub(crate) asked: Vec<Spoken>,
+    why: Why,
+}
+
+/// Why a run would return mail.
+#[derive(Debug)]
+enum Why {
+    /// A primary refuses it.
+    Refused,
+    /// A primary does not accept it now, and it has waited for longer than it is kept.
+    Overdue {
+        /// How many messages.
+        messages: u64,
+        /// For how long they are kept, and what says so.
+        kept: Option<String>,
+        /// How an administrator gives them more time.
+        more_time: String,
+    },
 }
 
 /// What one primary said, as it may be shown.
@@ -51,20 +70,37 @@ pub(super) fn rehearse(
     context: &Context,
     grounds: &Grounds,
     target: &Target,
-    candidates: &[Candidate],
+    stakes: &Stakes,
+    timing: &Timing,
+    care: &Care,
 ) -> Result<Heard, NotRun> {
-    let asked = match grounds.rehearse(context, candidates) {
+    let asked = match grounds.rehearse(context, &stakes.candidates) {
         Ok(asked) => asked,
         Err(lacks) => return Ok(Heard { said: Some(not_asked(lacks)), oldest_accepted: None }),
     };
     let oldest_accepted = asked.iter().filter_map(Rehearsed::oldest_accepted).min_by_key(|one| one.arrival).cloned();
     let mut asked: Vec<_> = asked.into_iter().map(|rehearsed| Spoken::of(rehearsed, context)).collect();
     asked.sort_by_key(|spoken| Reverse(spoken.rehearsed.verdict));
-    if asked.iter().any(|spoken| spoken.rehearsed.verdict.is_refusal()) {
-        return Err(NotRun { target: target.clone(), asked });
+    let messages = overdue(&asked, stakes);
+    let why = match care {
+        _ if asked.iter().any(|spoken| spoken.rehearsed.verdict.is_refusal()) => Some(Why::Refused),
+        Care::Despite(Despite::Overdue) => None,
+        _ if messages > 0 => Some(Why::overdue(messages, timing)),
+        _ => None,
+    };
+    if let Some(why) = why {
+        return Err(NotRun { target: target.clone(), asked, why });
     }
     let said = asked.iter().map(Spoken::sentence).collect::<Vec<_>>().join(" ");
     Ok(Heard { said: Some(said), oldest_accepted })
+}
+
+/// How many messages are past their time whose primary does not accept them now: the one place where a run asks that.
+fn overdue(asked: &[Spoken], stakes: &Stakes) -> u64 {
+    let bad = asked.iter().map(|spoken| &spoken.rehearsed).filter(|rehearsed| !rehearsed.verdict.is_good());
+    let of_one =
+        |rehearsed: &Rehearsed| rehearsed.domains.iter().filter_map(|domain| stakes.overdue.get(domain)).sum::<u64>();
+    bad.map(of_one).sum()
 }
 
 fn not_asked(lacks: Lacks) -> String {
@@ -79,14 +115,36 @@ fn not_asked(lacks: Lacks) -> String {
 
 impl NotRun {
     /// What is said first.
-    pub(crate) fn headline(&self) -> &'static str {
-        "Nothing was tried: the main mail server would refuse this mail."
+    pub(crate) fn headline(&self) -> String {
+        match &self.why {
+            Why::Refused => "Nothing was tried: the main mail server would refuse this mail.".into(),
+            Why::Overdue { messages: 1, .. } => {
+                "1 message is past its time: the next attempt that fails returns it to its sender.".into()
+            }
+            Why::Overdue { messages, .. } => format!(
+                "{} are past their time: the next attempt that fails returns them to their senders.",
+                count(*messages, "message", "messages")
+            ),
+        }
     }
 
     /// What each primary said, and what follows from it.
     pub(crate) fn sentences(&self) -> Vec<String> {
         let of_each = self.asked.iter().map(Spoken::sentence);
-        of_each.chain(["If the queue ran now, mail would go back to its senders.".to_owned()]).collect()
+        match &self.why {
+            Why::Refused => {
+                of_each.chain(["If the queue ran now, mail would go back to its senders.".to_owned()]).collect()
+            }
+            Why::Overdue { kept, .. } => {
+                let longer = kept
+                    .as_ref()
+                    .map_or("for longer than they are kept".into(), |kept| format!("for longer than {kept}"));
+                let tried = format!(
+                    "Nothing was tried: they have waited {longer}, and the main mail server does not take them now."
+                );
+                [tried].into_iter().chain(of_each).collect()
+            }
+        }
     }
 
     /// Each recipient that was asked for, a line each.
@@ -107,13 +165,34 @@ impl NotRun {
     }
 
     /// What to do about it.
-    pub(crate) fn remedy(&self) -> &'static str {
-        "Have the main mail server put right: its administrator needs the words above. The mail waits here meanwhile."
+    pub(crate) fn remedy(&self) -> String {
+        match &self.why {
+            Why::Refused => {
+                "Have the main mail server put right: its administrator needs the words above. The mail waits \
+                             here meanwhile."
+                    .into()
+            }
+            Why::Overdue { more_time, .. } if more_time.is_empty() => "Give the mail more time first.".into(),
+            Why::Overdue { more_time, .. } => format!("Give the mail more time first. {more_time}"),
+        }
     }
 
     /// The word that has the run started all the same.
     pub(crate) fn despite(&self) -> Despite {
-        Despite::Refusals
+        match self.why {
+            Why::Refused => Despite::Refusals,
+            Why::Overdue { .. } => Despite::Overdue,
+        }
+    }
+}
+
+impl Why {
+    fn overdue(messages: u64, timing: &Timing) -> Why {
+        let kept = match &timing.lifetime {
+            Lifetime::Known { seconds, basis, .. } => Some(format!("{} ({basis})", duration(*seconds))),
+            Lifetime::NotInForce { .. } | Lifetime::Unknown(_) => None,
+        };
+        Why::Overdue { messages, kept, more_time: timing.more_time.clone() }
     }
 }
 

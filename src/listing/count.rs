@@ -11,7 +11,7 @@ use super::session::{Broken, Client, Desk};
 use super::{Lister, Session};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Candidate, Candidates, Target};
+use crate::queue::{Candidates, Clocks, Lifetimes, Stakes, Target};
 use crate::sandbox::{Purpose, Sandbox};
 use crate::state::{Flush, Waited};
 
@@ -33,8 +33,8 @@ pub(crate) struct Count {
     pub(crate) why: String,
     /// Their queue ids, at most 50,000, where they were asked for.
     pub(crate) ids: Vec<String>,
-    /// Recipients of these that a primary may be asked for, of the domains that were named.
-    pub(crate) candidates: Vec<Candidate>,
+    /// What is at stake in a run, of the domains that were named.
+    pub(crate) stakes: Stakes,
     /// Why the listing is not complete.
     pub(crate) trouble: Option<Trouble>,
 }
@@ -45,21 +45,31 @@ struct Question<'a> {
     waited: Waited,
     /// Whether the ids are wanted.
     ids: bool,
-    /// The domains whose recipients are wanted, in lower case.
+    /// The domains of which the stakes are wanted, in lower case, and how long mail is kept.
     domains: &'a [String],
+    lifetimes: Lifetimes,
 }
 
 impl Count {
-    /// Counts what waits, names its ids, and some recipients of these domains.
-    pub(crate) fn of_target(context: &Context, target: &Target, domains: &[String]) -> Count {
+    /// Counts what waits, names its ids, and what is at stake for these domains, where mail is kept for so long.
+    pub(crate) fn of_target(context: &Context, target: &Target, domains: &[String], lifetimes: Lifetimes) -> Count {
         let target = Some(target.clone());
-        Count::ask(context, Question { target, waited: Waited::By(i64::MAX), ids: true, domains })
+        Count::ask(context, Question { target, waited: Waited::By(i64::MAX), ids: true, domains, lifetimes })
     }
 
     /// Counts what is left of a queue run.
     pub(crate) fn of_flush(context: &Context, flush: &Flush) -> Count {
         let waited = context.records.as_ref().map_or(Waited::By(flush.started), |records| records.waited(flush));
-        Count::ask(context, Question { target: flush.target.parse().ok(), waited, ids: false, domains: &[] })
+        Count::ask(
+            context,
+            Question {
+                target: flush.target.parse().ok(),
+                waited,
+                ids: false,
+                domains: &[],
+                lifetimes: Lifetimes::Unknown,
+            },
+        )
     }
 
     fn ask(context: &Context, question: Question<'_>) -> Count {
@@ -97,6 +107,7 @@ pub(crate) fn task(context: &Context) -> Option<Task<'_>> {
         account: &context.account,
         mask: config.privacy.mask,
         configured: !config.mta.list_command.is_empty(),
+        lifetimes: Lifetimes::Unknown,
     })
 }
 
@@ -115,10 +126,11 @@ impl Client for Counted {
 
 /// The reader: counts.
 fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) -> std::io::Result<()> {
-    let mut candidates = Candidates::of(question.domains);
+    let clocks = Clocks { now: task.clock.now, lifetimes: question.lifetimes };
+    let mut candidates = Candidates::of(question.domains, clocks);
     // A primary is asked for whole addresses; what is shown of its answers is masked then.
-    let Task { source, clock, account, configured, mask } = *task;
-    let task = &Task { source, clock, account, configured, mask: None };
+    let Task { source, clock, account, configured, mask, .. } = *task;
+    let task = &Task { source, clock, account, configured, mask: None, lifetimes: Lifetimes::Unknown };
     let mut remainder = Remainder::of(question.target, question.waited);
     let mut ids = Vec::new();
     let read = reader::read(&sandbox, task, desk.parts, &mut Words::default(), &mut |message| {
@@ -138,7 +150,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) 
         in_delivery: remainder.in_delivery,
         why: remainder.why(),
         ids,
-        candidates: candidates.into_list(),
+        stakes: candidates.into_stakes(),
         trouble: read.trouble,
     };
     frame::send_json(Kind::Counted, &count)?;

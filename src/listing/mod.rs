@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Source};
+use crate::mta::timing::Timing;
 use crate::mta::trouble::{Status, Trouble};
 use crate::mta::{Facts, Kind, Wanted};
 use crate::queue::Summary;
@@ -70,9 +71,24 @@ impl Listing {
     }
 }
 
-/// What the mail server's settings say of running its queue, without a listing.
-pub(crate) fn facts(context: &Context) -> Facts {
+/// What the mail server's settings say, without a listing, as far as it is wanted.
+pub(crate) fn facts(context: &Context, wanted: Wanted) -> Facts {
     let deadline = Instant::now() + INQUIRY_PATIENCE;
-    let permissions = |source: &Source| source.mta.inquire(&context.free, Wanted::Permissions).answer(deadline);
-    context.source.as_ref().map(permissions).unwrap_or_default()
+    let inquire = |source: &Source| source.mta.inquire(&context.free, wanted).answer(&context.free, deadline);
+    let facts = context.source.as_ref().map(inquire).unwrap_or_default();
+    Facts { timing: timing_of(context, facts.timing), ..facts }
+}
+
+/// The clocks of the mail server, or what the configuration says in its place.
+pub(crate) fn timing_of(context: &Context, found: Timing) -> Timing {
+    let mta = &context.config.mta;
+    match (&context.source, &mta.lifetime) {
+        (Ok(source), Some(lifetime)) => {
+            let seconds = lifetime.seconds;
+            let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
+            found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
+        }
+        (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),
+        _ => found,
+    }
 }

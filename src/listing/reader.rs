@@ -14,7 +14,7 @@ use super::session::PartEnd;
 use crate::context::Source;
 use crate::mta::trouble::Trouble;
 use crate::mta::{Clock, as_root};
-use crate::queue::{Mask, Message, Summary};
+use crate::queue::{Clocks, Lifetimes, Mask, Message, Summary};
 use crate::sandbox::Sandbox;
 use crate::system::Account;
 use crate::system::poll::{READABLE, ready};
@@ -80,6 +80,8 @@ pub(crate) struct Task<'a> {
     pub(crate) mask: Option<Mask>,
     /// Whether the listing command is a configured one.
     pub(crate) configured: bool,
+    /// How long mail is kept, as far as that is known before it is read.
+    pub(crate) lifetimes: Lifetimes,
 }
 
 /// What was read.
@@ -103,8 +105,9 @@ pub(crate) fn read(
     words: &mut Words,
     found: &mut dyn FnMut(&Message<'_>),
 ) -> io::Result<Outcome> {
-    let Task { source, clock, account, mask, configured } = task;
-    let mut outcome = Outcome { trouble: None, summary: Summary::new(clock.now), command: String::new() };
+    let Task { source, clock, account, mask, configured, lifetimes } = task;
+    let clocks = Clocks { now: clock.now, lifetimes: lifetimes.clone() };
+    let mut outcome = Outcome { trouble: None, summary: Summary::new(clocks), command: String::new() };
     let mut seen = Seen::default();
     // Root prints them one behind the other.
     let several = parts.len() > 1 || source.mta.list_commands().len() > 1;

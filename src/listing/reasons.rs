@@ -201,6 +201,7 @@ mod tests {
                 delivered: false,
                 last_attempt: None,
             }],
+            plan: crate::queue::Plan::default(),
         };
         let mut rows = [Row { message, left_out: 0 }];
         let clock = Clock { now: 1_795_500_000, zone: jiff::tz::TimeZone::UTC };

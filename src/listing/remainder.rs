@@ -119,7 +119,7 @@ impl Remainder {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::queue::Recipient;
+    use crate::queue::{Plan, Recipient};
 
     /// A deferred message, with a recipient for each of these reasons.
     pub(crate) fn message(id: &str, arrival: i64, reasons: &[&str]) -> Message<'static> {
@@ -142,6 +142,7 @@ pub(crate) mod tests {
                     last_attempt: None,
                 })
                 .collect(),
+            plan: Plan::default(),
         }
     }
 

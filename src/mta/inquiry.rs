@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::timing::Timing;
 use crate::system::Free;
 use crate::system::process::{self, Argv};
 
@@ -30,30 +31,56 @@ pub struct Facts {
     pub(crate) flush_users: Option<String>,
     /// Exim: whether it takes an admin user to run the queue (`prod_requires_admin`).
     pub(crate) flush_needs_admin: Option<bool>,
+    /// How long mail is kept, and by when it is tried again.
+    pub(crate) timing: Timing,
 }
 
 /// An inquiry under way: commands that print version and settings.
 pub struct Inquiry {
     running: Vec<process::Running>,
-    read: Box<dyn Fn(&str) -> Facts>,
+    read: Box<Read>,
 }
+
+/// Reads what the commands printed, and may start others, until the deadline.
+type Read = dyn FnOnce(&Free, &str, Instant) -> Facts;
 
 impl Inquiry {
     /// Starts the commands, all at once. `read` gets all that they print, on either stream. A command that can't be
     /// started prints nothing.
-    pub(super) fn start(free: &Free, commands: &[Argv], read: impl Fn(&str) -> Facts + 'static) -> Inquiry {
-        let running = commands.iter().filter_map(|argv| process::start(free, argv).ok()).collect();
-        Inquiry { running, read: Box::new(read) }
+    pub(super) fn start(free: &Free, commands: &[Argv], read: impl FnOnce(&str) -> Facts + 'static) -> Inquiry {
+        Inquiry::start_then(free, commands, |_, output, _| read(output))
+    }
+
+    /// The same, where `read` may start further commands.
+    pub(super) fn start_then(
+        free: &Free,
+        commands: &[Argv],
+        read: impl FnOnce(&Free, &str, Instant) -> Facts + 'static,
+    ) -> Inquiry {
+        Inquiry { running: all(free, commands), read: Box::new(read) }
     }
 
     /// Waits for the answers. At the deadline, it does without those that are missing.
-    pub(crate) fn answer(self, deadline: Instant) -> Facts {
-        let outputs = self.running.into_iter().map(|running| {
-            let (exit, output) = running.collect(deadline);
-            format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
-        });
-        (self.read)(&outputs.collect::<String>())
+    pub(crate) fn answer(self, free: &Free, deadline: Instant) -> Facts {
+        let outputs = self.running.into_iter().map(|running| printed(running, deadline));
+        (self.read)(free, &outputs.collect::<String>(), deadline)
     }
+}
+
+/// Starts the commands, all at once, but for those that can't be started.
+fn all(free: &Free, commands: &[Argv]) -> Vec<process::Running> {
+    commands.iter().filter_map(|argv| process::start(free, argv).ok()).collect()
+}
+
+/// All that each of these commands prints until a deadline, on either stream, in their order.
+pub(super) fn answers(free: &Free, commands: &[Argv], deadline: Instant) -> Vec<String> {
+    let running: Vec<_> = commands.iter().map(|argv| process::start(free, argv).ok()).collect();
+    running.into_iter().map(|running| running.map_or_else(String::new, |running| printed(running, deadline))).collect()
+}
+
+fn printed(running: process::Running, deadline: Instant) -> String {
+    let (exit, output) = running.collect(deadline);
+    format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
 }
 
 impl Facts {

@@ -17,6 +17,7 @@ mod relay;
 mod remedy;
 mod search;
 mod sendmail;
+pub(crate) mod timing;
 pub mod trouble;
 mod verdict;
 
@@ -28,6 +29,7 @@ use self::postfix::Postfix;
 use self::remedy::{Refused, Remedy};
 use self::sendmail::Sendmail;
 use self::trouble::Trouble;
+use crate::queue::Lifetimes;
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 pub use date::past_instant;
@@ -59,6 +61,11 @@ pub trait Mta {
 
     /// Starts to ask for version and settings, as far as they are wanted. Its processes run beside the listing.
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry;
+
+    /// What becomes of mail that is kept for so long, in seconds: by default, it goes back at the next attempt that fails.
+    fn lifetimes(&self, seconds: i64) -> Lifetimes {
+        Lifetimes::NotBefore { message: seconds, null_sender: seconds }
+    }
 
     /// The commands that deliver a part of the queue now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;

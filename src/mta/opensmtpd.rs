@@ -4,15 +4,19 @@
 //! under `tests/fixtures/opensmtpd`. A line is an envelope: one recipient of a message. The first eight
 //! hexadecimal digits of its id are the message's.
 
+mod lifetime;
+
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::parser::{Malformed, text};
 use super::remedy::{Refused, Remedy};
+use super::timing::{InForce, Timing};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{Argv, Exit};
+use crate::system::processes;
 use crate::system::{Account, Free};
 
 /// What smtpctl says when its set-group-id bit did not take effect (fixture `as-www-data-nnp-show-queue`).
@@ -21,10 +25,15 @@ const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];
 /// Where Debian's OpenSMTPD has its name.
 const MAILNAME: &str = "/etc/mailname";
 
+/// Where its configuration may be: Debian, OpenBSD and Alpine, Fedora and Arch, FreeBSD.
+const CONFIGURATIONS: [&str; 4] =
+    ["/etc/smtpd.conf", "/etc/mail/smtpd.conf", "/etc/opensmtpd/smtpd.conf", "/usr/local/etc/mail/smtpd.conf"];
+
 /// An installed OpenSMTPD.
 pub(super) struct OpenSmtpd {
     program: PathBuf,
     daemon: Option<PathBuf>,
+    configuration: PathBuf,
 }
 
 impl OpenSmtpd {
@@ -33,7 +42,22 @@ impl OpenSmtpd {
         OpenSmtpd {
             program: search.program("smtpctl").unwrap_or_else(|| "/usr/sbin/smtpctl".into()),
             daemon: search.program("smtpd"),
+            configuration: {
+                let mut files = CONFIGURATIONS.into_iter().map(|file| search.below_root(Path::new(file)));
+                files.clone().find(|file| file.exists()).or_else(|| files.next()).unwrap_or_default()
+            },
         }
+    }
+
+    /// How long mail is kept, by the configuration, unless that was changed after the daemon's start.
+    fn timing(&self) -> Timing {
+        let read = |file: &Path| fs::read_to_string(file).ok();
+        let daemons = processes::named(&["smtpd"]).unwrap_or_default();
+        let is = |file: &PathBuf| InForce::of(file, daemons.iter().map(|daemon| daemon.started));
+        let in_force = |files: &[PathBuf]| {
+            if files.iter().any(|file| is(file) == InForce::No) { InForce::No } else { InForce::Yes }
+        };
+        lifetime::timing(&self.configuration, &read, &in_force)
     }
 }
 
@@ -58,7 +82,12 @@ impl Mta for OpenSmtpd {
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let daemon = self.daemon.iter().filter(|_| wanted == Wanted::Everything);
         let version = daemon.map(|daemon| Argv::new(daemon, &["-h"])).collect::<Vec<_>>();
-        Inquiry::start(free, &version, facts)
+        let timing = if wanted == Wanted::Everything { self.timing() } else { Timing::default() };
+        Inquiry::start(free, &version, |output| Facts { timing, ..facts(output) })
+    }
+
+    fn lifetimes(&self, seconds: i64) -> Lifetimes {
+        Lifetimes::At { message: seconds }
     }
 
     /// smtpd.conf(5): the first line of this file, where there is one.
@@ -179,6 +208,7 @@ impl OpenSmtpdParser {
         // A line that can be read in more than one way proves nothing of the daemon.
         self.offline |= envelope.run_state == "offline" && envelope.sender.is_some();
         let state = envelope.state();
+        let plan = envelope.plan(self.now);
         let recipient = Recipient {
             address: envelope.recipient.to_owned().into(),
             reason: Some(envelope.error).filter(|error| !error.is_empty()).map(|error| error.to_owned().into()),
@@ -188,6 +218,7 @@ impl OpenSmtpdParser {
         match &mut self.message {
             Some(message) if message.id == envelope.message_id => {
                 message.recipients.push(recipient);
+                message.plan = both(message.plan, plan);
                 // A message counts as held only while all of it is, and as active while any of it is.
                 if message.state == State::Held || state == State::Active {
                     (message.state, message.mta_state) = (state, envelope.word().into());
@@ -205,6 +236,7 @@ impl OpenSmtpdParser {
                     arrival: Some(envelope.creation.min(self.now)),
                     sender: envelope.sender.map(|sender| sender.to_owned().into()),
                     recipients: vec![recipient],
+                    plan,
                 });
                 before.iter().for_each(found);
             }
@@ -221,7 +253,10 @@ struct Envelope<'a> {
     sender: Option<&'a str>,
     recipient: &'a str,
     creation: i64,
+    tries: u64,
     run_state: &'a str,
+    /// Seconds until the next try, or since it is due; `None` where no try is pending.
+    wait: Option<i64>,
     error: &'a str,
 }
 
@@ -255,13 +290,33 @@ impl<'a> Envelope<'a> {
             sender,
             recipient,
             creation: anchor.creation,
+            tries: anchor.tries,
             run_state: anchor.run_state,
+            wait: anchor.wait,
             error: anchor.error,
         })
     }
 
+    fn has_flag(&self, sought: &str) -> bool {
+        self.flags.split(',').any(|flag| flag == sought)
+    }
+
+    /// How often it was tried, and when it is tried next. One that smtpd holds back while its route is down (`hold`) does
+    /// not expire until that is up again.
+    fn plan(&self, now: i64) -> Plan {
+        let is_paused = self.has_flag("suspend");
+        Plan {
+            attempts: Some(self.tries),
+            next_attempt: self
+                .wait
+                .filter(|_| !is_paused && !self.has_flag("hold"))
+                .map(|wait| now.saturating_add(wait)),
+            held_back: self.has_flag("hold") && !is_paused,
+        }
+    }
+
     fn state(&self) -> State {
-        if self.flags.split(',').any(|flag| matches!(flag, "suspend" | "hold")) {
+        if self.has_flag("suspend") || self.has_flag("hold") {
             State::Held
         } else if self.run_state == "inflight" {
             State::Active
@@ -277,10 +332,19 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// What is to become of a message with these two envelopes.
+fn both(one: Plan, other: Plan) -> Plan {
+    let earliest = [one.next_attempt, other.next_attempt].into_iter().flatten().min();
+    let held_back = one.held_back || other.held_back;
+    Plan { attempts: one.attempts.max(other.attempts), next_attempt: earliest, held_back }
+}
+
 /// The fields of fixed form.
 struct Anchor<'a> {
     creation: i64,
+    tries: u64,
     run_state: &'a str,
+    wait: Option<i64>,
     error: &'a str,
 }
 
@@ -290,12 +354,13 @@ impl<'a> Anchor<'a> {
         // Most bars are not where these fields begin, and the first field shows it.
         let mut fields = text.splitn(7, '|');
         let creation = fields.next().filter(is_number)?;
-        (0..3).try_for_each(|_| fields.next().filter(is_number).map(|_| ()))?;
+        (0..2).try_for_each(|_| fields.next().filter(is_number).map(|_| ()))?;
+        let tries = fields.next().filter(is_number)?.parse().ok()?;
         let known = |state: &&str| matches!(*state, "pending" | "inflight" | "invalid" | "offline");
         let run_state = fields.next().filter(known)?;
         let is_wait = |field: &&str| field.is_empty() || is_number(&field.strip_prefix('-').unwrap_or(field));
-        fields.next().filter(is_wait)?;
-        Some(Anchor { creation: creation.parse().ok()?, run_state, error: fields.next()? })
+        let wait = fields.next().filter(is_wait)?.parse().ok().filter(|_| run_state == "pending");
+        Some(Anchor { creation: creation.parse().ok()?, tries, run_state, wait, error: fields.next()? })
     }
 }
 

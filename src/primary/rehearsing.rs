@@ -49,7 +49,7 @@ pub(crate) struct Rehearsed {
     /// Whether it was not repeated, as it had left refusals.
     pub(crate) kept: bool,
     /// The domains whose recipients were to be asked for.
-    domains: Vec<String>,
+    pub(crate) domains: Vec<String>,
     /// Those recipients, in the order of the rehearsal.
     candidates: Vec<Candidate>,
     /// Its answers.
@@ -146,8 +146,7 @@ impl Part<'_> {
     /// What the primaries said, now or a while ago.
     fn asked(&self, context: &Context) -> Vec<Rehearsed> {
         let records = context.records.as_ref().ok();
-        let failed =
-            |why: String| vec![self.of_nobody(self.domains().join(", "), format!("the process that asks it {why}"))];
+        let failed = |why: String| vec![self.of_nobody(self.domains(), format!("the process that asks it {why}"))];
         let asked = match records.and_then(Records::rehearsals) {
             None => Worker::begin_with(&context.free, None, WITH_NOTES, |free| self.ask_and_keep(&free, None)),
             Some(sighting) => match locked(sighting, Instant::now() + WITH_NOTES) {
@@ -188,7 +187,7 @@ impl Part<'_> {
         let asked = match asked {
             Ok(asked) => asked,
             Err(error) => {
-                vec![self.of_nobody(self.domains().join(", "), format!("the process that asks it {error}"))]
+                vec![self.of_nobody(self.domains(), format!("the process that asks it {error}"))]
             }
         };
         let is_older = |one: &Rehearsed| !asked.iter().any(|new| new.host == one.host);
@@ -240,7 +239,7 @@ impl Part<'_> {
                 }
                 Ok(_) => {}
                 Err(_) if !configured.is_empty() => groups.entry(configured.clone()).or_default().push(domain),
-                Err(why) => unknown.push(self.of_nobody(domain, why)),
+                Err(why) => unknown.push(self.of_nobody(vec![domain], why)),
             }
         }
         (groups, unknown)
@@ -271,7 +270,7 @@ impl Part<'_> {
             }
             last = last.or(Some(asked));
         }
-        last.unwrap_or_else(|| self.of_nobody(domains.join(", "), "it has no host".into()))
+        last.unwrap_or_else(|| self.of_nobody(domains.to_vec(), "it has no host".into()))
     }
 
     fn of_host(&self, host: String, domains: Vec<String>, candidates: Vec<Candidate>, answers: Answers) -> Rehearsed {
@@ -280,8 +279,8 @@ impl Part<'_> {
     }
 
     /// What is said where no host could be asked.
-    fn of_nobody(&self, whose: String, why: String) -> Rehearsed {
-        self.of_host(whose, Vec::new(), Vec::new(), Answers::unreached(why))
+    fn of_nobody(&self, domains: Vec<String>, why: String) -> Rehearsed {
+        self.of_host(domains.join(", "), domains, Vec::new(), Answers::unreached(why))
     }
 }
 

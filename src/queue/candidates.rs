@@ -1,11 +1,11 @@
-//! The recipients that a rehearsal may ask a primary for: of the domains that this host is a fall-back for, the oldest
-//! of each.
+//! What is at stake in a queue run, of the domains that this host is a fall-back for: the recipients that a rehearsal may
+//! ask a primary for, the oldest of each domain, and how many messages are past their time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Message, State};
+use super::{Clocks, Message, Returns, State};
 
 /// How many recipients of a domain are kept.
 const KEPT: usize = 10;
@@ -43,21 +43,36 @@ fn domain(address: &str) -> String {
     address.rsplit_once('@').map_or_else(String::new, |(_, domain)| domain.to_ascii_lowercase())
 }
 
-/// Collects them while the messages pass by, in bounded memory.
+/// What is at stake.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stakes {
+    /// The recipients, the oldest first.
+    pub candidates: Vec<Candidate>,
+    /// By domain, how many messages have waited for longer than the mail server keeps them: these go back at the next
+    /// attempt that fails.
+    pub overdue: BTreeMap<String, u64>,
+}
+
+/// Collects that while the messages pass by, in bounded memory.
 #[derive(Debug, Default)]
 pub struct Candidates {
     domains: HashMap<String, Vec<Candidate>>,
     with_mail: usize,
+    clocks: Clocks,
+    overdue: BTreeMap<String, u64>,
 }
 
 impl Candidates {
     /// Of these domains alone, in lower case.
-    pub fn of(domains: &[String]) -> Candidates {
-        Candidates { domains: domains.iter().map(|domain| (domain.clone(), Vec::new())).collect(), with_mail: 0 }
+    pub fn of(domains: &[String], clocks: Clocks) -> Candidates {
+        let domains = domains.iter().map(|domain| (domain.clone(), Vec::new())).collect();
+        Candidates { domains, clocks, ..Candidates::default() }
     }
 
-    /// Looks at a message. Null-sender messages (bounces, notices), held ones and those on their way back don't count.
+    /// Looks at a message. Held ones and those on their way back don't count; nor are recipients of null-sender messages
+    /// (bounces, notices) asked for.
     pub fn add(&mut self, message: &Message<'_>) {
+        self.add_overdue(message);
         let is_null = message.sender.as_deref().is_some_and(str::is_empty);
         if self.domains.is_empty() || is_null || message.being_returned || message.state == State::Held {
             return;
@@ -77,11 +92,33 @@ impl Candidates {
         }
     }
 
-    /// All that were kept.
-    pub fn into_list(self) -> Vec<Candidate> {
-        let mut list: Vec<_> = self.domains.into_values().flatten().collect();
-        list.sort_by(|one, other| (one.age(), &one.address).cmp(&(other.age(), &other.address)));
-        list
+    fn add_overdue(&mut self, message: &Message<'_>) {
+        // What goes back at a certain time does so without an attempt (OpenSMTPD).
+        let is_at_risk = match self.clocks.lifetimes.returns(message) {
+            returns @ (Returns::NotBefore(_) | Returns::About(_)) => returns.is_overdue(self.clocks.now),
+            Returns::Now | Returns::At(_) | Returns::Never | Returns::Unknown => false,
+        };
+        if !is_at_risk {
+            return;
+        }
+        let waiting = message.recipients.iter().filter(|recipient| !recipient.delivered);
+        let mut domains: Vec<_> = waiting.filter_map(|recipient| self.above(&domain(&recipient.address))).collect();
+        domains.sort();
+        domains.dedup();
+        domains.into_iter().for_each(|domain| *self.overdue.entry(domain).or_default() += 1);
+    }
+
+    /// The domain of ours that this one is, or is below.
+    fn above(&self, domain: &str) -> Option<String> {
+        let parents = domain.match_indices('.').map(|(dot, _)| &domain[dot + 1..]);
+        std::iter::once(domain).chain(parents).find(|name| self.domains.contains_key(*name)).map(str::to_owned)
+    }
+
+    /// All that was collected.
+    pub fn into_stakes(self) -> Stakes {
+        let mut candidates: Vec<_> = self.domains.into_values().flatten().collect();
+        candidates.sort_by(|one, other| (one.age(), &one.address).cmp(&(other.age(), &other.address)));
+        Stakes { candidates, overdue: self.overdue }
     }
 }
 
@@ -137,7 +174,7 @@ pub fn is_plain_address(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::Recipient;
+    use crate::queue::{Lifetimes, Plan, Recipient};
 
     fn message(id: &str, arrival: i64, sender: &str, recipients: &[&str]) -> Message<'static> {
         Message {
@@ -159,6 +196,7 @@ mod tests {
             being_returned: false,
             too_young: false,
             instance: None,
+            plan: Plan::default(),
         }
     }
 
@@ -168,14 +206,14 @@ mod tests {
 
     #[test]
     fn only_plain_recipients_of_our_domains_are_asked_for_and_the_oldest_first() {
-        let mut candidates = Candidates::of(&["example.com".to_owned(), "other.example".to_owned()]);
+        let mut candidates = Candidates::of(&["example.com".to_owned(), "other.example".to_owned()], Clocks::default());
         candidates.add(&message("C", 30, "a@example.org", &["moe@example.com", "x@elsewhere.example"]));
         candidates.add(&message("A", 10, "a@example.org", &["larry@Example.COM", "\"a b\"@example.com"]));
         candidates.add(&message("B", 20, "", &["bounce@example.com"]));
         candidates.add(&message("D", 5, "a@example.org", &["moe@example.com", "u@sub.example.com"]));
         candidates.add(&Message { state: State::Held, ..message("E", 1, "a@example.org", &["held@example.com"]) });
         candidates.add(&message("F", 40, "a@example.org", &["user@other.example", "curly@example.com"]));
-        let list = candidates.into_list();
+        let list = candidates.into_stakes().candidates;
         assert_eq!(
             addresses(&list),
             ["moe@example.com", "larry@Example.COM", "curly@example.com", "user@other.example"]
@@ -187,17 +225,17 @@ mod tests {
 
     #[test]
     fn of_a_long_queue_the_oldest_of_each_domain_are_kept() {
-        let mut candidates = Candidates::of(&["example.com".to_owned()]);
+        let mut candidates = Candidates::of(&["example.com".to_owned()], Clocks::default());
         for number in (0..1000).rev() {
             candidates.add(&message("A", number / 2, "a@example.org", &[&format!("user{number}@example.com")]));
         }
-        let list = candidates.into_list();
+        let list = candidates.into_stakes().candidates;
         assert_eq!(list.len(), KEPT);
         assert!(list.iter().all(|candidate| candidate.arrival < Some(5)), "{list:?}");
         let many: Vec<_> = (0..MOST_DOMAINS * 2).map(|number| format!("d{number}.example")).collect();
-        let mut candidates = Candidates::of(&many);
+        let mut candidates = Candidates::of(&many, Clocks::default());
         many.iter().for_each(|domain| candidates.add(&message("A", 1, "a@example.org", &[&format!("x@{domain}")])));
-        assert_eq!(candidates.into_list().len(), MOST_DOMAINS);
+        assert_eq!(candidates.into_stakes().candidates.len(), MOST_DOMAINS);
     }
 
     #[test]
@@ -230,5 +268,26 @@ mod tests {
         ] {
             assert!(!is_plain_address(odd), "{odd}");
         }
+    }
+
+    #[test]
+    fn messages_past_their_time_are_counted_where_a_failed_attempt_returns_them() {
+        let overdue = |lifetimes: Lifetimes| {
+            let clocks = Clocks { now: 1000, lifetimes };
+            let mut candidates = Candidates::of(&["example.com".to_owned(), "other.example".to_owned()], clocks);
+            candidates.add(&message("A", 100, "a@example.org", &["moe@example.com", "larry@sub.example.com"]));
+            candidates.add(&message("B", 200, "", &["moe@example.com", "user@other.example"]));
+            candidates.add(&message("C", 900, "a@example.org", &["moe@example.com"]));
+            candidates.add(&message("D", 100, "a@example.org", &["x@elsewhere.example"]));
+            candidates.add(&Message { state: State::Held, ..message("E", 1, "a@example.org", &["moe@example.com"]) });
+            candidates.add(&Message { being_returned: true, ..message("F", 1, "a@example.org", &["moe@example.com"]) });
+            candidates.into_stakes().overdue.into_iter().collect::<Vec<_>>()
+        };
+        let not_before = Lifetimes::NotBefore { message: 500, null_sender: 500 };
+        assert_eq!(overdue(not_before), [("example.com".to_owned(), 2), ("other.example".to_owned(), 1)]);
+        let exim = Lifetimes::About { cutoffs: vec![], otherwise: Some(500), failing_since: None, frozen: None };
+        assert_eq!(overdue(exim).len(), 2);
+        assert_eq!(overdue(Lifetimes::At { message: 500 }), []);
+        assert_eq!(overdue(Lifetimes::Unknown), []);
     }
 }

@@ -41,6 +41,7 @@ impl Mask {
                     last_attempt: recipient.last_attempt,
                 })
                 .collect(),
+            plan: message.plan,
         }
     }
 }
@@ -87,7 +88,7 @@ fn text<'t>(text: &'t str, own: impl IntoIterator<Item: AsRef<str>>) -> Cow<'t, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::State;
+    use crate::queue::{Plan, State};
 
     #[test]
     fn no_local_part_is_left_in_addresses_or_reasons() {
@@ -115,6 +116,7 @@ mod tests {
                 ),
                 recipient("root", "no"),
             ],
+            plan: Plan::default(),
         };
         let masked = Mask::LocalPart.hide(&message);
         assert_eq!(masked.sender.as_deref(), Some("…@example.org"));

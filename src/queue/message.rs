@@ -63,6 +63,27 @@ pub struct Message<'a> {
     /// Which of several instances of the mail server has it, by the instance's name; `None` where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) instance: Option<Cow<'a, str>>,
+    /// What is to become of it.
+    #[serde(default, skip_serializing_if = "Plan::is_unknown")]
+    pub plan: Plan,
+}
+
+/// What is to become of a message, as far as its listing says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How often it was tried; `None` where the server does not give it.
+    pub attempts: Option<u64>,
+    /// When it is tried next, in seconds since 1970; `None` where the server does not give it. It may lie in the past:
+    /// then it is due.
+    pub next_attempt: Option<i64>,
+    /// Whether the server holds it back for now, and may return it as soon as it does so no longer.
+    pub(crate) held_back: bool,
+}
+
+impl Plan {
+    fn is_unknown(&self) -> bool {
+        *self == Plan::default()
+    }
 }
 
 fn is_false(value: &bool) -> bool {
@@ -103,6 +124,7 @@ impl Message<'_> {
             arrival: self.arrival,
             sender: self.sender.map(own),
             recipients: self.recipients.into_iter().map(Recipient::into_owned).collect(),
+            plan: self.plan,
         }
     }
 }
@@ -196,6 +218,7 @@ mod tests {
                 },
                 Recipient { address: "moe@example.com".into(), reason: None, delivered: false, last_attempt: None },
             ],
+            plan: Plan { attempts: Some(3), next_attempt: Some(7), held_back: true },
         }
     }
 

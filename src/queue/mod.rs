@@ -6,6 +6,7 @@
 
 mod candidates;
 mod cause;
+mod clocks;
 mod filter;
 mod mask;
 mod message;
@@ -17,12 +18,14 @@ mod selection;
 mod summary;
 mod target;
 
-pub use candidates::{Candidate, Candidates, in_turn, is_plain_address};
+pub use candidates::{Candidate, Candidates, Stakes, in_turn, is_plain_address};
 pub(crate) use cause::Cause;
+pub(crate) use clocks::Due;
+pub use clocks::{Clocks, Cutoff, Deadlines, Lifetimes, Returns};
 pub(crate) use filter::{Ages, Filter};
 pub use mask::Mask;
-pub use message::{Message, State};
-pub(crate) use message::{Recipient, beginning, rfc3339};
+pub use message::{Message, Plan, State};
+pub(crate) use message::{Recipient, beginning, rfc3339, serialize_instant};
 pub use order::{Order, SortKey};
 pub(crate) use pattern::{common_part, pattern};
 pub use row::Row;

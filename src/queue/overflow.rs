@@ -293,7 +293,7 @@ mod tests {
     use std::fs::OpenOptions;
 
     use super::*;
-    use crate::queue::{Order, Recipient, State};
+    use crate::queue::{Lifetimes, Order, Plan, Recipient, State};
     use crate::system::unlinked_file;
 
     fn file() -> File {
@@ -319,12 +319,13 @@ mod tests {
                 delivered: true,
                 last_attempt: None,
             }],
+            plan: Plan { attempts: Some(value), ..Plan::default() },
         };
         Row { message, left_out: number as usize % 3 }
     }
 
     fn place(row: &Row, order: Option<Order>, number: u64) -> Place {
-        Place::of(&row.message, order, number)
+        Place::of(&row.message, order, &Lifetimes::Unknown, number)
     }
 
     /// Three readers at a time, so that a dozen runs take more than one pass.

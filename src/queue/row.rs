@@ -64,6 +64,7 @@ impl Row {
                 arrival: message.arrival,
                 sender: message.sender.as_deref().map(cut),
                 recipients,
+                plan: message.plan,
             },
         }
     }
@@ -96,7 +97,7 @@ fn cut(text: &str, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::State;
+    use crate::queue::{Plan, State};
 
     #[test]
     fn a_row_is_the_same_after_it_was_sent_to_another_process() {
@@ -113,6 +114,7 @@ mod tests {
             arrival: Some(1_795_434_300),
             sender: None,
             recipients: vec![recipient; 20],
+            plan: Plan { attempts: Some(2), ..Plan::default() },
         };
         for row in [Row::whole(&message), Row::abridged(&message, 200)] {
             let text = serde_json::to_string(&row).unwrap();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::order::Place;
 use super::overflow::{NotKept, Overflow};
 use super::row::WHOLE_BYTES;
-use super::{Filter, Message, Order, Row};
+use super::{Clocks, Filter, Message, Order, Row};
 
 /// The most rows that are held in memory, where they usually take some two MiB. Where there are more up to the end of
 /// the page that is asked for, they go to disk: never for a page beyond the end of a queue that fits.
@@ -72,7 +72,7 @@ pub struct Selection {
     held_limit: usize,
     kept: Kept,
     matched: u64,
-    now: i64,
+    clocks: Clocks,
 }
 
 /// The rows up to the end of the page.
@@ -83,12 +83,27 @@ enum Kept {
 }
 
 impl Selection {
-    /// An empty selection. Without an order, messages stay in the mail server's order. Ages are counted back from `now`,
-    /// in seconds since 1970. Rows that don't fit into memory go to the file `overflow`, which is open for reading and
+    /// An empty selection. Without an order, messages stay in the mail server's order. Rows that don't fit into memory go to the file `overflow`, which is open for reading and
     /// writing, and best has no name; without it such a page ends in `NoRows::NotKept`.
-    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, overflow: Option<File>) -> Self {
+    pub fn new(
+        filter: Filter,
+        order: Option<Order>,
+        window: Window,
+        clocks: impl Into<Clocks>,
+        overflow: Option<File>,
+    ) -> Self {
         let kept = Kept::InMemory(BinaryHeap::new(), 0);
-        Selection { filter, order, window, overflow, longest: None, held_limit: HELD_LIMIT, kept, matched: 0, now }
+        Selection {
+            filter,
+            order,
+            window,
+            overflow,
+            longest: None,
+            held_limit: HELD_LIMIT,
+            kept,
+            matched: 0,
+            clocks: clocks.into(),
+        }
     }
 
     /// Cuts very long rows, for a page that is made in memory.
@@ -100,10 +115,10 @@ impl Selection {
 
     /// Counts a message that passes the filter, and keeps it if it may be on the page.
     pub fn offer(&mut self, message: &Message<'_>) {
-        if !self.filter.matches(message, self.now) {
+        if !self.filter.matches(message, &self.clocks) {
             return;
         }
-        let place = Place::of(message, self.order, self.matched);
+        let place = Place::of(message, self.order, &self.clocks.lifetimes, self.matched);
         self.matched += 1;
         let window = self.kept_window();
         if self.order.is_none() && self.matched <= self.window.first() as u64 {
@@ -222,7 +237,7 @@ impl Ord for Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Recipient, State};
+    use crate::queue::{Plan, Recipient, State};
     use crate::system::unlinked_file;
 
     fn message(id: &str, size: Option<u64>, arrival: Option<i64>) -> Message<'static> {
@@ -242,6 +257,7 @@ mod tests {
                 delivered: false,
                 last_attempt: None,
             }],
+            plan: Plan::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Message, State, pattern};
+use super::{Cause, Clocks, Deadlines, Lifetimes, Message, State, pattern};
 
 /// The upper ends of the age buckets in minutes, which are those of Postfix's `qshape(1)`; one more bucket holds all
 /// that is older.
@@ -43,7 +43,9 @@ pub struct Summary {
     recipients_in: [u64; State::ALL.len()],
     destinations: Counters<Counts>,
     reasons: Counters<ReasonCount>,
-    now: i64,
+    /// When the messages go back to their senders.
+    pub deadlines: Deadlines,
+    clocks: Clocks,
 }
 
 /// How much waits for one domain. It is serialised as the answer has it, without the cause: to send it to another
@@ -167,14 +169,21 @@ impl Counts {
 }
 
 impl Summary {
-    /// An empty summary; ages are counted back from `now`, in seconds since 1970.
-    pub fn new(now: i64) -> Self {
-        Summary { now, ..Summary::default() }
+    /// An empty summary.
+    pub fn new(clocks: impl Into<Clocks>) -> Self {
+        Summary { clocks: clocks.into(), ..Summary::default() }
+    }
+
+    /// How long mail is kept, as it was known when this was counted; where a host's first failure decides, counted from
+    /// its oldest message.
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
+        self.clocks.lifetimes.since_oldest(self.deadlines.oldest_for_host)
     }
 
     /// Counts one message.
     pub fn add(&mut self, message: &Message<'_>) {
         self.messages += 1;
+        self.deadlines.add(message, &self.clocks);
         self.bytes = self.bytes.saturating_add(message.size.unwrap_or(0));
         self.sized += u64::from(message.size.is_some());
         self.states[message.state as usize] += 1;
@@ -284,7 +293,7 @@ impl Summary {
     }
 
     fn bucket(&self, arrival: i64) -> usize {
-        let minutes = self.now.saturating_sub(arrival) / 60;
+        let minutes = self.clocks.now.saturating_sub(arrival) / 60;
         AGE_LIMITS.iter().position(|limit| minutes < *limit).unwrap_or(AGE_LIMITS.len())
     }
 }
@@ -343,7 +352,7 @@ impl<V: Tally> Counters<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::Recipient;
+    use crate::queue::{Plan, Recipient};
 
     fn message(arrival: i64, recipients: &[(&str, &str)]) -> Message<'static> {
         Message {
@@ -365,6 +374,7 @@ mod tests {
                     last_attempt: None,
                 })
                 .collect(),
+            plan: Plan::default(),
         }
     }
 

@@ -136,6 +136,7 @@ mod tests {
             arrival: None,
             sender: None,
             recipients: vec![recipient("larry@example.com"), recipient("moe@Example.ORG")],
+            plan: crate::queue::Plan::default(),
         };
         let holds = |word: &str| word.parse::<Target>().unwrap().holds(&message);
         assert!(holds("all") && holds("domain:EXAMPLE.com") && holds("domain:example.org") && holds("id:4F1A"));

@@ -15,7 +15,7 @@ use crate::listing::session::{Broken, Client};
 use crate::listing::{Lister, Listing, Session};
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
-use crate::queue::Row;
+use crate::queue::{Clocks, Lifetimes, Row};
 use crate::request::{Asked, Format};
 use crate::system::output::Output;
 use crate::system::poll::has_left;
@@ -86,8 +86,9 @@ pub(crate) struct Stock {
 pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
     let mut taking = Taking { context, inquiries: Some(Inquiries::begin(context)), stock: None };
     let mut lister = Lister::start(context, None)?;
-    let Some(task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
+    let Some(mut task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
     lister.wait_for_first_bytes(context, None);
+    task.lifetimes = lifetimes(context, &mut taking.inquiries);
     let asked = Asked::of(Format::Text);
     let reading = Reading::of(context, &asked);
     let work = |free, desk| reading::work(free, desk, &reading, &task, None, &mut Silent);
@@ -97,6 +98,11 @@ pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
         (Err(Broken::Reader(trouble)), _) => Err(trouble),
         _ => Err(Trouble::Reader { how: "ended without an answer".into() }),
     }
+}
+
+/// How long mail is kept, as far as that is known. The reader must know it before the first message.
+fn lifetimes(context: &Context, inquiries: &mut Option<Inquiries>) -> Lifetimes {
+    inquiries.as_mut().map(|inquiries| inquiries.facts(context).timing.lifetimes()).unwrap_or_default()
 }
 
 /// What the parent does while stock is taken.
@@ -138,10 +144,11 @@ fn read(
     form: &mut dyn Form,
 ) -> Result<io::Result<Verdict>, Trouble> {
     let context = handing.context;
-    let Some(task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
+    let Some(mut task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
     let followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
     let overflow = asked.window.and(context.folder.as_deref()).and_then(|folder| unlinked_file(folder).ok());
     lister.wait_for_first_bytes(context, Some(io::stdout().as_fd()));
+    task.lifetimes = lifetimes(context, &mut handing.inquiries);
     let reading = Reading::of(context, asked);
     let work = |free, desk| reading::work(free, desk, &reading, &task, followed, form);
     let session = Session::begin(context, lister, overflow, work)?;
@@ -219,7 +226,7 @@ impl Handing<'_> {
         let mut bytes = Vec::new();
         let mut body = Body::into(&mut bytes);
         if !begun {
-            form.begin(&mut body)?;
+            form.begin(&Clocks::default(), &mut body)?;
         }
         form.end(&report, &[], &mut body)?;
         body.finish()?;

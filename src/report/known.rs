@@ -10,7 +10,7 @@ use super::reading::Counted;
 use crate::context::{Context, Source};
 use crate::flush::readiness::{self, Readiness};
 use crate::listing::reasons::{self, Explained};
-use crate::listing::{INQUIRY_PATIENCE, Sampling};
+use crate::listing::{self, INQUIRY_PATIENCE, Sampling};
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
 use crate::state::Sample;
@@ -29,7 +29,9 @@ pub(crate) struct Known {
 
 /// What is being found out.
 pub(super) struct Inquiries {
-    facts: Option<Inquiry>,
+    /// Until it is answered.
+    inquiry: Option<Inquiry>,
+    facts: Facts,
     primary: PrimaryInquiry,
     mounts: Mounts,
 }
@@ -38,18 +40,26 @@ impl Inquiries {
     /// Begins to find out, beside the lister.
     pub(crate) fn begin(context: &Context) -> Inquiries {
         let inquire = |source: &Source| source.mta.inquire(&context.free, Wanted::Everything);
-        let facts = context.source.as_ref().ok().map(inquire);
+        let inquiry = context.source.as_ref().ok().map(inquire);
         let primary = PrimaryInquiry::begin(context);
         readiness::ask_for_rules(context);
-        Inquiries { facts, primary, mounts: Mounts::find(&context.free) }
+        Inquiries { inquiry, facts: Facts::default(), primary, mounts: Mounts::find(&context.free) }
+    }
+
+    /// Version and settings of the mail server, for which this waits at most [`INQUIRY_PATIENCE`].
+    pub(super) fn facts(&mut self, context: &Context) -> &Facts {
+        if let Some(inquiry) = self.inquiry.take() {
+            self.facts = inquiry.answer(&context.free, Instant::now() + INQUIRY_PATIENCE);
+            self.facts.timing = listing::timing_of(context, std::mem::take(&mut self.facts.timing));
+        }
+        &self.facts
     }
 
     /// What was found, with what the reader counted and asks for; without a reader, `None`.
-    pub(crate) fn known(self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
-        let Inquiries { facts, primary, mounts } = self;
+    pub(crate) fn known(mut self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
+        self.facts(context);
+        let Inquiries { facts, primary, mounts, .. } = self;
         let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
-        let deadline = Instant::now() + INQUIRY_PATIENCE;
-        let facts = facts.map_or_else(Facts::default, |facts| facts.answer(deadline));
         let primary = primary.status(context);
         let filesystems =
             disk::filesystems(&context.free, &mounts, facts.queue_directory.as_deref(), &context.config.disk);

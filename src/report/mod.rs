@@ -2,6 +2,7 @@
 //! listing and writes the answer.
 
 pub(crate) mod answer;
+pub(crate) mod clocks;
 pub(crate) mod disk;
 pub(crate) mod history;
 mod known;
@@ -19,7 +20,7 @@ use crate::flush::readiness::Readiness;
 use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
-use crate::queue::{Message, Row, State, Window};
+use crate::queue::{Clocks, Message, Row, State, Window};
 use crate::report::disk::Filesystem;
 use crate::state::{Flush, Outcome, Sample};
 use crate::system::Body;
@@ -121,11 +122,11 @@ pub struct Verdict {
 /// The reader writes it, in the sandbox. Should the reader break off, the parent ends what there is, with a report that
 /// says so: [`Form::end`] may then come without anything before it, or after any number of whole messages.
 pub trait Form {
-    /// Writes what comes before the first message.
+    /// Writes what comes before the first message. By the clocks a form can tell when each message goes back.
     ///
     /// # Errors
     /// Those of writing.
-    fn begin(&mut self, _to: &mut Body<'_>) -> io::Result<()> {
+    fn begin(&mut self, _clocks: &Clocks, _to: &mut Body<'_>) -> io::Result<()> {
         Ok(())
     }
 

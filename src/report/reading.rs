@@ -16,7 +16,7 @@ use crate::listing::reader::{self, Task, Words};
 use crate::listing::session::Desk;
 use crate::mta::Clock;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Message, Selection, State, Summary};
+use crate::queue::{Clocks, Message, Selection, State, Summary};
 use crate::request::{Asked, Format};
 use crate::sandbox::{Purpose, Sandbox};
 use crate::state::Sample;
@@ -110,21 +110,23 @@ fn read_and_answer(
 ) -> io::Result<()> {
     let Reading { asked, clock, .. } = reading;
     let now = clock.now;
+    let clocks = Clocks { now, lifetimes: task.lifetimes.clone() };
     let mut body = Body::new(frame::send_body);
     let mut words = Words::default();
-    let mut selection =
-        asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now, desk.overflow));
+    let mut selection = asked
+        .window
+        .map(|window| Selection::new(asked.filter.clone(), asked.order, window, clocks.clone(), desk.overflow));
     if asked.format == Format::Html {
         // The page is made in memory.
         selection = selection.map(Selection::abridged);
     }
-    form.begin(&mut body)?;
+    form.begin(&clocks, &mut body)?;
     let mut written = Ok(());
     let outcome = reader::read(sandbox, task, desk.parts, &mut words, &mut |message| {
         followed.iter_mut().for_each(|followed| followed.add(message));
         match &mut selection {
             Some(selection) => selection.offer(message),
-            None if written.is_ok() && asked.filter.matches(message, now) => {
+            None if written.is_ok() && asked.filter.matches(message, &clocks) => {
                 written = form.message(message, &mut body).and_then(|()| body.seal());
             }
             None => {}

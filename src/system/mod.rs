@@ -11,6 +11,7 @@ mod input;
 pub(crate) mod output;
 pub(crate) mod poll;
 pub mod process;
+pub(crate) mod processes;
 mod raw;
 mod running;
 mod signals;

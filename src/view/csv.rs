@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use crate::queue::{Message, Row, rfc3339};
+use crate::queue::{Clocks, Message, Row, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
 use crate::text::printable;
@@ -51,7 +51,7 @@ const OTHER_SEPARATORS: [u8; 2] = [b';', b'|'];
 
 impl Form for Csv {
     /// The columns' names.
-    fn begin(&mut self, to: &mut Body<'_>) -> io::Result<()> {
+    fn begin(&mut self, _clocks: &Clocks, to: &mut Body<'_>) -> io::Result<()> {
         line(to, COLUMNS)
     }
 
@@ -163,10 +163,11 @@ mod tests {
             arrival: Some(0),
             sender: Some("".into()),
             recipients: vec![recipient("=cmd|' /C calc'!A0@example.com", "450 \"no\", later"), recipient("b@x", "+1")],
+            plan: crate::queue::Plan::default(),
         };
         let mut bytes = Vec::new();
         let mut body = Body::into(&mut bytes);
-        Csv.begin(&mut body).unwrap();
+        Csv.begin(&Clocks::default(), &mut body).unwrap();
         Csv.message(&message, &mut body).unwrap();
         Csv.message(&Message { recipients: vec![], sender: None, ..message }, &mut body).unwrap();
         body.finish().unwrap();

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use super::{PROGRAM, Reader, sentences};
 use crate::flush::outcome;
+use crate::mta::timing::{Gap, Lifetime};
 use crate::mta::trouble::{Status, Trouble};
 use crate::primary::{Primary, PrimaryStatus};
-use crate::queue::{Message, Row, State, rfc3339};
+use crate::queue::{Clocks, Lifetimes, Message, Recipient, Row, State, rfc3339, serialize_instant};
+use crate::report::clocks::FirstReturn;
 use crate::report::{Form, Report, Verdict};
 use crate::state::Flush;
 use crate::system::Body;
@@ -27,17 +29,63 @@ const TOP: usize = 100;
 pub struct Json {
     /// Whether a message has been written, so that the next one needs a comma.
     follows: bool,
+    /// How long mail is kept.
+    lifetimes: Lifetimes,
+}
+
+/// A message, as the contract has it. What is not known of its clocks is left out.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: &'a str,
+    state: State,
+    mta_state: &'a str,
+    size: Option<u64>,
+    #[serde(serialize_with = "serialize_instant")]
+    arrival: Option<i64>,
+    sender: Option<&'a str>,
+    recipients: &'a [Recipient<'a>],
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_instant")]
+    returns_not_before: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_instant")]
+    next_attempt: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    being_returned: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(message: &'a Message<'_>, lifetimes: &Lifetimes) -> Shown<'a> {
+        let Message { state, size, arrival, plan, .. } = message;
+        Shown {
+            id: &message.id,
+            state: *state,
+            mta_state: &message.mta_state,
+            size: *size,
+            arrival: *arrival,
+            sender: message.sender.as_deref(),
+            recipients: &message.recipients,
+            returns_not_before: lifetimes.returns(message).not_before(),
+            next_attempt: plan.next_attempt,
+            attempts: plan.attempts,
+            being_returned: message.being_returned.then_some(true),
+            instance: message.instance.as_deref(),
+        }
+    }
 }
 
 impl Form for Json {
-    fn begin(&mut self, to: &mut Body<'_>) -> io::Result<()> {
+    fn begin(&mut self, clocks: &Clocks, to: &mut Body<'_>) -> io::Result<()> {
+        self.lifetimes = clocks.lifetimes.clone();
         write!(to, "{{\"version\":{VERSION},\"program\":\"{PROGRAM}\",\"messages\":[")
     }
 
     fn message(&mut self, message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
         to.write_all(if self.follows { b",\n" } else { b"\n" })?;
         self.follows = true;
-        write(to, message)
+        write(to, &Shown::of(message, &self.lifetimes))
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
@@ -66,6 +114,12 @@ impl Form for Json {
                 "oldest": summary.oldest.and_then(rfc3339),
                 "states": states,
                 "error": listing.trouble.as_ref().map(error),
+                "returns": returns(report),
+                "returns_error": report.return_gap().as_ref().map(gap),
+                "next_attempt": report.next_attempt().and_then(Result::ok).map(|next| {
+                    json!({"within_seconds": next.within, "basis": next.basis})
+                }),
+                "next_attempt_error": report.next_attempt().and_then(Result::err).map(gap),
                 "command": listing.sampling.command,
                 "seconds": listing.sampling.took.as_secs_f64(),
             }),
@@ -102,6 +156,27 @@ impl Form for Json {
         )?;
         to.write_all(b"}\n")
     }
+}
+
+/// When the first of what waits goes back.
+fn returns(report: &Report) -> Option<Value> {
+    let FirstReturn { at, kind, overdue, .. } = report.first_return()?;
+    let (lifetime, null_sender, basis) = match &report.listing.facts.timing.lifetime {
+        Lifetime::Known { seconds, null_sender, basis, .. } => (Some(seconds), Some(null_sender), Some(basis)),
+        Lifetime::NotInForce { .. } | Lifetime::Unknown(_) => (None, None, None),
+    };
+    Some(json!({
+        "not_before": rfc3339(at),
+        "kind": kind.as_str(),
+        "overdue": overdue,
+        "lifetime_seconds": lifetime,
+        "bounce_lifetime_seconds": null_sender,
+        "basis": basis,
+    }))
+}
+
+fn gap(gap: &Gap) -> Value {
+    json!({"message": gap.why, "remedy": gap.remedy})
 }
 
 fn field(to: &mut Body<'_>, name: &str, value: &impl Serialize) -> io::Result<()> {

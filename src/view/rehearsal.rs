@@ -15,7 +15,7 @@ pub(crate) fn not_run(format: Format, host: &str, not_run: &NotRun) -> Vec<u8> {
         Format::Html => html::rehearsal::not_run(host, not_run).into_string().into_bytes(),
         Format::Json => json::short(&value(not_run)),
         Format::Text | Format::Csv | Format::OpenMetrics => {
-            let mut bytes = text::refusal("Not run", &not_run.to_string(), not_run.remedy());
+            let mut bytes = text::refusal("Not run", &not_run.to_string(), &not_run.remedy());
             let lines: String = not_run.lines().iter().map(|line| format!("{line}\n")).collect();
             bytes.extend_from_slice(printable_lines(&lines).as_bytes());
             bytes

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::machine::{Answer, Machine};
-use crate::played::{Played, accepts, puts_off, refuses, refuses_one};
+use crate::played::{Played, Reply, accepts, puts_off, refuses, refuses_one};
 use crate::start::post;
 use crate::wait::until;
 
@@ -107,7 +107,7 @@ fn who_runs_the_queue_against_refusals_says_so_by_a_post_and_is_on_record_with_i
 #[test]
 fn a_few_refusals_or_a_primary_that_puts_off_keep_nobody_from_a_run_and_are_said() {
     for (reply, words) in [
-        (refuses_one as fn(&str) -> Option<String>, "for good, whose mail would go back: moe@example.com (“550 5.1.1 "),
+        (refuses_one as Reply, "for good, whose mail would go back: moe@example.com (“550 5.1.1 "),
         (puts_off, "puts off all recipients that were asked for: “450 4.2.0 Greylisted”."),
     ] {
         let primary = Played::new(reply);
@@ -124,7 +124,7 @@ fn what_no_primary_says_is_not_known_and_the_queue_is_run_as_before() {
     let huge = |line: &str| if line.starts_with("RCPT") { Some("2".repeat(9 << 20)) } else { accepts(line) };
     let silent = |line: &str| if line.starts_with("MAIL") { None } else { accepts(line) };
     let lets_wait = |line: &str| if line.is_empty() { Some("220-wait\r\n".into()) } else { accepts(line) };
-    let cases: [(fn(&str) -> Option<String>, &str); 4] = [
+    let cases: [(Reply, &str); 4] = [
         (endless, "its reply has no end"),
         (huge, "its reply has no end"),
         (silent, "it answered for no recipient in time"),
@@ -147,6 +147,43 @@ fn what_no_primary_says_is_not_known_and_the_queue_is_run_as_before() {
     assert_eq!(machine.get("flush").status, 303);
     let said = last(&machine)["rehearsal"].as_str().unwrap().to_owned();
     assert!(said.ends_with("it took the connection, and ended it without a word."), "{said}");
+}
+
+#[test]
+fn mail_past_its_time_is_not_run_against_a_primary_that_does_not_accept_it_now() {
+    let nobody = |_: &str| Some("554 not today\r\n".to_owned());
+    let cases: [(Reply, &str); 2] = [(puts_off, "450 4.2.0 Greylisted"), (nobody, "554 not today")];
+    for (reply, words) in cases {
+        let primary = Played::new(reply);
+        let machine = primary.machine("lifetime = \"1d\"\n[flush]\ncooldown = \"0s\"");
+        let text = machine.get("flush");
+        assert_eq!((text.status, machine.flushes()), (409, 0), "{}", text.body);
+        for words in [
+            "messages are past their time: the next attempt that fails returns them to their senders.",
+            "Nothing was tried: they have waited for longer than 24 hours ([mta] lifetime = \"1d\"), and the main mail server does \
+             not take them now.",
+            words,
+            "Give the mail more time first.",
+        ] {
+            assert!(text.body.contains(words), "{words}: {}", text.body);
+        }
+        let page = machine.get("flush&format=html").body;
+        assert!(page.contains("name=\"despite\" value=\"overdue\"") && page.contains("Try it all the same"), "{page}");
+        let output = machine.command().arg("flush").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(69) && said.contains("flush --despite-overdue all"), "{said}");
+        assert_eq!(run_despite(&machine, "flush=all&despite=overdue").status, 303);
+        assert_eq!((machine.flushes(), &last(&machine)["despite"]), (1, &"overdue".into()));
+        // It delivers them, as soon as the primary takes them.
+        primary.says(Some(accepts));
+        // What it said in the same second is good for all.
+        thread::sleep(Duration::from_millis(1100));
+        assert_eq!((machine.get("flush").status, machine.flushes()), (303, 2));
+        // And what still has time is only tried in vain.
+        let machine = primary.machine("lifetime = \"3000d\"");
+        primary.says(Some(reply));
+        assert_eq!(machine.get("flush").status, 303);
+    }
 }
 
 fn begin(machine: &Machine, query: &str) -> Child {

@@ -264,7 +264,7 @@ fn well_formed(page: &str) -> Html {
 fn written(mut form: impl Form, report: &Report, messages: &[Message<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut body = Body::into(&mut bytes);
-    form.begin(&mut body).unwrap();
+    form.begin(&NOW.into(), &mut body).unwrap();
     messages.iter().for_each(|message| form.message(message, &mut body).unwrap());
     form.end(report, &[], &mut body).unwrap();
     body.finish().unwrap();
@@ -350,7 +350,7 @@ pub fn query(bytes: &[u8]) {
     let window = asked.window.unwrap_or(Window { page: 1, per_page: ROWS });
     assert!(window.page >= 1 && (1..=1000).contains(&window.per_page));
     let message = read(Kind::Postfix, MESSAGE).messages.remove(0);
-    let matches = u64::from(asked.filter.matches(&message, NOW));
+    let matches = u64::from(asked.filter.matches(&message, &NOW.into()));
     let mut selection = Selection::new(asked.filter.clone(), asked.order, Window { page: 1, ..window }, NOW, None);
     selection.offer(&message);
     assert_eq!(selection.matched(), matches);

@@ -7,17 +7,19 @@
 
 mod configuration;
 mod message_log;
+mod retry;
 
 use std::fs;
 use std::path::PathBuf;
 
+use super::inquiry::answers;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
 use super::{Attempt, Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
-use crate::system::{Account, Free};
+use crate::system::{Account, Free, processes};
 pub(super) use configuration::remedy;
 use configuration::{relaying, settings_file};
 
@@ -38,10 +40,12 @@ impl Exim {
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
         let ask = |arguments: &[&str]| Argv::new(&self.program, arguments);
-        let settings = ask(&["-bP", "prod_requires_admin", "spool_directory"]);
+        let settings = ["-bP", "prod_requires_admin", "spool_directory"];
         match wanted {
-            Wanted::Everything => vec![settings, ask(&["-bV"])],
-            Wanted::Permissions => vec![settings],
+            Wanted::Everything => {
+                vec![ask(&[&settings[..], &retry::OPTIONS].concat()), ask(&["-bV"]), ask(&["-bP", "+relay_to_domains"])]
+            }
+            Wanted::Permissions => vec![ask(&settings)],
             Wanted::Nothing => Vec::new(),
         }
     }
@@ -69,7 +73,26 @@ impl Mta for Exim {
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        Inquiry::start(free, &self.questions(wanted), facts)
+        let (program, settings) = (self.program.clone(), self.settings.clone());
+        Inquiry::start_then(free, &self.questions(wanted), move |free, output, deadline| {
+            if wanted != Wanted::Everything {
+                return facts(output);
+            }
+            let mut domains = relaying(output, |file| fs::read_to_string(file).unwrap_or_default()).domains;
+            domains.sort();
+            domains.dedup();
+            domains.truncate(retry::MOST_DOMAINS);
+            let rule = |domain: &String| Argv::new(&program, &["-brt", domain]);
+            let rules = answers(free, &domains.iter().map(rule).collect::<Vec<_>>(), deadline);
+            let processes = processes::named(&["exim4", "exim"]);
+            let rules: Vec<_> = domains.into_iter().zip(rules).collect();
+            let asked = retry::Answers { options: output, rules: &rules, processes, settings: settings.as_deref() };
+            Facts { timing: retry::timing(&asked), ..facts(output) }
+        })
+    }
+
+    fn lifetimes(&self, seconds: i64) -> Lifetimes {
+        Lifetimes::About { cutoffs: Vec::new(), otherwise: Some(seconds), failing_since: None, frozen: None }
     }
 
     /// `-q` alone skips messages that are not due yet, and after an outage nearly none is. `-qf` blocks until the run
@@ -257,6 +280,7 @@ fn header(line: &str, now: i64) -> Option<Message<'static>> {
         arrival: arrival(id).map(|arrival| arrival.min(now)),
         sender: sender.map(Into::into),
         recipients: Vec::new(),
+        plan: Plan::default(),
     })
 }
 
@@ -379,7 +403,9 @@ mod tests {
         let exim = Exim::at(&Search::below(Path::new("/nonexistent")));
         let questions = |wanted| exim.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
         let settings = "/usr/sbin/exim4 -bP prod_requires_admin spool_directory";
-        assert_eq!(questions(Wanted::Everything), [settings, "/usr/sbin/exim4 -bV"]);
+        let more = format!("{settings} timeout_frozen_after retry_interval_max");
+        let domains = "/usr/sbin/exim4 -bP +relay_to_domains";
+        assert_eq!(questions(Wanted::Everything), [&more, "/usr/sbin/exim4 -bV", domains]);
         assert_eq!(questions(Wanted::Permissions), [settings]);
         assert!(questions(Wanted::Nothing).is_empty());
     }

@@ -3,6 +3,7 @@
 //! Sources: postqueue(1) with its exit statuses, Postfix's `showq_json.c` and `showq_compat.c`, and
 //! the recorded output under `tests/fixtures/postfix`.
 
+mod lifetime;
 mod table;
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use super::relay::{domains, keys, printed_name};
 use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
@@ -53,12 +54,14 @@ impl Postfix {
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
-        let names: &[&str] = match wanted {
-            Wanted::Everything => &["mail_version", "queue_directory", "authorized_flush_users"],
-            Wanted::Permissions => &["authorized_flush_users"],
+        let mut names = match wanted {
+            Wanted::Everything => vec!["mail_version", "queue_directory"],
+            Wanted::Permissions => Vec::new(),
             Wanted::Nothing => return Vec::new(),
         };
-        self.postconf.iter().map(|postconf| Argv::new(postconf, names)).collect()
+        names.push("authorized_flush_users");
+        names.extend(lifetime::parameters().filter(|_| wanted == Wanted::Everything));
+        self.postconf.iter().map(|postconf| Argv::new(postconf, &names)).collect()
     }
 }
 
@@ -86,7 +89,14 @@ impl Mta for Postfix {
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        Inquiry::start(free, &self.questions(wanted), facts)
+        let main_cf = self.main_cf.clone();
+        Inquiry::start(free, &self.questions(wanted), move |output| match wanted {
+            Wanted::Everything => {
+                let is = lifetime::in_force(&main_cf);
+                Facts { timing: lifetime::timing(output, &main_cf, is), ..facts(output) }
+            }
+            Wanted::Permissions | Wanted::Nothing => facts(output),
+        })
     }
 
     /// The mail for a domain is run message by message. `-s` would silently do nothing for a domain that is not among
@@ -325,6 +335,7 @@ fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         being_returned: expiry != Expiry::None,
         too_young: false,
         instance: None,
+        plan: Plan::default(),
     });
     true
 }
@@ -443,7 +454,8 @@ mod tests {
         fs::write(folder.join("postconf"), "").unwrap();
         let postfix = Postfix::at(&Search::below(machine.path()));
         let questions = |wanted| postfix.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users";
+        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users \
+                          maximal_queue_lifetime bounce_queue_lifetime maximal_backoff_time queue_run_delay";
         assert_eq!(questions(Wanted::Everything), [everything]);
         assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
         assert!(questions(Wanted::Nothing).is_empty());

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::mta::{Clock, date};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Message, Plan, Recipient, State};
 
 pub(super) fn is_table(line: &str) -> bool {
     line == "Mail queue is empty" || (line.starts_with('-') && line.contains("-Queue ID-"))
@@ -132,5 +132,6 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
         sender: Some(super::sender(sender.trim_start().to_owned().into())),
         recipients: Vec::new(),
+        plan: Plan::default(),
     })
 }

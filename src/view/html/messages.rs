@@ -99,16 +99,18 @@ type Removal = fn(&mut Filter);
 
 /// The filters that are set, each as a link that removes it.
 fn chips(asked: &Asked, matched: u64) -> Markup {
-    let Filter { text, domain, sender, state, reason, age } = &asked.filter;
+    let Filter { text, domain, sender, state, reason, age, returns } = &asked.filter;
     let state = state.map(|state| state.as_str().to_owned());
     let age = age.map(|age| age.to_string());
-    let set: [(&str, &Option<String>, Removal); 6] = [
+    let returns = returns.as_ref().map(|due| due.to_string());
+    let set: [(&str, &Option<String>, Removal); 7] = [
         ("text", text, |filter| filter.text = None),
         ("domain", domain, |filter| filter.domain = None),
         ("sender", sender, |filter| filter.sender = None),
         ("state", &state, |filter| filter.state = None),
         ("reason", reason, |filter| filter.reason = None),
         ("minutes", &age, |filter| filter.age = None),
+        ("goes back", &returns, |filter| filter.returns = None),
     ];
     html! {
         @if !asked.filter.is_empty() {

@@ -19,7 +19,7 @@ pub(crate) fn not_run(host: &str, not_run: &NotRun) -> Markup {
             section.status.alarm aria-label="The queue was not run" {
                 h2.headline { (not_run.headline()) }
                 @for sentence in not_run.sentences() { p { bdi { (printable(&sentence)) } } }
-                (status::remedy(not_run.remedy()))
+                (status::remedy(&not_run.remedy()))
             }
             @for spoken in not_run.asked.iter().filter(|spoken| !spoken.rehearsed.answers.recipients.is_empty()) {
                 (table(spoken))
@@ -28,7 +28,7 @@ pub(crate) fn not_run(host: &str, not_run: &NotRun) -> Markup {
                 input type="hidden" name="despite" value=(not_run.despite().as_str());
                 p.run {
                     button name="flush" value=(not_run.target) { (all_the_same(not_run.despite())) }
-                    " What the main mail server then refuses goes back to its sender."
+                    (consequence(not_run.despite()))
                 }
             }))
             p { a href="?" { "To the mail queue" } }
@@ -40,6 +40,13 @@ fn all_the_same(despite: Despite) -> &'static str {
     match despite {
         Despite::Refusals => "Run it all the same",
         Despite::Overdue => "Try it all the same",
+    }
+}
+
+fn consequence(despite: Despite) -> &'static str {
+    match despite {
+        Despite::Refusals => " What the main mail server then refuses goes back to its sender.",
+        Despite::Overdue => " What is past its time and is not accepted then goes back to its sender.",
     }
 }
 
