@@ -1,6 +1,6 @@
 //! What every request and every command starts from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::Config;
 use crate::mta::as_root::Request;
@@ -9,7 +9,7 @@ use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::state::{Records, SeenBy, StateError};
 use crate::system::process::Argv;
-use crate::system::{self, Account, Free};
+use crate::system::{self, Account, Free, Scratch};
 
 /// The configuration and the machine, gathered once.
 pub struct Context {
@@ -29,9 +29,9 @@ pub struct Context {
     pub(crate) records: Result<Records, StateError>,
     /// What this process is, for the record of what it sees.
     pub(crate) seen_by: SeenBy,
-    /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
-    /// takes, what does not fit into memory. `None` where there is none.
-    pub(crate) folder: Option<PathBuf>,
+    /// Where what does not fit into memory is put as long as an answer takes: in the private folder of what is remembered,
+    /// the only one in which files are made. `None` where there is none.
+    pub(crate) scratch: Option<Scratch>,
     /// What sudo or doas lets this user do.
     pub(crate) privilege: Privilege,
 }
@@ -52,7 +52,8 @@ impl Context {
         // Where nothing can be remembered there may still be room for a while.
         let other = || Records::open(None, &account).ok().map(|records| records.directory().to_owned());
         let folder = records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned()));
-        Context { seen_by, folder, ..Context::with(free, config, account, records) }
+        let scratch = folder.map(|folder| Scratch::new(folder, config.disk.critical.into()));
+        Context { seen_by, scratch, ..Context::with(free, config, account, records) }
     }
 
     /// The same for `as-root`, which remembers nothing and makes no file.
@@ -66,7 +67,7 @@ impl Context {
             source: Source::find(&config),
             records,
             seen_by: SeenBy::Flush,
-            folder: None,
+            scratch: None,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,

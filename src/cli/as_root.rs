@@ -118,7 +118,7 @@ fn list(context: &Context, source: &Source) -> Result<u8, Refusal> {
     let mut failure = None;
     for command in source.mta.list_commands() {
         let mut exit = through::print(&context.free, &command, deadline)?;
-        if let Some(older) = source.mta.older_list_command(&exit) {
+        if let Some(older) = source.mta.older_list_command(&command, &exit) {
             exit = through::print(&context.free, &older, deadline)?;
         }
         if exit.ending != Ending::Exited {
@@ -167,7 +167,7 @@ fn preparation(free: &Free, mta: &dyn Mta) -> Vec<Argv> {
     let Ok(running) = process::start(free, &question) else { return Vec::new() };
     let answer = String::from_utf8_lossy(&running.collect(soon()).1).into_owned();
     let read = |free| {
-        let _sandbox = Sandbox::enter(free, Purpose::Reading);
+        let _sandbox = Sandbox::enter(free, Purpose::Reading { room: 0 });
         mta.flush_hindrances(&answer)
     };
     let read = Worker::begin(free, QUESTION_PATIENCE, read).and_then(Worker::answer);

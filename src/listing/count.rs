@@ -12,8 +12,9 @@ use super::{Lister, Session};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
 use crate::queue::{Candidates, Clocks, Lifetimes, Stakes, Target};
-use crate::sandbox::{Purpose, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::state::{Flush, Waited};
+use crate::system::Audience;
 
 /// The most ids that are named, in some two MiB.
 const IDS_LIMIT: usize = 50_000;
@@ -74,15 +75,15 @@ impl Count {
 
     fn ask(context: &Context, question: Question<'_>) -> Count {
         let failed = |trouble| Count { trouble: Some(trouble), ..Count::default() };
-        let mut lister = match Lister::start(context, None) {
+        let mut lister = match Lister::start(context, Audience::default()) {
             Ok(lister) => lister,
             Err(trouble) => return failed(trouble),
         };
         lister.wait_for_first_bytes(context, None);
         let task = task(context);
-        let work = |free, desk| {
+        let work = |free, desk: Desk| {
             // Without a parent there is nobody to answer.
-            let _ = task.map(|task| count(Sandbox::enter(free, Purpose::Reading), desk, &task, question));
+            let _ = task.map(|task| count(Sandbox::enter(free, desk.purpose()), desk, &task, question));
         };
         let session = match Session::begin(context, lister, None, work) {
             Ok(session) => session,
@@ -115,9 +116,9 @@ pub(crate) fn task(context: &Context) -> Option<Task<'_>> {
 struct Counted(Option<Count>);
 
 impl Client for Counted {
-    fn counted(&mut self, bytes: &[u8], _took: Duration) -> Result<Vec<u8>, Nonsense> {
+    fn counted(&mut self, bytes: &[u8], _took: Duration) -> Result<Vec<u8>, Broken> {
         if self.0.is_some() {
-            return Err(Nonsense);
+            return Err(Nonsense.into());
         }
         self.0 = Some(serde_json::from_slice(bytes).map_err(|_| Nonsense)?);
         Ok(Vec::new())

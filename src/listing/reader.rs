@@ -110,10 +110,12 @@ pub(crate) fn read(
     let mut outcome = Outcome { trouble: None, summary: Summary::new(clocks), command: String::new() };
     let mut seen = Seen::default();
     // Root prints them one behind the other.
-    let several = parts.len() > 1 || source.mta.list_commands().len() > 1;
+    let own_parts = source.mta.list_commands().len();
+    let several = parts.len() > 1 || own_parts > 1;
+    let is_each_known = !configured && parts.len() == own_parts;
     let summary = &mut outcome.summary;
     let mut count_and_pass_on = |message: &Message<'_>| {
-        if several && !seen.is_new(&message.id) {
+        if several && !seen.is_new(message.instance.as_deref(), &message.id) {
             return;
         }
         let masked = mask.map(|mask| mask.hide(message));
@@ -122,8 +124,8 @@ pub(crate) fn read(
         found(message);
     };
     let mut commands = Vec::new();
-    for output in parts {
-        let mut parser = source.mta.parser(clock);
+    for (place, output) in parts.into_iter().enumerate() {
+        let mut parser = if is_each_known { source.mta.parser_of(clock, place) } else { source.mta.parser(clock) };
         let mut lines = Lines::default();
         if let Some(output) = output {
             read_part(output, words, &mut |chunk| {
@@ -193,9 +195,10 @@ impl Seen {
     /// Messages that are remembered, in at most about one MiB.
     const LIMIT: usize = 50_000;
 
-    fn is_new(&mut self, id: &str) -> bool {
+    /// Two instances of a mail server may give the same id.
+    fn is_new(&mut self, instance: Option<&str>, id: &str) -> bool {
         let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
+        (instance, id).hash(&mut hasher);
         let hash = hasher.finish();
         if self.ids.len() >= Self::LIMIT { !self.ids.contains(&hash) } else { self.ids.insert(hash) }
     }
@@ -208,8 +211,9 @@ mod tests {
     #[test]
     fn a_message_counts_once_however_often_it_is_listed() {
         let mut seen = Seen::default();
-        assert_eq!(["A1", "B2", "A1", "A1"].map(|id| seen.is_new(id)), [true, true, false, false]);
-        let all = (0..Seen::LIMIT + 10).filter(|number| seen.is_new(&number.to_string())).count();
+        assert_eq!(["A1", "B2", "A1", "A1"].map(|id| seen.is_new(None, id)), [true, true, false, false]);
+        assert!(seen.is_new(Some("postfix-out"), "A1"), "another instance's");
+        let all = (0..Seen::LIMIT + 10).filter(|number| seen.is_new(None, &number.to_string())).count();
         assert_eq!(all, Seen::LIMIT + 10, "none is lost");
         assert!(seen.ids.len() <= Seen::LIMIT);
     }

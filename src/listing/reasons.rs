@@ -12,7 +12,7 @@ use crate::mta::trouble::Trouble;
 use crate::mta::{Attempt, Clock, Mta};
 use crate::queue::{Recipient, Row};
 use crate::system::process::{self, Argv, Ending, Exit, NotStarted};
-use crate::system::{Account, Free};
+use crate::system::{Account, Audience, Free, Until};
 
 /// How long the mail server may take to explain all messages of a page.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -32,36 +32,36 @@ pub(crate) struct Explained {
     pub(crate) trouble: Option<Trouble>,
 }
 
-/// Asks the mail server of these messages, until it refuses or time is over.
-pub(crate) fn ask(context: &Context, ids: &[String]) -> Explained {
+/// Asks the mail server of these messages, until it refuses, time is over or nobody is left.
+pub(crate) fn ask(context: &Context, ids: &[String], audience: Audience<'_>) -> Explained {
     // A configured command may list another machine's queue.
     let (Ok(source), true) = (&context.source, context.config.mta.list_command.is_empty()) else {
         return Explained::default();
     };
+    let until = audience.until(Instant::now() + PATIENCE);
     let ids: Vec<String> = ids.iter().filter(|id| is_id(id)).cloned().collect();
     if ids.is_empty() || source.mta.reason_command(source.mta.sample_id()).is_none() {
         return Explained::default();
     }
     if let Some(command) = context.by_the_one_rule(&Request::Reasons { ids: ids.clone() }) {
-        return ask_root(context, &command, ids.len());
+        return ask_root(context, &command, ids.len(), until);
     }
-    let deadline = Instant::now() + PATIENCE;
     let mut prefix = None;
     ask_each(&*source.mta, &context.account, &ids, &mut |command| {
         let prefix = prefix.get_or_insert_with(|| context.by_its_own_rule(command));
         let command = prefix.clone().map_or(command.clone(), |prefix| prefix.and(command));
-        Ok(process::start(&context.free, &command)?.collect_end(LOOKED_AT, deadline))
+        Ok(process::start(&context.free, &command)?.collect_end(LOOKED_AT, until))
     })
 }
 
 /// Asks all at once by the one rule for root.
-fn ask_root(context: &Context, command: &Argv, count: usize) -> Explained {
+fn ask_root(context: &Context, command: &Argv, count: usize, until: Until<'_>) -> Explained {
     let failed = |trouble| Explained { trouble: Some(trouble), ..Explained::default() };
     let running = match process::start(&context.free, command) {
         Ok(running) => running,
         Err(not_started) => return failed(not_started.into()),
     };
-    let (exit, output) = running.collect_up_to(count * (HEADER + LOOKED_AT), Instant::now() + PATIENCE);
+    let (exit, output) = running.collect_up_to(count * (HEADER + LOOKED_AT), until);
     let trouble = as_root::verdict(command, &exit).and_then(|()| exit.verdict(command)).err();
     // One of which nothing can be told may have gone meanwhile.
     let told = Answer::read_all(&output).into_iter().filter(|answer| answer.status == Some(0));
@@ -73,7 +73,7 @@ fn ask_root(context: &Context, command: &Argv, count: usize) -> Explained {
 pub(crate) fn answer(free: &Free, mta: &dyn Mta, id: &str, deadline: Instant) -> Option<Result<Answer, NotStarted>> {
     let command = mta.reason_command(id)?;
     Some(process::start(free, &command).map(|running| {
-        let (exit, output) = running.collect_end(LOOKED_AT, deadline);
+        let (exit, output) = running.collect_end(LOOKED_AT, deadline.into());
         Answer { id: id.to_owned(), status: exit.code.filter(|_| exit.ending == Ending::Exited), output }
     }))
 }
@@ -89,7 +89,9 @@ fn ask_each(mta: &dyn Mta, account: &Account, ids: &[String], run: Run<'_>) -> E
         let said = ended.and_then(|(exit, output)| {
             let output = String::from_utf8_lossy(&output).into_owned();
             match exit.ending {
-                Ending::Deadline => Err(Trouble::TooSlow { command: command.to_string(), after: PATIENCE }),
+                Ending::Deadline | Ending::ReaderGone => {
+                    Err(Trouble::TooSlow { command: command.to_string(), after: PATIENCE })
+                }
                 Ending::OutOfReach => {
                     Err(Trouble::OutOfReach { command: command.to_string(), after: PATIENCE, messages: 0 })
                 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::timing::Timing;
-use crate::system::Free;
 use crate::system::process::{self, Argv};
+use crate::system::{Free, Until};
 
 /// What a caller needs to know of a mail server besides its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub struct Facts {
     pub(crate) queue_directory: Option<PathBuf>,
     /// Postfix: who may run the queue (`authorized_flush_users`).
     pub(crate) flush_users: Option<String>,
+    /// Postfix: instances whose queues are not listed, as they are disabled (`multi_instance_enable`).
+    #[serde(default)]
+    pub(crate) unlisted: Vec<String>,
     /// Exim: whether it takes an admin user to run the queue (`prod_requires_admin`).
     pub(crate) flush_needs_admin: Option<bool>,
     /// How long mail is kept, and by when it is tried again.
@@ -61,9 +64,10 @@ impl Inquiry {
     }
 
     /// Waits for the answers. At the deadline, it does without those that are missing.
-    pub(crate) fn answer(self, free: &Free, deadline: Instant) -> Facts {
-        let outputs = self.running.into_iter().map(|running| printed(running, deadline));
-        (self.read)(free, &outputs.collect::<String>(), deadline)
+    pub(crate) fn answer<'a>(self, free: &Free, until: impl Into<Until<'a>>) -> Facts {
+        let until = until.into();
+        let outputs = self.running.into_iter().map(|running| printed(running, until));
+        (self.read)(free, &outputs.collect::<String>(), until.deadline)
     }
 }
 
@@ -78,8 +82,8 @@ pub(super) fn answers(free: &Free, commands: &[Argv], deadline: Instant) -> Vec<
     running.into_iter().map(|running| running.map_or_else(String::new, |running| printed(running, deadline))).collect()
 }
 
-fn printed(running: process::Running, deadline: Instant) -> String {
-    let (exit, output) = running.collect(deadline);
+fn printed<'a>(running: process::Running, until: impl Into<Until<'a>>) -> String {
+    let (exit, output) = running.collect(until);
     format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
 }
 

@@ -51,13 +51,23 @@ pub trait Mta {
     /// The commands that list the queue. Each lists a part of it.
     fn list_commands(&self) -> Vec<Argv>;
 
-    /// The listing command for an older version, if `exit` shows that this one does not know the newer form.
-    fn older_list_command(&self, _exit: &Exit) -> Option<Argv> {
+    /// The listing command for an older version in place of this one, if `exit` shows that it does not know the newer form.
+    fn older_list_command(&self, _command: &Argv, _exit: &Exit) -> Option<Argv> {
         None
     }
 
-    /// A parser for the output of one of these commands.
+    /// Whether what they list has to be told apart by the command that lists it.
+    fn tells_parts_apart(&self) -> bool {
+        false
+    }
+
+    /// A parser for the output of one of these commands, or of all of them one behind the other.
     fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
+
+    /// The same, where it is known which one it is, by its place among them.
+    fn parser_of(&self, clock: &Clock, _place: usize) -> Box<dyn Parser> {
+        self.parser(clock)
+    }
 
     /// Starts to ask for version and settings, as far as they are wanted. Its processes run beside the listing.
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry;

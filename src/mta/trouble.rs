@@ -130,6 +130,9 @@ pub enum Trouble {
         /// "was killed by signal 6", "answered nonsense", "did not finish within 30 s and was stopped".
         how: String,
     },
+    /// A signal ended this program, as when the web server stops.
+    #[error("The answer ends here: this program was stopped, as when the web server is restarted.")]
+    Stopped,
     /// The command could not be started.
     #[error("{command} could not be started: {error}.")]
     NotStarted {
@@ -269,6 +272,7 @@ impl Trouble {
                 Status::Timeout
             }
             Trouble::Reader { .. }
+            | Trouble::Stopped
             | Trouble::NotStarted { .. }
             | Trouble::Ended { .. }
             | Trouble::BrokenOff { .. }
@@ -330,6 +334,7 @@ impl Trouble {
             Trouble::Reader { .. } => "Reload. If it happens again, please report it with the mail server's listing. What the \
                  reader said is in the web server's error log."
                 .into(),
+            Trouble::Stopped => "Reload.".into(),
             Trouble::NotStarted { .. } => "Look whether the program is there and may be executed by the web server's \
                  user."
                 .into(),
@@ -392,7 +397,8 @@ mod tests {
             Trouble::Cut { .. } => Trouble::OutOfReach { command: text(), after, messages: 5 },
             Trouble::OutOfReach { .. } => Trouble::Crowded { after },
             Trouble::Crowded { .. } => Trouble::Reader { how: "was killed by signal 6".into() },
-            Trouble::Reader { .. } => Trouble::NotStarted { command: text(), error: text() },
+            Trouble::Reader { .. } => Trouble::Stopped,
+            Trouble::Stopped => Trouble::NotStarted { command: text(), error: text() },
             Trouble::NotStarted { .. } => Trouble::Ended { command: text(), how: text(), words: text() },
             Trouble::Ended { .. } => Trouble::BrokenOff { mta, lines: 3 },
             Trouble::BrokenOff { .. } => Trouble::Partial { mta, queue: text(), printed: 1, total: 2 },

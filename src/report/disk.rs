@@ -19,7 +19,7 @@ use sysinfo::{DiskRefreshKind, Disks};
 
 use crate::config::{DiskConfig, Threshold};
 use crate::sandbox::worker::Worker;
-use crate::system::Free;
+use crate::system::{Audience, Free};
 
 /// How long all filesystems together may take to be found, and again to be measured.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ impl Mounts {
         // Without /proc the mounts are not known.
         let possible = all.is_empty() || all.iter().any(Mount::may_hang);
         let hanging = if possible { Hanging::Possible } else { Hanging::Impossible };
-        let real = within(free, hanging, || {
+        let real = within(free, hanging, Audience::default(), || {
             let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing());
             Some(disks.iter().map(|disk| disk.mount_point().to_owned()).collect::<Vec<_>>())
         });
@@ -117,20 +117,21 @@ impl Mounts {
     }
 }
 
-/// Measures the filesystems, in hardly more than two seconds, whatever is mounted.
+/// Measures the filesystems, in hardly more than two seconds, whatever is mounted, and as long as somebody is there.
 pub(crate) fn filesystems(
     free: &Free,
     mounts: &Mounts,
     queue_directory: Option<&Path>,
     config: &DiskConfig,
+    audience: Audience<'_>,
 ) -> Vec<Filesystem> {
     let queue = queue_directory.map(|path| {
-        let resolved = within(free, mounts.hanging, || fs::canonicalize(path).ok()).flatten();
+        let resolved = within(free, mounts.hanging, audience, || fs::canonicalize(path).ok()).flatten();
         resolved.unwrap_or_else(|| path.to_owned())
     });
     let chosen = choose(&mounts.all, mounts.real.as_deref(), queue.as_deref());
     // A mount that hangs may have used up the first second. The others get time of their own.
-    let usages = usages(free, &chosen);
+    let usages = usages(free, &chosen, audience);
     let mut list: Vec<Filesystem> = chosen
         .into_iter()
         .zip(usages)
@@ -262,7 +263,7 @@ fn choose(all: &[Mount], real: Option<&[PathBuf]>, queue: Option<&Path>) -> Vec<
 }
 
 /// Asks all filesystems at once; `None` for one that does not answer by the deadline.
-fn usages(free: &Free, mounts: &[(Mount, bool)]) -> Vec<Option<Result<Usage, Errno>>> {
+fn usages(free: &Free, mounts: &[(Mount, bool)], audience: Audience<'_>) -> Vec<Option<Result<Usage, Errno>>> {
     let mut usages: Vec<_> = mounts.iter().map(|(mount, _)| (!mount.may_hang()).then(|| usage(&mount.point))).collect();
     if usages.iter().all(Option::is_some) {
         return usages;
@@ -275,7 +276,7 @@ fn usages(free: &Free, mounts: &[(Mount, bool)]) -> Vec<Option<Result<Usage, Err
     // They work side by side.
     for (index, worker) in workers.collect::<Vec<_>>() {
         // Where no worker could be started (a limit on processes), the filesystem is shown as not answering.
-        let answer = worker.and_then(Worker::answer).ok();
+        let answer = worker.and_then(|worker| worker.answer_for(audience)).ok();
         usages[index] = answer.map(|answer| answer.map_err(Errno::from_raw));
     }
     usages
@@ -294,11 +295,16 @@ fn usage(point: &Path) -> Result<Usage, Errno> {
 }
 
 /// Does `work`; where it may hang, a worker does it, and the result is `None` when it takes too long.
-fn within<T: Serialize + DeserializeOwned>(free: &Free, hanging: Hanging, work: impl FnOnce() -> T) -> Option<T> {
+fn within<T: Serialize + DeserializeOwned>(
+    free: &Free,
+    hanging: Hanging,
+    audience: Audience<'_>,
+    work: impl FnOnce() -> T,
+) -> Option<T> {
     if hanging == Hanging::Impossible {
         return Some(work());
     }
-    Worker::begin(free, PATIENCE, |_| work()).and_then(Worker::answer).ok()
+    Worker::begin(free, PATIENCE, |_| work()).and_then(|worker| worker.answer_for(audience)).ok()
 }
 
 fn level(usage: Usage, config: &DiskConfig) -> Level {
@@ -384,7 +390,8 @@ mod tests {
     #[test]
     fn this_machine_has_a_root_filesystem() {
         let free = Free::of_main();
-        let list = filesystems(&free, &Mounts::find(&free), Some(Path::new("/")), &DiskConfig::default());
+        let list =
+            filesystems(&free, &Mounts::find(&free), Some(Path::new("/")), &DiskConfig::default(), Audience::default());
         assert!(list[0].queue, "{list:?}");
         assert!(list[0].usage.bytes.unwrap() > 0);
         assert!(list.iter().all(|filesystem| filesystem.r#type != "proc"));
@@ -392,7 +399,8 @@ mod tests {
 
     #[test]
     fn what_hangs_is_left_behind() {
-        assert_eq!(within(&Free::of_main(), Hanging::Possible, || std::thread::sleep(Duration::from_secs(987))), None);
-        assert_eq!(within(&Free::of_main(), Hanging::Possible, || 5), Some(5));
+        let sleep = || std::thread::sleep(Duration::from_secs(987));
+        assert_eq!(within(&Free::of_main(), Hanging::Possible, Audience::default(), sleep), None);
+        assert_eq!(within(&Free::of_main(), Hanging::Possible, Audience::default(), || 5), Some(5));
     }
 }

@@ -1,5 +1,6 @@
 //! What the parent knows besides the listing: gathered while that is read, and told to the reader.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use crate::listing::{self, INQUIRY_PATIENCE, Sampling};
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
 use crate::state::Sample;
+use crate::system::Audience;
 
 /// What is known.
 #[derive(Serialize, Deserialize)]
@@ -46,26 +48,39 @@ impl Inquiries {
         Inquiries { inquiry, facts: Facts::default(), primary, mounts: Mounts::find(&context.free) }
     }
 
-    /// Version and settings of the mail server, for which this waits at most [`INQUIRY_PATIENCE`].
-    pub(super) fn facts(&mut self, context: &Context) -> &Facts {
+    /// Version and settings of the mail server, for which this waits at most [`INQUIRY_PATIENCE`], and as long as somebody
+    /// is there.
+    pub(super) fn facts(&mut self, context: &Context, audience: Audience<'_>) -> &Facts {
         if let Some(inquiry) = self.inquiry.take() {
-            self.facts = inquiry.answer(&context.free, Instant::now() + INQUIRY_PATIENCE);
+            self.facts = inquiry.answer(&context.free, audience.until(Instant::now() + INQUIRY_PATIENCE));
             self.facts.timing = listing::timing_of(context, std::mem::take(&mut self.facts.timing));
         }
         &self.facts
     }
 
-    /// What was found, with what the reader counted and asks for; without a reader, `None`.
-    pub(crate) fn known(mut self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
-        self.facts(context);
+    /// What was found, with what the reader counted and asks for; without a reader, `None`. Nothing is waited for, or
+    /// remembered, for an audience that has left.
+    ///
+    /// # Errors
+    /// Why the audience has left.
+    pub(crate) fn known(
+        mut self,
+        context: &Context,
+        counted: Option<&Counted>,
+        took: Duration,
+        audience: Audience<'_>,
+    ) -> io::Result<Known> {
+        self.facts(context, audience);
         let Inquiries { facts, primary, mounts, .. } = self;
-        let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
-        let primary = primary.status(context);
-        let filesystems =
-            disk::filesystems(&context.free, &mounts, facts.queue_directory.as_deref(), &context.config.disk);
+        let explained =
+            counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained, audience));
+        let primary = primary.status(context, audience);
+        let queue = facts.queue_directory.as_deref();
+        let filesystems = disk::filesystems(&context.free, &mounts, queue, &context.config.disk, audience);
+        audience.is_there()?;
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
-        Known {
+        Ok(Known {
             sampling,
             history: sample.map_or_else(Vec::new, |sample| history::add(context.records.as_ref().ok(), sample)),
             flush: Readiness::find(context, &facts),
@@ -73,6 +88,22 @@ impl Inquiries {
             filesystems,
             primary,
             explained,
+        })
+    }
+}
+
+impl Known {
+    /// What is known without asking anybody.
+    pub(crate) fn unasked(context: &Context) -> Known {
+        let facts = Facts::default();
+        Known {
+            sampling: Sampling { started: context.clock.now, ..Sampling::default() },
+            flush: Readiness::find(context, &facts),
+            facts,
+            filesystems: Vec::new(),
+            history: Vec::new(),
+            primary: PrimaryStatus::default(),
+            explained: Explained::default(),
         }
     }
 }

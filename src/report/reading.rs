@@ -18,7 +18,7 @@ use crate::mta::Clock;
 use crate::mta::trouble::Trouble;
 use crate::queue::{Clocks, Message, Selection, State, Summary};
 use crate::request::{Asked, Format};
-use crate::sandbox::{Purpose, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::state::Sample;
 use crate::system::{Account, Body, Free, log};
 
@@ -95,7 +95,7 @@ pub(super) fn work(
     followed: Option<Followed>,
     form: &mut dyn Form,
 ) {
-    let sandbox = Sandbox::enter(free, Purpose::Reading);
+    let sandbox = Sandbox::enter(free, desk.purpose());
     // Where the parent has gone there is nobody to answer.
     let _ = read_and_answer(&sandbox, desk, reading, task, followed, form);
 }

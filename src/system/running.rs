@@ -13,10 +13,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::EndingSignals;
 use super::exit::{Ending, Exit};
 use super::group::has_ended;
 use super::poll::{HANGUP, READABLE, ready};
+use super::{EndingSignals, Until};
 
 /// How much of a process's error output is kept, in bytes.
 pub(super) const STDERR_LIMIT: usize = 16 * 1024;
@@ -89,42 +89,37 @@ impl Running {
         }
     }
 
-    /// Reads its output until it ends or the deadline passes; the beginning, 64 KiB, is kept. A signal that ends this
-    /// process meanwhile ends that one first.
-    pub(crate) fn collect(self, deadline: Instant) -> (Exit, Vec<u8>) {
-        self.collect_up_to(COLLECT_LIMIT, deadline)
+    /// Reads its output until it ends, the deadline passes or the client has left; the beginning, 64 KiB, is kept. A
+    /// signal that ends this process meanwhile ends that one first.
+    pub(crate) fn collect<'a>(self, until: impl Into<Until<'a>>) -> (Exit, Vec<u8>) {
+        self.collect_up_to(COLLECT_LIMIT, until)
     }
 
     /// The same, with so many bytes kept.
-    pub(crate) fn collect_up_to(mut self, limit: usize, deadline: Instant) -> (Exit, Vec<u8>) {
-        let mut output = Vec::new();
-        let ending = self.read(deadline, &mut |chunk| {
-            output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
-        });
-        (self.exit(deadline, ending), output)
+    pub(crate) fn collect_up_to<'a>(mut self, limit: usize, until: impl Into<Until<'a>>) -> (Exit, Vec<u8>) {
+        let until = until.into();
+        let (ending, output) = self.beginning(limit, until);
+        (self.exit(until.deadline, ending), output)
     }
 
     /// The same, with the last so many bytes kept.
-    pub(crate) fn collect_end(mut self, limit: usize, deadline: Instant) -> (Exit, Vec<u8>) {
+    pub(crate) fn collect_end(mut self, limit: usize, until: Until<'_>) -> (Exit, Vec<u8>) {
         let mut output = Vec::new();
-        let ending = self.read(deadline, &mut |chunk| {
+        let ending = self.read(until, &mut |chunk| {
             output.extend_from_slice(chunk);
             if output.len() > 2 * limit {
                 output.drain(..output.len() - limit);
             }
         });
         output.drain(..output.len().saturating_sub(limit));
-        (self.exit(deadline, ending), output)
+        (self.exit(until.deadline, ending), output)
     }
 
     /// Reads its output, of which so many bytes are kept, if it ends within that time; else it is left to itself, and so
     /// it is when this process ends.
     pub(crate) fn collect_or_leave(mut self, limit: usize, deadline: Instant) -> Option<Vec<u8>> {
-        let mut output = Vec::new();
         self.leave();
-        let ending = self.read(deadline, &mut |chunk| {
-            output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
-        });
+        let (ending, output) = self.beginning(limit, deadline.into());
         (ending == Ending::Exited).then_some(output)
     }
 
@@ -133,32 +128,44 @@ impl Running {
         self.ours = false;
     }
 
-    fn read(&mut self, deadline: Instant, chunk: &mut dyn FnMut(&[u8])) -> Ending {
+    fn beginning(&mut self, limit: usize, until: Until<'_>) -> (Ending, Vec<u8>) {
+        let mut output = Vec::new();
+        let ending = self.read(until, &mut |chunk| {
+            output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
+        });
+        (ending, output)
+    }
+
+    fn read(&mut self, until: Until<'_>, chunk: &mut dyn FnMut(&[u8])) -> Ending {
         let mut buffer = vec![0; STDERR_LIMIT];
         let signals = EndingSignals::hold_back();
         let (mut out_open, mut err_open) = (true, true);
         // What was printed in time counts, even if nobody has read it so far.
         let mut late = PIPE;
         while out_open || err_open {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = until.deadline.saturating_duration_since(Instant::now());
+            let [client, held_back] = until.audience.watched();
             let watched = [
                 (signals.as_ref().map(AsFd::as_fd), READABLE),
+                client,
+                held_back,
                 (out_open.then(|| self.stdout.as_fd()), READABLE),
                 (err_open.then(|| self.stderr.as_fd()), READABLE),
             ];
             let found = ready(&watched, left);
-            let [arrived, out, err] = found[..] else { continue };
-            if left.is_zero() && (late == 0 || (arrived.is_empty() && out.is_empty() && err.is_empty())) {
+            let [arrived, hung_up, held_back, out, err] = found[..] else { continue };
+            let nobody_is_left = [arrived, hung_up, held_back].iter().any(|found| !found.is_empty());
+            if left.is_zero() && (late == 0 || (!nobody_is_left && out.is_empty() && err.is_empty())) {
                 return Ending::Deadline;
             }
             if left.is_zero() {
                 late = late.saturating_sub(buffer.len());
             }
-            if !arrived.is_empty() {
+            if nobody_is_left {
                 if self.ours {
                     self.stop();
                 }
-                // Lets the signal through, which ends this process.
+                // Lets the signal through, if it is one, which ends this process.
                 drop(signals);
                 return Ending::ReaderGone;
             }

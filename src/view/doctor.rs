@@ -186,14 +186,18 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
         },
     ];
+    checks.extend(
+        sentences::unlisted(&listing.facts).map(|unlisted| Check { subject: "mail server", found: Ok(unlisted) }),
+    );
+    let gap = report.gap.as_deref().map(sentences::gap);
     checks.push(Check {
         subject: "sandbox",
-        found: match &report.gap {
+        found: match gap.or_else(|| primary.gap.as_deref().map(sentences::gap_of_primaries)) {
             None => {
                 Ok("what strangers wrote is read without the rights to open files, start programs or connect".into())
             }
             Some(gap) => fault(
-                sentences::gap(gap),
+                gap,
                 "Run Linux 5.13 or later with \"landlock\" among the words of /sys/kernel/security/lsm (kernel \
                  parameter lsm=), and let containers use landlock(7) and seccomp(2)."
                     .into(),

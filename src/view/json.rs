@@ -101,7 +101,11 @@ impl Form for Json {
         field(to, "host", &report.host)?;
         field(to, "label", &report.label)?;
         field(to, "generated", &rfc3339(listing.sampling.started))?;
-        field(to, "mta", &json!({"kind": listing.kind, "version": listing.facts.version}))?;
+        let mut mta = json!({"kind": listing.kind, "version": listing.facts.version});
+        if !listing.facts.unlisted.is_empty() {
+            mta["unlisted"] = json!(listing.facts.unlisted);
+        }
+        field(to, "mta", &mta)?;
         field(
             to,
             "queue",

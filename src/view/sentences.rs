@@ -1,5 +1,6 @@
 //! The state of the queue in words, the same on the page and on the terminal.
 
+use crate::mta::Facts;
 use crate::mta::trouble::Status;
 use crate::primary::Comeback;
 use crate::queue::{Despite, Destination, State, Stranded, Target};
@@ -77,6 +78,16 @@ pub(crate) fn note(note: Note) -> &'static str {
             "This mail server's listing does not hold reasons. They are asked for one message at a time, so only on the \
              page and where per_page is given."
         }
+    }
+}
+
+/// That there are instances of the mail server whose queues are not listed; `None` where there are none.
+pub(crate) fn unlisted(facts: &Facts) -> Option<String> {
+    let names = facts.unlisted.join(", ");
+    match facts.unlisted.len() {
+        0 => None,
+        1 => Some(format!("The instance {names} is disabled, so its queue is not listed here and not run.")),
+        _ => Some(format!("The instances {names} are disabled, so their queues are not listed here and not run.")),
     }
 }
 
@@ -168,6 +179,11 @@ pub fn unrecorded(number: u64) -> String {
 /// Says that the listing was read without a complete sandbox.
 pub(crate) fn gap(gap: &str) -> String {
     format!("The listing was parsed without the sandbox: {gap}.")
+}
+
+/// Says that the words of name servers and primaries were read without a complete sandbox.
+pub(crate) fn gap_of_primaries(gap: &str) -> String {
+    format!("What the name servers and primaries said was read without the sandbox: {gap}.")
 }
 
 fn waiting(messages: u64) -> String {

@@ -172,8 +172,13 @@ impl Form for Text {
         for note in &report.primary.notes {
             writeln!(to, "DNS: {}", printable(note))?;
         }
-        if let Some(gap) = &report.gap {
-            to.line(format_args!("{}", sentences::gap(gap)))?;
+        if let Some(unlisted) = sentences::unlisted(&listing.facts) {
+            to.line(format_args!("{unlisted}"))?;
+        }
+        let gaps =
+            [report.gap.as_deref().map(sentences::gap), report.primary.gap.as_deref().map(sentences::gap_of_primaries)];
+        for gap in gaps.into_iter().flatten() {
+            to.line(format_args!("{gap}"))?;
         }
         to.line(format_args!(""))?;
         to.line(format_args!("Disk:"))?;

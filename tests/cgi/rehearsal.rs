@@ -151,8 +151,8 @@ fn what_no_primary_says_is_not_known_and_the_queue_is_run_as_before() {
 
 #[test]
 fn mail_past_its_time_is_not_run_against_a_primary_that_does_not_accept_it_now() {
-    let nobody = |_: &str| Some("554 not today\r\n".to_owned());
-    let cases: [(Reply, &str); 2] = [(puts_off, "450 4.2.0 Greylisted"), (nobody, "554 not today")];
+    let nobody = |_: &str| Some("421 not today\r\n".to_owned());
+    let cases: [(Reply, &str); 2] = [(puts_off, "450 4.2.0 Greylisted"), (nobody, "421 not today")];
     for (reply, words) in cases {
         let primary = Played::new(reply);
         let machine = primary.machine("lifetime = \"1d\"\n[flush]\ncooldown = \"0s\"");

@@ -28,7 +28,7 @@ mkdir -m 1777 root/run/lock
 
 # What this machine's own mail server, Apache and Bartleby keep stays out of the lab, where one is.
 rm -rf root/etc/bartleby.toml root/etc/sudoers.d/bartleby root/var/lib/bartleby root/var/www/bartleby
-rm -f root/var/log/mail.log root/var/log/apache2/*.log root/etc/apache2/conf-*/bartleby.conf
+rm -f root/var/log/mail.log root/var/mail/* root/var/log/apache2/*.log root/etc/apache2/conf-*/bartleby.conf
 for spool in postfix mqueue mqueue-client exim4 smtpd; do
     [ ! -d "root/var/spool/$spool" ] || find "root/var/spool/$spool" -xdev -type f -delete
 done

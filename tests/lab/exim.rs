@@ -9,7 +9,7 @@ use crate::machine::Lab;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{example, page, relay, rule, shape, story, wait};
+use crate::{example, own_mail, page, relay, rule, shape, story, wait};
 
 const CONFIGURATION: &str = "/etc/exim4/exim4.conf";
 const RECIPIENTS: &str = "/etc/exim4/relay_recipients";
@@ -35,6 +35,7 @@ impl Mta for Exim {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
+            "examples/aliases",
             "examples/exim/exim4.conf",
             "examples/exim/relay_domains",
             "examples/exim/relay_recipients",
@@ -72,10 +73,19 @@ impl Mta for Exim {
         let other = format!("other.example: {}\n", OTHER.ip());
         example::install("relay_domains", "/etc/exim4/relay_domains", &[("tuccster.example.com", &primary)], &other);
         example::install("relay_recipients", RECIPIENTS, &[], "*@example.com\n*@other.example\n");
+        own_mail::install_aliases();
         run("mkdir", &["-p", "/run/exim4"]);
         run("chown", &["Debian-exim:Debian-exim", "/run/exim4"]);
         run("/usr/sbin/exim4", &["-bd", "-q30m"]);
     }
+
+    /// It never writes to a mailbox as root.
+    fn mailbox(&self) -> &'static str {
+        "/var/mail/mail"
+    }
+
+    /// It reads them for each mail.
+    fn read_aliases(&self) {}
 
     fn queue_command(&self) -> Command {
         let mut command = Command::new("/usr/sbin/exim4");
@@ -117,6 +127,7 @@ pub fn backup_mx(lab: &mut Lab) {
     story::recovery(lab, &queued);
     example::install("relay_recipients", RECIPIENTS, &[], "");
     relay::is_closed(lab);
+    own_mail::is_delivered(lab);
 }
 
 /// The message log has the time of each attempt.

@@ -22,6 +22,7 @@ mod faults;
 mod guards;
 mod hostile;
 mod http;
+mod instances;
 mod layer;
 mod load;
 mod machine;
@@ -30,6 +31,7 @@ mod mta;
 mod names;
 mod open_copy;
 mod opensmtpd;
+mod own_mail;
 mod page;
 mod parts;
 mod postfix;
@@ -77,6 +79,11 @@ fn postfix_with_a_primary_that_is_ill() {
 #[test]
 fn postfix_running_a_part_of_the_queue() {
     in_each_lab("postfix_running_a_part_of_the_queue", &Postfix, parts::of_the_queue);
+}
+
+#[test]
+fn postfix_with_a_second_instance() {
+    in_lab("postfix_with_a_second_instance", &Postfix, instances::of_postfix);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{example, page, parts, relay, rule, shape, story, wait};
+use crate::{example, own_mail, page, parts, relay, rule, shape, story, wait};
 
 const SMTPCTL: &str = "/usr/sbin/smtpctl";
 
@@ -44,6 +44,7 @@ impl Mta for OpenSmtpd {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
+            "examples/aliases",
             "examples/opensmtpd/smtpd.conf",
             "examples/opensmtpd/relay_domains",
             "examples/opensmtpd/relay_recipients",
@@ -68,6 +69,7 @@ impl Mta for OpenSmtpd {
         example::install("smtpd.conf", "/etc/smtpd.conf", &[("tuccster.example.com:25", &primary)], &other);
         example::install("relay_domains", "/etc/smtpd.relay_domains", &[], "");
         example::install("relay_recipients", RECIPIENTS, &[], "@example.com\n");
+        own_mail::install_aliases();
         run("/usr/sbin/smtpd", &["-n"]);
         run("mkdir", &["-p", "-m", "711", "/var/spool/smtpd"]);
         let mut daemon = Command::new("/usr/sbin/smtpd");
@@ -83,6 +85,10 @@ impl Mta for OpenSmtpd {
     /// smtpctl(8) has no command for it.
     fn tells_domains(&self) -> bool {
         false
+    }
+
+    fn read_aliases(&self) {
+        run(SMTPCTL, &["update", "table", "aliases"]);
     }
 
     fn queue_command(&self) -> Command {
@@ -132,6 +138,7 @@ pub fn backup_mx(lab: &mut Lab) {
     example::install("relay_recipients", RECIPIENTS, &[], "");
     run("/usr/sbin/smtpctl", &["update", "table", "relay_recipients"]);
     relay::is_closed(lab);
+    own_mail::is_delivered(lab);
 }
 
 /// Parts, each by the shipped rule.

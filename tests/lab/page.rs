@@ -42,6 +42,8 @@ pub struct Mta {
     pub kind: Option<String>,
     /// Its version.
     pub version: Option<String>,
+    /// Instances whose queues are not listed.
+    pub unlisted: Option<Vec<String>>,
 }
 
 /// How the listing went, and its totals.
@@ -81,6 +83,8 @@ pub struct Message {
     pub sender: String,
     /// Its recipients.
     pub recipients: Vec<Recipient>,
+    /// The instance that has it.
+    pub instance: Option<String>,
 }
 
 /// One recipient.

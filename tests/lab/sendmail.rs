@@ -6,12 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::client::{self, Queued};
-use crate::machine::{HOSTNAME, Lab};
+use crate::machine::Lab;
 use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{example, page, parts, relay, rule, shape, story};
+use crate::{example, own_mail, page, parts, relay, rule, shape, story};
 
 const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
 const PROGRAM: &str = "/usr/sbin/sendmail";
@@ -28,7 +28,7 @@ impl Mta for Sendmail {
     }
 
     fn packages(&self) -> &'static [&'static str] {
-        &["sendmail-bin", "sendmail-cf", "m4", "sudo", "doas"]
+        &["sendmail", "sudo", "doas"]
     }
 
     fn wishes(&self) -> &'static [&'static str] {
@@ -37,6 +37,7 @@ impl Mta for Sendmail {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
+            "examples/aliases",
             "examples/sendmail/sendmail.mc",
             "examples/sendmail/access",
             "examples/sendmail/mailertable",
@@ -54,10 +55,11 @@ impl Mta for Sendmail {
     fn start(&self) {
         let name = "dnl define(`confDOMAIN_NAME', `bartleby.example.com')dnl\n";
         let ours = format!(
-            "define(`confDOMAIN_NAME', `{HOSTNAME}')dnl\n\
+            "{}\
              define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch-nodns')dnl\n\
              define(`ESMTP_MAILER_ARGS', `TCP $h {}')dnl\n\
              FEATURE(`accept_unresolvable_domains')dnl\n",
+            name.trim_start_matches("dnl "),
             TUCCSTER.port()
         );
         example::install("sendmail.mc", "/etc/mail/sendmail.mc", &[(name, &ours)], "");
@@ -67,11 +69,18 @@ impl Mta for Sendmail {
         example::install("relay-domains", "/etc/mail/relay-domains", &[], "other.example\n");
         example::install("access", "/etc/mail/access", &[("ERROR:5.1.1:\"550 User unknown\"", "OK")], "");
         fs::write(CONFIGURATION, run("m4", &["/etc/mail/sendmail.mc"]).stdout).unwrap();
+        own_mail::install_aliases();
+        self.read_aliases();
         make_map("mailertable");
         make_map("access");
         let every_30_minutes = "s/^QUEUE_INTERVAL=.*/QUEUE_INTERVAL=\"30m\"/";
         run("sed", &["-i", every_30_minutes, "/etc/mail/sendmail.conf"]);
         run("/etc/init.d/sendmail", &["start"]);
+    }
+
+    /// One below a domain that is relayed: the map `access` holds for all names below the one that it has.
+    fn own_name(&self) -> &'static str {
+        "bartleby.example.com"
     }
 
     fn queue_command(&self) -> Command {
@@ -115,10 +124,11 @@ pub fn backup_mx(lab: &mut Lab) {
 }
 
 /// With the shipped list: no open relay, and nobody is taken in that the primary does not know.
-fn only_our_recipients(lab: &Lab) {
+fn only_our_recipients(lab: &mut Lab) {
     example::install("access", "/etc/mail/access", &[], "");
     make_map("access");
     relay::is_closed(lab);
+    own_mail::is_delivered(lab);
 }
 
 fn make_map(name: &str) {

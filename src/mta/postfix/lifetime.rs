@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::value;
+use super::configuration::value;
 use crate::mta::timing::{Gap, InForce, Lifetime, Retry, Timing, longer, seconds};
 use crate::queue::Lifetimes;
 use crate::system::processes;
@@ -48,6 +48,13 @@ pub(super) fn timing(output: &str, main_cf: &Path, is: InForce) -> Timing {
             "As root: postconf -e maximal_queue_lifetime={days}d bounce_queue_lifetime={days}d && postfix reload"
         ),
     }
+}
+
+/// The same where there are several instances, each of which has parameters of its own: what goes for the mail of one does
+/// not for that of another.
+pub(super) fn of_several() -> Timing {
+    let gap = || Gap::of_lifetime("several instances of Postfix run here, and each has settings of its own");
+    Timing { lifetime: Lifetime::Unknown(gap()), retry: Retry::Unknown(gap()), ..Timing::default() }
 }
 
 fn lifetime(output: &str) -> Result<Lifetime, Gap> {

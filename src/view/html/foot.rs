@@ -30,7 +30,9 @@ pub(crate) fn foot(report: &Report) -> Markup {
                     " short; they end in “…”."
                 }
             }
+            @if let Some(unlisted) = sentences::unlisted(&listing.facts) { p { (printable(&unlisted)) } }
             @if let Some(gap) = &report.gap { p.gap { (sentences::gap(gap)) } }
+            @if let Some(gap) = &report.primary.gap { p.gap { (sentences::gap_of_primaries(gap)) } }
             p {
                 "Also as " a href="?format=text" { "text" } " and as " a href="?format=json" { "JSON" } "."
             }
