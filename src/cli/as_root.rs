@@ -16,11 +16,12 @@ use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, no_more};
 use crate::config::{Config, ConfigError};
 use crate::context::{Context, Source};
 use crate::flush::MOST_MESSAGES;
+use crate::flush::mail_log::{self, MOST, NoLog};
 use crate::listing::count::Count;
 use crate::listing::reasons;
 use crate::mta::as_root::{BadRequest, EX_CONFIG, EX_NOPERM, EX_USAGE, LONGEST, REFUSES, Request, is_id};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Mta, Part};
+use crate::mta::{Kind, Mta, Part, Wanted};
 use crate::queue::{Lifetimes, Target};
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
@@ -56,6 +57,12 @@ enum Refusal {
     NotQueued(Target),
     #[error("more than {MOST_MESSAGES} messages are {0}: run the whole queue")]
     TooMany(Target),
+    #[error("{} has nothing to say about that", .0.name())]
+    Nothing(Kind),
+    #[error("{0}")]
+    NoLog(#[from] NoLog),
+    #[error("the mail log holds more about these messages than the {} MiB that were printed, or is too long", MOST >> 20)]
+    NotWhole,
 }
 
 impl Refusal {
@@ -64,7 +71,8 @@ impl Refusal {
             Refusal::Request(_) | Refusal::Input(_) => EX_USAGE,
             Refusal::NotRoot | Refusal::Open(_) => EX_NOPERM,
             Refusal::Config(_) => EX_CONFIG,
-            Refusal::Trouble(_) => EX_UNAVAILABLE,
+            Refusal::Trouble(_) | Refusal::Nothing(_) | Refusal::NoLog(_) => EX_UNAVAILABLE,
+            Refusal::NotWhole => EX_TEMPFAIL,
             Refusal::NotQueued(_) | Refusal::TooMany(_) => EX_DATAERR,
         }
     }
@@ -102,6 +110,8 @@ fn serve(free: Free) -> Result<u8, Refusal> {
         Request::List {} => list(&context, source),
         Request::Run { target } => run_queue(&context, source, &target),
         Request::Reasons { ids } => print_reasons(&context, source, &ids),
+        Request::Next {} => print_next(&context, source),
+        Request::Log { ids, since } => print_log(&context, source, &ids, since),
     }
 }
 
@@ -201,6 +211,23 @@ fn print_reasons(context: &Context, source: &Source, ids: &[String]) -> Result<u
     Ok(0)
 }
 
+fn print_next(context: &Context, source: &Source) -> Result<u8, Refusal> {
+    let mta = &*source.mta;
+    let queue = mta.inquire(&context.free, Wanted::Permissions).answer(&context.free, soon()).queue_directory;
+    let command = queue.and_then(|queue| mta.next_command(&queue)).ok_or(Refusal::Nothing(mta.kind()))?;
+    Ok(status(&through::print(&context.free, &command, soon())?))
+}
+
+fn print_log(context: &Context, source: &Source, ids: &[String], since: i64) -> Result<u8, Refusal> {
+    let excerpt = mail_log::lines(context, &*source.mta, ids, since)?;
+    let mut out = io::stdout();
+    // Nobody may be left to read it.
+    if out.write_all(&excerpt.lines).and_then(|()| out.flush()).is_err() {
+        return Ok(EX_TEMPFAIL);
+    }
+    if excerpt.whole { Ok(0) } else { Err(Refusal::NotWhole) }
+}
+
 fn soon() -> Instant {
     Instant::now() + QUESTION_PATIENCE
 }
@@ -208,7 +235,7 @@ fn soon() -> Instant {
 /// The status of this program, for a command of the mail server that ended so.
 fn status(exit: &Exit) -> u8 {
     match (exit.ending, exit.code, exit.signal) {
-        (Ending::Deadline | Ending::ReaderGone, ..) => EX_TEMPFAIL,
+        (Ending::Deadline | Ending::OutOfReach | Ending::ReaderGone, ..) => EX_TEMPFAIL,
         (_, Some(code), _) => u8::try_from(code).unwrap_or(EX_UNAVAILABLE),
         (_, None, Some(signal)) => u8::try_from(KILLED + signal).unwrap_or(EX_UNAVAILABLE),
         (_, None, None) => EX_UNAVAILABLE,

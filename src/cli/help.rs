@@ -47,7 +47,8 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
   as-root For a rule of sudo or doas: does as root what one line of JSON on standard
           input asks for. It can list the queue, run it, and print why messages wait,
-          and nothing else; see bartleby(8).
+          when they are tried next, and what the mail log says of them, and nothing
+          else; see bartleby(8).
 
 The configuration is /etc/bartleby.toml or the file that BARTLEBY_CONFIG names;
 none is needed. A mistake in it ends with exit status 78; so does, for root, one

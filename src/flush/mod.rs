@@ -6,13 +6,14 @@
 //! repeated: whether it is time is looked at once more by the holder of the turn.
 //!
 //! Between the look and the turn, the primary is asked for some of the recipients that wait: a run of all, or of a domain,
-//! is not started where it would return the mail ([`rehearsal`]).
+//! is not started where it would return the mail (`rehearsal`).
 //!
 //! A mail server's flush command may block until the run ends (Exim's does), so it is run by a worker: a branch of this
 //! process that outlives it. The worker holds the lock as its standard input; the kernel frees it when the worker ends,
 //! however it ends.
 
 mod follow;
+pub(crate) mod mail_log;
 pub(crate) mod outcome;
 pub mod readiness;
 pub(crate) mod rehearsal;

@@ -5,7 +5,7 @@
 
 pub(crate) mod count;
 pub(crate) mod frame;
-mod lines;
+pub(crate) mod lines;
 mod lister;
 pub(crate) mod reader;
 pub(crate) mod reasons;

@@ -25,7 +25,7 @@ pub(crate) const REFUSES: &str = "as-root: ";
 /// The longest request, in bytes, with its line feed: as much as a pipe holds.
 pub const LONGEST: usize = 64 * 1024;
 
-/// The most messages a request may name: as many as a page has rows.
+/// The most messages whose reasons a request may ask for: as many as a page has rows.
 const MOST_IDS: usize = 1000;
 
 /// The longest queue id, in characters; the longest in use has 23. And the longest domain (RFC 1035, section 2.3.4).
@@ -52,11 +52,23 @@ pub enum Request {
         #[serde(serialize_with = "written", deserialize_with = "plain_target")]
         target: Target,
     },
-    /// To print why messages wait, for a mail server whose listing does not: the answer is, for each, a line and what the mail server said.
+    /// To print why messages wait, for a mail server whose listing does not: the answer is, for each, a line and what the
+    /// mail server said.
     Reasons {
-        /// The messages.
+        /// The messages, 1000 at most.
+        #[serde(deserialize_with = "few_plain_ids")]
+        ids: Vec<String>,
+    },
+    /// To print when mail is tried next, and since when a host fails, where only root can read that: the answer is what
+    /// [`Mta::next_command`](super::Mta::next_command) prints.
+    Next {},
+    /// To print what the mail log says of messages: the answer is the log's own lines, 4 MiB at most.
+    Log {
+        /// The messages, as many as a request can name.
         #[serde(deserialize_with = "plain_ids")]
         ids: Vec<String>,
+        /// The time from which on, in seconds since 1970.
+        since: i64,
     },
 }
 
@@ -119,13 +131,15 @@ fn plain_target<'de, D: Deserializer<'de>>(from: D) -> Result<Target, D::Error> 
     if is_plain { Ok(target) } else { Err(de::Error::custom("its target has no plain name")) }
 }
 
+fn few_plain_ids<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let ids = plain_ids(from)?;
+    if ids.len() > MOST_IDS { Err(de::Error::custom("it names more than 1000 messages")) } else { Ok(ids) }
+}
+
 fn plain_ids<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let ids = Vec::<String>::deserialize(from)?;
-    match () {
-        () if ids.len() > MOST_IDS => Err(de::Error::custom("it names more than 1000 messages")),
-        () if !ids.iter().all(|id| is_id(id)) => Err(de::Error::custom("it names a queue id that can't be one")),
-        () => Ok(ids),
-    }
+    let are_plain = ids.iter().all(|id| is_id(id));
+    if are_plain { Ok(ids) } else { Err(de::Error::custom("it names a queue id that can't be one")) }
 }
 
 /// Whether a word can be a queue id, of any mail server. None of them has an id that an option could look like.
@@ -231,7 +245,12 @@ mod tests {
                 r#"{"do":"run","target":"domain:example.com"}"#,
             ),
             (Request::Run { target: Target::Id("4F1A".into()) }, r#"{"do":"run","target":"id:4F1A"}"#),
-            (Request::Reasons { ids }, r#"{"do":"reasons","ids":["1vNAb2-00000c-2p","A1"]}"#),
+            (Request::Reasons { ids: ids.clone() }, r#"{"do":"reasons","ids":["1vNAb2-00000c-2p","A1"]}"#),
+            (Request::Next {}, r#"{"do":"next"}"#),
+            (
+                Request::Log { ids, since: 1_795_433_282 },
+                r#"{"do":"log","ids":["1vNAb2-00000c-2p","A1"],"since":1795433282}"#,
+            ),
         ] {
             assert_eq!(request.line(), line);
             assert_eq!(read(line), Ok(request));
@@ -288,6 +307,14 @@ mod tests {
             r#"{"do":"reasons","ids":[1]}"#,
             r#"{"do":"reasons","ids":["A1","-Mrm"]}"#,
             r#"{"do":"reasons","ids":[""]}"#,
+            r#"{"do":"next","ids":[]}"#,
+            r#"{"do":"log","ids":["A1"]}"#,
+            r#"{"do":"log","since":1}"#,
+            r#"{"do":"log","ids":["A1"],"since":"1"}"#,
+            r#"{"do":"log","ids":["A1"],"since":1.5}"#,
+            r#"{"do":"log","ids":["A1"],"since":99999999999999999999}"#,
+            r#"{"do":"log","ids":["A1",".*"],"since":1}"#,
+            r#"{"do":"log","ids":["A1"],"since":1,"file":"/etc/shadow"}"#,
             "{\"do\":\"list\"}\0",
             "\u{feff}{\"do\":\"list\"}",
         ] {

@@ -32,6 +32,7 @@ use self::trouble::Trouble;
 use crate::queue::Lifetimes;
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
+pub(crate) use date::log_instant;
 pub use date::past_instant;
 pub use inquiry::Facts;
 pub(crate) use inquiry::{Inquiry, Wanted};
@@ -39,6 +40,9 @@ pub use kind::Kind;
 pub use parser::{Clock, Parser};
 pub(crate) use relay::{OwnName, RelayInquiry, Relaying};
 pub use search::Search;
+
+/// Where syslogd(8) writes what mail servers log: on Debian and Ubuntu, and elsewhere.
+const SYSLOG: [&str; 2] = ["/var/log/mail.log", "/var/log/maillog"];
 
 /// One installed mail server.
 pub trait Mta {
@@ -139,6 +143,23 @@ pub trait Mta {
     /// The refusal. That a message has left the queue meanwhile is no error.
     fn reason_verdict(&self, _command: &Argv, _exit: &Exit, _account: &Account) -> Result<(), Trouble> {
         Ok(())
+    }
+
+    /// The command that prints, for root alone, when mail is tried next and since when a host fails; `None` where there is
+    /// nothing beyond the listing. `queue` is where the queue is kept.
+    fn next_command(&self, _queue: &Path) -> Option<Argv> {
+        None
+    }
+
+    /// Where it may log, the first that is in use; the older part of each is named with `.1` behind it. Where none is, it
+    /// logs to the journal.
+    fn logs(&self) -> &'static [&'static str] {
+        &SYSLOG
+    }
+
+    /// The queue id of the message that a word in its log is about, if it is one.
+    fn id_in_log<'a>(&self, word: &'a str) -> &'a str {
+        word
     }
 
     /// The attempt that a line of that command's output is about. A later line overrides an earlier one.

@@ -121,6 +121,11 @@ impl Mta for OpenSmtpd {
         routes.map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
     }
 
+    /// It logs the envelope's id, of which the message's is the first half (smtpd's `queue.c`, `evpid_to_msgid`).
+    fn id_in_log<'a>(&self, word: &'a str) -> &'a str {
+        if word.len() == 16 { word.get(..8).unwrap_or(word) } else { word }
+    }
+
     /// `schedule` runs what smtpd holds back while a route is down, and also paused (`suspend`) envelopes: seen with
     /// 6.8.0p2.
     fn flushes_held(&self, _part: &Part<'_>) -> bool {

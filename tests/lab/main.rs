@@ -172,22 +172,22 @@ fn opensmtpd_running_a_part_of_the_queue() {
 
 #[test]
 fn postfix_by_the_one_rule_for_root() {
-    in_lab("postfix_by_the_one_rule_for_root", &PostfixWithRules, as_root::by_every_tool);
+    in_each_lab("postfix_by_the_one_rule_for_root", &PostfixWithRules, as_root::by_every_tool);
 }
 
 #[test]
 fn sendmail_by_the_one_rule_for_root() {
-    in_lab("sendmail_by_the_one_rule_for_root", &Sendmail, as_root::by_every_tool);
+    in_each_lab("sendmail_by_the_one_rule_for_root", &Sendmail, as_root::by_every_tool);
 }
 
 #[test]
 fn exim_by_the_one_rule_for_root() {
-    in_lab("exim_by_the_one_rule_for_root", &Exim, as_root::by_every_tool);
+    in_each_lab("exim_by_the_one_rule_for_root", &Exim, as_root::by_every_tool);
 }
 
 #[test]
 fn opensmtpd_by_the_one_rule_for_root() {
-    in_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
+    in_each_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! OpenSMTPD as the backup MX, with the configuration that is shipped as an example, and what only
 //! OpenSMTPD does: it answers nobody but root.
 
-use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::machine::Lab;
 use crate::mails::Mail;
@@ -72,14 +71,7 @@ impl Mta for OpenSmtpd {
         own_mail::install_aliases();
         run("/usr/sbin/smtpd", &["-n"]);
         run("mkdir", &["-p", "-m", "711", "/var/spool/smtpd"]);
-        let mut daemon = Command::new("/usr/sbin/smtpd");
-        daemon
-            .arg("-d")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create("/var/log/mail.log").unwrap());
-        // It stays in the foreground, and ends with the lab.
-        std::mem::drop(daemon.spawn().unwrap());
+        run("/usr/sbin/smtpd", &[]);
     }
 
     /// smtpctl(8) has no command for it.

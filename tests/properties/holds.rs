@@ -453,7 +453,8 @@ pub fn as_root(bytes: &[u8]) {
         Ask::Run { target: Target::All } => (Vec::new(), None),
         Ask::Run { target: Target::Domain(name) } => (Vec::new(), Some(name)),
         Ask::Run { target: Target::Id(id) } => (vec![id.clone()], None),
-        Ask::Reasons { ids } => (ids.clone(), None),
+        Ask::Reasons { ids } | Ask::Log { ids, .. } => (ids.clone(), None),
+        Ask::Next {} => (Vec::new(), None),
     };
     for id in ids {
         let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

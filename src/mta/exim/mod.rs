@@ -10,7 +10,7 @@ mod message_log;
 mod retry;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::inquiry::answers;
 use super::parser::{Malformed, text};
@@ -26,16 +26,31 @@ use configuration::{relaying, settings_file};
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
 
+/// Exim's own log: on Debian, Red Hat and FreeBSD; where `log_file_path` says syslog, that.
+const LOGS: [&str; 5] = [
+    "/var/log/exim4/mainlog",
+    "/var/log/exim/main.log",
+    "/var/log/exim/mainlog",
+    "/var/log/mail.log",
+    "/var/log/maillog",
+];
+
 /// An installed Exim.
 pub(super) struct Exim {
     program: PathBuf,
+    /// What prints its databases.
+    dump: PathBuf,
     settings: Option<PathBuf>,
 }
 
 impl Exim {
     /// The Exim among the programs of `search`. If there is none, its program is assumed at Debian's usual path.
     pub(super) fn at(search: &Search) -> Exim {
-        Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()), settings: settings_file(search) }
+        Exim {
+            program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()),
+            dump: search.program("exim_dumpdb").unwrap_or_else(|| "/usr/sbin/exim_dumpdb".into()),
+            settings: settings_file(search),
+        }
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
@@ -155,6 +170,17 @@ impl Mta for Exim {
             return Ok(());
         }
         verdict(Act::Explain, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings))
+    }
+
+    /// For each host and address that failed: the error, then its first failure, last attempt and next attempt (fixture
+    /// `retrydb-root` of Debian 13), with `-z` in UTC.
+    fn next_command(&self, queue: &Path) -> Option<Argv> {
+        let queue = queue.to_str()?;
+        Some(Argv::new(&self.dump, &["-z", queue, "retry"]))
+    }
+
+    fn logs(&self) -> &'static [&'static str] {
+        &LOGS
     }
 
     fn read_reason(&self, line: &str, clock: &Clock) -> Option<Attempt> {

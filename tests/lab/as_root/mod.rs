@@ -1,17 +1,19 @@
 //! The one rule for root, by each tool that there is here: what it does for the page and on its own, and what it refuses
 //! to somebody who has taken over the web server's user.
 
-use std::ffi::OsStr;
+mod log;
+mod tool;
+
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use self::tool::{Hangs, Tool, answer, found};
 use crate::client::{self, Queued};
 use crate::machine::Lab;
 use crate::mails::Mail;
@@ -22,8 +24,6 @@ use crate::rule::{self, PROGRAM, as_web_server};
 use crate::{apache, faults, page, story, wait};
 
 const CONFIGURATION: &str = "/etc/bartleby.toml";
-const SUDO: &str = "/usr/bin/sudo";
-const SUDO_RS: &str = "/usr/bin/sudo-rs";
 
 /// The web server's user on Debian.
 const WWW_DATA: u32 = 33;
@@ -71,102 +71,6 @@ impl Mta for PostfixWithRules {
     }
 }
 
-/// What leads to root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tool {
-    Sudo,
-    SudoRs,
-    Doas,
-}
-
-impl Tool {
-    /// Those that are here.
-    fn all() -> Vec<Tool> {
-        let mut tools = vec![Tool::Sudo, Tool::Doas];
-        if Path::new(SUDO_RS).exists() {
-            tools.push(Tool::SudoRs);
-        } else {
-            let _ = writeln!(io::stderr(), "\n*** This Debian has no sudo-rs: what is tried with it is SKIPPED ***\n");
-        }
-        tools
-    }
-
-    /// Installs the rule for it, and none for another.
-    fn install(self) {
-        rule::remove();
-        match self {
-            Tool::Sudo => rule::install(),
-            Tool::Doas => rule::install_doas(),
-            Tool::SudoRs => {
-                // As Ubuntu has it.
-                fs::rename(SUDO, format!("{SUDO}.ws")).unwrap();
-                symlink(SUDO_RS, SUDO).unwrap();
-                rule::install();
-            }
-        }
-    }
-
-    fn command(self, arguments: &[&str]) -> Command {
-        let (program, words): (_, &[&str]) = match self {
-            Tool::Sudo | Tool::SudoRs => ("sudo", &["-n", "--"]),
-            Tool::Doas => ("doas", &["-n"]),
-        };
-        as_web_server(program, &[words, &[PROGRAM], arguments].concat())
-    }
-
-    /// Asks, as the web server's user. Whether all that is sent is taken does not matter.
-    fn ask(self, request: &[u8]) -> Output {
-        answer(&mut self.command(&["as-root"]), request)
-    }
-
-    /// What comes with this status.
-    fn asked(self, request: &str, status: i32) -> String {
-        let output = self.ask(format!("{request}\n").as_bytes());
-        assert_eq!(output.status.code(), Some(status), "{self:?} {request}: {output:?}");
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    }
-}
-
-/// A program that hangs when it is to list, and heeds no request to end, until the real one is put back.
-struct Hangs {
-    program: String,
-    real: String,
-}
-
-impl Hangs {
-    fn in_place_of(program: &str) -> Hangs {
-        let real = format!("{program}.real");
-        fs::rename(program, &real).unwrap();
-        let script = format!(
-            "#!/bin/sh\ncase \"$*\" in\n-j | -p | -bp* | 'show queue') trap '' TERM HUP; exec sleep 987 ;;\nesac\n\
-             exec {real} \"$@\"\n"
-        );
-        faults::executable(program, &script);
-        Hangs { program: program.to_owned(), real }
-    }
-}
-
-impl Drop for Hangs {
-    fn drop(&mut self) {
-        // Also for what the lab shows of the queue when a test has failed.
-        fs::rename(&self.real, &self.program).unwrap();
-    }
-}
-
-/// Where a program of the mail server's really is.
-fn found(program: &OsStr) -> String {
-    let program = Path::new("/usr/sbin").join(program);
-    fs::canonicalize(program).unwrap().into_os_string().into_string().unwrap()
-}
-
-fn answer(command: &mut Command, request: &[u8]) -> Output {
-    let streams = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
-    let [input, output, errors] = streams;
-    let mut child = command.stdin(input).stdout(output).stderr(errors).spawn().unwrap();
-    let _ = child.stdin.take().unwrap().write_all(request);
-    child.wait_with_output().unwrap()
-}
-
 /// The whole of it, by each tool.
 pub fn by_every_tool(lab: &mut Lab) {
     without_a_rule();
@@ -182,7 +86,13 @@ pub fn by_every_tool(lab: &mut Lab) {
         refuses(tool, &queued);
         believes_no_one_but_root(tool, &queued);
         hands_the_place_on(lab, tool);
+        when_next(lab, tool);
+        let begun = log::now();
         runs(lab, tool, &queued);
+        log::says_what_came_of_it(lab, tool, &queued, begun);
+    }
+    if lab.mta.kind() == "postfix" {
+        log::of_the_journal(lab);
     }
 }
 
@@ -261,6 +171,39 @@ fn explains(lab: &Lab, tool: Tool, queued: &[Queued]) {
     assert!(said.contains(&format!("{} 0 ", queued[0].id)) && !said.contains(&format!("{other} 0 ")), "{said}");
 }
 
+/// Exim's database of retries, as it prints it itself; the others have nothing of the kind.
+fn when_next(lab: &Lab, tool: Tool) {
+    if lab.mta.kind() != "exim" {
+        let said = tool.asked("{\"do\":\"next\"}", 69);
+        assert!(said.ends_with(" has nothing to say about that\n") && said.lines().count() == 1, "{tool:?}: {said}");
+        return;
+    }
+    // In UTC, wherever the machine is.
+    let zone = fs::read("/etc/localtime").ok();
+    let _ = fs::remove_file("/etc/localtime");
+    fs::copy("/usr/share/zoneinfo/Asia/Tokyo", "/etc/localtime").unwrap();
+    let said = tool.asked("{\"do\":\"next\"}", 0);
+    fs::remove_file("/etc/localtime").unwrap();
+    if let Some(zone) = zone {
+        fs::write("/etc/localtime", zone).unwrap();
+    }
+    let lines: Vec<_> = said.lines().collect();
+    let of_slow = lines.iter().position(|line| line.contains("slow@example.com"));
+    let dates = lines[of_slow.unwrap_or_else(|| panic!("{said}")) + 1];
+    // First failure, last attempt, next attempt.
+    let [_, last, next] = dates.trim().split("  ").collect::<Vec<_>>()[..] else { panic!("{said}") };
+    let instant = |text: &str| {
+        jiff::civil::DateTime::strptime("%d-%b-%Y %H:%M:%S", text.trim())
+            .unwrap()
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .unwrap()
+            .timestamp()
+            .as_second()
+    };
+    let now = log::now();
+    assert!((now - 600..=now).contains(&instant(last)) && instant(next) > now, "{tool:?}: {said}");
+}
+
 /// Requests of somebody who has taken over the web server's user: nothing is done, and nothing else than the refusal said.
 fn refuses(tool: Tool, queued: &[Queued]) {
     let reasons = |ids: &str| format!("{{\"do\":\"reasons\",\"ids\":[{ids}]}}\n").into_bytes();
@@ -290,6 +233,10 @@ fn refuses(tool: Tool, queued: &[Queued]) {
         reasons("\"-bP\""),
         reasons("\"A1\",\"-Mrm\""),
         reasons("\"A1\\u0000\""),
+        b"{\"do\":\"next\",\"spool\":\"/tmp\"}\n".to_vec(),
+        b"{\"do\":\"log\",\"ids\":[\"A1\"],\"since\":1,\"file\":\"/etc/shadow\"}\n".to_vec(),
+        b"{\"do\":\"log\",\"ids\":[\".*\"],\"since\":1}\n".to_vec(),
+        b"{\"do\":\"log\",\"ids\":[\"A1\"],\"since\":\"yesterday\"}\n".to_vec(),
         vec![0; 100],
         vec![b'x'; 1 << 20],
         vec![b'\n'; 1 << 20],
