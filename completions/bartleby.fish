@@ -21,3 +21,5 @@ complete -c bartleby -n '__fish_seen_subcommand_from check' -s w -l warning -x -
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s c -l critical -x -d 'Messages'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -l age-warning -x -d 'Age of the oldest'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -l age-critical -x -d 'Age of the oldest'
+complete -c bartleby -n '__fish_seen_subcommand_from check' -l return-warning -x -d 'Time left to the first return'
+complete -c bartleby -n '__fish_seen_subcommand_from check' -l return-critical -x -d 'Time left to the first return'

@@ -99,6 +99,26 @@ pub(crate) fn moment(seconds: i64, now: i64, zone: &TimeZone) -> String {
     }
 }
 
+/// `Saturday 28 November, 14:10 CET`: an instant that is days away, in the machine's zone.
+pub(crate) fn weekday_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%A %-d %B, %H:%M %Z")
+}
+
+/// The same to the second.
+pub(crate) fn exact_weekday_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%A %-d %B, %H:%M:%S %Z")
+}
+
+/// `Sat 28 Nov 14:10`, for where there is little room.
+pub(crate) fn short_weekday_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%a %-d %b %H:%M")
+}
+
+fn in_zone(seconds: i64, zone: &TimeZone, form: &str) -> String {
+    let Ok(instant) = jiff::Timestamp::from_second(seconds) else { return "?".into() };
+    instant.to_zoned(zone.clone()).strftime(form).to_string()
+}
+
 /// The beginning of long foreign text, [`printable`]: at most 120 characters, and `…` for the rest.
 pub(crate) fn short(text: &str) -> String {
     const SHOWN: usize = 120;
@@ -302,6 +322,9 @@ mod tests {
     fn times_carry_their_offset() {
         let zone = TimeZone::posix("CET-1").unwrap();
         assert_eq!(local_time(1_795_432_688, &zone), "2026-11-23 12:18:08+01:00");
+        assert_eq!(weekday_time(1_795_432_688, &zone), "Monday 23 November, 12:18 CET");
+        assert_eq!(exact_weekday_time(1_795_432_688, &TimeZone::UTC), "Monday 23 November, 11:18:08 UTC");
+        assert_eq!(short_weekday_time(1_795_432_688, &zone), "Mon 23 Nov 12:18");
     }
 
     #[test]

@@ -234,7 +234,7 @@ fn a_listing_that_fails_does_not_keep_a_change_of_the_primary_from_being_said() 
 
 #[test]
 fn a_database_of_a_later_version_is_left_alone_and_said() {
-    let machine = with_database("PRAGMA user_version = 4");
+    let machine = with_database("PRAGMA user_version = 5");
     let file = machine.path("state").join("bartleby.db");
     let before = fs::read(&file).unwrap();
     let page = machine.get("format=html");

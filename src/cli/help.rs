@@ -9,6 +9,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby watch [--once]
        bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
                       [--age-warning AGE] [--age-critical AGE]
+                      [--return-warning AGE] [--return-critical AGE]
        bartleby metrics
        bartleby doctor
        bartleby as-root
@@ -38,7 +39,9 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           once. Exit status: 0, or 69 when it could not look or not run.
   check   One line for Nagios, Icinga and their like, with performance data: how many
           messages wait (-w, -c: threshold ranges), for how long (--age-warning,
-          --age-critical: seconds, or 5m, 2h, 1d), and the room left on disk.
+          --age-critical: seconds, or 5m, 2h, 1d), how soon the first goes back to its
+          sender (--return-warning, --return-critical: less than that is left), and
+          the room left on disk.
           Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, as for a queue that
           could not be listed.
   metrics Prints OpenMetrics. Exit status: 0 when the queue could be listed, else 69.

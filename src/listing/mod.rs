@@ -86,6 +86,7 @@ pub(crate) fn timing_of(context: &Context, found: Timing) -> Timing {
         (Ok(source), Some(lifetime)) => {
             let seconds = lifetime.seconds;
             let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
+            let found = if source.is_local(&mta.list_command) { found } else { Timing::of_elsewhere() };
             found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
         }
         (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),

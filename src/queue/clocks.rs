@@ -90,9 +90,13 @@ impl Returns {
         }
     }
 
-    /// Whether the message is past its time.
+    /// Whether the message is past its time, and still waits for the attempt that returns it.
     pub(crate) fn is_overdue(self, now: i64) -> bool {
-        self.instant().is_some_and(|at| at <= now)
+        self != Returns::Now && self.is_by(now)
+    }
+
+    fn is_by(self, instant: i64) -> bool {
+        self.instant().is_some_and(|at| at <= instant)
     }
 }
 
@@ -171,6 +175,9 @@ pub struct Deadlines {
     pub next: Option<i64>,
     /// How many messages are past their time, but still wait.
     pub overdue: u64,
+    /// How many are being returned, or are at the next attempt: an administrator has let them expire. They count for nothing
+    /// else here.
+    pub returned: u64,
     /// Of how many that are not held the time is not known.
     pub unknown: u64,
     /// The arrival of the oldest message whose host's first failure decides.
@@ -180,14 +187,14 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Takes a message into account.
-    pub(super) fn add(&mut self, message: &Message<'_>, clocks: &Clocks) {
+    /// Takes a message into account, and returns the instant at which it goes back.
+    pub(super) fn add(&mut self, message: &Message<'_>, clocks: &Clocks) -> Option<i64> {
         let earliest = |one: Option<i64>, other: i64| Some(one.map_or(other, |one| one.min(other)));
         let returns = clocks.lifetimes.returns(message);
         match returns {
             Returns::Never => {}
             Returns::Unknown => self.unknown += 1,
-            Returns::Now => self.first = earliest(self.first, clocks.now),
+            Returns::Now => self.returned += 1,
             Returns::NotBefore(at) | Returns::At(at) | Returns::About(at) => {
                 self.first = earliest(self.first, at);
                 if at > clocks.now {
@@ -202,6 +209,7 @@ impl Deadlines {
         if let Some(next) = message.plan.next_attempt.filter(|_| message.state != State::Held) {
             self.next_attempt = earliest(self.next_attempt, next);
         }
+        returns.instant().filter(|_| returns != Returns::Now)
     }
 }
 
@@ -225,7 +233,7 @@ impl Due {
     pub(super) fn holds(&self, returns: Returns, now: i64) -> bool {
         match self {
             Due::Overdue => returns.is_overdue(now),
-            Due::Within { seconds, .. } => returns.is_overdue(now.saturating_add(*seconds)),
+            Due::Within { seconds, .. } => returns.is_by(now.saturating_add(*seconds)),
             Due::Never => returns == Returns::Never,
         }
     }
@@ -366,13 +374,14 @@ mod tests {
             first: Some(900),
             next: Some(1050),
             overdue: 1,
+            returned: 0,
             unknown: 1,
             oldest_for_host: None,
             next_attempt: Some(1400),
         };
         assert_eq!(all, expected);
         all.add(&expiring(message(999, "x")), &clocks);
-        assert_eq!((all.overdue, all.first), (2, Some(900)));
+        assert_eq!((all.overdue, all.returned, all.first), (1, 1, Some(900)));
     }
 
     #[test]
@@ -388,6 +397,7 @@ mod tests {
         let holds = |text: &str, returns| due(text).unwrap().holds(returns, 1000);
         assert!(holds("overdue", Returns::NotBefore(1000)) && !holds("overdue", Returns::NotBefore(1001)));
         assert!(holds("1m", Returns::At(1060)) && !holds("1m", Returns::At(1061)) && holds("1m", Returns::Now));
+        assert!(!holds("overdue", Returns::Now));
         assert!(holds("never", Returns::Never) && !holds("never", Returns::Unknown) && !holds("9d", Returns::Unknown));
         for text in ["overdue", "never", "90m", "12h", "2d"] {
             assert_eq!(due(text).unwrap().to_string(), text);

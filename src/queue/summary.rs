@@ -84,6 +84,8 @@ struct Counts {
     causes: [u64; Cause::ALL.len()],
     /// Of the recipients of messages that are not held.
     stranded: Stranded,
+    /// When the first of it goes back, in seconds since 1970.
+    first_return: Option<i64>,
 }
 
 /// Recipients whose mail may only have waited until its destination can be reached. Those of held messages don't count.
@@ -143,6 +145,7 @@ impl Tally for Counts {
             *mine += theirs;
         }
         self.stranded.merge(other.stranded);
+        self.first_return = self.first_return.into_iter().chain(other.first_return).min();
     }
 }
 
@@ -183,7 +186,7 @@ impl Summary {
     /// Counts one message.
     pub fn add(&mut self, message: &Message<'_>) {
         self.messages += 1;
-        self.deadlines.add(message, &self.clocks);
+        let returns = self.deadlines.add(message, &self.clocks);
         self.bytes = self.bytes.saturating_add(message.size.unwrap_or(0));
         self.sized += u64::from(message.size.is_some());
         self.states[message.state as usize] += 1;
@@ -212,6 +215,7 @@ impl Summary {
             };
             let destination = self.destinations.of(&in_lower_case(recipient.domain()));
             destination.add(self.messages, bucket, cause, stranded);
+            destination.first_return = destination.first_return.into_iter().chain(returns).min();
         }
     }
 
@@ -264,6 +268,13 @@ impl Summary {
         let meant = self.destinations.named.iter().filter(|(domain, _)| is_meant(domain));
         meant.for_each(|(_, counts)| all.merge(counts.stranded));
         all
+    }
+
+    /// When the first of what is for the domains that `is_meant` picks goes back, in seconds since 1970; domains that are
+    /// not counted one by one are among them.
+    pub(crate) fn first_return(&self, is_meant: impl Fn(&str) -> bool) -> Option<i64> {
+        let meant = self.destinations.named.iter().filter(|(domain, _)| is_meant(domain)).map(|(_, counts)| counts);
+        meant.chain([&self.destinations.other]).filter_map(|counts| counts.first_return).min()
     }
 
     /// The `limit` reasons with the most recipients, then all others as one.

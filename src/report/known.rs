@@ -14,7 +14,7 @@ use crate::listing::reasons::{self, Explained};
 use crate::listing::{self, INQUIRY_PATIENCE, Sampling};
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
-use crate::state::Sample;
+use crate::state::{Outages, Sample};
 use crate::system::Audience;
 
 /// What is known.
@@ -25,6 +25,7 @@ pub(crate) struct Known {
     pub(crate) filesystems: Vec<Filesystem>,
     pub(crate) history: Vec<Sample>,
     pub(crate) primary: PrimaryStatus,
+    pub(crate) outages: Outages,
     pub(crate) flush: Readiness,
     pub(crate) explained: Explained,
 }
@@ -79,6 +80,10 @@ impl Inquiries {
         let filesystems = disk::filesystems(&context.free, &mounts, queue, &context.config.disk, audience);
         audience.is_there()?;
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
+        let hosts: Vec<&str> = primary.primaries.iter().map(|primary| primary.host.as_str()).collect();
+        let waiting = sample.as_ref().map(|sample| sample.messages);
+        let outages =
+            context.records.as_ref().ok().and_then(|records| records.outages(&hosts, waiting, context.clock.now).ok());
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
         Ok(Known {
             sampling,
@@ -86,6 +91,7 @@ impl Inquiries {
             flush: Readiness::find(context, &facts),
             facts,
             filesystems,
+            outages: outages.unwrap_or_default(),
             primary,
             explained,
         })
@@ -103,6 +109,7 @@ impl Known {
             filesystems: Vec::new(),
             history: Vec::new(),
             primary: PrimaryStatus::default(),
+            outages: Outages::default(),
             explained: Explained::default(),
         }
     }

@@ -22,7 +22,7 @@ use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
 use crate::queue::{Clocks, Message, Row, State, Window};
 use crate::report::disk::Filesystem;
-use crate::state::{Flush, Outcome, Sample};
+use crate::state::{Flush, Outages, Outcome, Sample};
 use crate::system::Body;
 use crate::text;
 
@@ -52,6 +52,8 @@ pub struct Report {
     pub history: Vec<Sample>,
     /// What is known of the primaries.
     pub primary: PrimaryStatus,
+    /// How long they were down.
+    pub outages: Outages,
     /// Whether and when the queue can be run.
     pub flush: Readiness,
     /// The flush that was asked for, and what the listing says of it.

@@ -65,7 +65,7 @@ impl<'a> Reading<'a> {
 
     /// A report over a listing.
     pub(crate) fn report(&self, listing: Listing, known: Known) -> Report {
-        let Known { filesystems, history, primary, flush, explained, .. } = known;
+        let Known { filesystems, history, primary, outages, flush, explained, .. } = known;
         Report {
             host: self.host.to_owned(),
             label: self.config.mta.label.clone(),
@@ -80,6 +80,7 @@ impl<'a> Reading<'a> {
             filesystems,
             history,
             primary,
+            outages,
             flush,
             listing,
         }

@@ -7,9 +7,13 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::database::Fault;
+use super::outages;
 
 /// The version of the tables, in `PRAGMA user_version`. Raised with each change of [`TABLES`].
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
+
+/// The first version with outages.
+const WITH_OUTAGES: i64 = 3;
 
 /// Each table by its name, as SQLite keeps its definition in `sqlite_schema`.
 pub(super) const TABLES: &[(&str, &str)] = &[
@@ -68,6 +72,18 @@ pub(super) const TABLES: &[(&str, &str)] = &[
 )",
     ),
     (
+        "outage",
+        "CREATE TABLE outage (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    host TEXT NOT NULL,
+    down INTEGER NOT NULL,
+    up INTEGER,
+    messages INTEGER,
+    down_seen_by TEXT,
+    up_seen_by TEXT
+)",
+    ),
+    (
         "rehearsal",
         "CREATE TABLE rehearsal (
     number INTEGER PRIMARY KEY,
@@ -92,7 +108,8 @@ pub(super) const TABLES: &[(&str, &str)] = &[
 const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
-/// Makes the tables that are missing: versions 2 and 3 added two each, and changed none. Returns only if the database holds our tables and nothing else.
+/// Makes the tables that are missing: version 2 added two to those of version 1, version 3 one, which it fills from what
+/// was known, and version 4 two; none was changed. Returns only if the database holds our tables and nothing else.
 pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
     if version(database)? < VERSION {
         // The second of two processes finds it done.
@@ -103,6 +120,9 @@ pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
                 if !there.iter().any(|other| other == name) {
                     upgrade.execute(definition, [])?;
                 }
+            }
+            if version(&upgrade)? < WITH_OUTAGES {
+                outages::of_transitions(&upgrade)?;
             }
             upgrade.pragma_update(None, "user_version", VERSION)?;
         }
@@ -146,7 +166,7 @@ mod tests {
     use super::*;
     use crate::state::log::tests::new_flush;
     use crate::state::tests::records;
-    use crate::state::{Condition, Flush, Outcome, Sample, SeenBy, Waited};
+    use crate::state::{Condition, Flush, Outage, Outcome, Sample, SeenBy, Waited, Watching};
     use std::path::Path;
     use std::thread;
 
@@ -226,6 +246,62 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
         assert_eq!(records.note_primaries(&down, 300, SeenBy::Page), Ok(vec![Some(300)]));
         assert_eq!(records.transitions_unnoticed().unwrap().len(), 1);
         assert_eq!(records.set_aside(), None);
+    }
+
+    #[test]
+    fn the_outages_of_version_2_are_put_together_from_its_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Connection::open(folder.path().join("bartleby.db")).unwrap();
+        // Version 2 had the first five tables.
+        let made: String = TABLES[..5].iter().map(|(_, definition)| format!("{definition};\n")).collect();
+        database.execute_batch(&made).unwrap();
+        database
+            .execute_batch(
+                "PRAGMA user_version = 2;
+                 INSERT INTO transition (host, at, state, seen_by) VALUES
+                     ('mx1:25', 100, 'up', 'page'), ('mx1:25', 200, 'busy', 'watch'), ('mx1:25', 250, 'down', 'page'),
+                     ('mx1:25', 400, 'up', 'check'), ('mx2:25', 500, 'down', 'list'), ('mx1:25', 600, 'down', 'page');
+                 INSERT INTO primary_host VALUES ('mx1:25', 'down', 600, 0), ('mx2:25', 'down', 500, 0),
+                     ('mx3:25', 'busy', 50, 0), ('mx4:25', 'up', 60, 0);",
+            )
+            .unwrap();
+        drop(database);
+        let records = records(folder.path()).unwrap();
+        let outage = |host: &str, down, up| Outage { host: host.into(), down, up, messages_at_most: None };
+        let hosts = ["mx1:25", "mx2:25", "mx3:25", "mx4:25"];
+        let known = records.outages(&hosts, None, 700).unwrap();
+        assert_eq!(
+            known.latest,
+            [
+                outage("mx3:25", 50, None),
+                outage("mx1:25", 600, None),
+                outage("mx2:25", 500, None),
+                outage("mx1:25", 200, Some(400)),
+            ],
+            "what was up at the first sight had been down for a time that nobody saw"
+        );
+        assert_eq!(known.longest, Some(outage("mx3:25", 50, None)));
+        assert_eq!(records.set_aside(), None);
+    }
+
+    #[test]
+    fn the_runs_of_version_3_were_not_rehearsed() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Connection::open(folder.path().join("bartleby.db")).unwrap();
+        // Version 3 had the first six tables.
+        let made: String = TABLES[..6].iter().map(|(_, definition)| format!("{definition};\n")).collect();
+        database.execute_batch(&made).unwrap();
+        let flush = "INSERT INTO flush (started, target, by) VALUES (1, 'all', '::1'); PRAGMA user_version = 3";
+        database.execute_batch(flush).unwrap();
+        drop(database);
+        let records = records(folder.path()).unwrap();
+        let before = Flush { number: 1, messages: None, recipients: None, ..new_flush() };
+        assert_eq!(records.flushes(10), Ok(vec![before]));
+        assert_eq!((records.set_aside(), records.watching()), (None, Ok(Watching::default())));
+        let turn = records.turn().unwrap();
+        let rehearsed = Flush { rehearsal: Some("it accepts".into()), ..new_flush() };
+        assert_eq!(records.record(&turn, &rehearsed, &Waited::By(1)), Ok(2));
+        assert_eq!(records.flush(2), Ok(Some(Flush { number: 2, ..rehearsed })));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use crate::queue::{Clocks, Message, Row, rfc3339};
+use crate::queue::{Clocks, Lifetimes, Message, Row, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
 use crate::text::printable;
@@ -29,10 +29,11 @@ const COLUMNS: [&str; WIDTH] = [
     "last_attempt",
     "being_returned",
     "instance",
+    "returns_not_before",
 ];
 
 /// How many there are.
-const WIDTH: usize = 12;
+const WIDTH: usize = 13;
 
 /// Stands in the state column of a last line that says why the listing is not complete.
 const INCOMPLETE: &str = "INCOMPLETE";
@@ -41,7 +42,11 @@ const INCOMPLETE: &str = "INCOMPLETE";
 const NOTE: &str = "NOTE";
 
 /// Writes CSV.
-pub struct Csv;
+#[derive(Default)]
+pub struct Csv {
+    /// How long mail is kept.
+    lifetimes: Lifetimes,
+}
 
 /// What a formula can begin with, also in full width.
 const SIGNS: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
@@ -51,7 +56,8 @@ const OTHER_SEPARATORS: [u8; 2] = [b';', b'|'];
 
 impl Form for Csv {
     /// The columns' names.
-    fn begin(&mut self, _clocks: &Clocks, to: &mut Body<'_>) -> io::Result<()> {
+    fn begin(&mut self, clocks: &Clocks, to: &mut Body<'_>) -> io::Result<()> {
+        self.lifetimes = clocks.lifetimes.clone();
         line(to, COLUMNS)
     }
 
@@ -70,12 +76,10 @@ impl Form for Csv {
         let (id, state, mta_state) = (&message.id, message.state.as_str(), &message.mta_state);
         let returned = if message.being_returned { "yes" } else { "" };
         let instance = message.instance.as_deref().unwrap_or_default();
+        let returns = self.lifetimes.returns(message).not_before().and_then(rfc3339).unwrap_or_default();
         let mut of_recipient = |[recipient, delivered, reason, at]: [&str; 4]| {
-            let (size, arrival) = (&size, &arrival);
-            line(
-                to,
-                [id, state, mta_state, size, arrival, sender, recipient, delivered, reason, at, returned, instance],
-            )
+            let of_all = [id, state, mta_state, &size, &arrival, sender];
+            line(to, of_all.into_iter().chain([recipient, delivered, reason, at, returned, instance, &returns]))
         };
         if message.recipients.is_empty() {
             of_recipient([""; 4])?;
@@ -103,10 +107,10 @@ impl Form for Csv {
 
 /// A last line, which is of no message.
 fn last<'f>(state: &'f str, mta_state: &'f str, reason: &'f str) -> [&'f str; WIDTH] {
-    ["", state, mta_state, "", "", "", "", "", reason, "", "", ""]
+    ["", state, mta_state, "", "", "", "", "", reason, "", "", "", ""]
 }
 
-fn line(to: &mut Body<'_>, fields: [&str; WIDTH]) -> io::Result<()> {
+fn line<'f>(to: &mut Body<'_>, fields: impl IntoIterator<Item = &'f str>) -> io::Result<()> {
     for (index, field) in fields.into_iter().enumerate() {
         to.write_all(if index > 0 { b"," } else { b"" })?;
         let field = harmless(field);
@@ -167,24 +171,27 @@ mod tests {
         };
         let mut bytes = Vec::new();
         let mut body = Body::into(&mut bytes);
-        Csv.begin(&Clocks::default(), &mut body).unwrap();
-        Csv.message(&message, &mut body).unwrap();
-        Csv.message(&Message { recipients: vec![], sender: None, ..message }, &mut body).unwrap();
+        let lifetimes = Lifetimes::NotBefore { message: 60, null_sender: 30 };
+        let mut csv = Csv::default();
+        csv.begin(&Clocks { now: 0, lifetimes }, &mut body).unwrap();
+        csv.message(&message, &mut body).unwrap();
+        csv.message(&Message { recipients: vec![], sender: None, being_returned: false, ..message }, &mut body)
+            .unwrap();
         body.finish().unwrap();
         drop(body);
         let text = String::from_utf8(bytes).unwrap();
         let lines: Vec<_> = text.split("\r\n").collect();
         assert_eq!(
             lines[0],
-            "id,state,mta_state,size,arrival,sender,recipient,delivered,reason,last_attempt,being_returned,instance"
+            "id,state,mta_state,size,arrival,sender,recipient,delivered,reason,last_attempt,being_returned,instance,returns_not_before"
         );
         let start = "4F1A,deferred,deferred,9,1970-01-01T00:00:00Z";
         assert_eq!(
             lines[1],
-            format!("{start},<>,\"'=cmd|' /C calc'!A0@example.com\",no,\"450 \"\"no\"\", later\",,yes,out")
+            format!("{start},<>,\"'=cmd|' /C calc'!A0@example.com\",no,\"450 \"\"no\"\", later\",,yes,out,")
         );
-        assert_eq!(lines[2], format!("{start},<>,b@x,no,'+1,1970-01-01T00:01:00Z,yes,out"));
-        assert_eq!(lines[3..], [format!("{start},,,,,,yes,out").as_str(), ""]);
+        assert_eq!(lines[2], format!("{start},<>,b@x,no,'+1,1970-01-01T00:01:00Z,yes,out,"));
+        assert_eq!(lines[3..], [format!("{start},,,,,,,out,1970-01-01T00:01:00Z").as_str(), ""]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::sentences;
 use crate::context::Context;
+use crate::mta::timing::{Lifetime, Retry};
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
 use crate::queue::Row;
@@ -12,7 +13,7 @@ use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
-use crate::text::{Odd, bytes, count, shell_quoted};
+use crate::text::{Odd, bytes, count, duration, shell_quoted};
 
 /// One thing that was checked.
 struct Check {
@@ -204,6 +205,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             ),
         },
     });
+    checks.extend(clock_checks(report));
     checks.extend(primary_checks(primary));
     for filesystem in filesystems {
         let mount = &filesystem.mount;
@@ -255,6 +257,54 @@ fn whole_queue(configured: &[String]) -> String {
         [] => "the whole queue; no rule allows a part of it".into(),
         command => format!("the whole queue, with the configured flush_command: {}", command.join(" ")),
     }
+}
+
+/// Less than this is too short for a fall-back, in seconds: RFC 5321, section 4.5.4.1, asks for at least 4 to 5 days.
+const LEAST_LIFETIME: i64 = 5 * 24 * 60 * 60;
+
+/// Whether mail is kept long enough, and tried again by itself.
+fn clock_checks(report: &Report) -> Vec<Check> {
+    let timing = &report.listing.facts.timing;
+    let fault = |message: String, remedy: String| Err(Fault { message, remedy });
+    let longest = report.outages.longest.as_ref().map_or(0, |of| of.seconds(report.listing.sampling.started));
+    let more = || match timing.more_time.as_str() {
+        "" => "Raise it in the mail server's own configuration, and [mta] lifetime with it.".to_owned(),
+        more => format!("{more}."),
+    };
+    let lifetime = match &timing.lifetime {
+        Lifetime::Known { seconds, basis, .. } if *seconds < LEAST_LIFETIME => fault(
+            format!(
+                "mail is returned after {} ({basis}), but the last server that has it should keep it for at least 5 days (RFC 5321, section 4.5.4.1)",
+                duration(*seconds)
+            ),
+            more(),
+        ),
+        Lifetime::Known { seconds, basis, .. } if *seconds < longest => fault(
+            format!(
+                "mail is returned after {} ({basis}), but the primary was once down for {}",
+                duration(*seconds),
+                duration(longest)
+            ),
+            more(),
+        ),
+        Lifetime::Known { seconds, basis, .. } => Ok(format!("mail is kept for {} ({basis})", duration(*seconds))),
+        Lifetime::NotInForce { basis, file, step, .. } => fault(
+            format!("{file} was changed after the mail server was started, so {basis} there may not be in force"),
+            format!("{step}."),
+        ),
+        Lifetime::Unknown(gap) => {
+            fault(format!("it is not known how long mail is kept: {}", gap.why), gap.remedy.clone())
+        }
+    };
+    let retry = match (&timing.stopped, &timing.retry) {
+        (Some(gap), _) => fault(gap.why.clone(), format!("{}.", gap.remedy)),
+        (None, Retry::Within { seconds, basis }) => {
+            Ok(format!("what waits is tried again within {} ({basis})", duration(*seconds)))
+        }
+        (None, Retry::Listed { basis }) => Ok(format!("{basis} says when each message is tried again")),
+        (None, Retry::Unknown(gap)) => Ok(format!("it is not known when what waits is tried again: {}", gap.why)),
+    };
+    vec![Check { subject: "lifetime", found: lifetime }, Check { subject: "next attempt", found: retry }]
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.

@@ -13,7 +13,7 @@ use crate::primary::{Primary, PrimaryStatus};
 use crate::queue::{Clocks, Lifetimes, Message, Recipient, Row, State, rfc3339, serialize_instant};
 use crate::report::clocks::FirstReturn;
 use crate::report::{Form, Report, Verdict};
-use crate::state::Flush;
+use crate::state::{Flush, Outage};
 use crate::system::Body;
 use crate::text::{acts, is_plain};
 use crate::view::sentences::of_listing;
@@ -137,6 +137,7 @@ impl Form for Json {
         let seen = report.primary.seen.and_then(rfc3339);
         field(to, "primary", &report.primary.primaries.iter().map(|one| primary(one, &seen)).collect::<Vec<_>>())?;
         let PrimaryStatus { faults, notes, domains, .. } = &report.primary;
+        field(to, "outages", &report.outages.latest.iter().map(outage).collect::<Vec<_>>())?;
         field(to, "dns", &json!({"domains": domains, "faults": faults, "notes": notes}))?;
         let unexplained = || report.unexplained.as_ref().map(|trouble| format!("{trouble} {}", trouble.remedy()));
         if let Some(note) = report.note.map(|note| sentences::note(note).to_owned()).or_else(unexplained) {
@@ -177,6 +178,15 @@ fn returns(report: &Report) -> Option<Value> {
         "bounce_lifetime_seconds": null_sender,
         "basis": basis,
     }))
+}
+
+fn outage(outage: &Outage) -> Value {
+    json!({
+        "host": outage.host,
+        "down": rfc3339(outage.down),
+        "up": outage.up.and_then(rfc3339),
+        "messages_at_most": outage.messages_at_most,
+    })
 }
 
 fn gap(gap: &Gap) -> Value {

@@ -118,6 +118,10 @@ pub(crate) fn advice(report: &Report) -> Option<String> {
             (None, false) => "The main mail server accepts mail.".into(),
             (None, true) => "Some of the main mail servers answer, others do not.".into(),
         }),
+        (false, true) if report.first_return().is_some_and(|first| first.overdue > 0) => Some(
+            "The main mail server does not accept mail. Do not try now: what is past its time would go back to its sender."
+                .into(),
+        ),
         (false, true) if is_busy => {
             Some("The main mail server answers that it is busy; trying now will hardly help.".into())
         }

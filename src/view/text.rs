@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use super::PROGRAM;
+use super::clocks::Clocks;
 use super::sentences::{self, Sentences, of_listing};
 use crate::queue::{Message, Recipient, Row, State};
 use crate::report::disk::{Filesystem, Level};
@@ -125,6 +126,14 @@ impl Form for Text {
         }
         if let Some(advice) = sentences::advice(report) {
             to.line(format_args!("{advice}"))?;
+        }
+        if let Some(Clocks { sentences, remedies }) = Clocks::of(report) {
+            for sentence in sentences {
+                to.line(format_args!("{sentence}"))?;
+            }
+            for remedy in remedies {
+                to.line(format_args!("REMEDY: {remedy}"))?;
+            }
         }
         if let Some((flush, outcome)) = &report.followed {
             let although =

@@ -11,7 +11,7 @@ fn csv_has_a_line_a_recipient_and_says_when_it_is_not_all() {
     assert_eq!((answer.status, answer.field("content-type")), (200, Some("text/csv; charset=utf-8; header=present")));
     let mut lines = csv::Reader::from_reader(answer.body.as_bytes());
     let columns = ["id", "state", "mta_state", "size", "arrival", "sender", "recipient", "delivered", "reason"];
-    let columns = [&columns[..], &["last_attempt", "being_returned", "instance"]].concat();
+    let columns = [&columns[..], &["last_attempt", "being_returned", "instance", "returns_not_before"]].concat();
     assert_eq!(lines.headers().unwrap(), &csv::StringRecord::from(columns));
     let rows: Vec<_> = lines.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 28);

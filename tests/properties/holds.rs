@@ -212,6 +212,7 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
         filesystems: Vec::new(),
         history: Vec::new(),
         primary: PrimaryStatus::default(),
+        outages: Default::default(),
         flush: Readiness {
             possible: Ok(()),
             parts: true,
@@ -282,7 +283,7 @@ fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
 }
 
 fn as_csv(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
-    let csv = written(Csv, report, messages);
+    let csv = written(Csv::default(), report, messages);
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(csv.as_slice());
     let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
     let incomplete = report.listing.trouble.is_some();

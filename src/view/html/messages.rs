@@ -3,9 +3,8 @@
 use maud::{Markup, html};
 
 use super::super::sentences;
-use super::{links, moment, run_button, run_form, status};
-use crate::queue::Target;
-use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window, rfc3339};
+use super::{clocks, links, moment, run_button, run_form, status};
+use crate::queue::{Filter, Lifetimes, Message, Order, Recipient, Row, SortKey, State, Target, Window, rfc3339};
 use crate::report::Report;
 use crate::request::Asked;
 use crate::text::{bytes, count, printable, thousands};
@@ -39,10 +38,14 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                 (status::told(trouble))
             }
             @if !rows.is_empty() {
+                @let lifetimes = report.listing.summary.lifetimes();
                 (run_form(html! { table {
                     thead {
                         tr {
-                            th scope="col" aria-sort=[direction(asked, SortKey::Age)] { (sort(asked, SortKey::Age, "Waits")) }
+                            th scope="col" aria-sort=[direction(asked, SortKey::Age).or_else(|| direction(asked, SortKey::Returns))] {
+                                (sort(asked, SortKey::Age, "Waits"))
+                                @if lifetimes != Lifetimes::Unknown { ", " (sort(asked, SortKey::Returns, "goes back")) }
+                            }
                             th scope="col" aria-sort=[direction(asked, SortKey::Sender).or_else(|| direction(asked, SortKey::Domain))] {
                                 (sort(asked, SortKey::Sender, "Sender")) " and " (sort(asked, SortKey::Domain, "recipients"))
                             }
@@ -52,7 +55,7 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                             th scope="col" aria-sort=[direction(asked, SortKey::Id)] { "State and " (sort(asked, SortKey::Id, "id")) }
                         }
                     }
-                    tbody { @for one in rows { (row(report, one)) } }
+                    tbody { @for one in rows { (row(report, &lifetimes, one)) } }
                 } }))
             }
             (paging(window, matched, asked))
@@ -149,7 +152,7 @@ fn is_ascending(order: Order) -> bool {
     !order.reversed
 }
 
-fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
+fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row) -> Markup {
     html! {
         tr {
             td {
@@ -159,6 +162,7 @@ fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
                         (report.local_time(arrival).get(..16).unwrap_or_default())
                     }
                 } @else { "not told" }
+                (clocks::of_message(report, lifetimes, message))
             }
             td {
                 div { "from " (sender(message)) }

@@ -1,5 +1,6 @@
 //! The page. Only this folder writes markup, and maud alone escapes.
 
+mod clocks;
 mod disk;
 mod foot;
 mod links;
@@ -19,6 +20,7 @@ use super::{PROGRAM, Reader};
 use crate::flush::FOLLOWED;
 use crate::mta::trouble::Status;
 use crate::queue::{Row, Target, rfc3339};
+use crate::report::clocks::Urgency;
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::request::Asked;
@@ -97,6 +99,7 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     let (tone, word) = match (report.listing.status(), summary.messages) {
         (Status::Ok, _) if disk_is_full => (Tone::Alarm, "Disk full"),
         (Status::Ok, 0) => (Tone::Calm, "Empty"),
+        (Status::Ok, _) if report.urgency() == Urgency::Alarm => (Tone::Alarm, "Urgent"),
         (Status::Ok, _) => (Tone::Waiting, "Waiting"),
         _ => (Tone::Alarm, "Unknown"),
     };
@@ -110,6 +113,7 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
             (status::status(report, tone, word, asked))
             (overview::overview(report, asked))
             (primary::primary(report))
+            (clocks::outages(report))
             (messages::messages(report, rows, asked))
             (disk::disk(report))
             (runs::runs(report))
