@@ -1,5 +1,6 @@
 //! A listing that is counted: which messages there are, for a queue run, and how many are left of it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub(crate) struct Count {
     pub(crate) messages: u64,
     /// Recipients of these that still wait.
     pub(crate) recipients: u64,
-    /// Messages of these that are held.
+    /// Messages of these that wait for an administrator.
     pub(crate) held: u64,
     /// Messages of these that are being delivered now.
     pub(crate) in_delivery: u64,
@@ -34,6 +35,8 @@ pub(crate) struct Count {
     pub(crate) why: String,
     /// Their queue ids, at most 50,000, where they were asked for.
     pub(crate) ids: Vec<String>,
+    /// Of these, those of messages that are held.
+    pub(crate) held_ids: Vec<String>,
     /// What is at stake in a run, of the domains that were named.
     pub(crate) stakes: Stakes,
     /// Why the listing is not complete.
@@ -52,10 +55,22 @@ struct Question<'a> {
 }
 
 impl Count {
-    /// Counts what waits, names its ids, and what is at stake for these domains, where mail is kept for so long.
-    pub(crate) fn of_target(context: &Context, target: &Target, domains: &[String], lifetimes: Lifetimes) -> Count {
+    /// Counts what waits, and names its ids.
+    pub(crate) fn of_target(context: &Context, target: &Target) -> Count {
+        Count::with_stakes(context, target, &[], Lifetimes::Unknown)
+    }
+
+    /// The same, and what is at stake for these domains, where mail is kept for so long.
+    pub(crate) fn with_stakes(context: &Context, target: &Target, domains: &[String], lifetimes: Lifetimes) -> Count {
         let target = Some(target.clone());
         Count::ask(context, Question { target, waited: Waited::By(i64::MAX), ids: true, domains, lifetimes })
+    }
+
+    /// The ids of what a run should deliver: of all but what is held; `None` where not all are known.
+    pub(crate) fn ids_not_held(&self) -> Option<Vec<String>> {
+        let all_known = self.trouble.is_none() && self.ids.len() as u64 == self.messages;
+        let held: HashSet<&String> = self.held_ids.iter().collect();
+        all_known.then(|| self.ids.iter().filter(|id| !held.contains(id)).cloned().collect())
     }
 
     /// Counts what is left of a queue run.
@@ -133,7 +148,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) 
     let Task { source, clock, account, configured, mask, .. } = *task;
     let task = &Task { source, clock, account, configured, mask: None, lifetimes: Lifetimes::Unknown };
     let mut remainder = Remainder::of(question.target, question.waited);
-    let mut ids = Vec::new();
+    let (mut ids, mut held_ids) = (Vec::new(), Vec::new());
     let read = reader::read(&sandbox, task, desk.parts, &mut Words::default(), &mut |message| {
         let masked = mask.map(|mask| mask.hide(message));
         if !remainder.add(masked.as_ref().unwrap_or(message)) {
@@ -142,6 +157,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) 
         candidates.add(message);
         if question.ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());
+            held_ids.extend(message.is_on_hold().then(|| message.id.clone().into_owned()));
         }
     })?;
     let count = Count {
@@ -151,6 +167,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) 
         in_delivery: remainder.in_delivery,
         why: remainder.why(),
         ids,
+        held_ids,
         stakes: candidates.into_stakes(),
         trouble: read.trouble,
     };

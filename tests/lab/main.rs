@@ -136,6 +136,11 @@ fn sendmail_refusing_is_never_an_empty_queue() {
 }
 
 #[test]
+fn sendmail_with_submitted_mail() {
+    in_lab("sendmail_with_submitted_mail", &Sendmail, sendmail::submitted_mail);
+}
+
+#[test]
 fn sendmail_running_a_part_of_the_queue() {
     in_each_lab("sendmail_running_a_part_of_the_queue", &Sendmail, sendmail::part_of_the_queue);
 }
@@ -163,6 +168,16 @@ fn opensmtpd_as_backup_mx() {
 #[test]
 fn opensmtpd_with_doas() {
     in_each_lab("opensmtpd_with_doas", &OpenSmtpd, opensmtpd::with_doas);
+}
+
+#[test]
+fn opensmtpd_with_paused_mail() {
+    in_lab("opensmtpd_with_paused_mail", &OpenSmtpd, opensmtpd::with_paused_mail);
+}
+
+#[test]
+fn opensmtpd_with_a_route_that_has_just_failed() {
+    in_lab("opensmtpd_with_a_route_that_has_just_failed", &OpenSmtpd, opensmtpd::with_a_route_that_has_just_failed);
 }
 
 #[test]
