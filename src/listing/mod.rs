@@ -76,13 +76,14 @@ pub(crate) fn facts(context: &Context, wanted: Wanted) -> Facts {
     let deadline = Instant::now() + INQUIRY_PATIENCE;
     let inquire = |source: &Source| source.mta.inquire(&context.free, wanted).answer(&context.free, deadline);
     let facts = context.source.as_ref().map(inquire).unwrap_or_default();
-    Facts { timing: timing_of(context, facts.timing), ..facts }
+    with_timing(context, facts)
 }
 
-/// The clocks of the mail server, or what the configuration says in its place.
-pub(crate) fn timing_of(context: &Context, found: Timing) -> Timing {
+/// The same, with what the configuration says of the clocks in place of what the mail server does.
+pub(crate) fn with_timing(context: &Context, facts: Facts) -> Facts {
     let mta = &context.config.mta;
-    match (&context.source, &mta.lifetime) {
+    let found = facts.timing;
+    let timing = match (&context.source, &mta.lifetime) {
         (Ok(source), Some(lifetime)) => {
             let seconds = lifetime.seconds;
             let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
@@ -91,5 +92,6 @@ pub(crate) fn timing_of(context: &Context, found: Timing) -> Timing {
         }
         (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),
         _ => found,
-    }
+    };
+    Facts { timing, ..facts }
 }

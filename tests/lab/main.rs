@@ -14,6 +14,7 @@ mod apache;
 mod as_root;
 mod browser;
 mod client;
+mod clocks;
 mod comeback;
 mod evidence;
 mod example;
@@ -36,6 +37,7 @@ mod page;
 mod parts;
 mod postfix;
 mod primary;
+mod programs;
 mod real_queue;
 mod rebinding;
 mod relay;
@@ -254,4 +256,24 @@ fn apache_with_listers_out_of_reach() {
 #[ignore = "make bench runs it"]
 fn a_real_postfix_queue() {
     in_lab("a_real_postfix_queue", &PostfixWithBench, real_queue::is_measured);
+}
+
+#[test]
+fn postfix_returns_mail_when_the_page_said() {
+    in_lab("postfix_returns_mail_when_the_page_said", &Postfix, clocks::of_postfix);
+}
+
+#[test]
+fn sendmail_returns_mail_when_the_page_said() {
+    in_lab("sendmail_returns_mail_when_the_page_said", &Sendmail, clocks::of_sendmail);
+}
+
+#[test]
+fn exim_returns_mail_when_the_page_said() {
+    in_lab("exim_returns_mail_when_the_page_said", &Exim, clocks::of_exim);
+}
+
+#[test]
+fn opensmtpd_returns_mail_when_the_page_said() {
+    in_lab("opensmtpd_returns_mail_when_the_page_said", &OpenSmtpd, clocks::of_opensmtpd);
 }
