@@ -27,3 +27,4 @@ mod slow_readers;
 mod start;
 mod state;
 mod wait;
+mod web;

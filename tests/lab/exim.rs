@@ -35,7 +35,6 @@ impl Mta for Exim {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/exim/exim4.conf",
             "examples/exim/relay_domains",
             "examples/exim/relay_recipients",

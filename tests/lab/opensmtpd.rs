@@ -44,7 +44,6 @@ impl Mta for OpenSmtpd {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/opensmtpd/smtpd.conf",
             "examples/opensmtpd/relay_domains",
             "examples/opensmtpd/relay_recipients",

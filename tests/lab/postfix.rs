@@ -31,7 +31,6 @@ impl Mta for Postfix {
         &[
             "apache/htaccess",
             "apache/site.sh",
-            "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",

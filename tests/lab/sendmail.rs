@@ -37,7 +37,6 @@ impl Mta for Sendmail {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/sendmail/sendmail.mc",
             "examples/sendmail/access",
             "examples/sendmail/mailertable",
