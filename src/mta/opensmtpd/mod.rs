@@ -276,6 +276,7 @@ impl OpenSmtpdParser {
                     (message.state, message.plan.held_back) = (State::Held, false);
                     if !was_paused || !envelope.is_paused() {
                         message.mta_state = "paused in part".into();
+                        message.plan.partly_held = true;
                     }
                 } else if message.state == State::Held || state == State::Active {
                     // It counts as held back only while all of it is, and as active while any of it is.
