@@ -72,6 +72,7 @@ fn followed(report: &Report) -> Markup {
             }
             @if report.flush.under_way { p { "The run is still in progress." } }
         }
+        @if let Some(said) = &flush.rehearsal { p.aside { "Asked before the run: " bdi { (printable(said)) } } }
     }
 }
 
