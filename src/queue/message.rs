@@ -102,7 +102,7 @@ fn own(text: Cow<'_, str>) -> Cow<'static, str> {
 /// RFC 5321, section 4.1.2). It is `…` where the server cut the address before its domain, and empty for a local name
 /// without a domain.
 fn domain_of(address: &str) -> &str {
-    match address.rfind('@') {
+    match memchr::memrchr(b'@', address.as_bytes()) {
         Some(at) if !address[at + 1..].contains('"') => &address[at + 1..],
         _ if address.ends_with('…') => "…",
         _ => "",
