@@ -3,6 +3,7 @@
 //! Sources: postqueue(1) with its exit statuses, Postfix's `showq_json.c` and `showq_compat.c`, and
 //! the recorded output under `tests/fixtures/postfix`.
 
+mod json;
 mod table;
 
 use std::borrow::Cow;
@@ -10,14 +11,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys, printed_name};
 use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Message, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
@@ -247,7 +246,7 @@ impl Parser for PostfixParser {
         }
         let understood = match &mut self.table {
             Some(table) => table.line(&text, &self.clock, found),
-            None => json(&text, found),
+            None => json::line(&text, found),
         };
         if !understood {
             self.malformed.note(self.lines, line);
@@ -265,56 +264,6 @@ impl Parser for PostfixParser {
         self.malformed.verdict(Kind::Postfix, verdict(Act::List, command, exit, account))?;
         if complete { Ok(()) } else { Err(Trouble::BrokenOff { mta: Kind::Postfix, lines: self.lines }) }
     }
-}
-
-/// One line of `postqueue -j`.
-#[derive(Deserialize)]
-struct Entry<'a> {
-    #[serde(borrow)]
-    queue_name: Cow<'a, str>,
-    #[serde(borrow)]
-    queue_id: Cow<'a, str>,
-    arrival_time: i64,
-    message_size: u64,
-    /// Whether an administrator has let it expire (`postsuper -e`); since 3.5.
-    #[serde(default)]
-    forced_expire: bool,
-    #[serde(borrow)]
-    sender: Cow<'a, str>,
-    #[serde(borrow)]
-    recipients: Vec<EntryRecipient<'a>>,
-}
-
-/// A recipient in that line. Since Postfix 3.11, the reason may also be one for a bounce, or another.
-#[derive(Deserialize)]
-struct EntryRecipient<'a> {
-    #[serde(borrow)]
-    address: Cow<'a, str>,
-    #[serde(borrow, default, alias = "other_reason")]
-    delay_reason: Cow<'a, str>,
-    /// In place of that, since 3.11: the message is being returned.
-    #[serde(borrow, default)]
-    bounce_reason: Cow<'a, str>,
-}
-
-fn json(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
-    let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
-    let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
-    let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
-    let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
-        let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
-        Recipient { address, reason: Some(reason).filter(|reason| !reason.is_empty()), delivered: false }
-    });
-    found(&Message {
-        id: entry.queue_id,
-        state: state(&entry.queue_name),
-        size: Some(entry.message_size),
-        arrival: Some(entry.arrival_time),
-        sender: Some(sender(entry.sender)),
-        recipients: recipients.collect(),
-        mta_state: expiry.word(entry.queue_name),
-    });
-    true
 }
 
 /// Whether a message goes back to its sender.
@@ -370,25 +319,6 @@ mod tests {
 
     fn account() -> Account {
         Account { uid: 33, name: "www-data".into(), bound: false }
-    }
-
-    #[test]
-    fn a_message_that_is_being_returned_is_called_so() {
-        let word = |queue: &str, expire: bool, reason: &str| {
-            let line = format!(
-                r#"{{"queue_name":"{queue}","queue_id":"A1","arrival_time":1,"message_size":9,"forced_expire":{expire},"sender":"a@b.example","recipients":[{{"address":"c@d.example","{reason}":"x"}}]}}"#
-            );
-            let mut words = (String::new(), None);
-            assert!(json(&line, &mut |message| {
-                words = (message.mta_state.to_string(), message.recipients[0].reason.clone().map(Cow::into_owned));
-            }));
-            assert_eq!(words.1.as_deref(), Some("x"));
-            words.0
-        };
-        assert_eq!(word("deferred", false, "delay_reason"), "deferred");
-        assert_eq!(word("deferred", true, "delay_reason"), "deferred, returned to the sender at the next attempt");
-        assert_eq!(word("active", true, "delay_reason"), "active, being returned to the sender");
-        assert_eq!(word("deferred", false, "bounce_reason"), "deferred, being returned to the sender");
     }
 
     #[test]
