@@ -9,11 +9,11 @@ use super::{PROGRAM, Reader, sentences};
 use crate::flush::outcome;
 use crate::mta::trouble::{Status, Trouble};
 use crate::primary::{Primary, PrimaryStatus};
-use crate::queue::{Message, Row, State, rfc3339};
+use crate::queue::{Message, Recipient, Row, State, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::state::Flush;
 use crate::system::Body;
-use crate::text::{acts, is_plain};
+use crate::text::{first_that_acts, is_plain};
 use crate::view::sentences::of_listing;
 
 /// The version of this form; a change that old readers can't follow raises it.
@@ -37,7 +37,7 @@ impl Form for Json {
     fn message(&mut self, message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
         to.write_all(if self.follows { b",\n" } else { b"\n" })?;
         self.follows = true;
-        write(to, message)
+        one(message, to)
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
@@ -104,6 +104,39 @@ impl Form for Json {
     }
 }
 
+/// Writes a message, as `write` does, which looks at each byte of each text and takes three times as long.
+fn one(message: &Message<'_>, to: &mut Body<'_>) -> io::Result<()> {
+    let Message { id, state, mta_state, size, arrival, sender, recipients } = message;
+    text(to, "{\"id\":", Some(id))?;
+    text(to, ",\"state\":", Some(state.as_str()))?;
+    text(to, ",\"mta_state\":", Some(mta_state))?;
+    to.write_all(b",\"size\":")?;
+    serde_json::to_writer(&mut *to, size)?;
+    text(to, ",\"arrival\":", arrival.and_then(rfc3339).as_deref())?;
+    text(to, ",\"sender\":", sender.as_deref())?;
+    to.write_all(b",\"recipients\":[")?;
+    for (index, Recipient { address, reason, delivered }) in recipients.iter().enumerate() {
+        text(to, if index > 0 { ",{\"address\":" } else { "{\"address\":" }, Some(address))?;
+        text(to, ",\"reason\":", reason.as_deref())?;
+        to.write_all(if *delivered { b",\"delivered\":true}" } else { b",\"delivered\":false}" })?;
+    }
+    to.write_all(b"]}")
+}
+
+/// Writes a key, as it is, and a text, or null. In nearly all texts there is nothing to be escaped.
+fn text(to: &mut Body<'_>, key: &str, text: Option<&str>) -> io::Result<()> {
+    to.write_all(key.as_bytes())?;
+    let is_its_own = |text: &&str| is_plain(text.as_bytes()) && memchr::memchr2(b'"', b'\\', text.as_bytes()).is_none();
+    match text.filter(is_its_own) {
+        Some(plain) => {
+            to.write_all(b"\"")?;
+            to.write_all(plain.as_bytes())?;
+            to.write_all(b"\"")
+        }
+        None => write(to, &text),
+    }
+}
+
 fn field(to: &mut Body<'_>, name: &str, value: &impl Serialize) -> io::Result<()> {
     write!(to, ",\n\"{name}\":")?;
     write(to, value)
@@ -144,7 +177,7 @@ impl<W: Write> Write for Visible<'_, W> {
         } else {
             let text = String::from_utf8_lossy(&self.piece);
             let mut rest = &*text;
-            while let Some((at, c)) = rest.char_indices().find(|(_, c)| acts(*c)) {
+            while let Some((at, c)) = first_that_acts(rest) {
                 self.to.write_all(&rest.as_bytes()[..at])?;
                 c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(self.to, "\\u{unit:04x}"))?;
                 rest = &rest[at + c.len_utf8()..];

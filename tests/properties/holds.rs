@@ -91,6 +91,10 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     adds_up(&summary, &messages);
     in_parts(&messages);
 
+    if kind == Kind::Postfix {
+        bytes.split(|byte| *byte == b'\n').for_each(as_a_parser_of_json_reads_it);
+    }
+
     let window = Window { page: 1, per_page: ROWS };
     let mut first = Selection::new(Default::default(), None, window, NOW, None).abridged();
     messages.iter().for_each(|message| first.offer(message));
@@ -136,6 +140,55 @@ fn printed_ids(messages: &[Message<'_>]) -> Vec<String> {
 fn ids_of_lines(messages: &[Message<'_>]) -> Vec<String> {
     let lines = messages.iter().flat_map(|message| vec![message.id.as_ref(); message.recipients.len().max(1)]);
     lines.map(|id| printable(id).replace('\'', "")).collect()
+}
+
+/// A line of `postqueue -j`.
+#[derive(serde::Deserialize)]
+struct Line {
+    queue_name: String,
+    queue_id: String,
+    arrival_time: i64,
+    message_size: u64,
+    #[serde(default)]
+    forced_expire: bool,
+    sender: String,
+    recipients: Vec<LineRecipient>,
+}
+
+#[derive(serde::Deserialize)]
+struct LineRecipient {
+    address: String,
+    #[serde(default, alias = "other_reason")]
+    delay_reason: String,
+    #[serde(default)]
+    bounce_reason: String,
+}
+
+/// However a line of Postfix's is read, it says what it says to a parser of all JSON, and is none where it is none to
+/// that one.
+fn as_a_parser_of_json_reads_it(line: &[u8]) {
+    let read = read(Kind::Postfix, &[line, b"\n"].concat()).messages;
+    let Ok(expected) = serde_json::from_str::<Line>(&String::from_utf8_lossy(line)) else {
+        return assert!(read.is_empty(), "{read:?}");
+    };
+    let [message] = &read[..] else { panic!("{read:?}") };
+    let is_bounced = expected.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
+    let returned = expected.forced_expire || is_bounced;
+    let what_becomes_of_it = message.mta_state.strip_prefix(&*expected.queue_name);
+    assert_eq!(what_becomes_of_it.map(|words| !words.is_empty()), Some(returned), "{message:?}");
+    let instant = jiff::Timestamp::from_second(expected.arrival_time).map(|instant| instant.to_string()).ok();
+    let recipients = expected.recipients.into_iter().map(|LineRecipient { address, delay_reason, bounce_reason }| {
+        let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
+        serde_json::json!({
+            "address": address, "reason": Some(reason).filter(|reason| !reason.is_empty()), "delivered": false,
+        })
+    });
+    let value = serde_json::to_value(message).unwrap();
+    assert_eq!((value["id"].as_str(), message.size), (Some(&*expected.queue_id), Some(expected.message_size)));
+    assert_eq!(value["arrival"].as_str(), instant.as_deref());
+    let sender = if expected.sender == "MAILER-DAEMON" { "" } else { &expected.sender };
+    assert_eq!(value["sender"].as_str(), Some(sender));
+    assert_eq!(value["recipients"], recipients.collect::<serde_json::Value>());
 }
 
 fn adds_up(summary: &Summary, messages: &[Message<'_>]) {
@@ -272,6 +325,8 @@ fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
     assert_eq!(value["queue"]["messages"], messages.len());
     assert_eq!(value["queue"]["complete"], report.listing.trouble.is_none());
     let list = value["messages"].as_array().unwrap();
+    let serialised: Vec<_> = messages.iter().map(|message| serde_json::to_value(message).unwrap()).collect();
+    assert_eq!(*list, serialised, "a message is written as it is serialised");
     list.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect()
 }
 
