@@ -4,6 +4,7 @@
 //! under `tests/fixtures/opensmtpd`. A line is an envelope: one recipient of a message. The first eight
 //! hexadecimal digits of its id are the message's.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
 
@@ -180,14 +181,14 @@ impl OpenSmtpdParser {
                 message.recipients.push(recipient);
                 // A message counts as held only while all of it is, and as active while any of it is.
                 if message.state == State::Held || state == State::Active {
-                    (message.state, message.mta_state) = (state, envelope.word().into());
+                    (message.state, message.mta_state) = (state, envelope.word());
                 }
             }
             other => {
                 let before = other.replace(Message {
                     id: envelope.message_id.to_owned().into(),
                     state,
-                    mta_state: envelope.word().into(),
+                    mta_state: envelope.word(),
                     size: None,
                     arrival: Some(envelope.creation.min(self.now)),
                     sender: envelope.sender.map(|sender| sender.to_owned().into()),
@@ -208,7 +209,7 @@ struct Envelope<'a> {
     sender: Option<&'a str>,
     recipient: &'a str,
     creation: i64,
-    run_state: &'a str,
+    run_state: &'static str,
     error: &'a str,
 }
 
@@ -221,9 +222,8 @@ impl<'a> Envelope<'a> {
     /// fixed form is only that behind the third address (fixture `forged-offline-show-queue`). Where no such fields
     /// are there, this looks for them and keeps the addresses as one text, unread.
     fn read(line: &'a str) -> Option<Envelope<'a>> {
-        let mut parts = line.splitn(5, '|');
-        let (id, _source, _agent, flags, rest) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let mut rest = line;
+        let [id, _source, _agent, flags] = fields(&mut rest)?;
         if id.len() != 16 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
@@ -257,33 +257,45 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    fn word(&self) -> String {
+    fn word(&self) -> Cow<'static, str> {
+        if self.flags.is_empty() && self.sender.is_some() {
+            return Cow::Borrowed(self.run_state);
+        }
         let ambiguous = if self.sender.is_none() { " (addresses not clear)" } else { "" };
         let flags = if self.flags.is_empty() { String::new() } else { format!(", {}", self.flags) };
-        format!("{}{flags}{ambiguous}", self.run_state)
+        Cow::Owned(format!("{}{flags}{ambiguous}", self.run_state))
     }
 }
 
 /// The fields of fixed form.
 struct Anchor<'a> {
     creation: i64,
-    run_state: &'a str,
+    run_state: &'static str,
     error: &'a str,
 }
 
 impl<'a> Anchor<'a> {
     fn read(text: &'a str) -> Option<Anchor<'a>> {
-        let is_number = |field: &&str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+        let mut rest = text;
         // Most bars are not where these fields begin, and the first field shows it.
-        let mut fields = text.splitn(7, '|');
-        let creation = fields.next().filter(is_number)?;
-        (0..3).try_for_each(|_| fields.next().filter(is_number).map(|_| ()))?;
-        let known = |state: &&str| matches!(*state, "pending" | "inflight" | "invalid" | "offline");
-        let run_state = fields.next().filter(known)?;
-        let is_wait = |field: &&str| field.is_empty() || is_number(&field.strip_prefix('-').unwrap_or(field));
-        fields.next().filter(is_wait)?;
-        Some(Anchor { creation: creation.parse().ok()?, run_state, error: fields.next()? })
+        let [creation] = fields(&mut rest).filter(|[field]| is_number(field))?;
+        let [expiry, last_try, tries, state, wait] = fields(&mut rest)?;
+        let run_state = ["pending", "inflight", "invalid", "offline"].into_iter().find(|known| *known == state)?;
+        let is_wait = wait.is_empty() || is_number(wait.strip_prefix('-').unwrap_or(wait));
+        let is_fixed = is_wait && [expiry, last_try, tries].into_iter().all(is_number);
+        is_fixed.then_some(Anchor { creation: creation.parse().ok()?, run_state, error: rest })
     }
+}
+
+/// Takes so many fields, each with the `|` behind it.
+fn fields<'a, const N: usize>(rest: &mut &'a str) -> Option<[&'a str; N]> {
+    let mut fields = [""; N];
+    for field in &mut fields {
+        let end = memchr::memchr(b'|', rest.as_bytes())?;
+        (*field, *rest) = (&rest[..end], &rest[end + 1..]);
+    }
+    Some(fields)
 }
 
 /// Sender, recipient and resolved recipient, and what stands behind their last `|`. Of several ways to split a text

@@ -66,7 +66,7 @@ impl Table {
             self.message = Some(message);
             return true;
         }
-        let text = line.trim_start();
+        let text = line.trim_ascii_start();
         if self.message.is_none() {
             return line.contains("-Queue ID-");
         }
