@@ -6,7 +6,7 @@
 # kept beside the program: as long as the installed one equals it, nobody edited it.
 set -eu
 
-destdir=${DESTDIR:-}
+destdir=${DESTDIR:-} etc=${SYSCONFDIR:-/etc}
 prefix=${PREFIX:?} www=${WWWDIR:?} state=${STATEDIR:?}
 pristine=$destdir$prefix/share/bartleby/bartleby.conf
 source=$(dirname "$0")/bartleby.conf
@@ -30,9 +30,40 @@ find_site() {
     esac
 }
 
+# What was found to be a name, one a line, as a regular expression.
+patterns() {
+    tr ',;: \t' '[\n*]' | grep -Ex '[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+' | grep -vEx '[0-9.]+' | sort -u | sed 's/\./\\./g'
+}
+
+# The domains that the mail server relays, as far as its configuration names them.
+relayed() {
+    if command -v postconf >/dev/null; then
+        for word in $(postconf -xh relay_domains | tr ',' ' '); do
+            case $word in
+            *:/*) postmap -s "$word" | cut -f1 ;;
+            *) echo "$word" ;;
+            esac
+        done
+    fi
+    cat "$etc/mail/relay-domains" || :
+    sed -n "s/^dc_relay_domains='\(.*\)'$/\1/p" "$etc/exim4/update-exim4.conf.conf" || :
+}
+
+# The rule for the names that this machine can know: its own full name, its mail server's, and names below the domains
+# whose mail is kept here. None for a package (DESTDIR), which is for other machines.
+name_rule() {
+    [ -z "$destdir" ] || return 0
+    own=$({ hostname -f; postconf -xh myhostname; exim4 -bP primary_hostname | sed 's/.*= *//'; } 2>/dev/null | patterns)
+    below=$(relayed 2>/dev/null | patterns | sed 's/^/([^:]+\\.)?/')
+    names=$(printf '%s\n' "$own" "$below" | sed '/^$/d' | paste -sd '|')
+    [ -z "$names" ] || printf '%s\n' "            Require expr \"%{HTTP_HOST} =~ m#^($names)\\.?(:[0-9]*)?\$#i\""
+}
+
 install_snippet() {
     mkdir -p "${snippet%/*}" "${pristine%/*}"
-    sed "s|/var/www/bartleby|$www|g" "$source" > "$pristine.now"
+    # In front of the line that shows how to add another one.
+    rule=$(name_rule) awk '/^ *#Require expr/ && ENVIRON["rule"] { print ENVIRON["rule"] } { print }' "$source" |
+        sed "s|/var/www/bartleby|$www|g" > "$pristine.now"
     chmod 644 "$pristine.now"
     if [ ! -e "$snippet" ] || cmp -s "$snippet" "$pristine.now" || cmp -s "$snippet" "$pristine"; then
         cp -p "$pristine.now" "$snippet"
@@ -103,6 +134,7 @@ next_steps() {
     echo "    who may see the page says ${snippet:-that snippet} (only this machine until you add yours)"
     user=$(web_user)
     echo "    then see whether all is in place: sudo -u ${user:-www-data} bartleby doctor"
+    echo "    where it says that only root may list or run the queue, one rule is enough: $prefix/share/doc/bartleby/examples/sudoers"
 }
 
 find_site
@@ -112,9 +144,12 @@ install)
     install_state
     next_steps
     ;;
+names)
+    name_rule
+    ;;
 uninstall)
     [ -z "$snippet" ] || uninstall_snippet
     uninstall_state
     ;;
-*) echo "usage: site.sh install|uninstall" >&2; exit 2 ;;
+*) echo "usage: site.sh install|names|uninstall" >&2; exit 2 ;;
 esac

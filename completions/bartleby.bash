@@ -4,14 +4,18 @@ _bartleby() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} words
     case $previous in
         --format) words='text json csv' ;;
-        -w | -c | --warning | --critical | --age-warning | --age-critical) return ;;
+        -w | -c | --warning | --critical) return ;;
+        --age-warning | --age-critical | --return-warning | --return-critical) return ;;
         *)
             case ${COMP_WORDS[1]} in
-                "$current") words='list flush watch check metrics doctor -V --version -h --help' ;;
+                "$current") words='list flush watch check metrics doctor as-root -V --version -h --help' ;;
                 list) words='--format --watch' ;;
                 flush) words='--wait all domain: id:' ;;
                 watch) words='--once' ;;
-                check) words='-w -c --warning --critical --age-warning --age-critical' ;;
+                check)
+                    words='-w -c --warning --critical --age-warning --age-critical'
+                    words+=' --return-warning --return-critical'
+                    ;;
             esac
             ;;
     esac

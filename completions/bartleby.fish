@@ -7,6 +7,7 @@ complete -c bartleby -n __fish_use_subcommand -a watch -d 'Run the queue when th
 complete -c bartleby -n __fish_use_subcommand -a check -d 'One line for a monitor'
 complete -c bartleby -n __fish_use_subcommand -a metrics -d 'Print OpenMetrics'
 complete -c bartleby -n __fish_use_subcommand -a doctor -d 'Check that everything is in place, with the fix'
+complete -c bartleby -n __fish_use_subcommand -a as-root -d 'Do what a request on standard input asks for'
 complete -c bartleby -n __fish_use_subcommand -s V -l version -d 'Print the version'
 complete -c bartleby -n __fish_use_subcommand -s h -l help -d 'Print a summary'
 complete -c bartleby -n '__fish_seen_subcommand_from list' -l format -xa 'text json csv' -d 'The form'
@@ -18,3 +19,5 @@ complete -c bartleby -n '__fish_seen_subcommand_from check' -s w -l warning -x -
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s c -l critical -x -d 'Messages'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -l age-warning -x -d 'Age of the oldest'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -l age-critical -x -d 'Age of the oldest'
+complete -c bartleby -n '__fish_seen_subcommand_from check' -l return-warning -x -d 'Time left to the first return'
+complete -c bartleby -n '__fish_seen_subcommand_from check' -l return-critical -x -d 'Time left to the first return'

@@ -1,13 +1,15 @@
 //! What every request and every command starts from.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::config::Config;
+use crate::mta::as_root::Request;
+use crate::mta::privilege::Privilege;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::state::{Records, SeenBy, StateError};
 use crate::system::process::Argv;
-use crate::system::{self, Account, Free};
+use crate::system::{self, Account, Free, Scratch};
 
 /// The configuration and the machine, gathered once.
 pub struct Context {
@@ -27,9 +29,11 @@ pub struct Context {
     pub(crate) records: Result<Records, StateError>,
     /// What this process is, for the record of what it sees.
     pub(crate) seen_by: SeenBy,
-    /// A private folder, the only one in which files are made: what is remembered, and for as long as an answer
-    /// takes, what does not fit into memory. `None` where there is none.
-    pub(crate) folder: Option<PathBuf>,
+    /// Where what does not fit into memory is put as long as an answer takes: in the private folder of what is remembered,
+    /// the only one in which files are made. `None` where there is none.
+    pub(crate) scratch: Option<Scratch>,
+    /// What sudo or doas lets this user do.
+    pub(crate) privilege: Privilege,
 }
 
 /// The mail server whose queue is shown, and the command that lists it.
@@ -47,17 +51,40 @@ impl Context {
         let records = Records::open(config.state.directory.as_deref(), &account);
         // Where nothing can be remembered there may still be room for a while.
         let other = || Records::open(None, &account).ok().map(|records| records.directory().to_owned());
+        let folder = records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned()));
+        let scratch = folder.map(|folder| Scratch::new(folder, config.disk.critical.into()));
+        Context { seen_by, scratch, ..Context::with(free, config, account, records) }
+    }
+
+    /// The same for `as-root`, which remembers nothing and makes no file.
+    pub(crate) fn of_root(free: Free, config: Config) -> Context {
+        Context::with(free, config, Account::current(), Err(StateError::NoFolder(Vec::new())))
+    }
+
+    fn with(free: Free, config: Config, account: Account, records: Result<Records, StateError>) -> Context {
         Context {
             free,
             source: Source::find(&config),
-            folder: records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned())),
             records,
-            seen_by,
+            seen_by: SeenBy::Flush,
+            scratch: None,
             clock: Clock { now: jiff::Timestamp::now().as_second(), zone: system::time_zone() },
             host: system::host_name(),
             account,
             config,
+            privilege: Privilege::default(),
         }
+    }
+
+    /// The command by which root does this, where the one rule allows it.
+    pub(crate) fn by_the_one_rule(&self, request: &Request) -> Option<Argv> {
+        self.config.is_as_roots().then(|| self.privilege.by_the_one_rule(&self.free, &self.account, request)).flatten()
+    }
+
+    /// The words to put before the mail server's own command, where a rule for just that runs it as root.
+    pub(crate) fn by_its_own_rule(&self, command: &Argv) -> Option<Argv> {
+        let source = self.source.as_ref().ok()?;
+        self.privilege.by_its_own_rule(&self.free, &self.account, &*source.mta, command)
     }
 }
 
@@ -75,5 +102,20 @@ impl Source {
         let configured = Argv::from_words(&config.mta.list_command);
         let commands = configured.map_or_else(|| mta.list_commands(), |command| vec![command]);
         Ok(Source { mta, commands })
+    }
+
+    /// Whether a configured listing command, where there is one, lists the queue of this machine's own mail server: it is
+    /// that one's own program, perhaps behind sudo or doas. The settings found here say nothing of any other queue.
+    pub(crate) fn is_local(&self, configured: &[String]) -> bool {
+        let is = |word: &str, name: &Path| Path::new(word).file_name() == name.file_name();
+        let own = self.mta.list_commands().first().map(Argv::program);
+        let is_own = |word: &String| own.as_ref().is_some_and(|own| is(word, own));
+        match configured {
+            [] => true,
+            [first, rest @ ..] if ["sudo", "doas"].iter().any(|name| is(first, Path::new(name))) => {
+                rest.iter().any(is_own)
+            }
+            [first, ..] => is_own(first),
+        }
     }
 }

@@ -36,6 +36,7 @@
 //! `main` makes the only one, each branch begins with one, and entering the sandbox consumes it. And the function that
 //! reads a listing asks for the proof that the sandbox was entered.
 #![deny(unsafe_code)]
+#![deny(clippy::fn_params_excessive_bools)]
 
 pub mod cgi;
 pub mod cli;

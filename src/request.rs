@@ -70,7 +70,7 @@ impl Action {
 pub struct Asked {
     /// `format=`, else by `Accept`.
     pub format: Format,
-    /// `q=`, `domain=`, `sender=`, `state=`, `reason=`, `age=`.
+    /// `q=`, `domain=`, `sender=`, `state=`, `reason=`, `age=`, `returns=`.
     pub filter: Filter,
     /// `sort=`.
     pub order: Option<Order>,
@@ -126,6 +126,10 @@ impl Asked {
                     let expected = "a span of minutes such as 5-10 or 1280-";
                     asked.filter.age = Some(value.parse().map_err(|()| bad("age", &value, expected))?);
                 }
+                "returns" => {
+                    let expected = "overdue, never, or a time such as 90m, 12h or 2d";
+                    asked.filter.returns = Some(value.parse().map_err(|()| bad("returns", &value, expected))?);
+                }
                 "sort" => {
                     let keys = SortKey::ALL.map(SortKey::as_str).join(", ");
                     let expected = format!("{keys}, each also with - before it");
@@ -171,7 +175,7 @@ mod tests {
     #[test]
     fn every_parameter_is_read() {
         let asked = read(
-            "format=json&q=a+b&domain=example.com&sender=%3C%3E&state=held&reason=full&sort=-size&page=3&per_page=20",
+            "format=json&q=a+b&domain=example.com&sender=%3C%3E&state=held&reason=full&sort=-size&page=3&per_page=20&returns=1d",
         )
         .unwrap();
         assert_eq!(asked.format, Format::Json);
@@ -179,6 +183,7 @@ mod tests {
         assert_eq!(asked.filter.sender.as_deref(), Some("<>"));
         assert_eq!(asked.filter.state, Some(State::Held));
         assert_eq!(asked.order, Order::from_word("-size"));
+        assert_eq!(asked.filter.returns.unwrap().to_string(), "1d");
         assert_eq!(asked.window, Some(Window { page: 3, per_page: 20 }));
         assert!(!asked.action.changes());
     }
@@ -211,6 +216,7 @@ mod tests {
             ("page=99999999999999999999", "page"),
             ("per_page=1001", "per_page"),
             ("flushed=x", "flushed"),
+            ("returns=soon", "returns"),
         ] {
             assert_eq!(read(query).unwrap_err().name, name, "{query}");
         }

@@ -89,6 +89,36 @@ pub(crate) fn local_time(seconds: i64, zone: &TimeZone) -> String {
     instant.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%:z").to_string()
 }
 
+/// An instant for who reads it at `now`: `12:18:08 today (CET)`, of another day `2026-11-23 12:18 (CET)`.
+pub(crate) fn moment(seconds: i64, now: i64, zone: &TimeZone) -> String {
+    let local = |seconds| jiff::Timestamp::from_second(seconds).map(|instant| instant.to_zoned(zone.clone()));
+    match (local(seconds), local(now)) {
+        (Ok(then), Ok(now)) if then.date() == now.date() => then.strftime("%H:%M:%S today (%Z)").to_string(),
+        (Ok(then), _) => then.strftime("%Y-%m-%d %H:%M (%Z)").to_string(),
+        _ => "?".into(),
+    }
+}
+
+/// `Saturday 28 November, 14:10 CET`: an instant that is days away, in the machine's zone.
+pub(crate) fn weekday_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%A %-d %B, %H:%M %Z")
+}
+
+/// The same to the second.
+pub(crate) fn exact_weekday_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%A %-d %B, %H:%M:%S %Z")
+}
+
+/// `Sat 28 Nov 14:10`, for where there is little room.
+pub(crate) fn short_weekday_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%a %-d %b %H:%M")
+}
+
+fn in_zone(seconds: i64, zone: &TimeZone, form: &str) -> String {
+    let Ok(instant) = jiff::Timestamp::from_second(seconds) else { return "?".into() };
+    instant.to_zoned(zone.clone()).strftime(form).to_string()
+}
+
 /// The beginning of long foreign text, [`printable`]: at most 120 characters, and `…` for the rest.
 pub(crate) fn short(text: &str) -> String {
     const SHOWN: usize = 120;
@@ -309,6 +339,18 @@ mod tests {
     fn times_carry_their_offset() {
         let zone = TimeZone::posix("CET-1").unwrap();
         assert_eq!(local_time(1_795_432_688, &zone), "2026-11-23 12:18:08+01:00");
+        assert_eq!(weekday_time(1_795_432_688, &zone), "Monday 23 November, 12:18 CET");
+        assert_eq!(exact_weekday_time(1_795_432_688, &TimeZone::UTC), "Monday 23 November, 11:18:08 UTC");
+        assert_eq!(short_weekday_time(1_795_432_688, &zone), "Mon 23 Nov 12:18");
+    }
+
+    #[test]
+    fn an_instant_of_today_needs_no_date() {
+        let zone = TimeZone::posix("CET-1").unwrap();
+        let at = |seconds| moment(seconds, 1_795_432_688, &zone);
+        assert_eq!(at(1_795_432_688), "12:18:08 today (CET)");
+        assert_eq!(at(1_795_432_688 - 86_400), "2026-11-22 12:18 (CET)");
+        assert_eq!(at(i64::MAX), "?");
     }
 
     #[test]

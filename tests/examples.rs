@@ -35,7 +35,7 @@ fn every_setting_of_the_example_configuration_can_be_used() {
     fs::write(&file, used.join("\n")).expect("write");
     let config = Config::read(&file).expect("every setting of the example");
     assert_ne!(config, Config::default());
-    assert_eq!(settings, 15, "the example has every setting");
+    assert_eq!(settings, 16, "the example has every setting");
     // Those that show their default show the right one.
     let default = Config::default();
     assert_eq!(config.mta.deadline, default.mta.deadline);
@@ -59,4 +59,18 @@ fn the_units_command_is_one_of_the_programs() {
     // A mistake in the configuration; one in the arguments would be 64.
     assert_eq!(program.status.code(), Some(78), "{program:?}");
     assert!(!unit.contains("\nNoNewPrivileges=yes"));
+}
+
+#[test]
+fn the_rules_are_for_the_one_command_and_hold_no_pattern() {
+    let rules = |name: &str, begin: &str| -> Vec<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        let text = fs::read_to_string(path).expect(name);
+        let all = text.lines().filter(|line| line.trim_start_matches('#').starts_with(begin));
+        all.clone().for_each(|rule| assert!(!rule.contains(['^', '*', '?', '$', '!']), "sudo-rs takes none: {rule}"));
+        all.filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    assert_eq!(rules("sudoers", "www-data "), ["www-data ALL=(root) NOPASSWD: /usr/local/sbin/bartleby as-root"]);
+    let doas = "permit nopass www-data as root cmd /usr/local/sbin/bartleby args as-root";
+    assert_eq!(rules("doas.conf", "permit "), [doas]);
 }

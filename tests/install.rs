@@ -123,7 +123,7 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         let machine = one_of(layout);
         let said = machine.made(&["install"]);
         assert!(said.contains(next), "what to do next: {said}");
-        assert!(said.contains("bartleby doctor"), "{said}");
+        assert!(said.contains("bartleby doctor") && said.contains("examples/sudoers"), "{said}");
         let mode = fs::metadata(machine.path(PROGRAM)).expect(PROGRAM).permissions().mode();
         assert_eq!(mode & 0o7777, 0o755);
         is_a_program_of_its_own(&machine.path(COMMAND));
@@ -131,7 +131,7 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         assert!(!machine.path(other).exists());
         let files = machine.files();
         assert!(files.contains("usr/local/share/doc/bartleby/apache/bartleby.conf"), "{files:?}");
-        for file in ["README.md", "LICENSE", "apache/htaccess", "examples/README.md", "examples/sudoers.sendmail"] {
+        for file in ["README.md", "LICENSE", "apache/htaccess", "examples/README.md", "examples/sudoers"] {
             assert!(files.contains(&format!("usr/local/share/doc/bartleby/{file}")), "{file}: {files:?}");
         }
         for file in [
@@ -261,6 +261,40 @@ fn an_edited_snippet_is_kept_and_the_new_one_put_beside_it() {
         assert!(machine.read(layout).ends_with("# version 4\n"));
         assert!(!machine.path(&new).exists());
     }
+}
+
+/// The page was refused by names that the program itself lets pass: below the domains whose mail is kept here.
+#[test]
+fn the_name_rule_holds_what_the_machine_can_know_of_its_names() {
+    let machine = Machine::with(&["bin", "etc/mail"]);
+    for (program, script) in [
+        ("hostname", "echo bartleby.example.org"),
+        (
+            "postconf",
+            "case $2 in myhostname) echo mx2.example.net;; *) echo 'example.com, hash:/etc/x .y.example 192.0.2.1 !n.example';; esac",
+        ),
+        ("postmap", "printf 'table.example\\tOK\\n$(id).example\\tx\\n'"),
+        ("exim4", "exit 1"),
+    ] {
+        machine.write(&format!("bin/{program}"), &format!("#!/bin/sh\n{script}\n"));
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(machine.path(&format!("bin/{program}")), mode).expect("mode");
+    }
+    machine.write("etc/mail/relay-domains", "sm.example\nlocalhost\n");
+    let names = |destdir: &str| {
+        let mut command = Command::new("sh");
+        command.arg(machine.folder.path().join("source/apache/site.sh")).arg("names").env("DESTDIR", destdir);
+        command.env("PATH", format!("{}:/usr/bin:/bin", machine.path("bin").display())).env("PREFIX", "/usr/local");
+        command.env("SYSCONFDIR", machine.path("etc")).env("WWWDIR", "/var/www").env("STATEDIR", "/var/lib/x");
+        String::from_utf8(command.output().expect("sh").stdout).expect("UTF-8")
+    };
+    let below = ["example", "sm", "table"].map(|name| {
+        let end = if name == "example" { "com" } else { "example" };
+        format!("([^:]+\\.)?{name}\\.{end}")
+    });
+    let all = format!("bartleby\\.example\\.org|mx2\\.example\\.net|{}", below.join("|"));
+    assert_eq!(names(""), format!("            Require expr \"%{{HTTP_HOST}} =~ m#^({all})\\.?(:[0-9]*)?$#i\"\n"));
+    assert_eq!(names("/some/package"), "", "a package is for other machines");
 }
 
 #[test]

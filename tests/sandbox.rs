@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
 use std::hint;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
@@ -372,11 +372,44 @@ fn where_the_sandbox_does_not_hold_the_page_and_doctor_say_so() {
     }
     let page = machine.ask(&[("HTTP_ACCEPT", b"text/html")]);
     assert!(!page.body.contains("without the sandbox"), "{}", page.body);
+    // And of the process that asks the primary, which has a sandbox of its own.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    machine.configure("postfix", &format!("[primary]\nhosts = [\"{}\"]", listener.local_addr().unwrap()));
+    drop(listener);
+    let words = "What the name servers and primaries said was read without the sandbox: this kernel has no Landlock";
+    for accept in ["text/html", "text/plain"] {
+        let page = on_old_kernel(&[&request[..], &[("HTTP_ACCEPT", accept)]].concat(), "");
+        assert!(page.contains(words), "{page}");
+    }
+    fs::remove_file(machine.path("state").join("primaries.seen")).unwrap();
+    assert!(!machine.get("format=html").body.contains("without the sandbox"));
     assert!(
         String::from_utf8(machine.command().arg("doctor").output().unwrap().stdout)
             .unwrap()
             .contains("ok    sandbox: ")
     );
+}
+
+/// A parser that was taken over could fill the disk that the mail queue is on.
+#[test]
+fn the_one_file_of_a_reader_grows_no_further_than_there_was_room() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let output = play("a_file_grows", &machine, "").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("* grown: 5, then File too large (os error 27), 5\n"), "{output:?}");
+}
+
+#[test]
+#[ignore = "a part of another test"]
+fn a_file_grows() {
+    let mut file = tempfile::tempfile().unwrap();
+    Sandbox::enter(Free::of_main(), Purpose::Reading { room: 5 });
+    file.write_all(b"12345").unwrap();
+    let before = file.seek(SeekFrom::End(0)).unwrap();
+    let error = file.write_all(b"6").unwrap_err();
+    println!("\n* grown: {before}, then {error}, {}", file.seek(SeekFrom::End(0)).unwrap());
+    io::stdout().flush().unwrap();
+    end_without_a_word();
 }
 
 #[test]
@@ -412,7 +445,7 @@ fn a_thread_runs_beside_the_sandbox() {
         reached(9);
     });
     reached(1);
-    let sandbox = Sandbox::enter(Free::of_main(), Purpose::Reading);
+    let sandbox = Sandbox::enter(Free::of_main(), Purpose::Reading { room: 0 });
     STEP.store(2, Ordering::SeqCst);
     reached(3);
     println!("\n* gap: {:?}", sandbox.gap());

@@ -12,11 +12,14 @@
 //!     queue [--rounds 7] [--before PROGRAM] [PROGRAM]
 //!                                    with an older program, run in turn with the other one
 //!     queue --own-queue PROGRAM      over the queue of this machine's own Postfix
+//!     queue --served WHAT            behind Apache, see `served`
+//!     queue --crowd COUNTS           the same, fifty readers at once
 
 mod instructions;
 mod lister;
 mod measure;
 mod outage;
+mod served;
 
 use std::env;
 use std::error::Error;
@@ -64,6 +67,8 @@ fn main() -> Result<()> {
                 _ => return Err("--copy QUEUE FOLDER".into()),
             },
             Some("--own-queue") => return own_queue(arguments.next().ok_or("--own-queue PROGRAM")?.into()),
+            Some("--served") => return served::rates(&arguments.next().ok_or("--served WHAT")?.to_string_lossy()),
+            Some("--crowd") => return served::crowd(arguments.next().ok_or("--crowd COUNTS")?.as_ref()),
             Some("--rounds") => rounds = number().ok_or("--rounds N")?,
             Some("--before") => before = Some(fs::canonicalize(arguments.next().ok_or("--before PROGRAM")?)?),
             _ => program = argument.into(),

@@ -304,15 +304,15 @@ fn to_bytes(answer: &::cgi::Response) -> Vec<u8> {
 pub(crate) fn send(head: &Head, body: Vec<u8>) {
     let signals = EndingSignals::hold_back();
     // All that can fail is the writing, when the reader has hung up or takes nothing: no error.
-    let _ = write(&to_bytes(&head.answer(body)));
+    let _ = write(&to_bytes(&head.answer(body)), signals.as_ref());
     drop(signals);
 }
 
-fn write(bytes: &[u8]) -> io::Result<()> {
+fn write(bytes: &[u8], signals: Option<&EndingSignals>) -> io::Result<()> {
     let mut output = Output::new(None)?;
     output.push(bytes);
     output.seal();
-    output.finish()
+    output.finish(signals)
 }
 
 #[cfg(test)]

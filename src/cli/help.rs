@@ -8,8 +8,10 @@ Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby watch [--once]
        bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
                       [--age-warning AGE] [--age-critical AGE]
+                      [--return-warning AGE] [--return-critical AGE]
        bartleby metrics
        bartleby doctor
+       bartleby as-root
        bartleby -V|--version
        bartleby -h|--help
 
@@ -29,13 +31,19 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           looks once. Exit status: 0, or 69 when it could not look or not run.
   check   One line for Nagios, Icinga and their like, with performance data: how many
           messages wait (-w, -c: threshold ranges), for how long (--age-warning,
-          --age-critical: seconds, or 5m, 2h, 1d), and the room left on disk.
+          --age-critical: seconds, or 5m, 2h, 1d), how soon the first goes back to its
+          sender (--return-warning, --return-critical: less than that is left), and
+          the room left on disk.
           Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, as for a queue that
           could not be listed.
   metrics Prints OpenMetrics. Exit status: 0 when the queue could be listed, else 69.
   doctor  Checks whether everything is in place for the user that asks, and names
           the exact fix for what is not; best asked as the web server's user:
           sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
+  as-root For a rule of sudo or doas: does as root what one line of JSON on standard
+          input asks for. It can list the queue, run it, and print why messages wait,
+          when they are tried next, and what the mail log says of them, and nothing
+          else; see bartleby(8).
 
 The configuration is /etc/bartleby.toml or the file that BARTLEBY_CONFIG names;
 none is needed. A mistake in it ends with exit status 78; so does, for root, one

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod as_root;
 mod check;
 mod doctor;
 mod flush;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, ConfigError};
 use crate::context::Context;
+use crate::mta::as_root::WORD;
 use crate::report::{self, Answer, Form, Verdict};
 use crate::request::Asked;
 use crate::state::SeenBy;
@@ -34,13 +36,14 @@ const EX_CONFIG: u8 = 78;
 type Command = fn(Free, lexopt::Parser) -> Result<ExitCode, lexopt::Error>;
 
 /// Every command by its name.
-static COMMANDS: [(&str, Command); 6] = [
+static COMMANDS: [(&str, Command); 7] = [
     ("list", list::run),
     ("flush", flush::run),
     ("watch", watch::run),
     ("check", check::run),
     ("metrics", metrics::run),
     ("doctor", doctor::run),
+    (WORD, as_root::run),
 ];
 
 /// Whether a web server started this program. Some (h2o) set only one of the two, and arguments may be a client's then.

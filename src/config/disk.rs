@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, de};
 
 use super::{ConfigError, line_of_key};
+use crate::system::Reserve;
 use crate::text::bytes;
 
 /// `[disk]`: when a filesystem is short of space or inodes.
@@ -67,6 +68,16 @@ pub enum Threshold {
     Percent(f64),
     /// Bytes; says nothing about inodes.
     Bytes(u64),
+}
+
+/// What is left free, so that nothing of this program's own makes a filesystem short of space.
+impl From<Threshold> for Reserve {
+    fn from(threshold: Threshold) -> Reserve {
+        match threshold {
+            Threshold::Percent(percent) => Reserve::Percent(percent),
+            Threshold::Bytes(bytes) => Reserve::Bytes(bytes),
+        }
+    }
 }
 
 impl FromStr for Threshold {

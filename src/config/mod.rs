@@ -3,6 +3,7 @@
 mod trust;
 
 mod disk;
+mod lifetime;
 mod primary;
 mod words;
 
@@ -21,6 +22,7 @@ use crate::mta::Kind;
 use crate::queue::Mask;
 use crate::text::printable;
 pub use disk::{DiskConfig, Threshold};
+pub use lifetime::LifetimeConfig;
 pub use primary::PrimaryConfig;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
@@ -63,6 +65,9 @@ pub struct MtaConfig {
     /// How long a listing may take: more than zero, at most a day.
     #[serde(deserialize_with = "deadline")]
     pub deadline: Duration,
+    /// How long the mail server keeps mail; by default its own configuration says so.
+    #[serde(deserialize_with = "lifetime::read")]
+    pub(crate) lifetime: Option<LifetimeConfig>,
     /// A name for this queue on the page, so that a recorded sample is not taken for the real queue.
     pub(crate) label: Option<String>,
 }
@@ -74,6 +79,7 @@ impl Default for MtaConfig {
             list_command: Vec::new(),
             flush_command: Vec::new(),
             deadline: Duration::from_secs(20),
+            lifetime: None,
             label: None,
         }
     }
@@ -264,12 +270,19 @@ impl Config {
     /// # Errors
     /// The file can't be read, something in it is unknown or wrong, or this is root and another user could change it.
     pub fn load() -> Result<Config, ConfigError> {
-        let named = env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty());
-        let file = named.as_deref().map_or(Path::new(DEFAULT_PATH), Path::new);
-        let is_missing = || fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-        if named.is_none() && is_missing() {
-            return Ok(Config::default());
+        match env::var_os("BARTLEBY_CONFIG").filter(|path| !path.is_empty()) {
+            Some(named) => Config::vetted(Path::new(&named)),
+            None => Config::of_machine(),
         }
+    }
+
+    fn of_machine() -> Result<Config, ConfigError> {
+        let file = Path::new(DEFAULT_PATH);
+        let is_missing = fs::symlink_metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        if is_missing { Ok(Config::default()) } else { Config::vetted(file) }
+    }
+
+    fn vetted(file: &Path) -> Result<Config, ConfigError> {
         trust::vet(file)?;
         Config::read(file)
     }
@@ -374,6 +387,7 @@ mod tests {
             list_command = ["sudo", "-n", "/usr/sbin/sendmail", "-bp"]
             flush_command = ["sudo", "-n", "/usr/sbin/sendmail", "-q"]
             deadline = "1m30s"
+            lifetime = "5d"
             label = "sample"
             [flush]
             cooldown = "0s"
@@ -392,6 +406,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.mta.kind, Some(Kind::Sendmail));
         assert_eq!(config.mta.deadline, Duration::from_secs(90));
+        assert_eq!(config.mta.lifetime, Some(LifetimeConfig { seconds: 432_000, written: "5d".into() }));
         assert_eq!(config.flush.cooldown, Duration::ZERO);
         assert_eq!(config.access.allow[1].to_string(), "2001:db8::1/128");
         assert_eq!(config.disk.warn, Threshold::Bytes(2 << 30));
@@ -420,6 +435,9 @@ mod tests {
             ("[mta]\ndeadline = \"9223372036854775807s\"\n", "line 2, [mta] deadline: "),
             ("[mta]\ndeadline = \"25h\"\n", "line 2, [mta] deadline: “25h” is longer than a day"),
             ("[mta]\ndeadline = \"0s\"\n", "line 2, [mta] deadline: a listing takes some time"),
+            ("[mta]\nlifetime = \"5\"\n", "line 2, [mta] lifetime: “5” is no time such as \"5d\""),
+            ("[mta]\nlifetime = \"0d\"\n", "line 2, [mta] lifetime: “0d” is no time"),
+            ("[mta]\nlifetime = 5\n", "line 2, [mta] lifetime: write a time such as"),
             ("[state]\ndirectory = \"x/y\"\n", "line 2, [state] directory: “x/y” is no absolute path"),
             ("[flush]\ncooldown = 30\n", "line 2, [flush] cooldown: write a duration such as \"20s\""),
             ("[access]\nallow = [\"office\"]\n", "line 2, [access] allow[0]: “office” is neither"),

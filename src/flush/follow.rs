@@ -27,8 +27,9 @@ pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Out
         }
         let left = Count::of_flush(context, flush);
         let took = looked.elapsed();
-        let under_way = context.records.as_ref().is_ok_and(Records::is_taken);
-        let stage = progress.stage(&left, under_way, Instant::now());
+        let is_taken = context.records.as_ref().is_ok_and(Records::is_taken);
+        let command = if is_taken { Command::UnderWay } else { Command::Ended };
+        let stage = progress.stage(&left, command, Instant::now());
         if left.trouble.is_none() {
             let outcome = Outcome {
                 sampled,
@@ -64,6 +65,13 @@ enum Stage {
     GivenUp,
 }
 
+/// The command that runs the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    UnderWay,
+    Ended,
+}
+
 /// The progress of a run so far.
 struct Progress {
     begun: Instant,
@@ -78,8 +86,8 @@ impl Progress {
         Progress { begun: now, listed: now, moved: now, recipients: None }
     }
 
-    /// Takes note of what is left, and of whether the run's command is still under way.
-    fn stage(&mut self, left: &Count, under_way: bool, now: Instant) -> Stage {
+    /// Takes note of what is left.
+    fn stage(&mut self, left: &Count, command: Command, now: Instant) -> Stage {
         let too_long = now.duration_since(self.begun) >= FOLLOWED;
         if left.trouble.is_some() {
             let blind = now.duration_since(self.listed) >= BLIND;
@@ -89,7 +97,8 @@ impl Progress {
         if self.recipients.replace(left.recipients) != Some(left.recipients) {
             self.moved = now;
         }
-        let at_rest = !under_way && left.in_delivery == 0 && now.duration_since(self.moved) >= SETTLED_AFTER;
+        let at_rest =
+            command == Command::Ended && left.in_delivery == 0 && now.duration_since(self.moved) >= SETTLED_AFTER;
         match () {
             () if left.messages == 0 || at_rest => Stage::Settled,
             () if too_long => Stage::GivenUp,
@@ -102,13 +111,14 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::mta::trouble::Trouble;
+    use Command::{Ended, UnderWay};
 
     /// The stage after looks at so many seconds, each with what was left.
-    fn stages(looks: &[(u64, Count, bool)]) -> Vec<Stage> {
+    fn stages(looks: &[(u64, Count, Command)]) -> Vec<Stage> {
         let begun = Instant::now();
         let mut progress = Progress::begin(begun);
         let at = |seconds| begun + Duration::from_secs(seconds);
-        looks.iter().map(|(seconds, left, under_way)| progress.stage(left, *under_way, at(*seconds))).collect()
+        looks.iter().map(|(seconds, left, command)| progress.stage(left, *command, at(*seconds))).collect()
     }
 
     fn left(messages: u64, in_delivery: u64) -> Count {
@@ -118,20 +128,20 @@ mod tests {
     #[test]
     fn a_run_is_over_when_all_is_gone_or_nothing_moves_any_more() {
         use Stage::{GoesOn, Settled};
-        assert_eq!(stages(&[(1, left(0, 0), false)]), [Settled]);
+        assert_eq!(stages(&[(1, left(0, 0), Ended)]), [Settled]);
         assert_eq!(
-            stages(&[(1, left(3, 0), false), (15, left(3, 0), false), (16, left(3, 0), false)]),
+            stages(&[(1, left(3, 0), Ended), (15, left(3, 0), Ended), (16, left(3, 0), Ended)]),
             [GoesOn, GoesOn, Settled]
         );
-        let moves = [(1, left(3, 0), false), (15, left(2, 0), false), (29, left(2, 0), false), (30, left(2, 0), false)];
+        let moves = [(1, left(3, 0), Ended), (15, left(2, 0), Ended), (29, left(2, 0), Ended), (30, left(2, 0), Ended)];
         assert_eq!(stages(&moves), [GoesOn, GoesOn, GoesOn, Settled]);
     }
 
     #[test]
     fn a_run_is_not_over_while_mail_is_being_delivered_or_its_command_runs() {
-        assert_eq!(stages(&[(1, left(3, 1), false), (100, left(3, 1), false)]), [Stage::GoesOn; 2]);
-        assert_eq!(stages(&[(1, left(3, 0), true), (100, left(3, 0), true)]), [Stage::GoesOn; 2]);
-        assert_eq!(stages(&[(1, left(3, 1), false), (600, left(3, 1), false)])[1], Stage::GivenUp);
+        assert_eq!(stages(&[(1, left(3, 1), Ended), (100, left(3, 1), Ended)]), [Stage::GoesOn; 2]);
+        assert_eq!(stages(&[(1, left(3, 0), UnderWay), (100, left(3, 0), UnderWay)]), [Stage::GoesOn; 2]);
+        assert_eq!(stages(&[(1, left(3, 1), Ended), (600, left(3, 1), Ended)])[1], Stage::GivenUp);
     }
 
     #[test]
@@ -139,7 +149,7 @@ mod tests {
         let trouble = Trouble::Reader { how: "was killed by signal 6".into() };
         let blind = Count { trouble: Some(trouble), ..Count::default() };
         assert_eq!(
-            stages(&[(1, blind.clone(), false), (59, blind.clone(), false), (60, blind, false)]),
+            stages(&[(1, blind.clone(), Ended), (59, blind.clone(), Ended), (60, blind, Ended)]),
             [Stage::GoesOn, Stage::GoesOn, Stage::GivenUp]
         );
     }

@@ -10,6 +10,7 @@
 //! however it ends.
 
 mod follow;
+pub(crate) mod mail_log;
 pub(crate) mod outcome;
 pub mod readiness;
 mod worker;
@@ -21,22 +22,23 @@ use std::time::{Duration, Instant};
 use crate::context::Context;
 use crate::listing;
 use crate::listing::count::Count;
+use crate::mta::as_root::{self, Request};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Facts, Part, privilege};
+use crate::mta::{Facts, Part};
 use crate::queue::Target;
 use crate::sandbox::worker::LONGEST;
 use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use follow::{FOLLOWED, follow};
-use readiness::{commands, delivers_held, rule, wait_seconds};
+use readiness::{commands, delivers_held, wait_seconds};
 use worker::Ended;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The most messages that are run one by one. For more, the whole queue should be run.
-const MOST_MESSAGES: usize = 1000;
+pub(crate) const MOST_MESSAGES: usize = 1000;
 
 /// Why the queue was not run.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +135,7 @@ fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush,
     }
     is_time(context, context.clock.now)?;
     let facts = listing::facts(context);
-    let whole = commands(context, &facts, &Part::All, &rule(context, &Part::All))?;
+    let whole = commands(context, &facts, &Part::All)?;
     let waiting = Count::of_target(context, target);
     if waiting.messages == 0 && waiting.trouble.is_none() {
         // It would use up the cool-down.
@@ -142,10 +144,10 @@ fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush,
     let part = part(context, target, &waiting)?;
     let configured = !context.config.mta.flush_command.is_empty();
     let all_held = waiting.held > 0 && waiting.trouble.is_none() && waiting.messages == waiting.held;
-    let commands = if part == Part::All { whole } else { commands(context, &facts, &part, &rule(context, &part))? };
-    if commands.len() > MOST_MESSAGES {
+    if part != Part::All && !configured && source.mta.flush_commands(&part).len() > MOST_MESSAGES {
         return Err(Refusal::TooMany(target.clone()));
     }
+    let commands = if part == Part::All { whole } else { commands(context, &facts, &part)? };
     if all_held && !delivers_held(context, &part, &commands) {
         return Err(Refusal::Held { release: source.mta.release() });
     }
@@ -181,7 +183,10 @@ fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush,
         Some(report) if report.command <= prepared => {
             let command = &commands[report.command];
             let verdict = report.end.map_err(|error| Trouble::NotStarted { command: command.to_string(), error });
-            let verdict = verdict.and_then(|exit| source.mta.flush_verdict(command, &exit, &context.account));
+            let verdict = verdict.and_then(|exit| {
+                as_root::verdict(command, &exit)?;
+                source.mta.flush_verdict(command, &exit, &context.account)
+            });
             if configured { verdict.map_err(|trouble| trouble.of_configured(own())) } else { verdict }
         }
         _ => Ok(()),
@@ -268,15 +273,16 @@ fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
     let Some(question) = source.mta.flush_question().filter(|_| context.config.mta.flush_command.is_empty()) else {
         return Vec::new();
     };
+    // By the one rule, root does that, too.
+    if context.by_the_one_rule(&Request::List {}).is_some() {
+        return Vec::new();
+    }
     let is_free = source.mta.flush_obstacle(facts, &context.account).is_none();
     let allowed = |command: &Argv| {
-        if is_free {
-            Some(command.clone())
-        } else {
-            privilege::prefix(&context.free, command, &context.account).map(|prefix| prefix.and(command))
-        }
+        if is_free { Some(command.clone()) } else { context.by_its_own_rule(command).map(|prefix| prefix.and(command)) }
     };
     let running = allowed(&question).and_then(|question| process::start(&context.free, &question).ok());
     let answer = running.map(|running| running.collect(Instant::now() + QUESTION_PATIENCE).1).unwrap_or_default();
-    source.mta.flush_preparation(&String::from_utf8_lossy(&answer)).iter().filter_map(allowed).collect()
+    let hindrances = source.mta.flush_hindrances(&String::from_utf8_lossy(&answer));
+    source.mta.flush_preparation(&hindrances).iter().filter_map(allowed).collect()
 }

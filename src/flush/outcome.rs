@@ -10,6 +10,15 @@ pub(crate) struct Followed {
     remainder: Remainder,
 }
 
+/// How much of a listing was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The whole queue.
+    All,
+    /// A part of it: it was cut, or refused.
+    Part,
+}
+
 impl Followed {
     /// The flush of this number, if it is on record.
     pub(crate) fn find(records: &Records, number: u64) -> Option<Followed> {
@@ -23,15 +32,17 @@ impl Followed {
         self.remainder.add(message);
     }
 
-    /// The flush and its outcome, by a listing of `now`, which is whole if `complete`. An end that is on record stays,
+    /// The flush and its outcome, by a listing of `now`, of which so much was seen. An end that is on record stays,
     /// except that messages may have left the queue since.
-    pub(crate) fn outcome(self, now: i64, complete: bool) -> (Flush, Outcome) {
+    pub(crate) fn outcome(self, now: i64, seen: Seen) -> (Flush, Outcome) {
         let left = self.remainder.messages;
+        let all_seen = seen == Seen::All;
+        let so_far = self.remainder.outcome(now);
         let outcome = match self.flush.outcome.clone().filter(|outcome| outcome.settled) {
-            Some(settled) if complete && left < settled.messages_left => self.remainder.outcome(now, true),
+            Some(settled) if all_seen && left < settled.messages_left => Outcome { settled: true, ..so_far },
             Some(settled) => settled,
             // Where the listing is not whole, a message that was not seen may still wait.
-            None => self.remainder.outcome(now, left == 0 && complete),
+            None => Outcome { settled: left == 0 && all_seen, ..so_far },
         };
         (self.flush, outcome)
     }
@@ -94,17 +105,17 @@ mod tests {
     #[test]
     fn what_leaves_the_queue_after_the_end_of_a_flush_is_told_too() {
         let settled = Outcome { messages_left: 2, settled: true, ..Outcome::default() };
-        let left = |ids: &[&str], complete| {
+        let left = |ids: &[&str], seen| {
             let remainder = Remainder::of(Some(Target::All), Waited::Ids(["A".to_owned(), "B".to_owned()].into()));
             let flush = Flush { outcome: Some(settled.clone()), ..flush(Some(2)) };
             let mut followed = Followed { flush, remainder };
             ids.iter().for_each(|id| followed.add(&message(id, 1, &[])));
-            followed.outcome(300, complete).1.messages_left
+            followed.outcome(300, seen).1.messages_left
         };
-        assert_eq!(left(&["A", "B"], true), 2);
-        assert_eq!(left(&["B"], true), 1);
-        assert_eq!(left(&[], true), 0);
-        assert_eq!(left(&[], false), 2, "an incomplete listing takes nothing back");
+        assert_eq!(left(&["A", "B"], Seen::All), 2);
+        assert_eq!(left(&["B"], Seen::All), 1);
+        assert_eq!(left(&[], Seen::All), 0);
+        assert_eq!(left(&[], Seen::Part), 2, "an incomplete listing takes nothing back");
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::mta::as_root::Request;
 use crate::mta::trouble::Trouble;
-use crate::mta::{Facts, Part, privilege};
+use crate::mta::{Facts, Part};
 use crate::state::{Flush, Records, StateError};
 use crate::system::process::Argv;
 
@@ -60,15 +61,15 @@ impl Readiness {
     }
 
     /// Finds out without changing anything.
-    pub(crate) fn find(context: &Context, facts: &Facts, rules: &Rules) -> Readiness {
+    pub(crate) fn find(context: &Context, facts: &Facts) -> Readiness {
         let records = context.records.as_ref();
         let log = records.map_or_else(|reason| Err(reason.clone()), |records| records.flushes(LOG_SHOWN));
         let room = records.map_or(Ok(()), Records::room);
         let last = log.as_ref().ok().and_then(|log| log.first());
         let configured = !context.config.mta.flush_command.is_empty();
-        let whole = commands(context, facts, &Part::All, &rules.whole);
+        let whole = commands(context, facts, &Part::All);
         let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
-        let one = commands(context, facts, &Part::Message(sample), &rules.part);
+        let one = commands(context, facts, &Part::Message(sample));
         let held = Held {
             all: delivers_held(context, &Part::All, whole.as_deref().unwrap_or_default()),
             message: delivers_held(context, &Part::Message(sample), one.as_deref().unwrap_or_default()),
@@ -88,24 +89,18 @@ impl Readiness {
     }
 }
 
-/// The words to put before a command where a sudo or doas rule lets this user run it.
-#[derive(Debug, Default)]
-pub(crate) struct Rules {
-    pub(super) whole: Option<Argv>,
-    pub(super) part: Option<Argv>,
-}
-
-impl Rules {
-    /// Asks sudo or doas where a file with rules is there.
-    pub(crate) fn ask(context: &Context) -> Rules {
-        let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
-        Rules { whole: rule(context, &Part::All), part: rule(context, &Part::Message(sample)) }
+/// Asks sudo or doas what rules let this user run, where a file with rules is there, so that the answers are known when
+/// they are needed.
+pub(crate) fn ask_for_rules(context: &Context) {
+    if context.config.mta.flush_command.is_empty() && context.by_the_one_rule(&Request::List {}).is_none() {
+        let _ = rule(context, &Part::All);
     }
 }
 
-pub(super) fn rule(context: &Context, part: &Part<'_>) -> Option<Argv> {
-    let source = context.source.as_ref().ok().filter(|_| context.config.mta.flush_command.is_empty())?;
-    privilege::prefix(&context.free, source.mta.flush_commands(part).first()?, &context.account)
+/// The words before the mail server's own command, where a rule for that runs it as root.
+fn rule(context: &Context, part: &Part<'_>) -> Option<Argv> {
+    let source = context.source.as_ref().ok()?;
+    context.by_its_own_rule(source.mta.flush_commands(part).first()?)
 }
 
 /// Seconds left of the cool-down. A flush that seems to come from the future (the clock was set back)
@@ -127,23 +122,21 @@ pub(super) fn delivers_held(context: &Context, part: &Part<'_>, commands: &[Argv
     source.mta.flushes_held(part) && (context.account.is_root() || !is_own)
 }
 
-/// The commands by which this user can run a part of the queue: the configured one, the mail server's
-/// own, or those under sudo or doas where a rule allows it.
-pub(super) fn commands(
-    context: &Context,
-    facts: &Facts,
-    part: &Part<'_>,
-    rule: &Option<Argv>,
-) -> Result<Vec<Argv>, Trouble> {
+/// The commands by which this user can run a part of the queue: the configured one, that of the one rule for root, the
+/// mail server's own, or those under sudo or doas where a rule for just that allows it.
+pub(super) fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Result<Vec<Argv>, Trouble> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     if let Some(configured) = Argv::from_words(&context.config.mta.flush_command) {
         let error =
             || Trouble::NotStarted { command: configured.to_string(), error: "there is no such program".into() };
         return if configured.is_there() { Ok(vec![configured]) } else { Err(error()) };
     }
+    if let Some(command) = context.by_the_one_rule(&Request::Run { target: part.target() }) {
+        return Ok(vec![command]);
+    }
     let own = source.mta.flush_commands(part);
     let Some(obstacle) = source.mta.flush_obstacle(facts, &context.account) else { return Ok(own) };
-    match rule {
+    match rule(context, part) {
         Some(prefix) => Ok(own.iter().map(|command| prefix.clone().and(command)).collect()),
         None => Err(obstacle),
     }

@@ -11,9 +11,10 @@ use super::session::{Broken, Client, Desk};
 use super::{Lister, Session};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
-use crate::queue::Target;
-use crate::sandbox::{Purpose, Sandbox};
+use crate::queue::{Lifetimes, Target};
+use crate::sandbox::Sandbox;
 use crate::state::{Flush, Waited};
+use crate::system::Audience;
 
 /// The most ids that are named, in some two MiB.
 const IDS_LIMIT: usize = 50_000;
@@ -59,15 +60,15 @@ impl Count {
 
     fn ask(context: &Context, question: Question) -> Count {
         let failed = |trouble| Count { trouble: Some(trouble), ..Count::default() };
-        let mut lister = match Lister::start(context, None) {
+        let mut lister = match Lister::start(context, Audience::default()) {
             Ok(lister) => lister,
             Err(trouble) => return failed(trouble),
         };
         lister.wait_for_first_bytes(context, None);
         let task = task(context);
-        let work = |free, desk| {
+        let work = |free, desk: Desk| {
             // Without a parent there is nobody to answer.
-            let _ = task.map(|task| count(Sandbox::enter(free, Purpose::Reading), desk, &task, question));
+            let _ = task.map(|task| count(Sandbox::enter(free, desk.purpose()), desk, &task, question));
         };
         let session = match Session::begin(context, lister, None, work) {
             Ok(session) => session,
@@ -92,6 +93,7 @@ pub(crate) fn task(context: &Context) -> Option<Task<'_>> {
         account: &context.account,
         mask: config.privacy.mask,
         configured: !config.mta.list_command.is_empty(),
+        lifetimes: Lifetimes::Unknown,
     })
 }
 
@@ -99,9 +101,9 @@ pub(crate) fn task(context: &Context) -> Option<Task<'_>> {
 struct Counted(Option<Count>);
 
 impl Client for Counted {
-    fn counted(&mut self, bytes: &[u8], _took: Duration) -> Result<Vec<u8>, Nonsense> {
+    fn counted(&mut self, bytes: &[u8], _took: Duration) -> Result<Vec<u8>, Broken> {
         if self.0.is_some() {
-            return Err(Nonsense);
+            return Err(Nonsense.into());
         }
         self.0 = Some(serde_json::from_slice(bytes).map_err(|_| Nonsense)?);
         Ok(Vec::new())

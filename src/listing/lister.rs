@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use crate::context::Context;
-use crate::mta::privilege;
+use crate::mta::as_root::Request;
 use crate::mta::trouble::Trouble;
-use crate::system::EndingSignals;
 use crate::system::poll::{HANGUP, READABLE, ready};
 use crate::system::process::{self, Argv, Ending, Exit, Running};
+use crate::system::{Audience, EndingSignals};
 
 /// The part of the deadline, one in so many, that is left for the listing itself where others list: who gets a place
 /// later than that would be told that the mail server is slow.
@@ -20,8 +20,9 @@ pub(crate) struct Lister {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) parts: Vec<Part>,
-    /// The place among those that list, until it has ended. Each command has it, too, as its standard input (that no mail
-    /// server's lister reads): one that can't be stopped keeps it, so that no more than the places can hang.
+    /// The place among those that list, until it has ended. Each command has it, too, as its standard input: one that
+    /// can't be stopped keeps it, so that no more than the places can hang. No mail server's lister reads its input;
+    /// `as-root` does, and finds its request there.
     pub(super) place: Option<File>,
     /// So that a signal that ends this process ends the commands first, which are dropped before this.
     pub(super) signals: Option<EndingSignals>,
@@ -41,25 +42,32 @@ pub(crate) struct Part {
 }
 
 impl Lister {
-    /// Starts the commands: by a sudo or doas rule where there is one, else plainly; a configured command is run as it
-    /// stands. A client that leaves while others list is not waited for.
+    /// Starts the commands: all as one by the rule for root, each by a rule of its own, or plainly; a configured command
+    /// is run as it stands. Nobody who has left is waited for while others list.
     ///
     /// # Errors
     /// That there is no mail server to ask, or [`Trouble::Crowded`].
-    pub(crate) fn start(context: &Context, client: Option<BorrowedFd<'_>>) -> Result<Lister, Trouble> {
+    pub(crate) fn start(context: &Context, audience: Audience<'_>) -> Result<Lister, Trouble> {
         let source = context.source.as_ref().map_err(Trouble::clone)?;
         let started = Instant::now();
         let after = context.config.mta.deadline - context.config.mta.deadline / LEAST;
-        let place = context.records.as_ref().map_or(Ok(None), |records| records.listing_place(started + after, client));
+        let place =
+            context.records.as_ref().map_or(Ok(None), |records| records.listing_place(started + after, audience));
         let place = place.map_err(|_| Trouble::Crowded { after })?;
         let deadline = started + context.config.mta.deadline;
         let signals = EndingSignals::hold_back();
         let own = context.config.mta.list_command.is_empty();
-        let start = |command: &Argv| {
-            let prefix = own.then(|| privilege::prefix(&context.free, command, &context.account)).flatten();
-            Part::start(context, prefix.map_or(command.clone(), |prefix| prefix.and(command)), place.as_ref())
+        let by_a_rule = |command: &Argv| {
+            let prefix = own.then(|| context.by_its_own_rule(command)).flatten();
+            prefix.map_or_else(|| command.clone(), |prefix| prefix.and(command))
         };
-        let parts = source.commands.iter().map(start).collect();
+        // By that rule, all would be one listing.
+        let as_one = own && !source.mta.tells_parts_apart();
+        let commands = match as_one.then(|| context.by_the_one_rule(&Request::List {})).flatten() {
+            Some(whole) => vec![whole],
+            None => source.commands.iter().map(by_a_rule).collect(),
+        };
+        let parts = commands.into_iter().map(|command| Part::start(context, command, place.as_ref())).collect();
         Ok(Lister { started, deadline, parts, place, signals })
     }
 
@@ -70,9 +78,10 @@ impl Lister {
         let own = context.config.mta.list_command.is_empty();
         for part in &mut self.parts {
             part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());
-            let source = context.source.as_ref().ok().filter(|_| own);
+            // Root does that by itself, see `cli::as_root`.
+            let source = context.source.as_ref().ok().filter(|_| own && part.command.input().is_empty());
             if let (Some(Ok(exit)), Some(source)) = (&part.end, source)
-                && let Some(older) = source.mta.older_list_command(exit)
+                && let Some(older) = source.mta.older_list_command(&part.command, exit)
             {
                 *part = Part::start(context, older, self.place.as_ref());
                 part.wait_for_first_byte(self.deadline, client, self.signals.as_ref());

@@ -5,7 +5,7 @@
 
 pub(crate) mod count;
 pub(crate) mod frame;
-mod lines;
+pub(crate) mod lines;
 mod lister;
 pub(crate) mod reader;
 pub(crate) mod reasons;
@@ -73,6 +73,7 @@ impl Listing {
 /// What the mail server's settings say of running its queue, without a listing.
 pub(crate) fn facts(context: &Context) -> Facts {
     let deadline = Instant::now() + INQUIRY_PATIENCE;
-    let permissions = |source: &Source| source.mta.inquire(&context.free, Wanted::Permissions).answer(deadline);
+    let permissions =
+        |source: &Source| source.mta.inquire(&context.free, Wanted::Permissions).answer(&context.free, deadline);
     context.source.as_ref().map(permissions).unwrap_or_default()
 }

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use super::lines::Lines;
 use super::session::PartEnd;
 use crate::context::Source;
-use crate::mta::Clock;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Mask, Message, Summary};
+use crate::mta::{Clock, as_root};
+use crate::queue::{Clocks, Lifetimes, Mask, Message, Summary};
 use crate::sandbox::Sandbox;
 use crate::system::Account;
 use crate::system::poll::{READABLE, ready};
@@ -80,6 +80,8 @@ pub(crate) struct Task<'a> {
     pub(crate) mask: Option<Mask>,
     /// Whether the listing command is a configured one.
     pub(crate) configured: bool,
+    /// How long mail is kept, as far as that is known before it is read.
+    pub(crate) lifetimes: Lifetimes,
 }
 
 /// What was read.
@@ -103,13 +105,17 @@ pub(crate) fn read(
     words: &mut Words,
     found: &mut dyn FnMut(&Message<'_>),
 ) -> io::Result<Outcome> {
-    let Task { source, clock, account, mask, configured } = task;
-    let mut outcome = Outcome { trouble: None, summary: Summary::new(clock.now), command: String::new() };
+    let Task { source, clock, account, mask, configured, lifetimes } = task;
+    let clocks = Clocks { now: clock.now, lifetimes: lifetimes.clone() };
+    let mut outcome = Outcome { trouble: None, summary: Summary::new(clocks), command: String::new() };
     let mut seen = Seen::default();
-    let several = parts.len() > 1;
+    // Root prints them one behind the other.
+    let own_parts = source.mta.list_commands().len();
+    let several = parts.len() > 1 || own_parts > 1;
+    let is_each_known = !configured && parts.len() == own_parts;
     let summary = &mut outcome.summary;
     let mut count_and_pass_on = |message: &Message<'_>| {
-        if several && !seen.is_new(&message.id) {
+        if several && !seen.is_new(message.instance.as_deref(), &message.id) {
             return;
         }
         let masked = mask.map(|mask| mask.hide(message));
@@ -118,8 +124,8 @@ pub(crate) fn read(
         found(message);
     };
     let mut commands = Vec::new();
-    for output in parts {
-        let mut parser = source.mta.parser(clock);
+    for (place, output) in parts.into_iter().enumerate() {
+        let mut parser = if is_each_known { source.mta.parser_of(clock, place) } else { source.mta.parser(clock) };
         let mut lines = Lines::default();
         if let Some(output) = output {
             read_part(output, words, &mut |chunk| {
@@ -128,6 +134,7 @@ pub(crate) fn read(
         }
         let PartEnd { command, end } = words.next()?;
         let listed = end.and_then(|exit| {
+            as_root::verdict(&command, &exit)?;
             let exit = Exit { unfinished: lines.is_unfinished(), ..exit };
             parser.end(&command, &exit, account, &mut count_and_pass_on)
         });
@@ -188,9 +195,10 @@ impl Seen {
     /// Messages that are remembered, in at most about one MiB.
     const LIMIT: usize = 50_000;
 
-    fn is_new(&mut self, id: &str) -> bool {
+    /// Two instances of a mail server may give the same id.
+    fn is_new(&mut self, instance: Option<&str>, id: &str) -> bool {
         let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
+        (instance, id).hash(&mut hasher);
         let hash = hasher.finish();
         if self.ids.len() >= Self::LIMIT { !self.ids.contains(&hash) } else { self.ids.insert(hash) }
     }
@@ -203,8 +211,9 @@ mod tests {
     #[test]
     fn a_message_counts_once_however_often_it_is_listed() {
         let mut seen = Seen::default();
-        assert_eq!(["A1", "B2", "A1", "A1"].map(|id| seen.is_new(id)), [true, true, false, false]);
-        let all = (0..Seen::LIMIT + 10).filter(|number| seen.is_new(&number.to_string())).count();
+        assert_eq!(["A1", "B2", "A1", "A1"].map(|id| seen.is_new(None, id)), [true, true, false, false]);
+        assert!(seen.is_new(Some("postfix-out"), "A1"), "another instance's");
+        let all = (0..Seen::LIMIT + 10).filter(|number| seen.is_new(None, &number.to_string())).count();
         assert_eq!(all, Seen::LIMIT + 10, "none is lost");
         assert!(seen.ids.len() <= Seen::LIMIT);
     }

@@ -109,16 +109,17 @@ impl Remainder {
         named.chain(more).chain(tried).collect::<Vec<_>>().join(", ")
     }
 
-    /// As it is put on record.
-    pub(crate) fn outcome(&self, sampled: i64, settled: bool) -> Outcome {
-        Outcome { sampled, messages_left: self.messages, recipients_left: self.recipients, why: self.why(), settled }
+    /// As it is put on record while the run may still go on.
+    pub(crate) fn outcome(&self, sampled: i64) -> Outcome {
+        let Remainder { messages, recipients, .. } = *self;
+        Outcome { sampled, messages_left: messages, recipients_left: recipients, why: self.why(), settled: false }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::queue::Recipient;
+    use crate::queue::{Plan, Recipient};
 
     /// A deferred message, with a recipient for each of these reasons.
     pub(crate) fn message(id: &str, arrival: i64, reasons: &[&str]) -> Message<'static> {
@@ -126,6 +127,9 @@ pub(crate) mod tests {
             id: id.to_owned().into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: None,
             arrival: Some(arrival),
             sender: None,
@@ -135,8 +139,10 @@ pub(crate) mod tests {
                     address: "a@example.com".into(),
                     reason: Some(reason.to_string().into()),
                     delivered: false,
+                    last_attempt: None,
                 })
                 .collect(),
+            plan: Plan::default(),
         }
     }
 

@@ -18,10 +18,11 @@ use super::frame::{Come, Frames, Kind, Nonsense};
 use super::lister::{Lister, Part};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
+use crate::sandbox::Purpose;
 use crate::system::output::Output;
 use crate::system::poll::{HANGUP, READABLE, WRITABLE, Watched, ready};
 use crate::system::process::{self, Argv, Ending, Equipment, Exit, Life, Running};
-use crate::system::{Free, log};
+use crate::system::{Free, ScratchFile, log};
 
 /// How long the reader may at least take after the listing has ended, and after it was told what it asked for. It has as
 /// long as the listing may take, where that is longer.
@@ -41,7 +42,14 @@ pub(crate) struct Desk {
     /// The output of each part, where that was started.
     pub(crate) parts: Vec<Option<File>>,
     /// An unlinked file for what does not fit into memory, where one could be had.
-    pub(crate) overflow: Option<File>,
+    pub(crate) overflow: Option<ScratchFile>,
+}
+
+impl Desk {
+    /// What the reader is for, as its sandbox asks.
+    pub(crate) fn purpose(&self) -> Purpose {
+        Purpose::Reading { room: self.overflow.as_ref().map_or(0, ScratchFile::most) }
+    }
 }
 
 /// For whom the queue is listed.
@@ -49,8 +57,8 @@ pub(crate) trait Client {
     /// Takes what the reader counted in so much time, and returns what it is told in turn, as JSON.
     ///
     /// # Errors
-    /// [`Nonsense`].
-    fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Nonsense>;
+    /// [`Broken`]: what came is nonsense, or nobody is left to answer.
+    fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Broken>;
 
     /// Where the body goes; `None` where there is to be none.
     fn output(&mut self) -> Option<&mut Output> {
@@ -66,8 +74,14 @@ pub(crate) trait Client {
 pub(crate) enum Broken {
     /// The reader failed.
     Reader(Trouble),
-    /// The client has left, or takes nothing.
+    /// The client has left, or takes nothing; [`io::ErrorKind::Interrupted`]: a signal is to end this process.
     Client(io::Error),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Broken {
+        Broken::Client(error)
+    }
 }
 
 impl From<io::ErrorKind> for Broken {
@@ -112,7 +126,7 @@ impl Session {
     pub(crate) fn begin(
         context: &Context,
         lister: Lister,
-        overflow: Option<File>,
+        overflow: Option<ScratchFile>,
         work: impl FnOnce(Free, Desk),
     ) -> Result<Session, Trouble> {
         let not_started = |error: io::Error| Trouble::Reader { how: format!("could not be started: {error}") };
@@ -173,7 +187,7 @@ impl Session {
                     let left = stalls_at.map_or(until, |stalls_at| until.min(stalls_at)).saturating_duration_since(now);
                     if self.step(client, left)? == Step::Signal {
                         self.end_parts(Ending::ReaderGone);
-                        // Lets the signal through, which ends this process.
+                        // Lets the signal through, unless the client holds it back, and it ends this process.
                         drop(self);
                         return Err(io::ErrorKind::Interrupted.into());
                     }

@@ -1,6 +1,6 @@
-//! The dates of queue listings: no year, no zone.
+//! The dates of queue listings, which have no year and no zone, and those of logs.
 
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime, Time};
 
 use super::Clock;
 
@@ -26,17 +26,45 @@ pub fn past_instant(text: &str, clock: &Clock) -> Option<i64> {
     // One year on, as the new year may have begun already in the zone. Eight back, for a 29th of February.
     (this_year.saturating_sub(8)..=this_year.saturating_add(1)).rev().find_map(|year| {
         let local = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
-        // When summer time ends, each time of one hour happens twice. The later one counts, unless it is yet to come.
-        let twice = clock.zone.to_ambiguous_timestamp(local);
-        let earlier = twice.earlier().ok()?.as_second();
-        let later = twice.later().ok()?.as_second();
-        let instant = if later <= clock.now { later } else { earlier };
+        let instant = latest(local, clock)?;
         match instant - clock.now {
             ..=0 => Some(instant),
             1..CLOCK_SLIP_SECONDS => Some(clock.now),
             _ => None,
         }
     })
+}
+
+/// When summer time ends, each time of one hour happens twice. The later one counts, unless it is yet to come.
+fn latest(local: DateTime, clock: &Clock) -> Option<i64> {
+    let twice = clock.zone.to_ambiguous_timestamp(local);
+    let earlier = twice.earlier().ok()?.as_second();
+    let later = twice.later().ok()?.as_second();
+    Some(if later <= clock.now { later } else { earlier })
+}
+
+/// The longest time stamp of a log, in bytes.
+const STAMP: usize = 40;
+
+/// When a line of a mail log was written, in seconds since 1970. It begins with RFC 3339's form (rsyslog and others),
+/// with syslog's older one, which is read as [`past_instant`] does, or with Exim's (specification, "Log files"):
+/// `2026-11-23 11:27:05`, perhaps with `.123` and with ` +0100` behind it, local time otherwise.
+pub(crate) fn log_instant(line: &[u8], clock: &Clock) -> Option<i64> {
+    let line = &line[..line.len().min(STAMP)];
+    let line = str::from_utf8(&line[..line.iter().take_while(|byte| byte.is_ascii()).count()]).ok()?;
+    let mut words = line.split(' ');
+    let first = words.next()?;
+    if first.contains('T') {
+        return first.parse().ok().map(jiff::Timestamp::as_second);
+    }
+    let Ok(date) = first.parse::<Date>() else { return past_instant(line.get(..15)?, clock) };
+    let time = words.next()?.parse::<Time>().ok()?;
+    let local = date.to_datetime(time);
+    let zone = words.next().filter(|zone| zone.starts_with(['+', '-']));
+    match zone {
+        Some(zone) => format!("{local}{zone}").parse().ok().map(jiff::Timestamp::as_second),
+        None => latest(local, clock),
+    }
 }
 
 fn month(name: &str) -> Option<i8> {
@@ -84,6 +112,31 @@ mod tests {
         // 02:30 happens twice when summer time ends: at 00:30Z and at 01:30Z.
         assert_eq!(at("Oct 25 02:30", "2026-10-25T00:40:00Z").as_deref(), Some("2026-10-25T00:30:00Z"));
         assert_eq!(at("Oct 25 02:30", "2026-10-25T05:00:00Z").as_deref(), Some("2026-10-25T01:30:00Z"));
+    }
+
+    #[test]
+    fn a_log_says_when_each_line_was_written() {
+        let zone = TimeZone::posix("CET-1").unwrap();
+        let clock = clock("2026-11-23T11:30:00Z", zone);
+        for stamp in [
+            "2026-11-23T11:27:05.400371+00:00 bartleby postfix/smtp[1]: A",
+            "2026-11-23T11:27:05Z x",
+            "2026-11-23T12:27:05+01:00 x",
+            "Nov 23 12:27:05 bartleby sm-mta[1]: A",
+            "2026-11-23 12:27:05 1vNAb2-00000c-2p => x",
+            "2026-11-23 12:27:05.123 [1] 1vNAb2-00000c-2p",
+            "2026-11-23 11:27:05 +0000 1vNAb2-00000c-2p",
+            "2026-11-23 12:27:05.123 +0100 1vNAb2",
+            "Nov 23 12:27:05 é",
+        ] {
+            assert_eq!(log_instant(stamp.as_bytes(), &clock), Some(1_795_433_225), "{stamp}");
+        }
+        for line in
+            ["", "x", "root:x:0:0", "2026-11-23", "2026-11-23 x", "2026-11-23T", "Nov 23 12:27", "  continued", "é"]
+        {
+            assert_eq!(log_instant(line.as_bytes(), &clock), None, "{line}");
+        }
+        assert_eq!(log_instant(b"\xff\xfe", &clock), None);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::system::Free;
+use super::timing::Timing;
 use crate::system::process::{self, Argv};
+use crate::system::{Free, Until};
 
 /// What a caller needs to know of a mail server besides its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,32 +29,62 @@ pub struct Facts {
     pub(crate) queue_directory: Option<PathBuf>,
     /// Postfix: who may run the queue (`authorized_flush_users`).
     pub(crate) flush_users: Option<String>,
+    /// Postfix: instances whose queues are not listed, as they are disabled (`multi_instance_enable`).
+    #[serde(default)]
+    pub(crate) unlisted: Vec<String>,
     /// Exim: whether it takes an admin user to run the queue (`prod_requires_admin`).
     pub(crate) flush_needs_admin: Option<bool>,
+    /// How long mail is kept, and by when it is tried again.
+    pub(crate) timing: Timing,
 }
 
 /// An inquiry under way: commands that print version and settings.
 pub struct Inquiry {
     running: Vec<process::Running>,
-    read: Box<dyn Fn(&str) -> Facts>,
+    read: Box<Read>,
 }
+
+/// Reads what the commands printed, and may start others, until the deadline.
+type Read = dyn FnOnce(&Free, &str, Instant) -> Facts;
 
 impl Inquiry {
     /// Starts the commands, all at once. `read` gets all that they print, on either stream. A command that can't be
     /// started prints nothing.
-    pub(super) fn start(free: &Free, commands: &[Argv], read: impl Fn(&str) -> Facts + 'static) -> Inquiry {
-        let running = commands.iter().filter_map(|argv| process::start(free, argv).ok()).collect();
-        Inquiry { running, read: Box::new(read) }
+    pub(super) fn start(free: &Free, commands: &[Argv], read: impl FnOnce(&str) -> Facts + 'static) -> Inquiry {
+        Inquiry::start_then(free, commands, |_, output, _| read(output))
+    }
+
+    /// The same, where `read` may start further commands.
+    pub(super) fn start_then(
+        free: &Free,
+        commands: &[Argv],
+        read: impl FnOnce(&Free, &str, Instant) -> Facts + 'static,
+    ) -> Inquiry {
+        Inquiry { running: all(free, commands), read: Box::new(read) }
     }
 
     /// Waits for the answers. At the deadline, it does without those that are missing.
-    pub(crate) fn answer(self, deadline: Instant) -> Facts {
-        let outputs = self.running.into_iter().map(|running| {
-            let (exit, output) = running.collect(deadline);
-            format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
-        });
-        (self.read)(&outputs.collect::<String>())
+    pub(crate) fn answer<'a>(self, free: &Free, until: impl Into<Until<'a>>) -> Facts {
+        let until = until.into();
+        let outputs = self.running.into_iter().map(|running| printed(running, until));
+        (self.read)(free, &outputs.collect::<String>(), until.deadline)
     }
+}
+
+/// Starts the commands, all at once, but for those that can't be started.
+fn all(free: &Free, commands: &[Argv]) -> Vec<process::Running> {
+    commands.iter().filter_map(|argv| process::start(free, argv).ok()).collect()
+}
+
+/// All that each of these commands prints until a deadline, on either stream, in their order.
+pub(super) fn answers(free: &Free, commands: &[Argv], deadline: Instant) -> Vec<String> {
+    let running: Vec<_> = commands.iter().map(|argv| process::start(free, argv).ok()).collect();
+    running.into_iter().map(|running| running.map_or_else(String::new, |running| printed(running, deadline))).collect()
+}
+
+fn printed<'a>(running: process::Running, until: impl Into<Until<'a>>) -> String {
+    let (exit, output) = running.collect(until);
+    format!("{}\n{}\n", String::from_utf8_lossy(&output), exit.said)
 }
 
 impl Facts {

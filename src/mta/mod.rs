@@ -4,6 +4,7 @@
 //! file, its row and its variant of [`Kind`]; nothing else names mail servers one by one. Parsers are pure functions
 //! over lines: they open, start and ask nothing.
 
+pub mod as_root;
 mod date;
 mod exim;
 mod inquiry;
@@ -16,6 +17,7 @@ mod relay;
 mod remedy;
 mod search;
 mod sendmail;
+pub(crate) mod timing;
 pub mod trouble;
 mod verdict;
 
@@ -27,8 +29,10 @@ use self::postfix::Postfix;
 use self::remedy::{Refused, Remedy};
 use self::sendmail::Sendmail;
 use self::trouble::Trouble;
+use crate::queue::Lifetimes;
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
+pub(crate) use date::log_instant;
 pub use date::past_instant;
 pub use inquiry::Facts;
 pub(crate) use inquiry::{Inquiry, Wanted};
@@ -36,6 +40,9 @@ pub use kind::Kind;
 pub use parser::{Clock, Parser};
 pub(crate) use relay::{OwnName, RelayInquiry, Relaying};
 pub use search::Search;
+
+/// Where syslogd(8) writes what mail servers log: on Debian and Ubuntu, and elsewhere.
+const SYSLOG: [&str; 2] = ["/var/log/mail.log", "/var/log/maillog"];
 
 /// One installed mail server.
 pub trait Mta {
@@ -48,16 +55,31 @@ pub trait Mta {
     /// The commands that list the queue. Each lists a part of it.
     fn list_commands(&self) -> Vec<Argv>;
 
-    /// The listing command for an older version, if `exit` shows that this one does not know the newer form.
-    fn older_list_command(&self, _exit: &Exit) -> Option<Argv> {
+    /// The listing command for an older version in place of this one, if `exit` shows that it does not know the newer form.
+    fn older_list_command(&self, _command: &Argv, _exit: &Exit) -> Option<Argv> {
         None
     }
 
-    /// A parser for the output of one of these commands.
+    /// Whether what they list has to be told apart by the command that lists it.
+    fn tells_parts_apart(&self) -> bool {
+        false
+    }
+
+    /// A parser for the output of one of these commands, or of all of them one behind the other.
     fn parser(&self, clock: &Clock) -> Box<dyn Parser>;
+
+    /// The same, where it is known which one it is, by its place among them.
+    fn parser_of(&self, clock: &Clock, _place: usize) -> Box<dyn Parser> {
+        self.parser(clock)
+    }
 
     /// Starts to ask for version and settings, as far as they are wanted. Its processes run beside the listing.
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry;
+
+    /// What becomes of mail that is kept for so long, in seconds: by default, it goes back at the next attempt that fails.
+    fn lifetimes(&self, seconds: i64) -> Lifetimes {
+        Lifetimes::NotBefore { message: seconds, null_sender: seconds }
+    }
 
     /// The commands that deliver a part of the queue now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;
@@ -75,8 +97,13 @@ pub trait Mta {
         None
     }
 
-    /// The commands that must run before the flush, given the answer to that question.
-    fn flush_preparation(&self, _answer: &str) -> Vec<Argv> {
+    /// What, by the answer to that question, stands in the flush's way, each by its number there.
+    fn flush_hindrances(&self, _answer: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The commands that must run before the flush to clear these away.
+    fn flush_preparation(&self, _hindrances: &[String]) -> Vec<Argv> {
         Vec::new()
     }
 
@@ -118,10 +145,38 @@ pub trait Mta {
         Ok(())
     }
 
-    /// The recipient and the reason in a line of that command's output. A later line overrides an earlier one.
-    fn read_reason(&self, _line: &str) -> Option<(String, String)> {
+    /// The command that prints, for root alone, when mail is tried next and since when a host fails; `None` where there is
+    /// nothing beyond the listing. `queue` is where the queue is kept.
+    fn next_command(&self, _queue: &Path) -> Option<Argv> {
         None
     }
+
+    /// Where it may log, the first that is in use; the older part of each is named with `.1` behind it. Where none is, it
+    /// logs to the journal.
+    fn logs(&self) -> &'static [&'static str] {
+        &SYSLOG
+    }
+
+    /// The queue id of the message that a word in its log is about, if it is one.
+    fn id_in_log<'a>(&self, word: &'a str) -> &'a str {
+        word
+    }
+
+    /// The attempt that a line of that command's output is about. A later line overrides an earlier one.
+    fn read_reason(&self, _line: &str, _clock: &Clock) -> Option<Attempt> {
+        None
+    }
+}
+
+/// An attempt to deliver to one recipient, which failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The recipient's address.
+    pub recipient: String,
+    /// Why it failed, in the mail server's words.
+    pub reason: String,
+    /// When it had, in seconds since 1970; `None` where that is not known.
+    pub ended: Option<i64>,
 }
 
 /// A part of the queue, to be delivered. Ids and domains come from a listing, never from a request alone.

@@ -4,16 +4,20 @@
 //! under `tests/fixtures/opensmtpd`. A line is an envelope: one recipient of a message. The first eight
 //! hexadecimal digits of its id are the message's.
 
+mod lifetime;
+
 use std::borrow::Cow;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::parser::{Malformed, text};
 use super::remedy::{Refused, Remedy};
+use super::timing::{InForce, Timing};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{Argv, Exit};
+use crate::system::processes;
 use crate::system::{Account, Free};
 
 /// What smtpctl says when its set-group-id bit did not take effect (fixture `as-www-data-nnp-show-queue`).
@@ -22,10 +26,15 @@ const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];
 /// Where Debian's OpenSMTPD has its name.
 const MAILNAME: &str = "/etc/mailname";
 
+/// Where its configuration may be: Debian, OpenBSD and Alpine, Fedora and Arch, FreeBSD.
+const CONFIGURATIONS: [&str; 4] =
+    ["/etc/smtpd.conf", "/etc/mail/smtpd.conf", "/etc/opensmtpd/smtpd.conf", "/usr/local/etc/mail/smtpd.conf"];
+
 /// An installed OpenSMTPD.
 pub(super) struct OpenSmtpd {
     program: PathBuf,
     daemon: Option<PathBuf>,
+    configuration: PathBuf,
 }
 
 impl OpenSmtpd {
@@ -34,7 +43,22 @@ impl OpenSmtpd {
         OpenSmtpd {
             program: search.program("smtpctl").unwrap_or_else(|| "/usr/sbin/smtpctl".into()),
             daemon: search.program("smtpd"),
+            configuration: {
+                let mut files = CONFIGURATIONS.into_iter().map(|file| search.below_root(Path::new(file)));
+                files.clone().find(|file| file.exists()).or_else(|| files.next()).unwrap_or_default()
+            },
         }
+    }
+
+    /// How long mail is kept, by the configuration, unless that was changed after the daemon's start.
+    fn timing(&self) -> Timing {
+        let read = |file: &Path| fs::read_to_string(file).ok();
+        let daemons = processes::named(&["smtpd"]).unwrap_or_default();
+        let is = |file: &PathBuf| InForce::of(file, daemons.iter().map(|daemon| daemon.started));
+        let in_force = |files: &[PathBuf]| {
+            if files.iter().any(|file| is(file) == InForce::No) { InForce::No } else { InForce::Yes }
+        };
+        lifetime::timing(&self.configuration, &read, &in_force)
     }
 }
 
@@ -59,7 +83,12 @@ impl Mta for OpenSmtpd {
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let daemon = self.daemon.iter().filter(|_| wanted == Wanted::Everything);
         let version = daemon.map(|daemon| Argv::new(daemon, &["-h"])).collect::<Vec<_>>();
-        Inquiry::start(free, &version, facts)
+        let timing = if wanted == Wanted::Everything { self.timing() } else { Timing::default() };
+        Inquiry::start(free, &version, |output| Facts { timing, ..facts(output) })
+    }
+
+    fn lifetimes(&self, seconds: i64) -> Lifetimes {
+        Lifetimes::At { message: seconds }
     }
 
     /// smtpd.conf(5): the first line of this file, where there is one.
@@ -84,8 +113,18 @@ impl Mta for OpenSmtpd {
         Some(Argv::new(&self.program, &["show", "routes"]))
     }
 
-    fn flush_preparation(&self, answer: &str) -> Vec<Argv> {
-        answer.lines().filter_map(disabled_route).map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
+    fn flush_hindrances(&self, answer: &str) -> Vec<String> {
+        answer.lines().filter_map(disabled_route).map(str::to_owned).collect()
+    }
+
+    fn flush_preparation(&self, hindrances: &[String]) -> Vec<Argv> {
+        let routes = hindrances.iter().filter(|id| is_number(id));
+        routes.map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
+    }
+
+    /// It logs the envelope's id, of which the message's is the first half (smtpd's `queue.c`, `evpid_to_msgid`).
+    fn id_in_log<'a>(&self, word: &'a str) -> &'a str {
+        if word.len() == 16 { word.get(..8).unwrap_or(word) } else { word }
     }
 
     /// `schedule` runs what smtpd holds back while a route is down, and also paused (`suspend`) envelopes: seen with
@@ -127,7 +166,11 @@ fn facts(output: &str) -> Facts {
 fn disabled_route(line: &str) -> Option<&str> {
     let (id, rest) = line.split_once(". ")?;
     let flags = rest.split(' ').find(|word| word.len() == 4 && word.bytes().all(|byte| b"-NDQK".contains(&byte)))?;
-    (flags.as_bytes()[1] == b'D' && id.bytes().all(|byte| byte.is_ascii_digit())).then_some(id)
+    (flags.as_bytes()[1] == b'D' && is_number(id)).then_some(id)
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
@@ -148,7 +191,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
 
 /// smtpctl works for root alone, and no setting changes that.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
-    let rule = refused.rule(&["show queue", "schedule all", "show routes", "^resume route [0-9]+$"]);
+    let rule = refused.rule(&["show queue", "schedule all"]);
     Remedy::Rule(format!("Only root may ask OpenSMTPD. {rule}"))
 }
 
@@ -171,14 +214,17 @@ impl OpenSmtpdParser {
         // A line that can be read in more than one way proves nothing of the daemon.
         self.offline |= envelope.run_state == "offline" && envelope.sender.is_some();
         let state = envelope.state();
+        let plan = envelope.plan(self.now);
         let recipient = Recipient {
             address: envelope.recipient.to_owned().into(),
             reason: Some(envelope.error).filter(|error| !error.is_empty()).map(|error| error.to_owned().into()),
             delivered: false,
+            last_attempt: None,
         };
         match &mut self.message {
             Some(message) if message.id == envelope.message_id => {
                 message.recipients.push(recipient);
+                message.plan = both(message.plan, plan);
                 // A message counts as held only while all of it is, and as active while any of it is.
                 if message.state == State::Held || state == State::Active {
                     (message.state, message.mta_state) = (state, envelope.word());
@@ -189,10 +235,14 @@ impl OpenSmtpdParser {
                     id: envelope.message_id.to_owned().into(),
                     state,
                     mta_state: envelope.word(),
+                    being_returned: false,
+                    too_young: false,
+                    instance: None,
                     size: None,
                     arrival: Some(envelope.creation.min(self.now)),
                     sender: envelope.sender.map(|sender| sender.to_owned().into()),
                     recipients: vec![recipient],
+                    plan,
                 });
                 before.iter().for_each(found);
             }
@@ -209,7 +259,10 @@ struct Envelope<'a> {
     sender: Option<&'a str>,
     recipient: &'a str,
     creation: i64,
+    tries: u64,
     run_state: &'static str,
+    /// Seconds until the next try, or since it is due; `None` where no try is pending.
+    wait: Option<i64>,
     error: &'a str,
 }
 
@@ -242,13 +295,33 @@ impl<'a> Envelope<'a> {
             sender,
             recipient,
             creation: anchor.creation,
+            tries: anchor.tries,
             run_state: anchor.run_state,
+            wait: anchor.wait,
             error: anchor.error,
         })
     }
 
+    fn has_flag(&self, sought: &str) -> bool {
+        self.flags.split(',').any(|flag| flag == sought)
+    }
+
+    /// How often it was tried, and when it is tried next. One that smtpd holds back while its route is down (`hold`) does
+    /// not expire until that is up again.
+    fn plan(&self, now: i64) -> Plan {
+        let is_paused = self.has_flag("suspend");
+        Plan {
+            attempts: Some(self.tries),
+            next_attempt: self
+                .wait
+                .filter(|_| !is_paused && !self.has_flag("hold"))
+                .map(|wait| now.saturating_add(wait)),
+            held_back: self.has_flag("hold") && !is_paused,
+        }
+    }
+
     fn state(&self) -> State {
-        if self.flags.split(',').any(|flag| matches!(flag, "suspend" | "hold")) {
+        if self.has_flag("suspend") || self.has_flag("hold") {
             State::Held
         } else if self.run_state == "inflight" {
             State::Active
@@ -267,10 +340,19 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// What is to become of a message with these two envelopes.
+fn both(one: Plan, other: Plan) -> Plan {
+    let earliest = [one.next_attempt, other.next_attempt].into_iter().flatten().min();
+    let held_back = one.held_back || other.held_back;
+    Plan { attempts: one.attempts.max(other.attempts), next_attempt: earliest, held_back }
+}
+
 /// The fields of fixed form.
 struct Anchor<'a> {
     creation: i64,
+    tries: u64,
     run_state: &'static str,
+    wait: Option<i64>,
     error: &'a str,
 }
 
@@ -284,7 +366,9 @@ impl<'a> Anchor<'a> {
         let run_state = ["pending", "inflight", "invalid", "offline"].into_iter().find(|known| *known == state)?;
         let is_wait = wait.is_empty() || is_number(wait.strip_prefix('-').unwrap_or(wait));
         let is_fixed = is_wait && [expiry, last_try, tries].into_iter().all(is_number);
-        is_fixed.then_some(Anchor { creation: creation.parse().ok()?, run_state, error: rest })
+        is_fixed.then_some(())?;
+        let wait = wait.parse().ok().filter(|_| run_state == "pending");
+        Some(Anchor { creation: creation.parse().ok()?, tries: tries.parse().ok()?, run_state, wait, error: rest })
     }
 }
 

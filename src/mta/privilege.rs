@@ -1,12 +1,19 @@
-//! Commands that a sudo or doas rule lets this user run as root: found and used without configuration.
+//! What sudo or doas rules let this user run as root: found and used without configuration.
+//!
+//! The one rule, for `bartleby as-root`, is asked for first; without it, rules for the mail server's own commands
+//! are. All questions of that kind are asked at once, and each is asked once.
 
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::system::process::{self, Argv};
+use super::as_root::{self, Request};
+use super::{Mta, Part};
+use crate::system::process::{self, Argv, Running};
 use crate::system::{Account, Free};
 
-/// The file for the rule, see `examples/sudoers.*`. sudo is asked only where this file is seen:
+/// The file for the rule, see `examples/sudoers`. sudo is asked only where this file is seen:
 /// sudo reports a user who asks without any rule to the administrator, by mail, which would then wait in the queue.
 pub(super) const SUDO_RULE: &str = "/etc/sudoers.d/bartleby";
 
@@ -16,29 +23,99 @@ const DOAS_RULES: &str = "/etc/doas.conf";
 /// How long sudo or doas may think about a rule.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The words to put before the command so that it runs as root, if a rule allows exactly this command without a
-/// password. Root needs no such words.
-pub(crate) fn prefix(free: &Free, command: &Argv, account: &Account) -> Option<Argv> {
-    if account.is_root() {
-        return None;
-    }
-    if is_seen(SUDO_RULE) && says(free, &Argv::new("sudo", &["-n", "-l", "--"]).and(command), "") {
-        return Some(Argv::new("sudo", &["-n", "--"]));
-    }
-    if is_seen(DOAS_RULES) && says(free, &Argv::new("doas", &["-C", DOAS_RULES]).and(command), "permit nopass") {
-        return Some(Argv::new("doas", &["-n"]));
-    }
-    None
+/// A program that runs commands as root.
+#[derive(Clone, Copy)]
+struct Tool {
+    /// It is asked only where this file is seen.
+    rules: &'static str,
+    /// The words before a command that ask whether it is allowed without a password.
+    question: &'static [&'static str],
+    /// What the answer begins with where it is; the status is 0, too.
+    yes: &'static str,
+    /// The words before a command that run it as root.
+    prefix: &'static [&'static str],
 }
 
-fn is_seen(file: &str) -> bool {
-    fs::symlink_metadata(file).is_ok()
+static TOOLS: [Tool; 2] = [
+    Tool { rules: SUDO_RULE, question: &["sudo", "-n", "-l", "--"], yes: "", prefix: &["sudo", "-n", "--"] },
+    Tool { rules: DOAS_RULES, question: &["doas", "-C", DOAS_RULES], yes: "permit nopass", prefix: &["doas", "-n"] },
+];
+
+/// A command's words with others before it.
+fn behind(words: &[&str], command: &Argv) -> Argv {
+    words.split_first().map_or_else(|| command.clone(), |(first, rest)| Argv::new(*first, rest).and(command))
 }
 
-/// Whether the answer to a question is status 0 and these words.
-fn says(free: &Free, question: &Argv, words: &str) -> bool {
-    process::start(free, question).is_ok_and(|running| {
-        let (exit, output) = running.collect(Instant::now() + PATIENCE);
-        exit.success() && String::from_utf8_lossy(&output).starts_with(words)
-    })
+/// What is known of the rules: nothing at first. It holds for one process, which is soon over.
+#[derive(Default)]
+pub(crate) struct Privilege {
+    /// The tool with the one rule.
+    one: OnceCell<Option<Tool>>,
+    /// Commands of the mail server that were asked for, each with the tool that runs it, where one does.
+    known: RefCell<HashMap<Argv, Option<Tool>>>,
+}
+
+impl Privilege {
+    /// The command by which root does this, where the one rule allows it. Root needs no rule.
+    pub(crate) fn by_the_one_rule(&self, free: &Free, account: &Account, request: &Request) -> Option<Argv> {
+        let find = || {
+            let is_possible = !account.is_root() && as_root::is_installed();
+            let asked: Vec<_> = is_possible.then(as_root::command).into_iter().collect();
+            ask(free, &asked).pop().flatten()
+        };
+        let tool = (*self.one.get_or_init(find))?;
+        Some(behind(tool.prefix, &as_root::command()).with_input(request.line()))
+    }
+
+    /// The words to put before the mail server's own command, where a rule for exactly this command runs it as root. With
+    /// the first one, all are asked for that are foreseen.
+    pub(crate) fn by_its_own_rule(
+        &self,
+        free: &Free,
+        account: &Account,
+        mta: &dyn Mta,
+        command: &Argv,
+    ) -> Option<Argv> {
+        if account.is_root() {
+            return None;
+        }
+        let mut known = self.known.borrow_mut();
+        if !known.contains_key(command) {
+            let mut commands = if known.is_empty() { foreseen(mta) } else { Vec::new() };
+            commands.retain(|foreseen| foreseen != command);
+            commands.push(command.clone());
+            let tools = ask(free, &commands);
+            known.extend(commands.into_iter().zip(tools));
+        }
+        let [first, rest @ ..] = known.get(command).copied().flatten()?.prefix else { return None };
+        Some(Argv::new(*first, rest))
+    }
+}
+
+/// What a view of the page asks for.
+fn foreseen(mta: &dyn Mta) -> Vec<Argv> {
+    let runs = [Part::All, Part::Message(mta.sample_id())].into_iter().flat_map(|part| mta.flush_commands(&part));
+    mta.list_commands().into_iter().chain(runs).collect()
+}
+
+/// The first tool that allows each of these commands without a password. All questions run side by side.
+fn ask(free: &Free, commands: &[Argv]) -> Vec<Option<Tool>> {
+    let tools: Vec<_> = TOOLS.iter().filter(|tool| fs::symlink_metadata(tool.rules).is_ok()).collect();
+    let asked: Vec<Vec<(Tool, Running)>> = commands
+        .iter()
+        .map(|command| {
+            let start = |tool: &&Tool| Some((**tool, process::start(free, &behind(tool.question, command)).ok()?));
+            tools.iter().filter_map(start).collect()
+        })
+        .collect();
+    let deadline = Instant::now() + PATIENCE;
+    asked
+        .into_iter()
+        .map(|questions| questions.into_iter().find_map(|(tool, running)| allowed(tool, running, deadline)))
+        .collect()
+}
+
+fn allowed(tool: Tool, question: Running, deadline: Instant) -> Option<Tool> {
+    let (exit, output) = question.collect(deadline);
+    (exit.success() && String::from_utf8_lossy(&output).starts_with(tool.yes)).then_some(tool)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::as_root;
 use super::privilege::SUDO_RULE;
 use super::trouble::Act;
 use crate::system::Account;
@@ -23,14 +24,15 @@ pub(super) struct Refused<'a> {
 pub(super) enum Remedy {
     /// Change the mail server's settings.
     Setting(String),
-    /// Allow this user the mail server's own command by a sudo or doas rule; perhaps a setting does instead.
+    /// Allow this user what the mail server keeps for root, by a sudo or doas rule; perhaps a setting does instead.
     Rule(String),
 }
 
 impl Refused<'_> {
-    /// A sudo rule for the program with each of these arguments, to be pasted; where a name in it is odd, that it is. `examples/` holds the same rules as
-    /// files, and as doas.conf. The folder is made searchable, as Debian's is, so that the rule can be seen without
-    /// asking sudo: see [`super::privilege`].
+    /// The one sudo rule, to be pasted; behind it, with fewer rights, one for the program with each of these arguments,
+    /// where these do without a pattern, which sudo-rs refuses. Where a name in it is odd, that it is. `examples/` holds
+    /// the first as a file, and as doas.conf. The folder is made searchable, as Debian's is, so that the rule can be seen
+    /// without asking sudo: see [`super::privilege`].
     pub(super) fn rule(&self, arguments: &[&str]) -> String {
         self.sudo_rule(arguments).unwrap_or_else(|odd| odd.to_string())
     }
@@ -39,14 +41,23 @@ impl Refused<'_> {
         let Account { name, uid, .. } = self.account;
         // A user that /etc/passwd does not know is written as a number behind a mark (sudoers(5)).
         let user = if *name == uid.to_string() { format!("#{uid}") } else { plain_word(name)?.to_owned() };
+        let line = |commands: &str| format!("{user} ALL=(root) NOPASSWD: {commands}");
+        let one = line(&as_root::command().to_string());
         let program = self.program.to_string_lossy();
-        let program = plain_word(&program)?;
-        let commands: Vec<_> = arguments.iter().map(|arguments| format!("{program} {arguments}")).collect();
-        let line = format!("{user} ALL=(root) NOPASSWD: {}", commands.join(", "));
+        let fewer = match (arguments, plain_word(&program)) {
+            ([], _) => String::new(),
+            (arguments, Ok(program)) => {
+                let commands: Vec<_> = arguments.iter().map(|arguments| format!("{program} {arguments}")).collect();
+                format!(". For fewer rights, this line instead: {}", line(&commands.join(", ")))
+            }
+            (_, Err(odd)) => format!(". For fewer rights: {odd}"),
+        };
         Ok(format!(
-            "As root (needs the package sudo, or, with examples/doas.conf, doas; nothing else to configure): \
-             echo {} > {SUDO_RULE} && chmod 440 {SUDO_RULE} && chmod a+x /etc/sudoers.d",
-            shell_quoted(&line)?
+            "As root (needs the package sudo, or doas with examples/doas.conf, and root's own copy of this program at {}, \
+             where make install puts it): echo {} > {SUDO_RULE} && chmod 440 {SUDO_RULE} && \
+             chmod a+x /etc/sudoers.d{fewer}",
+            as_root::PROGRAM,
+            shell_quoted(&one)?
         ))
     }
 }

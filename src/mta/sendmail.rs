@@ -4,16 +4,20 @@
 //! output under `tests/fixtures/sendmail`. The listing is read by its indentation, which no address
 //! can imitate: sendmail prints a byte that is not printable ASCII as `\ooo`, and a backslash as two.
 
+mod lifetime;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
+use super::timing::{InForce, Timing};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted, date};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State, beginning};
+use crate::queue::{Message, Plan, Recipient, State, beginning};
 use crate::system::process::{Argv, Exit};
+use crate::system::processes;
 use crate::system::{Account, Free};
 
 /// Where sendmail itself is installed: Debian (new and old), Red Hat, FreeBSD and others.
@@ -45,6 +49,8 @@ pub(super) struct Sendmail {
     relay_domains: PathBuf,
     /// Whether messages are submitted through a queue of its own (`submit.cf`).
     submission: bool,
+    /// Debian's settings of how the daemon is started.
+    start_settings: PathBuf,
 }
 
 impl Sendmail {
@@ -55,7 +61,26 @@ impl Sendmail {
             configuration: search.below_root(Path::new(CONFIGURATION)),
             relay_domains: search.below_root(Path::new(RELAY_DOMAINS)),
             submission: search.below_root(Path::new(SUBMISSION)).is_file(),
+            start_settings: search.below_root(Path::new(lifetime::START_SETTINGS)),
         }
+    }
+
+    /// How long mail is kept, and by when it is tried again. An open file, and the processes, say so: no program does.
+    fn timing(&self, configuration: Option<&str>) -> Timing {
+        // The name of the program itself, and those of Debian and Red Hat; a name has 15 characters at most.
+        let processes = processes::named(&["sendmail", "sendmail-mta", "sendmail.sendma"]);
+        let since = || processes.iter().flatten().map(|process| process.started);
+        let start_settings = Some(&self.start_settings)
+            .filter(|file| InForce::of(file, since()) == InForce::Yes)
+            .and_then(|file| fs::read_to_string(file).ok());
+        let in_force = InForce::of(&self.configuration, since());
+        let machine = lifetime::Machine {
+            pid_file: configuration.and_then(|text| fs::read_to_string(lifetime::pid_file(text)).ok()),
+            start_settings,
+            in_force,
+            processes,
+        };
+        lifetime::timing(&self.configuration, configuration, &machine)
     }
 }
 
@@ -101,11 +126,15 @@ impl Mta for Sendmail {
 
     /// Only root may run the queue, so there is no permission to be asked for.
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        let configuration = match wanted {
-            Wanted::Everything => fs::read_to_string(&self.configuration).unwrap_or_default(),
-            Wanted::Permissions | Wanted::Nothing => String::new(),
+        let facts = match wanted {
+            Wanted::Everything => {
+                let configuration = fs::read_to_string(&self.configuration).ok();
+                let timing = self.timing(configuration.as_deref());
+                Facts { timing, ..facts(&configuration.unwrap_or_default()) }
+            }
+            Wanted::Permissions | Wanted::Nothing => facts(""),
         };
-        Inquiry::start(free, &[], move |_| facts(&configuration))
+        Inquiry::start(free, &[], move |_| facts)
     }
 
     /// `-qR` looks for a part of the recipient: here the domain, with its `@`.
@@ -190,8 +219,8 @@ fn facts(configuration: &str) -> Facts {
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     Remedy::Rule(match refused.act {
         Act::List => format!(
-            "In /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS (PrivacyOptions in \
-             sendmail.cf), then restart sendmail. Or {}",
+            "{}. Or without a rule, in /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS \
+             (PrivacyOptions in sendmail.cf), then restart sendmail",
             refused.rule(&["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q"])
         ),
         Act::Flush | Act::Explain => format!("Only root may run sendmail's queue. {}", refused.rule(&["-q"])),
@@ -302,10 +331,14 @@ impl SendmailParser {
                 id: id.to_owned().into(),
                 state,
                 mta_state: word.to_owned().into(),
+                being_returned: false,
+                too_young: false,
+                instance: None,
                 size,
                 arrival,
                 sender: sender.map(Into::into),
                 recipients: Vec::new(),
+                plan: Plan::default(),
             },
             reason: None,
         };
@@ -360,7 +393,12 @@ impl SendmailParser {
             // "(---user---)" names whose aliases or .forward file this recipient comes from.
             if !recipient.starts_with("(---") {
                 let address = address(recipient, limit).into();
-                draft.message.recipients.push(Recipient { address, reason: None, delivered: false });
+                draft.message.recipients.push(Recipient {
+                    address,
+                    reason: None,
+                    delivered: false,
+                    last_attempt: None,
+                });
             }
             return true;
         }

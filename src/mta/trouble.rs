@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::remedy::{Refused, Remedy};
-use super::{Kind, readable_names};
+use super::{Kind, as_root, readable_names};
 use crate::queue::NoRows;
 use crate::system::Account;
 use crate::text::count;
@@ -63,6 +63,12 @@ pub enum Trouble {
         /// The file in which its settings count, where it is known.
         settings: Option<PathBuf>,
         /// What the mail server said.
+        words: String,
+    },
+    /// `bartleby as-root`, which a rule lets this user run, did not do what it was asked.
+    #[error("The rule for “{} {}” is there, but that refuses: {words}.", as_root::PROGRAM, as_root::WORD)]
+    RootRefuses {
+        /// Its words, with the fix in them where there is one.
         words: String,
     },
     /// `no_new_privs` kept the mail server's set-id program from its rights.
@@ -124,6 +130,9 @@ pub enum Trouble {
         /// "was killed by signal 6", "answered nonsense", "did not finish within 30 s and was stopped".
         how: String,
     },
+    /// A signal ended this program, as when the web server stops.
+    #[error("The answer ends here: this program was stopped, as when the web server is restarted.")]
+    Stopped,
     /// The command could not be started.
     #[error("{command} could not be started: {error}.")]
     NotStarted {
@@ -255,12 +264,15 @@ impl Trouble {
     pub fn status(&self) -> Status {
         match self {
             Trouble::NoMta { .. } | Trouble::NotInstalled(_) | Trouble::Unsupported(_) => Status::Missing,
-            Trouble::NotPermitted { .. } | Trouble::NoNewPrivileges { .. } => Status::Denied,
+            Trouble::NotPermitted { .. } | Trouble::RootRefuses { .. } | Trouble::NoNewPrivileges { .. } => {
+                Status::Denied
+            }
             Trouble::NotRunning { .. } => Status::Down,
             Trouble::TooSlow { .. } | Trouble::Cut { .. } | Trouble::OutOfReach { .. } | Trouble::Crowded { .. } => {
                 Status::Timeout
             }
             Trouble::Reader { .. }
+            | Trouble::Stopped
             | Trouble::NotStarted { .. }
             | Trouble::Ended { .. }
             | Trouble::BrokenOff { .. }
@@ -283,13 +295,18 @@ impl Trouble {
             Trouble::NotPermitted { mta, act, account, program, configured, settings, .. } => {
                 match mta.remedy(&Refused { act: *act, account, program, settings: settings.as_deref() }) {
                     Some(Remedy::Rule(remedy)) if *configured => format!(
-                        "{remedy}. Then take the command out of [mta] in the configuration: a rule for the mail \
-                         server's own command is found by itself"
+                        "{remedy}. Then take the command out of [mta] in the configuration: a rule is found by itself"
                     ),
                     Some(Remedy::Setting(remedy) | Remedy::Rule(remedy)) => remedy,
                     None => not_read(),
                 }
             }
+            Trouble::RootRefuses { .. } => format!(
+                "Put right what it says. To try it as root: echo '{}' | {} {}",
+                as_root::Request::List {}.line(),
+                as_root::PROGRAM,
+                as_root::WORD
+            ),
             Trouble::NoNewPrivileges { bound: false, .. } => "Look at its program: either its \
                  set-user-id or set-group-id bit is lost, or its filesystem is mounted nosuid (findmnt -T). Under a \
                  sandbox that can't be seen from here (a web server's unit with NoNewPrivileges=yes): systemctl edit \
@@ -317,6 +334,7 @@ impl Trouble {
             Trouble::Reader { .. } => "Reload. If it happens again, please report it with the mail server's listing. What the \
                  reader said is in the web server's error log."
                 .into(),
+            Trouble::Stopped => "Reload.".into(),
             Trouble::NotStarted { .. } => "Look whether the program is there and may be executed by the web server's \
                  user."
                 .into(),
@@ -371,14 +389,16 @@ mod tests {
                 settings: Some("/etc/x.conf".into()),
                 words: text(),
             },
-            Trouble::NotPermitted { .. } => Trouble::NoNewPrivileges { mta, words: text(), bound: true },
+            Trouble::NotPermitted { .. } => Trouble::RootRefuses { words: text() },
+            Trouble::RootRefuses { .. } => Trouble::NoNewPrivileges { mta, words: text(), bound: true },
             Trouble::NoNewPrivileges { .. } => Trouble::NotRunning { mta, words: text() },
             Trouble::NotRunning { .. } => Trouble::TooSlow { command: text(), after },
             Trouble::TooSlow { .. } => Trouble::Cut { command: text(), after, messages: u64::MAX },
             Trouble::Cut { .. } => Trouble::OutOfReach { command: text(), after, messages: 5 },
             Trouble::OutOfReach { .. } => Trouble::Crowded { after },
             Trouble::Crowded { .. } => Trouble::Reader { how: "was killed by signal 6".into() },
-            Trouble::Reader { .. } => Trouble::NotStarted { command: text(), error: text() },
+            Trouble::Reader { .. } => Trouble::Stopped,
+            Trouble::Stopped => Trouble::NotStarted { command: text(), error: text() },
             Trouble::NotStarted { .. } => Trouble::Ended { command: text(), how: text(), words: text() },
             Trouble::Ended { .. } => Trouble::BrokenOff { mta, lines: 3 },
             Trouble::BrokenOff { .. } => Trouble::Partial { mta, queue: text(), printed: 1, total: 2 },

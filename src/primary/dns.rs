@@ -231,12 +231,20 @@ mod tests {
 
     use domain::base::iana::Class;
 
+    /// What a name server answers over UDP.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Udp {
+        Whole,
+        Cut,
+    }
+
     /// A name server that answers once over UDP, and, where that answer is cut, once over TCP.
-    fn server(cut: bool, rcode: Rcode, answers: &'static [(&'static str, u16, &'static str)]) -> Resolver {
+    fn server(udp_answer: Udp, rcode: Rcode, answers: &'static [(&'static str, u16, &'static str)]) -> Resolver {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = udp.local_addr().unwrap();
         let tcp = std::net::TcpListener::bind(address).unwrap();
-        let reply = move |query: &[u8], cut: bool| {
+        let reply = move |query: &[u8], answer: Udp| {
+            let cut = answer == Udp::Cut;
             let query = Message::from_octets(query).unwrap();
             let mut answer = MessageBuilder::new_vec().start_answer(&query, rcode).unwrap();
             answer.header_mut().set_tc(cut);
@@ -252,12 +260,12 @@ mod tests {
             let (length, peer) = udp.recv_from(&mut buffer).unwrap();
             // One that was not asked for comes first.
             udp.send_to(b"soup", peer).unwrap();
-            udp.send_to(&reply(&buffer[..length], cut), peer).unwrap();
-            if cut {
+            udp.send_to(&reply(&buffer[..length], udp_answer), peer).unwrap();
+            if udp_answer == Udp::Cut {
                 let (mut stream, _) = tcp.accept().unwrap();
                 let mut query = vec![0; length + 2];
                 stream.read_exact(&mut query).unwrap();
-                let answer = reply(&query[2..], false);
+                let answer = reply(&query[2..], Udp::Whole);
                 stream.write_all(&u16::try_from(answer.len()).unwrap().to_be_bytes()).unwrap();
                 stream.write_all(&answer).unwrap();
             }
@@ -267,20 +275,21 @@ mod tests {
 
     #[test]
     fn mail_exchangers_come_most_preferred_first_over_udp_and_tcp() {
-        for cut in [false, true] {
+        for udp in [Udp::Whole, Udp::Cut] {
             let answers = &[("example.com", 20, "MX2.example.com"), ("example.com", 10, "mx1.example.com")];
-            let list = server(cut, Rcode::NOERROR, answers).mail_exchangers("example.com").unwrap();
+            let list = server(udp, Rcode::NOERROR, answers).mail_exchangers("example.com").unwrap();
             let exchanger = |preference, host: &str| Exchanger { preference, host: host.into() };
             assert_eq!(list, [exchanger(10, "mx1.example.com"), exchanger(20, "mx2.example.com")]);
         }
-        assert_eq!(server(false, Rcode::NOERROR, &[]).mail_exchangers("example.com"), Ok(vec![]));
-        let null = server(false, Rcode::NOERROR, &[("example.com", 0, ".")]).mail_exchangers("example.com").unwrap();
+        assert_eq!(server(Udp::Whole, Rcode::NOERROR, &[]).mail_exchangers("example.com"), Ok(vec![]));
+        let null =
+            server(Udp::Whole, Rcode::NOERROR, &[("example.com", 0, ".")]).mail_exchangers("example.com").unwrap();
         assert_eq!(null[0].host, "");
     }
 
     #[test]
     fn a_failure_is_no_absence() {
-        let ask = |rcode| server(false, rcode, &[]).mail_exchangers("example.com").unwrap_err();
+        let ask = |rcode| server(Udp::Whole, rcode, &[]).mail_exchangers("example.com").unwrap_err();
         assert_eq!(ask(Rcode::NXDOMAIN), NoAnswer::NoName);
         assert_eq!(ask(Rcode::SERVFAIL), NoAnswer::Failed("SERVFAIL".into()));
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();

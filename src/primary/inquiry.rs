@@ -8,7 +8,6 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -19,13 +18,13 @@ use crate::context::Context;
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
 use crate::state::{Records, SeenBy, Sighting};
-use crate::system::Free;
+use crate::system::{Audience, Free};
 
-/// For how long what was seen is good for everybody, in seconds.
-const GOOD_FOR: i64 = 10;
+/// For how long what was seen is good for every view, in seconds: EHLO and QUIT are logged there, too, and some count them.
+const GOOD_FOR: i64 = 60;
 
 /// For how long it is good where nothing newer can be had in time, in seconds.
-const LAST_RESORT: i64 = 60;
+const LAST_RESORT: i64 = 120;
 
 /// How long the primaries may take.
 const PATIENCE: Duration =
@@ -75,12 +74,12 @@ impl PrimaryInquiry {
         })
     }
 
-    /// What was found, each with the time since when it is so.
-    pub fn status(self, context: &Context) -> PrimaryStatus {
+    /// What was found, each with the time since when it is so; it is waited for as long as somebody is there.
+    pub fn status(self, context: &Context, audience: Audience<'_>) -> PrimaryStatus {
         let found = match self.0 {
             Stage::Known(status) => Some(status),
-            Stage::Asking(worker) => answer(worker),
-            Stage::Awaited { until } => wait(context, until),
+            Stage::Asking(worker) => answer(worker, audience),
+            Stage::Awaited { until } => wait(context, until, audience),
         };
         let last = || recent(context, &sighting(context)?, LAST_RESORT);
         let mut status = found.or_else(last).unwrap_or_default();
@@ -98,9 +97,12 @@ fn sighting(context: &Context) -> Option<Sighting> {
     context.records.as_ref().ok().and_then(Records::sighting)
 }
 
-/// For how long what was seen is good, in seconds. `doctor` is asked to look at how it is now.
+/// For how long what was seen is good, in seconds. `doctor` is asked to look at how it is now, and `watch` acts on it.
 fn good_for(context: &Context) -> i64 {
-    if context.seen_by == SeenBy::Doctor { 0 } else { GOOD_FOR }
+    match context.seen_by {
+        SeenBy::Doctor | SeenBy::Watch => 0,
+        SeenBy::Page | SeenBy::List | SeenBy::Metrics | SeenBy::Check | SeenBy::Flush => GOOD_FOR,
+    }
 }
 
 /// What was seen less than so many seconds ago. What seems to be of the future was seen before the clock was set back.
@@ -130,21 +132,21 @@ fn ask_if_first(context: &Context, sighting: Sighting) -> Option<Stage> {
 }
 
 /// Waits for who asks, and asks where that comes to nothing.
-fn wait(context: &Context, until: Instant) -> Option<PrimaryStatus> {
+fn wait(context: &Context, until: Instant, audience: Audience<'_>) -> Option<PrimaryStatus> {
     let mut stage = None;
     while stage.is_none() && Instant::now() < until {
-        thread::sleep(AGAIN);
+        audience.wait(AGAIN).ok()?;
         stage = ask_if_first(context, sighting(context)?);
     }
     match stage? {
         Stage::Known(status) => Some(status),
-        Stage::Asking(worker) => answer(worker),
+        Stage::Asking(worker) => answer(worker, audience),
         Stage::Awaited { .. } => None,
     }
 }
 
-fn answer(worker: Worker<Option<Seen>>) -> Option<PrimaryStatus> {
-    worker.answer().ok().flatten().map(|seen| seen.status)
+fn answer(worker: Worker<Option<Seen>>, audience: Audience<'_>) -> Option<PrimaryStatus> {
+    worker.answer_for(audience).ok().flatten().map(|seen| seen.status)
 }
 
 /// Starts the one who asks; `locked` is what was seen, where that can be written down.
@@ -171,9 +173,8 @@ fn ask(context: &Context, locked: Option<OwnedFd>) -> Stage {
 fn connect(context: &Context, free: Free) -> PrimaryStatus {
     let relaying = context.source.as_ref().ok().and_then(|source| source.mta.relaying());
     let questions = Questions::gather(&free, context.config.primary.clone(), relaying, &context.host);
-    // Whether a sandbox holds is said of the reader's.
-    Sandbox::enter(free, Purpose::Asking);
-    questions.ask()
+    let sandbox = Sandbox::enter(free, Purpose::Asking);
+    PrimaryStatus { gap: sandbox.gap().map(str::to_owned), ..questions.ask() }
 }
 
 /// Takes note of each change, and fills in since when each is so. In a copy of a process, whose own records are closed.

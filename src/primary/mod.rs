@@ -94,6 +94,8 @@ pub struct PrimaryStatus {
     pub(crate) domains: Option<Vec<String>>,
     /// When they were asked, in seconds since 1970; `None` where nobody was.
     pub(crate) seen: Option<i64>,
+    /// Why the sandbox does not hold in which their words were read; `None` if it does.
+    pub(crate) gap: Option<String>,
 }
 
 impl PrimaryStatus {
@@ -158,7 +160,14 @@ impl Questions {
         let mut seen = HashSet::new();
         probed.retain(|host| seen.insert(host.clone()));
         probed.truncate(MOST_HOSTS);
-        PrimaryStatus { primaries: probe_all(&probed, &resolver, &own_name), faults, notes, domains, seen: None }
+        PrimaryStatus {
+            primaries: probe_all(&probed, &resolver, &own_name),
+            faults,
+            notes,
+            domains,
+            seen: None,
+            gap: None,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Message, State};
+use super::{Clocks, Due, Message, State};
 
 /// The filters of a request; all that are set must hold. Text is compared without regard to case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Filter {
     pub(crate) reason: Option<String>,
     /// `age=`: how long the message has waited.
     pub(crate) age: Option<Ages>,
+    /// `returns=`: when it goes back to its sender.
+    pub(crate) returns: Option<Due>,
 }
 
 /// A span of ages in minutes, such as `5-10` or `1280-`. It includes its first minute, but not its last.
@@ -72,9 +74,11 @@ impl Filter {
         self.reason.is_some() || self.text.is_some()
     }
 
-    /// Whether the message passes all filters. Its age is counted back from `now`, in seconds since 1970.
-    pub fn matches(&self, message: &Message<'_>, now: i64) -> bool {
-        self.age.is_none_or(|ages| message.arrival.is_some_and(|arrival| ages.hold(arrival, now)))
+    /// Whether the message passes all filters.
+    pub fn matches(&self, message: &Message<'_>, clocks: &Clocks) -> bool {
+        let Clocks { now, lifetimes } = clocks;
+        self.age.is_none_or(|ages| message.arrival.is_some_and(|arrival| ages.hold(arrival, *now)))
+            && self.returns.as_ref().is_none_or(|due| due.holds(lifetimes.returns(message), *now))
             && self.state.is_none_or(|state| state == message.state)
             && self
                 .domain
@@ -117,13 +121,16 @@ fn contains(text: &str, part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::Recipient;
+    use crate::queue::{Plan, Recipient};
 
     fn message() -> Message<'static> {
         Message {
             id: "4F1A".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: Some(1),
             arrival: None,
             sender: Some("Dürer@example.org".into()),
@@ -131,14 +138,16 @@ mod tests {
                 address: "larry@Example.com".into(),
                 reason: Some("Connection refused".into()),
                 delivered: false,
+                last_attempt: None,
             }],
+            plan: Plan::default(),
         }
     }
 
     fn with(set: impl FnOnce(&mut Filter)) -> bool {
         let mut filter = Filter::default();
         set(&mut filter);
-        filter.matches(&message(), 0)
+        filter.matches(&message(), &Clocks::from(0))
     }
 
     #[test]
@@ -161,8 +170,8 @@ mod tests {
     fn the_null_sender_is_asked_for_with_empty_angle_brackets() {
         let null = Message { sender: Some("".into()), ..message() };
         let filter = Filter { sender: Some("<>".into()), ..Filter::default() };
-        assert!(filter.matches(&null, 0));
-        assert!(!filter.matches(&message(), 0));
+        assert!(filter.matches(&null, &Clocks::from(0)));
+        assert!(!filter.matches(&message(), &Clocks::from(0)));
     }
 
     #[test]
@@ -170,12 +179,12 @@ mod tests {
         let ages = |text: &str| text.parse::<Ages>();
         let waits = |text: &str, seconds: i64| {
             let filter = Filter { age: Some(ages(text).unwrap()), ..Filter::default() };
-            filter.matches(&Message { arrival: Some(1000), ..message() }, 1000 + seconds)
+            filter.matches(&Message { arrival: Some(1000), ..message() }, &Clocks::from(1000 + seconds))
         };
         assert!(waits("5-10", 300) && waits("5-10", 599) && !waits("5-10", 299) && !waits("5-10", 600));
         assert!(waits("1280-", 1280 * 60) && !waits("1280-", 0) && waits("0-5", -60));
         let unknown = Filter { age: Some(ages("0-").unwrap()), ..Filter::default() };
-        assert!(!unknown.matches(&message(), 0), "a message without an arrival has no age");
+        assert!(!unknown.matches(&message(), &Clocks::from(0)), "a message without an arrival has no age");
         for text in ["", "-", "5", "-5", "10-5", "5-5", "a-b", "+1-2", "1--2", "99999999999999999999-"] {
             assert_eq!(ages(text), Err(()), "{text}");
         }

@@ -22,6 +22,9 @@ impl Mask {
             id: Cow::Borrowed(&message.id),
             state: message.state,
             mta_state: Cow::Borrowed(&message.mta_state),
+            being_returned: message.being_returned,
+            too_young: message.too_young,
+            instance: message.instance.as_deref().map(Cow::Borrowed),
             size: message.size,
             arrival: message.arrival,
             sender: message.sender.as_deref().map(address),
@@ -32,8 +35,10 @@ impl Mask {
                     address: address(&recipient.address),
                     reason: recipient.reason.as_deref().map(|reason| text(reason, recipient, message)),
                     delivered: recipient.delivered,
+                    last_attempt: recipient.last_attempt,
                 })
                 .collect(),
+            plan: message.plan,
         }
     }
 }
@@ -66,7 +71,7 @@ fn text<'t>(text: &'t str, recipient: &Recipient<'_>, message: &Message<'_>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::State;
+    use crate::queue::{Plan, State};
 
     #[test]
     fn no_local_part_is_left_in_addresses_or_reasons() {
@@ -74,11 +79,15 @@ mod tests {
             address: address.into(),
             reason: Some(reason.into()),
             delivered: false,
+            last_attempt: None,
         };
         let message = Message {
             id: "4F1A".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: None,
             arrival: None,
             sender: Some("alice@example.org".into()),
@@ -90,6 +99,7 @@ mod tests {
                 ),
                 recipient("root", "no"),
             ],
+            plan: Plan::default(),
         };
         let masked = Mask::LocalPart.hide(&message);
         assert_eq!(masked.sender.as_deref(), Some("…@example.org"));

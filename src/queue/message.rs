@@ -54,6 +54,40 @@ pub struct Message<'a> {
     pub sender: Option<Cow<'a, str>>,
     /// The envelope recipients in the server's order.
     pub recipients: Vec<Recipient<'a>>,
+    /// Whether the server says that it returns the message to its sender, now or at the next attempt.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) being_returned: bool,
+    /// Whether it was tried so short a time ago that the server's queue runs pass it over (sendmail's `MinQueueAge`).
+    #[serde(skip)]
+    pub(crate) too_young: bool,
+    /// Which of several instances of the mail server has it, by the instance's name; `None` where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instance: Option<Cow<'a, str>>,
+    /// What is to become of it.
+    #[serde(default, skip_serializing_if = "Plan::is_unknown")]
+    pub plan: Plan,
+}
+
+/// What is to become of a message, as far as its listing says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How often it was tried; `None` where the server does not give it.
+    pub attempts: Option<u64>,
+    /// When it is tried next, in seconds since 1970; `None` where the server does not give it. It may lie in the past:
+    /// then it is due.
+    pub next_attempt: Option<i64>,
+    /// Whether the server holds it back for now, and may return it as soon as it does so no longer.
+    pub(crate) held_back: bool,
+}
+
+impl Plan {
+    fn is_unknown(&self) -> bool {
+        *self == Plan::default()
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// One envelope recipient of a message.
@@ -63,8 +97,17 @@ pub struct Recipient<'a> {
     pub address: Cow<'a, str>,
     /// Why it still waits, in the server's words; `None` where the server does not give it.
     pub reason: Option<Cow<'a, str>>,
-    /// Whether this recipient's copy has been delivered already (Exim lists such recipients too).
+    /// Whether the server has no more to do for this recipient: its copy was delivered, or was refused for good (Exim
+    /// lists such recipients too).
     pub delivered: bool,
+    /// When the attempt that the reason is of ended, in seconds since 1970; `None` where the server does not say.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "serialize_instant",
+        deserialize_with = "deserialize_instant"
+    )]
+    pub(crate) last_attempt: Option<i64>,
 }
 
 impl Message<'_> {
@@ -74,10 +117,14 @@ impl Message<'_> {
             id: own(self.id),
             state: self.state,
             mta_state: own(self.mta_state),
+            being_returned: self.being_returned,
+            too_young: self.too_young,
+            instance: self.instance.map(own),
             size: self.size,
             arrival: self.arrival,
             sender: self.sender.map(own),
             recipients: self.recipients.into_iter().map(Recipient::into_owned).collect(),
+            plan: self.plan,
         }
     }
 }
@@ -85,7 +132,12 @@ impl Message<'_> {
 impl Recipient<'_> {
     /// The same recipient, independent of the text it was read from.
     pub(crate) fn into_owned(self) -> Recipient<'static> {
-        Recipient { address: own(self.address), reason: self.reason.map(own), delivered: self.delivered }
+        Recipient {
+            address: own(self.address),
+            reason: self.reason.map(own),
+            delivered: self.delivered,
+            last_attempt: self.last_attempt,
+        }
     }
 
     /// The domain that this recipient's mail goes to, as `domain_of` has it.
@@ -124,7 +176,7 @@ pub(crate) fn rfc3339(seconds: i64) -> Option<String> {
 ///
 /// # Errors
 /// Those of the serializer.
-pub(crate) fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
+fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
     match instant.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
         Some(instant) => to.collect_str(&instant),
         None => to.serialize_none(),
@@ -151,13 +203,22 @@ mod tests {
             id: "4F1A".into(),
             state: State::Held,
             mta_state: "hold\u{0}\n\u{202e}".into(),
+            being_returned: true,
+            too_young: false,
+            instance: Some("postfix-out".into()),
             size: None,
             arrival,
             sender: Some("".into()),
             recipients: vec![
-                Recipient { address: "larry@example.com".into(), reason: Some("“no”\t\\".into()), delivered: true },
-                Recipient { address: "moe@example.com".into(), reason: None, delivered: false },
+                Recipient {
+                    address: "larry@example.com".into(),
+                    reason: Some("“no”\t\\".into()),
+                    delivered: true,
+                    last_attempt: Some(1_795_434_300),
+                },
+                Recipient { address: "moe@example.com".into(), reason: None, delivered: false, last_attempt: None },
             ],
+            plan: Plan { attempts: Some(3), next_attempt: Some(7), held_back: true },
         }
     }
 

@@ -5,6 +5,7 @@
 //! [`Message::into_owned`].
 
 mod cause;
+mod clocks;
 mod filter;
 mod mask;
 mod message;
@@ -17,9 +18,11 @@ mod summary;
 mod target;
 
 pub(crate) use cause::Cause;
+pub(crate) use clocks::Due;
+pub use clocks::{Clocks, Cutoff, Deadlines, Lifetimes, Returns};
 pub(crate) use filter::{Ages, Filter};
 pub use mask::Mask;
-pub use message::{Message, State};
+pub use message::{Message, Plan, State};
 pub(crate) use message::{Recipient, beginning, rfc3339};
 pub use order::{Order, SortKey};
 pub(crate) use pattern::{common_part, pattern};
@@ -29,4 +32,4 @@ pub use selection::{Selection, Window};
 pub(crate) use summary::Stranded;
 pub use summary::Summary;
 pub(crate) use summary::{AGE_LIMITS, Destination};
-pub(crate) use target::Target;
+pub use target::Target;

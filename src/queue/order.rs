@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-use super::Message;
+use super::{Lifetimes, Message};
 
 /// The value that messages are ordered by. Unless the order is reversed, the smallest comes first: the youngest, the
 /// smallest in bytes, the first in the alphabet.
@@ -20,11 +20,14 @@ pub enum SortKey {
     Domain,
     /// Queue id.
     Id,
+    /// When it goes back to its sender: the first comes first.
+    Returns,
 }
 
 impl SortKey {
     /// Every key.
-    pub const ALL: [SortKey; 5] = [SortKey::Age, SortKey::Size, SortKey::Sender, SortKey::Domain, SortKey::Id];
+    pub const ALL: [SortKey; 6] =
+        [SortKey::Age, SortKey::Size, SortKey::Sender, SortKey::Domain, SortKey::Id, SortKey::Returns];
 
     /// The word used in requests.
     pub(crate) fn as_str(self) -> &'static str {
@@ -34,6 +37,7 @@ impl SortKey {
             SortKey::Sender => "sender",
             SortKey::Domain => "domain",
             SortKey::Id => "id",
+            SortKey::Returns => "returns",
         }
     }
 }
@@ -75,9 +79,9 @@ pub(super) struct Place {
 
 impl Place {
     /// The place of the message with the number `arrived` in the mail server's order, which stays as it is where there
-    /// is no `order`.
-    pub(super) fn of(message: &Message<'_>, order: Option<Order>, arrived: u64) -> Place {
-        Place { value: order.map_or(Value::Unordered, |order| Value::of(message, order)), arrived }
+    /// is no `order`. `lifetimes` say when it goes back.
+    pub(super) fn of(message: &Message<'_>, order: Option<Order>, lifetimes: &Lifetimes, arrived: u64) -> Place {
+        Place { value: order.map_or(Value::Unordered, |order| Value::of(message, order, lifetimes)), arrived }
     }
 
     /// The memory that its text takes besides the place itself, in bytes.
@@ -101,7 +105,7 @@ enum Value {
 }
 
 impl Value {
-    fn of(message: &Message<'_>, order: Order) -> Value {
+    fn of(message: &Message<'_>, order: Order, lifetimes: &Lifetimes) -> Value {
         match order.key {
             // The youngest has the latest arrival: age runs against it.
             SortKey::Age => Value::number(message.arrival.map(i64::saturating_neg), order),
@@ -111,6 +115,7 @@ impl Value {
                 Value::text(message.recipients.first().map_or("", |recipient| recipient.domain()), order)
             }
             SortKey::Id => Value::text(&message.id, order),
+            SortKey::Returns => Value::number(lifetimes.returns(message).instant(), order),
         }
     }
 
@@ -133,7 +138,7 @@ mod tests {
 
     #[test]
     fn words_of_orders_are_read_and_written_alike() {
-        for word in ["age", "-age", "size", "-domain", "id"] {
+        for word in ["age", "-age", "size", "-domain", "id", "returns"] {
             assert_eq!(Order::from_word(word).unwrap().to_word(), word);
         }
         for word in ["", "-", "--age", "Age", "bogus"] {

@@ -9,17 +9,16 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::mem;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use super::order::Place;
 use super::{Message, Row, Window};
+use crate::system::ScratchFile;
 
 /// The memory that the entries of one run take before they are sorted and written, in bytes, more or less.
 const GATHERED_BYTES: usize = 1 << 20;
@@ -50,7 +49,7 @@ impl From<io::Error> for NotKept {
 
 /// Rows on disk, each with its place in the order.
 pub(super) struct Overflow {
-    file: Rc<File>,
+    file: Rc<ScratchFile>,
     out: BufWriter<Tail>,
     gathered: Vec<Entry>,
     /// The memory that these take, in bytes.
@@ -82,11 +81,11 @@ struct Run {
 
 impl Overflow {
     /// Keeps rows in `file`, which is open for reading and writing, from its beginning on.
-    pub(super) fn new(file: File) -> Overflow {
+    pub(super) fn new(file: ScratchFile) -> Overflow {
         Overflow::within(Limits { gathered: GATHERED_BYTES, merge: MERGE_BYTES }, file)
     }
 
-    fn within(limits: Limits, file: File) -> Overflow {
+    fn within(limits: Limits, file: ScratchFile) -> Overflow {
         let file = Rc::new(file);
         let out = BufWriter::with_capacity(BUFFER, Tail { file: Rc::clone(&file), end: 0 });
         Overflow { file, out, gathered: Vec::new(), gathered_bytes: 0, runs: Vec::new(), limits }
@@ -193,15 +192,15 @@ impl Run {
 
 /// The end of a file, where everything is appended.
 struct Tail {
-    file: Rc<File>,
+    file: Rc<ScratchFile>,
     end: u64,
 }
 
 impl Write for Tail {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write_at(bytes, self.end)?;
-        self.end += written as u64;
-        Ok(written)
+        self.file.write_all_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -216,7 +215,7 @@ fn position(out: &BufWriter<Tail>) -> u64 {
 
 /// A part of a file, read from its beginning to its end.
 struct Part<'f> {
-    file: &'f File,
+    file: &'f ScratchFile,
     bytes: Range<u64>,
 }
 
@@ -242,7 +241,7 @@ struct Merge<'f> {
 }
 
 impl<'f> Merge<'f> {
-    fn of(file: &'f File, runs: &[Run]) -> io::Result<Merge<'f>> {
+    fn of(file: &'f ScratchFile, runs: &[Run]) -> io::Result<Merge<'f>> {
         let reader = |run: &Run| Reader {
             lines: BufReader::with_capacity(BUFFER, Part { file, bytes: run.bytes.clone() }),
             line: Vec::new(),
@@ -292,12 +291,13 @@ impl Reader<'_> {
 mod tests {
     use std::fs::OpenOptions;
 
-    use super::*;
-    use crate::queue::{Order, Recipient, State};
-    use crate::system::unlinked_file;
+    use nix::unistd::ftruncate;
 
-    fn file() -> File {
-        unlinked_file(tempfile::tempdir().unwrap().path()).unwrap()
+    use super::*;
+    use crate::queue::{Lifetimes, Order, Plan, Recipient, State};
+
+    fn file() -> ScratchFile {
+        ScratchFile::within(tempfile::tempdir().unwrap().path())
     }
 
     fn row(number: u64) -> Row {
@@ -307,16 +307,25 @@ mod tests {
             id: format!("Q{number}").into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: (!value.is_multiple_of(5)).then_some(value),
             arrival: (!value.is_multiple_of(7)).then_some(1_795_434_300 - value as i64),
             sender: Some(format!("É{value}\n\0\"@example.org").into()),
-            recipients: vec![Recipient { address: "a@example.com".into(), reason: None, delivered: true }],
+            recipients: vec![Recipient {
+                address: "a@example.com".into(),
+                reason: None,
+                delivered: true,
+                last_attempt: None,
+            }],
+            plan: Plan { attempts: Some(value), ..Plan::default() },
         };
         Row { message, left_out: number as usize % 3 }
     }
 
     fn place(row: &Row, order: Option<Order>, number: u64) -> Place {
-        Place::of(&row.message, order, number)
+        Place::of(&row.message, order, &Lifetimes::Unknown, number)
     }
 
     /// Three readers at a time, so that a dozen runs take more than one pass.
@@ -398,7 +407,8 @@ mod tests {
 
     #[test]
     fn a_disk_without_room_is_an_error_while_rows_are_added_or_when_the_page_is_put_together() {
-        let full = || Overflow::new(OpenOptions::new().read(true).write(true).open("/dev/full").unwrap());
+        let full =
+            || Overflow::new(ScratchFile::of(OpenOptions::new().read(true).write(true).open("/dev/full").unwrap()));
         assert_eq!(page(full(), 1, 1), [], "without a row nothing is written");
         let mut few = full();
         few.push(place(&row(0), None, 0), &row(0)).unwrap();
@@ -414,7 +424,7 @@ mod tests {
         let file = file();
         let mut overflow = Overflow::within(SMALL, file.try_clone().unwrap());
         (0..300).for_each(|number| overflow.push(place(&row(number), None, number), &row(number)).unwrap());
-        file.set_len(100).unwrap();
+        ftruncate(&file, 100).unwrap();
         let error = overflow.page(Window { page: 1, per_page: 300 }, |_| true).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData), "{error}");
     }

@@ -48,6 +48,7 @@ impl Row {
                 address: cut(&recipient.address),
                 reason: recipient.reason.as_deref().map(cut),
                 delivered: recipient.delivered,
+                last_attempt: recipient.last_attempt,
             })
             .collect();
         Row {
@@ -56,10 +57,14 @@ impl Row {
                 id: cut(&message.id),
                 state: message.state,
                 mta_state: cut(&message.mta_state),
+                being_returned: message.being_returned,
+                too_young: message.too_young,
+                instance: message.instance.as_deref().map(cut),
                 size: message.size,
                 arrival: message.arrival,
                 sender: message.sender.as_deref().map(cut),
                 recipients,
+                plan: message.plan,
             },
         }
     }
@@ -72,8 +77,9 @@ impl Row {
 
 /// The memory that a message's texts and recipients take, in bytes, once they are copies of their own.
 fn bytes(message: &Message<'_>) -> usize {
-    let Message { id, mta_state, sender, recipients, .. } = message;
-    let texts = id.len() + mta_state.len() + sender.as_ref().map_or(0, |sender| sender.len());
+    let Message { id, mta_state, sender, recipients, instance, .. } = message;
+    let length = |text: &Option<Cow<'_, str>>| text.as_ref().map_or(0, |text| text.len());
+    let texts = id.len() + mta_state.len() + length(sender) + length(instance);
     texts + recipients.iter().map(|recipient| size(recipient, usize::MAX)).sum::<usize>()
 }
 
@@ -91,19 +97,24 @@ fn cut(text: &str, longest: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::State;
+    use crate::queue::{Plan, State};
 
     #[test]
     fn a_row_is_the_same_after_it_was_sent_to_another_process() {
-        let recipient = Recipient { address: "é".repeat(100).into(), reason: None, delivered: false };
+        let recipient =
+            Recipient { address: "é".repeat(100).into(), reason: None, delivered: false, last_attempt: None };
         let message = Message {
             id: "4F1A".into(),
             state: State::Active,
             mta_state: "active".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: Some(u64::MAX),
             arrival: Some(1_795_434_300),
             sender: None,
             recipients: vec![recipient; 20],
+            plan: Plan { attempts: Some(2), ..Plan::default() },
         };
         for row in [Row::whole(&message), Row::abridged(&message, 200)] {
             let text = serde_json::to_string(&row).unwrap();

@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::fs::File;
 use std::mem;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::order::Place;
 use super::overflow::{NotKept, Overflow};
 use super::row::WHOLE_BYTES;
-use super::{Filter, Message, Order, Row};
+use super::{Clocks, Filter, Message, Order, Row};
+use crate::system::ScratchFile;
 
 /// The most rows that are held in memory, where they usually take some two MiB. Where there are more up to the end of
 /// the page that is asked for, they go to disk: never for a page beyond the end of a queue that fits.
@@ -65,14 +65,14 @@ pub struct Selection {
     order: Option<Order>,
     window: Window,
     /// The file for rows that don't fit into memory, as long as all of them do.
-    overflow: Option<File>,
+    overflow: Option<ScratchFile>,
     /// The memory that a row may take, in bytes; `None` where rows stay whole.
     longest: Option<usize>,
     /// [`HELD_LIMIT`].
     held_limit: usize,
     kept: Kept,
     matched: u64,
-    now: i64,
+    clocks: Clocks,
 }
 
 /// The rows up to the end of the page.
@@ -83,12 +83,27 @@ enum Kept {
 }
 
 impl Selection {
-    /// An empty selection. Without an order, messages stay in the mail server's order. Ages are counted back from `now`,
-    /// in seconds since 1970. Rows that don't fit into memory go to the file `overflow`, which is open for reading and
-    /// writing, and best has no name; without it such a page ends in `NoRows::NotKept`.
-    pub fn new(filter: Filter, order: Option<Order>, window: Window, now: i64, overflow: Option<File>) -> Self {
+    /// An empty selection. Without an order, messages stay in the mail server's order. Rows that don't fit into memory go
+    /// to the file `overflow`; without it such a page ends in `NoRows::NotKept`.
+    pub fn new(
+        filter: Filter,
+        order: Option<Order>,
+        window: Window,
+        clocks: impl Into<Clocks>,
+        overflow: Option<ScratchFile>,
+    ) -> Self {
         let kept = Kept::InMemory(BinaryHeap::new(), 0);
-        Selection { filter, order, window, overflow, longest: None, held_limit: HELD_LIMIT, kept, matched: 0, now }
+        Selection {
+            filter,
+            order,
+            window,
+            overflow,
+            longest: None,
+            held_limit: HELD_LIMIT,
+            kept,
+            matched: 0,
+            clocks: clocks.into(),
+        }
     }
 
     /// Cuts very long rows, for a page that is made in memory.
@@ -100,10 +115,10 @@ impl Selection {
 
     /// Counts a message that passes the filter, and keeps it if it may be on the page.
     pub fn offer(&mut self, message: &Message<'_>) {
-        if !self.filter.matches(message, self.now) {
+        if !self.filter.matches(message, &self.clocks) {
             return;
         }
-        let place = Place::of(message, self.order, self.matched);
+        let place = Place::of(message, self.order, &self.clocks.lifetimes, self.matched);
         self.matched += 1;
         let window = self.kept_window();
         if self.order.is_none() && self.matched <= self.window.first() as u64 {
@@ -221,19 +236,31 @@ impl Ord for Candidate {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use nix::sys::stat::fstat;
+
     use super::*;
-    use crate::queue::{Recipient, State};
-    use crate::system::unlinked_file;
+    use crate::queue::{Plan, Recipient, State};
 
     fn message(id: &str, size: Option<u64>, arrival: Option<i64>) -> Message<'static> {
         Message {
             id: id.to_owned().into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size,
             arrival,
             sender: Some(format!("{id}@example.org").into()),
-            recipients: vec![Recipient { address: "a@example.com".into(), reason: None, delivered: false }],
+            recipients: vec![Recipient {
+                address: "a@example.com".into(),
+                reason: None,
+                delivered: false,
+                last_attempt: None,
+            }],
+            plan: Plan::default(),
         }
     }
 
@@ -279,7 +306,7 @@ mod tests {
     #[test]
     fn a_page_deep_in_the_queue_is_the_same_from_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let overflow = || unlinked_file(folder.path()).ok();
+        let overflow = || Some(ScratchFile::within(folder.path()));
         let all: Vec<_> = (0..HELD_LIMIT + 300)
             .map(|n| {
                 let number = n as i64 * 7919 % 1009;
@@ -313,6 +340,7 @@ mod tests {
             address: format!("r{number}@example.com").into(),
             reason: Some(format!("{number} {reason}").into()),
             delivered: false,
+            last_attempt: None,
         };
         Message { recipients: (0..count).map(recipient).collect(), ..message(id, Some(1), None) }
     }
@@ -330,7 +358,7 @@ mod tests {
             selection.into_rows()
         };
         let folder = tempfile::tempdir().unwrap();
-        let overflow = || unlinked_file(folder.path()).ok();
+        let overflow = || Some(ScratchFile::within(folder.path()));
         let new = || Selection::new(Filter::default(), None, window, 0, overflow());
         let page = rows(new().abridged()).unwrap();
         assert!(page.iter().map(Row::size).sum::<usize>() < PAGE_BYTES);
@@ -347,11 +375,15 @@ mod tests {
     #[test]
     fn a_message_longer_than_all_rows_may_be_is_never_held() {
         let reason = "no".repeat(1000);
-        let recipients =
-            vec![
-                Recipient { address: "a@example.com".into(), reason: Some(reason.as_str().into()), delivered: false };
-                20_000
-            ];
+        let recipients = vec![
+            Recipient {
+                address: "a@example.com".into(),
+                reason: Some(reason.as_str().into()),
+                delivered: false,
+                last_attempt: None
+            };
+            20_000
+        ];
         let longer = Message { recipients, ..message("longer", None, None) };
         let page = |page| {
             let window = Window { page, per_page: 1 };
@@ -367,7 +399,7 @@ mod tests {
     #[test]
     fn rows_that_no_longer_fit_go_to_disk_in_their_order() {
         let folder = tempfile::tempdir().unwrap();
-        let overflow = || unlinked_file(folder.path()).ok();
+        let overflow = || Some(ScratchFile::within(folder.path()));
         let all: Vec<_> = (0..300).map(|n| with_recipients(&format!("Q{:03}", n * 7919 % 300), 1, "x")).collect();
         let long: Vec<_> = (0..300).map(|n| with_recipients(&format!("Q{:03}", n * 7919 % 300), 300, "x")).collect();
         for sort in [None, Some("id"), Some("-id")] {
@@ -400,19 +432,19 @@ mod tests {
         for (order, page) in
             [(None, 2), (None, 4_000_000_000), (Order::from_word("-age"), 50), (Order::from_word("id"), 4_000_000_000)]
         {
-            let file = unlinked_file(folder.path()).unwrap();
+            let file = ScratchFile::within(folder.path());
             let written = file.try_clone().unwrap();
             let window = Window { page, per_page: 1000 };
             let mut selection = Selection::new(Filter::default(), order, window, 0, Some(file));
             (0..900).for_each(|n| selection.offer(&message("a", None, Some(n))));
             assert_eq!((selection.matched(), selection.into_rows()), (900, Ok(Vec::new())));
-            assert_eq!(written.metadata().unwrap().len(), 0, "page {page}");
+            assert_eq!(fstat(&written).unwrap().st_size, 0, "page {page}");
         }
     }
 
     #[test]
     fn a_full_disk_is_an_error_in_the_systems_words_and_counting_goes_on() {
-        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let full = ScratchFile::of(File::options().read(true).write(true).open("/dev/full").unwrap());
         let window = Window { page: HELD_LIMIT / 1000 + 1, per_page: 1000 };
         let mut selection = Selection::new(Filter::default(), Order::from_word("id"), window, 0, Some(full));
         (0..HELD_LIMIT + 1000).for_each(|_| selection.offer(&message("a", None, None)));

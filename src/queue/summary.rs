@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::EntryRef;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Message, State, pattern};
+use super::{Cause, Clocks, Deadlines, Lifetimes, Message, State, pattern};
 
 /// The upper ends of the age buckets in minutes, which are those of Postfix's `qshape(1)`; one more bucket holds all
 /// that is older.
@@ -43,7 +43,9 @@ pub struct Summary {
     recipients_in: [u64; State::ALL.len()],
     destinations: Counters<Counts>,
     reasons: Counters<ReasonCount>,
-    now: i64,
+    /// When the messages go back to their senders.
+    pub deadlines: Deadlines,
+    clocks: Clocks,
 }
 
 /// How much waits for one domain. It is serialised as the answer has it, without the cause: to send it to another
@@ -82,6 +84,8 @@ struct Counts {
     causes: [u64; Cause::ALL.len()],
     /// Of the recipients of messages that are not held.
     stranded: Stranded,
+    /// When the first of it goes back, in seconds since 1970.
+    first_return: Option<i64>,
 }
 
 /// Recipients whose mail may only have waited until its destination can be reached. Those of held messages don't count.
@@ -141,6 +145,7 @@ impl Tally for Counts {
             *mine += theirs;
         }
         self.stranded.merge(other.stranded);
+        self.first_return = self.first_return.into_iter().chain(other.first_return).min();
     }
 }
 
@@ -167,14 +172,21 @@ impl Counts {
 }
 
 impl Summary {
-    /// An empty summary; ages are counted back from `now`, in seconds since 1970.
-    pub fn new(now: i64) -> Self {
-        Summary { now, ..Summary::default() }
+    /// An empty summary.
+    pub fn new(clocks: impl Into<Clocks>) -> Self {
+        Summary { clocks: clocks.into(), ..Summary::default() }
+    }
+
+    /// How long mail is kept, as it was known when this was counted; where a host's first failure decides, counted from
+    /// its oldest message.
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
+        self.clocks.lifetimes.since_oldest(self.deadlines.oldest_for_host)
     }
 
     /// Counts one message.
     pub fn add(&mut self, message: &Message<'_>) {
         self.messages += 1;
+        let returns = self.deadlines.add(message, &self.clocks);
         self.bytes = self.bytes.saturating_add(message.size.unwrap_or(0));
         self.sized += u64::from(message.size.is_some());
         self.states[message.state as usize] += 1;
@@ -203,6 +215,7 @@ impl Summary {
             };
             let destination = self.destinations.of(&in_lower_case(recipient.domain()));
             destination.add(self.messages, bucket, cause, stranded);
+            destination.first_return = destination.first_return.into_iter().chain(returns).min();
         }
     }
 
@@ -257,6 +270,13 @@ impl Summary {
         all
     }
 
+    /// When the first of what is for the domains that `is_meant` picks goes back, in seconds since 1970; domains that are
+    /// not counted one by one are among them.
+    pub(crate) fn first_return(&self, is_meant: impl Fn(&str) -> bool) -> Option<i64> {
+        let meant = self.destinations.named.iter().filter(|(domain, _)| is_meant(domain)).map(|(_, counts)| counts);
+        meant.chain([&self.destinations.other]).filter_map(|counts| counts.first_return).min()
+    }
+
     /// The `limit` reasons with the most recipients, then all others as one.
     pub fn reasons(&self, limit: usize) -> Vec<Reason> {
         let mut all: Vec<_> = self.reasons.named.iter().collect();
@@ -284,7 +304,7 @@ impl Summary {
     }
 
     fn bucket(&self, arrival: i64) -> usize {
-        let minutes = self.now.saturating_sub(arrival) / 60;
+        let minutes = self.clocks.now.saturating_sub(arrival) / 60;
         AGE_LIMITS.iter().position(|limit| minutes < *limit).unwrap_or(AGE_LIMITS.len())
     }
 }
@@ -345,13 +365,16 @@ impl<V: Tally> Counters<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::Recipient;
+    use crate::queue::{Plan, Recipient};
 
     fn message(arrival: i64, recipients: &[(&str, &str)]) -> Message<'static> {
         Message {
             id: "1".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: Some(100),
             arrival: Some(arrival),
             sender: None,
@@ -361,8 +384,10 @@ mod tests {
                     address: address.to_string().into(),
                     reason: (!reason.is_empty()).then(|| reason.to_string().into()),
                     delivered: false,
+                    last_attempt: None,
                 })
                 .collect(),
+            plan: Plan::default(),
         }
     }
 

@@ -96,15 +96,24 @@ mod tests {
 
     #[test]
     fn a_message_is_of_every_domain_that_one_of_its_recipients_has() {
-        let recipient = |address: &'static str| Recipient { address: address.into(), reason: None, delivered: false };
+        let recipient = |address: &'static str| Recipient {
+            address: address.into(),
+            reason: None,
+            delivered: false,
+            last_attempt: None,
+        };
         let message = Message {
             id: "4F1A".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: false,
+            too_young: false,
+            instance: None,
             size: None,
             arrival: None,
             sender: None,
             recipients: vec![recipient("larry@example.com"), recipient("moe@Example.ORG")],
+            plan: crate::queue::Plan::default(),
         };
         let holds = |word: &str| word.parse::<Target>().unwrap().holds(&message);
         assert!(holds("all") && holds("domain:EXAMPLE.com") && holds("domain:example.org") && holds("id:4F1A"));

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::known::Inquiries;
+use super::known::{Inquiries, Known};
 use super::reading::{self, Counted, Reading};
 use super::{Form, Report, Verdict};
 use crate::context::Context;
@@ -15,11 +15,10 @@ use crate::listing::session::{Broken, Client};
 use crate::listing::{Lister, Listing, Session};
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
-use crate::queue::Row;
+use crate::queue::{Clocks, Lifetimes, Row};
 use crate::request::{Asked, Format};
 use crate::system::output::Output;
-use crate::system::poll::has_left;
-use crate::system::{Body, log, unlinked_file};
+use crate::system::{Audience, Body, EndingSignals, log};
 
 /// What stands in front of a body, made for its verdict.
 type Head<'a> = &'a dyn Fn(Verdict) -> Vec<u8>;
@@ -52,16 +51,20 @@ impl Answer<'_> {
 /// Those of writing: whoever reads the answer has left ([`io::ErrorKind::BrokenPipe`]), say, or takes nothing
 /// ([`io::ErrorKind::TimedOut`]).
 pub fn answer(context: &Context, asked: &Asked, form: &mut dyn Form, how: &Answer<'_>) -> io::Result<Verdict> {
-    let folder = context.folder.as_deref();
-    let output = if how.head.is_some() { Output::held_back(folder)? } else { Output::new(folder)? };
-    let mut handing = Handing { context, how, inquiries: None, output };
-    let lister = Lister::start(context, Some(io::stdout().as_fd()));
-    if lister.is_err() && has_left(io::stdout().as_fd()) {
-        return Err(io::ErrorKind::BrokenPipe.into());
+    let scratch = context.scratch.as_ref();
+    let output = if how.head.is_some() { Output::held_back(scratch)? } else { Output::new(scratch)? };
+    // Of an answer to a web server a part would look like the whole.
+    let signals = how.head.and_then(|_| EndingSignals::hold_back());
+    let mut handing = Handing { context, how, inquiries: None, output, signals };
+    let stdout = io::stdout();
+    let lister = Lister::start(context, handing.audience(&stdout));
+    if lister.is_err() {
+        handing.audience(&stdout).is_there()?;
     }
     handing.inquiries = Some(Inquiries::begin(context));
     let broken = match lister.and_then(|lister| read(&mut handing, lister, asked, form)) {
         Ok(Ok(verdict)) => return handing.finish(verdict),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted && how.head.is_some() => Trouble::Stopped,
         Ok(Err(error)) => return Err(error),
         Err(trouble) => trouble,
     };
@@ -85,9 +88,10 @@ pub(crate) struct Stock {
 /// Why the queue could not be listed.
 pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
     let mut taking = Taking { context, inquiries: Some(Inquiries::begin(context)), stock: None };
-    let mut lister = Lister::start(context, None)?;
-    let Some(task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
+    let mut lister = Lister::start(context, Audience::default())?;
+    let Some(mut task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
     lister.wait_for_first_bytes(context, None);
+    task.lifetimes = lifetimes(context, &mut taking.inquiries, Audience::default());
     let asked = Asked::of(Format::Text);
     let reading = Reading::of(context, &asked);
     let work = |free, desk| reading::work(free, desk, &reading, &task, None, &mut Silent);
@@ -99,6 +103,11 @@ pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
     }
 }
 
+/// How long mail is kept, as far as that is known. The reader must know it before the first message.
+fn lifetimes(context: &Context, inquiries: &mut Option<Inquiries>, audience: Audience<'_>) -> Lifetimes {
+    inquiries.as_mut().map(|inquiries| inquiries.facts(context, audience).timing.lifetimes()).unwrap_or_default()
+}
+
 /// What the parent does while stock is taken.
 struct Taking<'a> {
     context: &'a Context,
@@ -107,9 +116,10 @@ struct Taking<'a> {
 }
 
 impl Client for Taking<'_> {
-    fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Nonsense> {
+    fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Broken> {
         let counted: Counted = serde_json::from_slice(bytes).map_err(|_| Nonsense)?;
-        let known = self.inquiries.take().ok_or(Nonsense)?.known(self.context, Some(&counted), took);
+        let inquiries = self.inquiries.take().ok_or(Nonsense)?;
+        let known = inquiries.known(self.context, Some(&counted), took, Audience::default())?;
         let words = serde_json::to_vec(&known).map_err(|_| Nonsense)?;
         let Counted { trouble, messages, held, .. } = counted;
         self.stock = Some(trouble.map_or(Ok(Stock { messages, held, primary: known.primary }), Err));
@@ -138,10 +148,13 @@ fn read(
     form: &mut dyn Form,
 ) -> Result<io::Result<Verdict>, Trouble> {
     let context = handing.context;
-    let Some(task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
+    let Some(mut task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
     let followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
-    let overflow = asked.window.and(context.folder.as_deref()).and_then(|folder| unlinked_file(folder).ok());
+    let overflow = asked.window.and(context.scratch.as_ref()).and_then(|scratch| scratch.file().ok());
     lister.wait_for_first_bytes(context, Some(io::stdout().as_fd()));
+    let mut inquiries = handing.inquiries.take();
+    task.lifetimes = lifetimes(context, &mut inquiries, handing.audience(&io::stdout()));
+    handing.inquiries = inquiries;
     let reading = Reading::of(context, asked);
     let work = |free, desk| reading::work(free, desk, &reading, &task, followed, form);
     let session = Session::begin(context, lister, overflow, work)?;
@@ -161,14 +174,18 @@ struct Handing<'a> {
     how: &'a Answer<'a>,
     inquiries: Option<Inquiries>,
     output: Output,
+    /// The signals that are held back until the answer is sent.
+    signals: Option<EndingSignals>,
 }
 
 impl Client for Handing<'_> {
-    fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Nonsense> {
+    fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Broken> {
         let counted: Counted = serde_json::from_slice(bytes).map_err(|_| Nonsense)?;
         // It asks once.
-        let known = self.inquiries.take().ok_or(Nonsense)?.known(self.context, Some(&counted), took);
-        serde_json::to_vec(&known).map_err(|_| Nonsense)
+        let inquiries = self.inquiries.take().ok_or(Nonsense)?;
+        let stdout = io::stdout();
+        let known = inquiries.known(self.context, Some(&counted), took, self.audience(&stdout))?;
+        Ok(serde_json::to_vec(&known).map_err(|_| Nonsense)?)
     }
 
     fn output(&mut self) -> Option<&mut Output> {
@@ -187,6 +204,10 @@ impl Client for Handing<'_> {
 }
 
 impl Handing<'_> {
+    fn audience<'a>(&'a self, stdout: &'a io::Stdout) -> Audience<'a> {
+        Audience { client: Some(stdout.as_fd()), signals: self.signals.as_ref() }
+    }
+
     fn release(&mut self, verdict: Verdict) {
         let front = self.how.head.map(|head| head(verdict)).unwrap_or_default();
         if self.output.is_held_back() {
@@ -198,13 +219,18 @@ impl Handing<'_> {
     fn finish(mut self, verdict: Verdict) -> io::Result<Verdict> {
         self.output.seal();
         self.release(verdict);
-        self.output.finish().map(|()| verdict)
+        self.output.finish(self.signals.as_ref()).map(|()| verdict)
     }
 
     /// Ends an answer whose reader broke off, or never began: what was sent is true, and the end says what it lacks.
     fn end_broken(mut self, trouble: Trouble, asked: &Asked, form: &mut dyn Form) -> io::Result<Verdict> {
-        let inquiries = self.inquiries.take().unwrap_or_else(|| Inquiries::begin(self.context));
-        let known = inquiries.known(self.context, None, Duration::ZERO);
+        let known = if trouble == Trouble::Stopped {
+            // There is no time for it.
+            Known::unasked(self.context)
+        } else {
+            let inquiries = self.inquiries.take().unwrap_or_else(|| Inquiries::begin(self.context));
+            inquiries.known(self.context, None, Duration::ZERO, self.audience(&io::stdout()))?
+        };
         let mut listing = Listing::of_nothing(self.context, trouble);
         listing.facts = known.facts.clone();
         let reading = Reading::of(self.context, asked);
@@ -219,7 +245,7 @@ impl Handing<'_> {
         let mut bytes = Vec::new();
         let mut body = Body::into(&mut bytes);
         if !begun {
-            form.begin(&mut body)?;
+            form.begin(&Clocks::default(), &mut body)?;
         }
         form.end(&report, &[], &mut body)?;
         body.finish()?;

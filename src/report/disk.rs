@@ -19,7 +19,7 @@ use sysinfo::{DiskRefreshKind, Disks};
 
 use crate::config::{DiskConfig, Threshold};
 use crate::sandbox::worker::Worker;
-use crate::system::Free;
+use crate::system::{Audience, Free};
 
 /// How long all filesystems together may take to be found, and again to be measured.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -87,12 +87,19 @@ pub(crate) enum Level {
     Unknown,
 }
 
+/// Whether a question to a filesystem may never be answered: a network's, or a program's, may be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hanging {
+    Possible,
+    Impossible,
+}
+
 /// The mounts of this machine.
 pub(crate) struct Mounts {
     all: Vec<Mount>,
     /// The mount points that sysinfo takes for filesystems.
     real: Option<Vec<PathBuf>>,
-    may_hang: bool,
+    hanging: Hanging,
 }
 
 impl Mounts {
@@ -100,29 +107,31 @@ impl Mounts {
     pub(crate) fn find(free: &Free) -> Mounts {
         let all = mounts(&fs::read("/proc/self/mountinfo").unwrap_or_default());
         // Without /proc the mounts are not known.
-        let may_hang = all.is_empty() || all.iter().any(Mount::may_hang);
-        let real = within(free, may_hang, || {
+        let possible = all.is_empty() || all.iter().any(Mount::may_hang);
+        let hanging = if possible { Hanging::Possible } else { Hanging::Impossible };
+        let real = within(free, hanging, Audience::default(), || {
             let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing());
             Some(disks.iter().map(|disk| disk.mount_point().to_owned()).collect::<Vec<_>>())
         });
-        Mounts { all, real: real.flatten(), may_hang }
+        Mounts { all, real: real.flatten(), hanging }
     }
 }
 
-/// Measures the filesystems, in hardly more than two seconds, whatever is mounted.
+/// Measures the filesystems, in hardly more than two seconds, whatever is mounted, and as long as somebody is there.
 pub(crate) fn filesystems(
     free: &Free,
     mounts: &Mounts,
     queue_directory: Option<&Path>,
     config: &DiskConfig,
+    audience: Audience<'_>,
 ) -> Vec<Filesystem> {
     let queue = queue_directory.map(|path| {
-        let resolved = within(free, mounts.may_hang, || fs::canonicalize(path).ok()).flatten();
+        let resolved = within(free, mounts.hanging, audience, || fs::canonicalize(path).ok()).flatten();
         resolved.unwrap_or_else(|| path.to_owned())
     });
     let chosen = choose(&mounts.all, mounts.real.as_deref(), queue.as_deref());
     // A mount that hangs may have used up the first second. The others get time of their own.
-    let usages = usages(free, &chosen);
+    let usages = usages(free, &chosen, audience);
     let mut list: Vec<Filesystem> = chosen
         .into_iter()
         .zip(usages)
@@ -254,7 +263,7 @@ fn choose(all: &[Mount], real: Option<&[PathBuf]>, queue: Option<&Path>) -> Vec<
 }
 
 /// Asks all filesystems at once; `None` for one that does not answer by the deadline.
-fn usages(free: &Free, mounts: &[(Mount, bool)]) -> Vec<Option<Result<Usage, Errno>>> {
+fn usages(free: &Free, mounts: &[(Mount, bool)], audience: Audience<'_>) -> Vec<Option<Result<Usage, Errno>>> {
     let mut usages: Vec<_> = mounts.iter().map(|(mount, _)| (!mount.may_hang()).then(|| usage(&mount.point))).collect();
     if usages.iter().all(Option::is_some) {
         return usages;
@@ -267,7 +276,7 @@ fn usages(free: &Free, mounts: &[(Mount, bool)]) -> Vec<Option<Result<Usage, Err
     // They work side by side.
     for (index, worker) in workers.collect::<Vec<_>>() {
         // Where no worker could be started (a limit on processes), the filesystem is shown as not answering.
-        let answer = worker.and_then(Worker::answer).ok();
+        let answer = worker.and_then(|worker| worker.answer_for(audience)).ok();
         usages[index] = answer.map(|answer| answer.map_err(Errno::from_raw));
     }
     usages
@@ -286,11 +295,16 @@ fn usage(point: &Path) -> Result<Usage, Errno> {
 }
 
 /// Does `work`; where it may hang, a worker does it, and the result is `None` when it takes too long.
-fn within<T: Serialize + DeserializeOwned>(free: &Free, may_hang: bool, work: impl FnOnce() -> T) -> Option<T> {
-    if !may_hang {
+fn within<T: Serialize + DeserializeOwned>(
+    free: &Free,
+    hanging: Hanging,
+    audience: Audience<'_>,
+    work: impl FnOnce() -> T,
+) -> Option<T> {
+    if hanging == Hanging::Impossible {
         return Some(work());
     }
-    Worker::begin(free, PATIENCE, |_| work()).and_then(Worker::answer).ok()
+    Worker::begin(free, PATIENCE, |_| work()).and_then(|worker| worker.answer_for(audience)).ok()
 }
 
 fn level(usage: Usage, config: &DiskConfig) -> Level {
@@ -376,7 +390,8 @@ mod tests {
     #[test]
     fn this_machine_has_a_root_filesystem() {
         let free = Free::of_main();
-        let list = filesystems(&free, &Mounts::find(&free), Some(Path::new("/")), &DiskConfig::default());
+        let list =
+            filesystems(&free, &Mounts::find(&free), Some(Path::new("/")), &DiskConfig::default(), Audience::default());
         assert!(list[0].queue, "{list:?}");
         assert!(list[0].usage.bytes.unwrap() > 0);
         assert!(list.iter().all(|filesystem| filesystem.r#type != "proc"));
@@ -384,7 +399,8 @@ mod tests {
 
     #[test]
     fn what_hangs_is_left_behind() {
-        assert_eq!(within(&Free::of_main(), true, || std::thread::sleep(Duration::from_secs(987))), None);
-        assert_eq!(within(&Free::of_main(), true, || 5), Some(5));
+        let sleep = || std::thread::sleep(Duration::from_secs(987));
+        assert_eq!(within(&Free::of_main(), Hanging::Possible, Audience::default(), sleep), None);
+        assert_eq!(within(&Free::of_main(), Hanging::Possible, Audience::default(), || 5), Some(5));
     }
 }

@@ -1,5 +1,6 @@
 //! What the parent knows besides the listing: gathered while that is read, and told to the reader.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -7,13 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::disk::{self, Filesystem, Mounts};
 use super::history;
 use super::reading::Counted;
-use crate::context::Context;
-use crate::flush::readiness::{Readiness, Rules};
+use crate::context::{Context, Source};
+use crate::flush::readiness::{self, Readiness};
 use crate::listing::reasons::{self, Explained};
 use crate::listing::{INQUIRY_PATIENCE, Sampling};
+use crate::mta::timing::Timing;
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
-use crate::state::Sample;
+use crate::state::{Outages, Sample};
+use crate::system::Audience;
 
 /// What is known.
 #[derive(Serialize, Deserialize)]
@@ -23,48 +26,107 @@ pub(crate) struct Known {
     pub(crate) filesystems: Vec<Filesystem>,
     pub(crate) history: Vec<Sample>,
     pub(crate) primary: PrimaryStatus,
+    pub(crate) outages: Outages,
     pub(crate) flush: Readiness,
     pub(crate) explained: Explained,
 }
 
 /// What is being found out.
 pub(super) struct Inquiries {
-    facts: Option<Inquiry>,
+    /// Until it is answered.
+    inquiry: Option<Inquiry>,
+    facts: Facts,
     primary: PrimaryInquiry,
-    rules: Rules,
     mounts: Mounts,
 }
 
 impl Inquiries {
     /// Begins to find out, beside the lister.
     pub(crate) fn begin(context: &Context) -> Inquiries {
-        Inquiries {
-            facts: context.source.as_ref().ok().map(|source| source.mta.inquire(&context.free, Wanted::Everything)),
-            primary: PrimaryInquiry::begin(context),
-            rules: Rules::ask(context),
-            mounts: Mounts::find(&context.free),
-        }
+        let inquire = |source: &Source| source.mta.inquire(&context.free, Wanted::Everything);
+        let inquiry = context.source.as_ref().ok().map(inquire);
+        let primary = PrimaryInquiry::begin(context);
+        readiness::ask_for_rules(context);
+        Inquiries { inquiry, facts: Facts::default(), primary, mounts: Mounts::find(&context.free) }
     }
 
-    /// What was found, with what the reader counted and asks for; without a reader, `None`.
-    pub(crate) fn known(self, context: &Context, counted: Option<&Counted>, took: Duration) -> Known {
-        let Inquiries { facts, primary, rules, mounts } = self;
-        let explained = counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained));
-        let deadline = Instant::now() + INQUIRY_PATIENCE;
-        let facts = facts.map_or_else(Facts::default, |facts| facts.answer(deadline));
-        let primary = primary.status(context);
-        let filesystems =
-            disk::filesystems(&context.free, &mounts, facts.queue_directory.as_deref(), &context.config.disk);
+    /// Version and settings of the mail server, for which this waits at most [`INQUIRY_PATIENCE`], and as long as somebody
+    /// is there.
+    pub(super) fn facts(&mut self, context: &Context, audience: Audience<'_>) -> &Facts {
+        if let Some(inquiry) = self.inquiry.take() {
+            self.facts = inquiry.answer(&context.free, audience.until(Instant::now() + INQUIRY_PATIENCE));
+            self.facts.timing = timing_of(context, std::mem::take(&mut self.facts.timing));
+        }
+        &self.facts
+    }
+
+    /// What was found, with what the reader counted and asks for; without a reader, `None`. Nothing is waited for, or
+    /// remembered, for an audience that has left.
+    ///
+    /// # Errors
+    /// Why the audience has left.
+    pub(crate) fn known(
+        mut self,
+        context: &Context,
+        counted: Option<&Counted>,
+        took: Duration,
+        audience: Audience<'_>,
+    ) -> io::Result<Known> {
+        self.facts(context, audience);
+        let Inquiries { facts, primary, mounts, .. } = self;
+        let explained =
+            counted.map_or_else(Explained::default, |counted| reasons::ask(context, &counted.unexplained, audience));
+        let primary = primary.status(context, audience);
+        let queue = facts.queue_directory.as_deref();
+        let filesystems = disk::filesystems(&context.free, &mounts, queue, &context.config.disk, audience);
+        audience.is_there()?;
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
+        let hosts: Vec<&str> = primary.primaries.iter().map(|primary| primary.host.as_str()).collect();
+        let waiting = sample.as_ref().map(|sample| sample.messages);
+        let outages =
+            context.records.as_ref().ok().and_then(|records| records.outages(&hosts, waiting, context.clock.now).ok());
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
-        Known {
+        Ok(Known {
             sampling,
             history: sample.map_or_else(Vec::new, |sample| history::add(context.records.as_ref().ok(), sample)),
-            flush: Readiness::find(context, &facts, &rules),
+            flush: Readiness::find(context, &facts),
             facts,
             filesystems,
+            outages: outages.unwrap_or_default(),
             primary,
             explained,
+        })
+    }
+}
+
+impl Known {
+    /// What is known without asking anybody.
+    pub(crate) fn unasked(context: &Context) -> Known {
+        let facts = Facts::default();
+        Known {
+            sampling: Sampling { started: context.clock.now, ..Sampling::default() },
+            flush: Readiness::find(context, &facts),
+            facts,
+            filesystems: Vec::new(),
+            history: Vec::new(),
+            primary: PrimaryStatus::default(),
+            outages: Outages::default(),
+            explained: Explained::default(),
         }
+    }
+}
+
+/// The clocks of the mail server, or what the configuration says in its place.
+fn timing_of(context: &Context, found: Timing) -> Timing {
+    let mta = &context.config.mta;
+    match (&context.source, &mta.lifetime) {
+        (Ok(source), Some(lifetime)) => {
+            let seconds = lifetime.seconds;
+            let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
+            let found = if source.is_local(&mta.list_command) { found } else { Timing::of_elsewhere() };
+            found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
+        }
+        (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),
+        _ => found,
     }
 }

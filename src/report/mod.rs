@@ -2,6 +2,7 @@
 //! listing and writes the answer.
 
 pub(crate) mod answer;
+pub(crate) mod clocks;
 pub(crate) mod disk;
 pub(crate) mod history;
 mod known;
@@ -19,9 +20,9 @@ use crate::flush::readiness::Readiness;
 use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
-use crate::queue::{Message, Row, State, Window};
+use crate::queue::{Clocks, Message, Row, State, Window};
 use crate::report::disk::Filesystem;
-use crate::state::{Flush, Outcome, Sample};
+use crate::state::{Flush, Outages, Outcome, Sample};
 use crate::system::Body;
 use crate::text;
 
@@ -51,6 +52,8 @@ pub struct Report {
     pub history: Vec<Sample>,
     /// What is known of the primaries.
     pub primary: PrimaryStatus,
+    /// How long they were down.
+    pub outages: Outages,
     /// Whether and when the queue can be run.
     pub flush: Readiness,
     /// The flush that was asked for, and what the listing says of it.
@@ -86,6 +89,11 @@ impl Report {
         text::local_time(seconds, &self.zone)
     }
 
+    /// The same in few words, such as `12:18:08 today (CET)`.
+    pub(crate) fn moment(&self, seconds: i64) -> String {
+        text::moment(seconds, self.listing.sampling.started, &self.zone)
+    }
+
     /// How long what came in at that instant has waited.
     pub fn waited(&self, arrival: i64) -> String {
         text::time_between(arrival, self.listing.sampling.started)
@@ -116,11 +124,11 @@ pub struct Verdict {
 /// The reader writes it, in the sandbox. Should the reader break off, the parent ends what there is, with a report that
 /// says so: [`Form::end`] may then come without anything before it, or after any number of whole messages.
 pub trait Form {
-    /// Writes what comes before the first message.
+    /// Writes what comes before the first message. By the clocks a form can tell when each message goes back.
     ///
     /// # Errors
     /// Those of writing.
-    fn begin(&mut self, _to: &mut Body<'_>) -> io::Result<()> {
+    fn begin(&mut self, _clocks: &Clocks, _to: &mut Body<'_>) -> io::Result<()> {
         Ok(())
     }
 

@@ -9,16 +9,16 @@ use super::known::Known;
 use super::{Form, Note, Report};
 use crate::config::Config;
 use crate::context::{Context, Source};
-use crate::flush::outcome::Followed;
+use crate::flush::outcome::{Followed, Seen};
 use crate::listing::Listing;
 use crate::listing::frame::{self, Kind};
 use crate::listing::reader::{self, Task, Words};
 use crate::listing::session::Desk;
 use crate::mta::Clock;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Message, Selection, State, Summary};
+use crate::queue::{Clocks, Message, Selection, State, Summary};
 use crate::request::{Asked, Format};
-use crate::sandbox::{Purpose, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::state::Sample;
 use crate::system::{Account, Body, Free, log};
 
@@ -65,7 +65,7 @@ impl<'a> Reading<'a> {
 
     /// A report over a listing.
     pub(crate) fn report(&self, listing: Listing, known: Known) -> Report {
-        let Known { filesystems, history, primary, flush, explained, .. } = known;
+        let Known { filesystems, history, primary, outages, flush, explained, .. } = known;
         Report {
             host: self.host.to_owned(),
             label: self.config.mta.label.clone(),
@@ -80,6 +80,7 @@ impl<'a> Reading<'a> {
             filesystems,
             history,
             primary,
+            outages,
             flush,
             listing,
         }
@@ -95,7 +96,7 @@ pub(super) fn work(
     followed: Option<Followed>,
     form: &mut dyn Form,
 ) {
-    let sandbox = Sandbox::enter(free, Purpose::Reading);
+    let sandbox = Sandbox::enter(free, desk.purpose());
     // Where the parent has gone there is nobody to answer.
     let _ = read_and_answer(&sandbox, desk, reading, task, followed, form);
 }
@@ -110,21 +111,23 @@ fn read_and_answer(
 ) -> io::Result<()> {
     let Reading { asked, clock, .. } = reading;
     let now = clock.now;
+    let clocks = Clocks { now, lifetimes: task.lifetimes.clone() };
     let mut body = Body::new(frame::send_body);
     let mut words = Words::default();
-    let mut selection =
-        asked.window.map(|window| Selection::new(asked.filter.clone(), asked.order, window, now, desk.overflow));
+    let mut selection = asked
+        .window
+        .map(|window| Selection::new(asked.filter.clone(), asked.order, window, clocks.clone(), desk.overflow));
     if asked.format == Format::Html {
         // The page is made in memory.
         selection = selection.map(Selection::abridged);
     }
-    form.begin(&mut body)?;
+    form.begin(&clocks, &mut body)?;
     let mut written = Ok(());
     let outcome = reader::read(sandbox, task, desk.parts, &mut words, &mut |message| {
         followed.iter_mut().for_each(|followed| followed.add(message));
         match &mut selection {
             Some(selection) => selection.offer(message),
-            None if written.is_ok() && asked.filter.matches(message, now) => {
+            None if written.is_ok() && asked.filter.matches(message, &clocks) => {
                 written = form.message(message, &mut body).and_then(|()| body.seal());
             }
             None => {}
@@ -144,7 +147,7 @@ fn read_and_answer(
     let unexplained = unexplained(task.source, &rows.iter().map(|row| &row.message).collect::<Vec<_>>());
     frame::send_json(Kind::Counted, &counted(trouble.as_ref(), &summary, unexplained))?;
     let mut known: Known = words.next()?;
-    known.explained.fill_in(task.source, &mut rows);
+    known.explained.fill_in(task.source, clock, &mut rows);
     known.sampling.command = command;
     let listing = Listing {
         trouble,
@@ -158,7 +161,7 @@ fn read_and_answer(
         selection: asked.window.map(|window| (window, matched)),
         note: note(task, asked).filter(|note| *note != Note::Streamed || listing.summary.messages > 0),
         unrecorded: asked.flushed.filter(|_| followed.is_none()),
-        followed: followed.map(|followed| followed.outcome(now, complete)),
+        followed: followed.map(|followed| followed.outcome(now, if complete { Seen::All } else { Seen::Part })),
         ..reading.report(listing, known)
     };
     for row in &rows {

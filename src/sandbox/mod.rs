@@ -17,6 +17,7 @@ use landlock::{
 };
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -24,8 +25,8 @@ use seccompiler::{
 
 use crate::system::Free;
 
-/// What may still be used: open files, memory for data in bytes, processor time in seconds, and what is left of a
-/// process that crashed, in bytes.
+/// What may still be used, besides the length of files: open files, memory for data in bytes, processor time in seconds,
+/// and what is left of a process that crashed, in bytes.
 const LIMITS: [(Resource, u64); 4] = [
     (Resource::RLIMIT_NOFILE, 64),
     (Resource::RLIMIT_DATA, 256 << 20),
@@ -45,6 +46,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_fstat,
+    libc::SYS_fstatfs,
     libc::SYS_futex,
     libc::SYS_getpid,
     libc::SYS_getrandom,
@@ -101,8 +103,11 @@ const NETWORK_CALLS: &[libc::c_long] = &[
 /// What a process in the sandbox is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// It reads what it is given.
-    Reading,
+    /// It reads what it is given, and may have one file to write to.
+    Reading {
+        /// How long that file may become, in bytes.
+        room: u64,
+    },
     /// It asks name servers and mail servers.
     Asking,
 }
@@ -117,7 +122,13 @@ impl Sandbox {
     /// Shuts this process in, with the threads that it starts from now on: there is no way out.
     pub fn enter(_: Free, purpose: Purpose) -> Sandbox {
         let alone = is_alone();
-        for (resource, most) in LIMITS {
+        let room = match purpose {
+            Purpose::Reading { room } => room,
+            Purpose::Asking => 0,
+        };
+        // What is beyond its limit is then an error of write(2), and not the end. It can't fail: the set is a valid one.
+        let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+        for (resource, most) in LIMITS.into_iter().chain([(Resource::RLIMIT_FSIZE, room)]) {
             if let Ok((soft, hard)) = getrlimit(resource) {
                 // Lowering is always allowed.
                 let _ = setrlimit(resource, soft.min(most), hard.min(most));
@@ -162,7 +173,7 @@ fn is_alone() -> Result<(), Gap> {
 /// No file at all, and, but for a process that asks, no connection.
 fn restrict(purpose: Purpose) -> Result<(), Gap> {
     let connections = match purpose {
-        Purpose::Reading => AccessNet::from_all(ABI::V4),
+        Purpose::Reading { .. } => AccessNet::from_all(ABI::V4),
         Purpose::Asking => BitFlags::EMPTY,
     };
     let mut rules = Ruleset::default().handle_access(AccessFs::from_all(KNOWN))?;

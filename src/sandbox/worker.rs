@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::system::Free;
 use crate::system::process::{self, Ending, Equipment, Life, Running};
+use crate::system::{Audience, Free};
 
 /// The longest answer that is read, in bytes.
 pub(crate) const LONGEST: usize = 1024 * 1024;
@@ -68,7 +68,15 @@ impl<T: Serialize + DeserializeOwned> Worker<T> {
     /// # Errors
     /// [`NoAnswer`].
     pub(crate) fn answer(self) -> Result<T, NoAnswer> {
-        let (exit, output) = self.running.collect_up_to(LONGEST, self.deadline);
+        self.answer_for(Audience::default())
+    }
+
+    /// The same, as long as somebody is there.
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub(crate) fn answer_for(self, audience: Audience<'_>) -> Result<T, NoAnswer> {
+        let (exit, output) = self.running.collect_up_to(LONGEST, audience.until(self.deadline));
         match serde_json::from_slice(&output) {
             Ok(answer) if exit.success() => Ok(answer),
             _ if matches!(exit.ending, Ending::Deadline | Ending::OutOfReach) => Err(NoAnswer::Late),

@@ -1,12 +1,11 @@
 //! The flush turn, under which one flush runs at a time, and the places of those that list.
 
 use std::fs::{File, TryLockError};
-use std::os::fd::BorrowedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Records, StateError};
-use crate::system::poll::{HANGUP, ready};
+use crate::system::Audience;
 
 /// The file whose holder may flush.
 pub(super) const FLUSH: &str = "flush.lock";
@@ -67,15 +66,11 @@ impl Records {
     }
 
     /// Waits for a place among the [`LISTINGS`] that may list at a time; it is held as long as the file is open.
-    /// Where the files can't be used there is no limit. The wait also ends when the client at that descriptor leaves.
+    /// Where the files can't be used there is no limit. The wait also ends when nobody is left.
     ///
     /// # Errors
     /// [`NoTurn::Taken`]: others were listing all the time.
-    pub(crate) fn listing_place(
-        &self,
-        deadline: Instant,
-        client: Option<BorrowedFd<'_>>,
-    ) -> Result<Option<File>, NoTurn> {
+    pub(crate) fn listing_place(&self, deadline: Instant, audience: Audience<'_>) -> Result<Option<File>, NoTurn> {
         loop {
             for place in 0..LISTINGS {
                 let Ok(file) = self.locks.file(&format!("listing-{place}.lock")) else { return Ok(None) };
@@ -86,8 +81,7 @@ impl Records {
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let hung_up = ready(&[(client, HANGUP)], left.min(AGAIN)).iter().any(|found| !found.is_empty());
-            if left.is_zero() || hung_up {
+            if audience.wait(left.min(AGAIN)).is_err() || left.is_zero() {
                 return Err(NoTurn::Taken);
             }
         }
@@ -119,12 +113,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
         let now = Instant::now;
-        let first = records.listing_place(now(), None).unwrap().unwrap();
-        let _second = records.listing_place(now(), None).unwrap().unwrap();
-        assert!(records.listing_place(now(), None).is_err());
+        let first = records.listing_place(now(), Audience::default()).unwrap().unwrap();
+        let _second = records.listing_place(now(), Audience::default()).unwrap().unwrap();
+        assert!(records.listing_place(now(), Audience::default()).is_err());
         let waiting = thread::spawn({
             let folder = folder.path().to_owned();
-            move || self::records(&folder).unwrap().listing_place(now() + Duration::from_secs(20), None).is_ok()
+            move || {
+                self::records(&folder)
+                    .unwrap()
+                    .listing_place(now() + Duration::from_secs(20), Audience::default())
+                    .is_ok()
+            }
         });
         thread::sleep(Duration::from_millis(50));
         drop(first);
@@ -135,10 +134,10 @@ mod tests {
     fn a_client_who_leaves_is_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
-        let _places = [0, 1].map(|_| records.listing_place(Instant::now(), None).unwrap());
+        let _places = [0, 1].map(|_| records.listing_place(Instant::now(), Audience::default()).unwrap());
         let (client, writer) = nix::unistd::pipe().unwrap();
         drop(client);
         let later = Instant::now() + Duration::from_secs(60 * 60);
-        assert!(records.listing_place(later, Some(writer.as_fd())).is_err());
+        assert!(records.listing_place(later, Audience { client: Some(writer.as_fd()), signals: None }).is_err());
     }
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use serde::{Deserialize, Serialize};
 
 use super::database::{as_signed, as_unsigned};
-use super::{Records, StateError};
+use super::{Records, StateError, outages};
 
 /// How many of the primaries' changes are kept.
 const TRANSITIONS_KEPT: i64 = 500;
@@ -200,6 +200,7 @@ fn since(database: &Connection, host: &str, condition: Condition, now: i64) -> r
 
 /// Notes a condition that is news: a change, where another one was known before.
 fn note(database: &Connection, host: &str, condition: Condition, now: i64, seen_by: SeenBy) -> rusqlite::Result<()> {
+    outages::note(database, host, condition, now, Some(seen_by.as_str()))?;
     let state = condition.as_str();
     let changed = database.execute(
         "UPDATE primary_host SET state = ?2, since = ?3, back = (?2 = 'up') WHERE host = ?1",

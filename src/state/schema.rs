@@ -7,9 +7,13 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::database::Fault;
+use super::outages;
 
 /// The version of the tables, in `PRAGMA user_version`. Raised with each change of [`TABLES`].
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
+
+/// The first version with outages.
+const WITH_OUTAGES: i64 = 3;
 
 /// Each table by its name, as SQLite keeps its definition in `sqlite_schema`.
 pub(super) const TABLES: &[(&str, &str)] = &[
@@ -67,13 +71,26 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     number INTEGER NOT NULL
 )",
     ),
+    (
+        "outage",
+        "CREATE TABLE outage (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    host TEXT NOT NULL,
+    down INTEGER NOT NULL,
+    up INTEGER,
+    messages INTEGER,
+    down_seen_by TEXT,
+    up_seen_by TEXT
+)",
+    ),
 ];
 
 /// The objects that SQLite makes by itself, for AUTOINCREMENT and for a key of text.
 const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
-/// Makes the tables that are missing: version 2 added two to those of version 1, and changed none. Returns only if the database holds our tables and nothing else.
+/// Makes the tables that are missing: version 2 added two to those of version 1, and version 3 one, which it fills from
+/// what was known; none was changed. Returns only if the database holds our tables and nothing else.
 pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
     if version(database)? < VERSION {
         // The second of two processes finds it done.
@@ -84,6 +101,9 @@ pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
                 if !there.iter().any(|other| other == name) {
                     upgrade.execute(definition, [])?;
                 }
+            }
+            if version(&upgrade)? < WITH_OUTAGES {
+                outages::of_transitions(&upgrade)?;
             }
             upgrade.pragma_update(None, "user_version", VERSION)?;
         }
@@ -127,7 +147,7 @@ mod tests {
     use super::*;
     use crate::state::log::tests::new_flush;
     use crate::state::tests::records;
-    use crate::state::{Condition, Flush, Outcome, Sample, SeenBy, Waited};
+    use crate::state::{Condition, Flush, Outage, Outcome, Sample, SeenBy, Waited};
     use std::path::Path;
     use std::thread;
 
@@ -206,6 +226,42 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
         let down = [("mx1.example.com:25", Condition::Down)];
         assert_eq!(records.note_primaries(&down, 300, SeenBy::Page), Ok(vec![Some(300)]));
         assert_eq!(records.transitions_unnoticed().unwrap().len(), 1);
+        assert_eq!(records.set_aside(), None);
+    }
+
+    #[test]
+    fn the_outages_of_version_2_are_put_together_from_its_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Connection::open(folder.path().join("bartleby.db")).unwrap();
+        // Version 2 had all tables but the last.
+        let made: String = TABLES[..5].iter().map(|(_, definition)| format!("{definition};\n")).collect();
+        database.execute_batch(&made).unwrap();
+        database
+            .execute_batch(
+                "PRAGMA user_version = 2;
+                 INSERT INTO transition (host, at, state, seen_by) VALUES
+                     ('mx1:25', 100, 'up', 'page'), ('mx1:25', 200, 'busy', 'watch'), ('mx1:25', 250, 'down', 'page'),
+                     ('mx1:25', 400, 'up', 'check'), ('mx2:25', 500, 'down', 'list'), ('mx1:25', 600, 'down', 'page');
+                 INSERT INTO primary_host VALUES ('mx1:25', 'down', 600, 0), ('mx2:25', 'down', 500, 0),
+                     ('mx3:25', 'busy', 50, 0), ('mx4:25', 'up', 60, 0);",
+            )
+            .unwrap();
+        drop(database);
+        let records = records(folder.path()).unwrap();
+        let outage = |host: &str, down, up| Outage { host: host.into(), down, up, messages_at_most: None };
+        let hosts = ["mx1:25", "mx2:25", "mx3:25", "mx4:25"];
+        let known = records.outages(&hosts, None, 700).unwrap();
+        assert_eq!(
+            known.latest,
+            [
+                outage("mx3:25", 50, None),
+                outage("mx1:25", 600, None),
+                outage("mx2:25", 500, None),
+                outage("mx1:25", 200, Some(400)),
+            ],
+            "what was up at the first sight had been down for a time that nobody saw"
+        );
+        assert_eq!(known.longest, Some(outage("mx3:25", 50, None)));
         assert_eq!(records.set_aside(), None);
     }
 

@@ -42,6 +42,25 @@ mod tests {
         }
         assert!(has_ended(group), "it still has its number");
     }
+
+    #[test]
+    fn at_the_deadline_the_whole_process_group_is_gone() {
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let two = Argv::new("/bin/sh", &["-c", "sleep 987 & echo $!; echo $$; sleep 987"]);
+        let (exit, output) = start(&Free::of_main(), &two).unwrap().collect(deadline);
+        assert_eq!(exit.ending, Ending::Deadline);
+        let lines = String::from_utf8(output).unwrap();
+        assert_eq!(lines.lines().count(), 2, "what was printed before is kept");
+        for pid in lines.lines() {
+            let gone = (0..100).any(|_| {
+                thread::sleep(Duration::from_millis(20));
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ")
+            });
+            assert!(gone, "{pid} still runs");
+        }
+    }
+
     /// As what sudo(8) starts.
     #[test]
     fn what_left_the_group_with_its_output_is_not_said_to_be_stopped() {

@@ -2,6 +2,7 @@
 
 mod account;
 mod argv;
+mod audience;
 mod body;
 mod destination;
 mod exit;
@@ -11,8 +12,12 @@ mod input;
 pub(crate) mod output;
 pub(crate) mod poll;
 pub mod process;
+pub(crate) mod processes;
 mod raw;
+mod running;
 mod signals;
+mod stdin;
+pub(crate) mod through;
 pub(crate) mod trust;
 mod unlinked;
 
@@ -24,13 +29,15 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::gethostname;
 
 pub use account::Account;
+pub(crate) use audience::{Audience, Until};
 pub use body::Body;
 pub(crate) use body::Seam;
 pub use input::Input;
 pub use raw::empty_environment;
 pub(crate) use signals::EndingSignals;
 pub use signals::{expect_children, forget_inherited_signals};
-pub(crate) use unlinked::unlinked_file;
+pub use unlinked::ScratchFile;
+pub(crate) use unlinked::{Reserve, Scratch};
 
 use crate::text::printable;
 

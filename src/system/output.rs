@@ -1,20 +1,16 @@
 //! What is on its way to standard output, at the pace of its reader: what can't be sent yet waits in memory, and then
 //! in a file without a name, so that nobody else waits for a reader who is slow.
 
-use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::statvfs::fstatvfs;
 
 use super::destination::{CHUNK, Destination};
-use super::poll::{WRITABLE, ready};
-use super::{log, unlinked_file};
+use super::poll::{READABLE, WRITABLE, ready};
+use super::{EndingSignals, Scratch, ScratchFile, log};
 
 /// How much waits in memory, in bytes.
 const HELD: usize = 1024 * 1024;
@@ -22,8 +18,9 @@ const HELD: usize = 1024 * 1024;
 /// How long a reader may take nothing at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One part in so many of a filesystem is left free: the mail queue may be on it.
-const RESERVE: u64 = 20;
+/// How long a reader may take for the rest after a signal that ends this process. (Apache follows it up with SIGKILL after
+/// three seconds.)
+const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// Bytes on their way to standard output.
 ///
@@ -35,7 +32,7 @@ pub(crate) struct Output {
     memory: Vec<u8>,
     file: Option<Overflow>,
     tail: Vec<u8>,
-    folder: Option<PathBuf>,
+    scratch: Option<Scratch>,
     has_room: bool,
     /// Whether the error log has been told that there is no room.
     is_said: bool,
@@ -53,28 +50,28 @@ pub(crate) struct Output {
 
 /// The file, and how much of it was read back.
 struct Overflow {
-    file: File,
+    file: ScratchFile,
     read: u64,
     written: u64,
 }
 
 impl Output {
-    /// Nothing so far. What does not fit into memory goes to a file in `folder`, where there is one.
+    /// Nothing so far. What does not fit into memory goes to a file of `scratch`, where there is that.
     ///
     /// # Errors
     /// Standard output is not open.
-    pub(crate) fn new(folder: Option<&Path>) -> io::Result<Self> {
-        Ok(Output::to(Destination::stdout()?, folder))
+    pub(crate) fn new(scratch: Option<&Scratch>) -> io::Result<Self> {
+        Ok(Output::to(Destination::stdout()?, scratch))
     }
 
-    fn to(destination: Destination, folder: Option<&Path>) -> Self {
+    fn to(destination: Destination, scratch: Option<&Scratch>) -> Self {
         Output {
             destination,
             patience: PATIENCE,
             memory: Vec::new(),
             file: None,
             tail: Vec::new(),
-            folder: folder.map(Path::to_owned),
+            scratch: scratch.cloned(),
             has_room: true,
             is_said: false,
             sent: 0,
@@ -89,8 +86,8 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::new`].
-    pub(crate) fn held_back(folder: Option<&Path>) -> io::Result<Self> {
-        Ok(Output { held_back: true, ..Output::new(folder)? })
+    pub(crate) fn held_back(scratch: Option<&Scratch>) -> io::Result<Self> {
+        Ok(Output { held_back: true, ..Output::new(scratch)? })
     }
 
     /// Whether nothing is to be sent yet.
@@ -145,14 +142,10 @@ impl Output {
 
     fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
-            let folder = self.folder.as_deref().ok_or(io::ErrorKind::NotFound)?;
-            self.file = Some(Overflow { file: unlinked_file(folder)?, read: 0, written: 0 });
+            let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::NotFound)?;
+            self.file = Some(Overflow { file: scratch.file()?, read: 0, written: 0 });
         }
         let Some(Overflow { file, written, .. }) = &mut self.file else { return Ok(()) };
-        let room = fstatvfs(&*file)?;
-        if room.blocks_available().saturating_mul(RESERVE as _) < room.blocks() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
         file.write_all_at(bytes, *written)?;
         *written += bytes.len() as u64;
         Ok(())
@@ -266,7 +259,7 @@ impl Output {
                 if let Some(Overflow { file, read, written }) = &mut self.file {
                     (*read, *written) = (0, 0);
                     // Gives the room back; where it can't be, it is used again.
-                    let _ = file.set_len(0);
+                    let _ = file.empty();
                 }
                 mem::swap(&mut self.memory, &mut self.tail);
                 self.has_room = true;
@@ -275,18 +268,25 @@ impl Output {
         Ok(())
     }
 
-    /// Sends all that is sealed. A signal that ends this process meanwhile does so.
+    /// Sends all that is sealed. A signal that ends this process meanwhile does so, where it is not held back; where it
+    /// is, the reader gets a moment for what is left.
     ///
     /// # Errors
-    /// As [`Output::send`]; [`io::ErrorKind::TimedOut`]: the reader took nothing for a minute.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
-        while let Some(until) = self.stalls_at() {
-            let left = until.saturating_duration_since(Instant::now());
+    /// As [`Output::send`]; [`io::ErrorKind::TimedOut`]: the reader took nothing for a minute, or too little after a signal.
+    pub(crate) fn finish(&mut self, signals: Option<&EndingSignals>) -> io::Result<()> {
+        let mut last = None;
+        while let Some(stalls_at) = self.stalls_at() {
+            let left = last.map_or(stalls_at, |last| stalls_at.min(last)).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let writable = ready(&[(Some(self.destination.to.as_fd()), WRITABLE)], left);
-            if writable.iter().any(|found| !found.is_empty()) {
+            let signals = signals.filter(|_| last.is_none()).map(AsFd::as_fd);
+            let found = ready(&[(signals, READABLE), (Some(self.destination.to.as_fd()), WRITABLE)], left);
+            let [arrived, writable] = found[..] else { continue };
+            if !arrived.is_empty() {
+                last = Some(Instant::now() + LAST_MOMENT);
+            }
+            if !writable.is_empty() {
                 self.send()?;
             }
         }
@@ -296,14 +296,16 @@ impl Output {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read;
-    use std::os::fd::AsRawFd;
 
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::sys::stat::fstat;
     use nix::unistd::pipe2;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::system::Reserve;
     use crate::system::destination::PIECE;
 
     /// An output, its reader, who takes a page at most before he is waited for, and the folder of its file.
@@ -318,8 +320,9 @@ mod tests {
             let (reader, writer) = pipe2(OFlag::O_NONBLOCK).unwrap();
             fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
             let folder = tempfile::tempdir().unwrap();
+            let scratch = Scratch::new(folder.path().to_owned(), Reserve::Bytes(0));
             Scene {
-                output: Output::to(Destination { to: writer, piece: PIECE, blocks: true }, Some(folder.path())),
+                output: Output::to(Destination { to: writer, piece: PIECE, blocks: true }, Some(&scratch)),
                 reader: reader.into(),
                 folder,
             }
@@ -327,7 +330,7 @@ mod tests {
 
         fn without_room() -> Scene {
             let mut scene = Scene::new();
-            scene.output.folder = None;
+            scene.output.scratch = None;
             scene
         }
 
@@ -350,8 +353,7 @@ mod tests {
 
         /// From now on the file takes no more.
         fn close_file(&mut self) {
-            let file = &mut self.output.file.as_mut().unwrap().file;
-            *file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+            self.output.file.as_mut().unwrap().file.close();
         }
 
         /// How much waits in memory, in the file, and behind it.
@@ -411,7 +413,8 @@ mod tests {
         read.append(&mut scene.drain());
         assert!(read == pushed, "{} of {}", read.len(), pushed.len());
         scene.output.send().unwrap();
-        assert_eq!(scene.output.file.as_ref().unwrap().file.metadata().unwrap().len(), 0, "its room is given back");
+        let file = &scene.output.file.as_ref().unwrap().file;
+        assert_eq!(fstat(file).unwrap().st_size, 0, "its room is given back");
     }
 
     #[test]
@@ -482,9 +485,9 @@ mod tests {
         scene.output.seal();
         assert_eq!(scene.output.stalls_at(), Some(taken), "the pipe was full, and more to take is no progress");
         scene.output.patience = Duration::ZERO;
-        assert_eq!(scene.output.finish().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(scene.output.finish(None).unwrap_err().kind(), io::ErrorKind::TimedOut);
         drop(scene.reader);
         scene.output.patience = PATIENCE;
-        assert_eq!(scene.output.finish().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(scene.output.finish(None).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

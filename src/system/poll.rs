@@ -40,11 +40,6 @@ pub(crate) fn ready(watched: &[Watched<'_>], timeout: Duration) -> Vec<PollFlags
     watched.iter().map(|(fd, _)| fd.and_then(|_| found.next()).unwrap_or(PollFlags::empty())).collect()
 }
 
-/// Whether nobody is left at the other end.
-pub(crate) fn has_left(at: BorrowedFd<'_>) -> bool {
-    ready(&[(Some(at), HANGUP)], Duration::ZERO).iter().any(|found| !found.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;

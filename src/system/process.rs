@@ -1,45 +1,27 @@
 //! Starting programs, and branches of this process: the only file that does.
 //!
-//! A program gets a fixed argument vector and no shell, an empty environment but for `PATH` and
-//! `LC_ALL`, no input but a lock to hold, a process group of its own and a deadline. A branch is a copy of this process (fork(2)) that
-//! does one thing beside it, with no descriptors but those that it is given. Either is a `Running`.
+//! A program gets a fixed argument vector and no shell, an empty environment but for `PATH` and `LC_ALL`, no input but a
+//! line to read or a lock to hold, a process group of its own and a deadline. A branch is a copy of this process
+//! (fork(2)) that does one thing beside it, with no descriptors but those that it is given. Either is a `Running`.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::PollFlags;
+use nix::fcntl::OFlag;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid, pipe2, setpgid};
 
 pub(crate) use super::argv::Argv;
 use super::argv::PATH;
 pub use super::exit::{Ending, Exit};
-use super::group::has_ended;
-use super::poll::{HANGUP, READABLE, ready};
-use super::{EndingSignals, Free, close_all_but, raw};
-
-/// How much of a process's error output is kept, in bytes.
-const STDERR_LIMIT: usize = 16 * 1024;
-
-/// How much output [`Running::collect`] keeps, in bytes; the rest is read and dropped.
-const COLLECT_LIMIT: usize = 64 * 1024;
-
-/// What a pipe is asked to hold, in bytes, so that a writer rarely waits for its reader.
-pub(crate) const PIPE: usize = 256 * 1024;
-
-/// How long a process may take to end after a signal. It may be out of reach (sudo(8) is, and a set-uid helper may be):
-/// then it is left to itself.
-const REAP_PATIENCE: Duration = Duration::from_millis(200);
+pub(crate) use super::running::{PIPE, Running};
+use super::{Free, close_all_but, raw, stdin};
 
 /// The exit status of a branch that panicked.
 const PANICKED: u8 = 101;
@@ -54,20 +36,6 @@ pub(crate) struct NotStarted {
     pub(crate) error: String,
 }
 
-/// A process under way. Dropping it ends its whole process group.
-pub(crate) struct Running {
-    pid: Pid,
-    stdout: File,
-    stderr: File,
-    errors: Vec<u8>,
-    started: Instant,
-    status: Option<WaitStatus>,
-    /// By which signals it is stopped: each where the one before did not do.
-    stopped_by: &'static [Signal],
-    /// Whether it is to be ended when this is dropped.
-    ours: bool,
-}
-
 /// Starts a command.
 ///
 /// # Errors
@@ -77,11 +45,26 @@ pub(crate) fn start(free: &Free, argv: &Argv) -> Result<Running, NotStarted> {
 }
 
 /// The same, with this for its standard input. A lock on it ends with the command, however long that takes: standard
-/// input is all that sudo(8) hands on.
+/// input is all that sudo(8) and doas(1) hand on. The line that a command reads is written into it.
 ///
 /// # Errors
 /// [`NotStarted`].
-pub(crate) fn start_with(_: &Free, argv: &Argv, input: Option<File>) -> Result<Running, NotStarted> {
+pub(crate) fn start_with(free: &Free, argv: &Argv, lock: Option<File>) -> Result<Running, NotStarted> {
+    let input = stdin::of(argv.input(), lock);
+    let input =
+        input.map_err(|error| NotStarted { command: argv.to_string(), error: format!("its input: {error}") })?;
+    spawn(free, argv, input, Stdio::piped())
+}
+
+/// Starts a command that prints to this process's own standard output; the [`Running::stdout`] of it is at its end.
+///
+/// # Errors
+/// [`NotStarted`].
+pub(super) fn start_through(free: &Free, argv: &Argv, input: Stdio) -> Result<Running, NotStarted> {
+    spawn(free, argv, input, Stdio::inherit())
+}
+
+fn spawn(_: &Free, argv: &Argv, input: Stdio, output: Stdio) -> Result<Running, NotStarted> {
     let not_started = |error: String| NotStarted { command: argv.to_string(), error };
     let (program, arguments) = argv.split().ok_or_else(|| not_started("the command is empty".into()))?;
     let started = Instant::now();
@@ -93,8 +76,8 @@ pub(crate) fn start_with(_: &Free, argv: &Argv, input: Option<File>) -> Result<R
         .env("PATH", PATH)
         .env("LC_ALL", "C")
         .process_group(0)
-        .stdin(input.map_or_else(Stdio::null, Stdio::from))
-        .stdout(Stdio::piped())
+        .stdin(input)
+        .stdout(output)
         .stderr(Stdio::piped())
         .spawn();
     if let Ok(mask) = mask {
@@ -102,14 +85,13 @@ pub(crate) fn start_with(_: &Free, argv: &Argv, input: Option<File>) -> Result<R
         let _ = mask.thread_set_mask();
     }
     let mut child = child.map_err(|error| not_started(error.to_string()))?;
-    let (Some(stdout), Some(stderr), Ok(pid)) = (child.stdout.take(), child.stderr.take(), i32::try_from(child.id()))
-    else {
+    let at_its_end = || io::pipe().map(|(output, _)| OwnedFd::from(output)).ok();
+    let stdout = child.stdout.take().map(OwnedFd::from).or_else(at_its_end);
+    let (Some(stdout), Some(stderr), Ok(pid)) = (stdout, child.stderr.take(), i32::try_from(child.id())) else {
         return Err(not_started("its output could not be connected".into()));
     };
-    let (stdout, stderr) = (OwnedFd::from(stdout).into(), OwnedFd::from(stderr).into());
-    let mut running = Running::new(Pid::from_raw(pid), stdout, stderr, started);
-    // What is asked to end can end what it started; sudo(8) passes it on.
-    running.stopped_by = &[Signal::SIGTERM, Signal::SIGKILL];
+    let mut running = Running::new(Pid::from_raw(pid), stdout.into(), OwnedFd::from(stderr).into(), started);
+    running.ask_it_to_end_first();
     Ok(running)
 }
 
@@ -176,210 +158,14 @@ fn settle(input: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd, kept: &[Borr
     close_all_but(&kept);
 }
 
-impl Running {
-    fn new(pid: Pid, stdout: File, stderr: File, started: Instant) -> Running {
-        // A larger pipe is a matter of speed alone.
-        let _ = fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
-        let (errors, status, stopped_by) = (Vec::new(), None, [Signal::SIGKILL].as_slice());
-        Running { pid, stdout, stderr, errors, started, status, stopped_by, ours: true }
-    }
-
-    /// Its standard output.
-    pub(crate) fn stdout(&self) -> &File {
-        &self.stdout
-    }
-
-    /// Its standard error.
-    pub(crate) fn stderr(&self) -> BorrowedFd<'_> {
-        self.stderr.as_fd()
-    }
-
-    /// Reads some of its error output, of which the beginning is kept. Returns whether there may be more.
-    pub(crate) fn read_stderr(&mut self) -> bool {
-        let mut buffer = [0; 4096];
-        match self.stderr.read(&mut buffer) {
-            Ok(0) => false,
-            Ok(length) => {
-                let room = STDERR_LIMIT.saturating_sub(self.errors.len());
-                self.errors.extend_from_slice(&buffer[..length.min(room)]);
-                true
-            }
-            Err(error) => error.kind() == io::ErrorKind::Interrupted,
-        }
-    }
-
-    /// Reads its output until it ends or the deadline passes; the beginning, 64 KiB, is kept. A signal that ends this
-    /// process meanwhile ends that one first.
-    pub(crate) fn collect(self, deadline: Instant) -> (Exit, Vec<u8>) {
-        self.collect_up_to(COLLECT_LIMIT, deadline)
-    }
-
-    /// The same, with so many bytes kept.
-    pub(crate) fn collect_up_to(mut self, limit: usize, deadline: Instant) -> (Exit, Vec<u8>) {
-        let mut output = Vec::new();
-        let ending = self.read(deadline, &mut |chunk| {
-            output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
-        });
-        (self.exit(deadline, ending), output)
-    }
-
-    /// The same, with the last so many bytes kept.
-    pub(crate) fn collect_end(mut self, limit: usize, deadline: Instant) -> (Exit, Vec<u8>) {
-        let mut output = Vec::new();
-        let ending = self.read(deadline, &mut |chunk| {
-            output.extend_from_slice(chunk);
-            if output.len() > 2 * limit {
-                output.drain(..output.len() - limit);
-            }
-        });
-        output.drain(..output.len().saturating_sub(limit));
-        (self.exit(deadline, ending), output)
-    }
-
-    /// Reads its output, of which so many bytes are kept, if it ends within that time; else it is left to itself, and so
-    /// it is when this process ends.
-    pub(crate) fn collect_or_leave(mut self, limit: usize, deadline: Instant) -> Option<Vec<u8>> {
-        let mut output = Vec::new();
-        let ending = self.read(deadline, &mut |chunk| {
-            output.extend_from_slice(&chunk[..chunk.len().min(limit.saturating_sub(output.len()))]);
-        });
-        self.ours = false;
-        (ending == Ending::Exited).then_some(output)
-    }
-
-    fn read(&mut self, deadline: Instant, chunk: &mut dyn FnMut(&[u8])) -> Ending {
-        let mut buffer = vec![0; STDERR_LIMIT];
-        let signals = EndingSignals::hold_back();
-        let (mut out_open, mut err_open) = (true, true);
-        // What was printed in time counts, even if nobody has read it so far.
-        let mut late = PIPE;
-        while out_open || err_open {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let watched = [
-                (signals.as_ref().map(AsFd::as_fd), READABLE),
-                (out_open.then(|| self.stdout.as_fd()), READABLE),
-                (err_open.then(|| self.stderr.as_fd()), READABLE),
-            ];
-            let found = ready(&watched, left);
-            let [arrived, out, err] = found[..] else { continue };
-            if left.is_zero() && (late == 0 || (arrived.is_empty() && out.is_empty() && err.is_empty())) {
-                return Ending::Deadline;
-            }
-            if left.is_zero() {
-                late = late.saturating_sub(buffer.len());
-            }
-            if !arrived.is_empty() {
-                self.stop();
-                // Lets the signal through, which ends this process.
-                drop(signals);
-                return Ending::ReaderGone;
-            }
-            if !out.is_empty() {
-                match self.stdout.read(&mut buffer) {
-                    Ok(0) => out_open = false,
-                    Ok(length) => chunk(&buffer[..length]),
-                    Err(error) => out_open = error.kind() == io::ErrorKind::Interrupted,
-                }
-            }
-            if !err.is_empty() {
-                err_open = self.read_stderr();
-            }
-        }
-        Ending::Exited
-    }
-
-    /// How it ended; where it was to be ended, it is.
-    pub(crate) fn exit(mut self, deadline: Instant, ending: Ending) -> Exit {
-        let ending = match ending {
-            Ending::Exited => {
-                self.reap(deadline.max(Instant::now() + REAP_PATIENCE));
-                ending
-            }
-            Ending::Deadline | Ending::OutOfReach | Ending::ReaderGone => match (self.stop(), ending) {
-                (true, Ending::OutOfReach) => Ending::Deadline,
-                (false, Ending::Deadline) => Ending::OutOfReach,
-                _ => ending,
-            },
-        };
-        let (code, signal) = match self.status {
-            Some(WaitStatus::Exited(_, code)) => (Some(code), None),
-            Some(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
-            _ => (None, None),
-        };
-        Exit {
-            ending,
-            code,
-            signal,
-            said: String::from_utf8_lossy(&self.errors).into_owned(),
-            allowed: deadline.saturating_duration_since(self.started),
-            unfinished: false,
-        }
-    }
-
-    /// Ends it, and all of its process group. Returns whether that has come to pass, as far as one can see: what sudo(8)
-    /// has started is in a group of its own, but it has the same output.
-    fn stop(&mut self) -> bool {
-        let gone = self.stopped_by.iter().any(|signal| {
-            // It may have ended already, or be out of reach.
-            let _ = killpg(self.pid, *signal);
-            self.is_gone_by(Instant::now() + REAP_PATIENCE)
-        });
-        gone || (self.has_no_output() && has_ended(self.pid))
-    }
-
-    /// Whether nobody has its output any more.
-    fn has_no_output(&self) -> bool {
-        let hung_up = |found: &PollFlags| found.contains(PollFlags::POLLHUP);
-        ready(&[(Some(self.stdout.as_fd()), HANGUP), (Some(self.stderr.as_fd()), HANGUP)], Duration::ZERO)
-            .iter()
-            .all(hung_up)
-    }
-
-    /// Whether its whole process group is gone by then, and whoever has its output.
-    fn is_gone_by(&mut self, until: Instant) -> bool {
-        let mut pause = Duration::from_micros(50);
-        loop {
-            self.reap(Instant::now());
-            // While it has a member, even one that has ended and nobody has waited for, it is not given anew.
-            if killpg(self.pid, None) == Err(Errno::ESRCH) && self.has_no_output() {
-                return true;
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(10));
-        }
-    }
-
-    fn reap(&mut self, until: Instant) {
-        let mut pause = Duration::from_micros(50);
-        while self.status.is_none() {
-            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-                Ok(status) => self.status = Some(status),
-                // Somebody else has waited for it.
-                Err(_) => return,
-            }
-            if self.status.is_some() || Instant::now() >= until {
-                return;
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.ours && self.status.is_none() {
-            self.stop();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::super::EndingSignals;
+    use super::super::running::{COLLECT_LIMIT, STDERR_LIMIT};
     use super::*;
 
     fn sh(script: &str) -> Running {
@@ -411,23 +197,6 @@ mod tests {
     }
 
     #[test]
-    fn at_the_deadline_the_whole_process_group_is_gone() {
-        let deadline = Instant::now() + Duration::from_millis(300);
-        let (exit, lines) = lines("sleep 987 & echo $!; echo $$; sleep 987", deadline);
-        assert_eq!(exit.ending, Ending::Deadline);
-        assert_eq!(lines.len(), 2, "what was printed before is kept");
-        for pid in lines {
-            let pid = Pid::from_raw(pid.parse().unwrap());
-            let gone = (0..100).any(|_| {
-                thread::sleep(Duration::from_millis(20));
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                stat.is_empty() || stat.contains(") Z ")
-            });
-            assert!(gone, "{pid} still runs");
-        }
-    }
-
-    #[test]
     fn who_is_asked_to_end_can_do_so_and_who_does_not_is_ended() {
         let soon = || Instant::now() + Duration::from_millis(300);
         let (exit, _) = lines("trap 'kill $!; exit 7' TERM; sleep 987 & wait", soon());
@@ -444,7 +213,7 @@ mod tests {
         let waits = Argv::new("/bin/sh", &["-c", "read line; echo started; exec sleep 987"]);
         let running = start_with(&Free::of_main(), &waits, Some(lock)).unwrap();
         let is_held = || file.as_file().try_lock().is_err();
-        assert_eq!((&running.stdout).read(&mut [0]).unwrap(), 1, "it has nothing to read, and goes on");
+        assert_eq!(running.stdout().read(&mut [0]).unwrap(), 1, "it has nothing to read, and goes on");
         assert!(is_held());
         drop(running);
         assert!(!is_held());
@@ -472,7 +241,7 @@ mod tests {
         let (exit, output) =
             sh("head -c 100000 /dev/zero | tr '\\0' e >&2; head -c 1000000 /dev/zero; exit 3").collect(soon());
         assert_eq!((output.len(), exit.said.len(), exit.code), (COLLECT_LIMIT, STDERR_LIMIT, Some(3)));
-        assert_eq!(sh("seq 1 30000").collect_end(12, soon()).1, b"29999\n30000\n");
+        assert_eq!(sh("seq 1 30000").collect_end(12, soon().into()).1, b"29999\n30000\n");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::text::{Odd, shell_quoted};
+
 /// The bits that let group and others write (chmod(2)). With an access control list, the group's are its mask (acl(5)).
 pub(crate) const OPEN_TO_OTHERS: u32 = 0o022;
 
@@ -36,6 +38,27 @@ pub(crate) enum Untrusted {
     NotAFolder(PathBuf),
     /// Something else stands in a file's place.
     NotAFile(PathBuf),
+}
+
+impl Untrusted {
+    /// What is wrong, as a sentence without its full stop, and the command that mends it: `refused`, as in "root runs no
+    /// program", for the words "that another user can change".
+    pub(crate) fn reason(&self, refused: &str) -> String {
+        let refusal = |by: &Path, is: &str, command: &str| {
+            let mend = || -> Result<String, Odd> {
+                Ok(format!("As root: {command} {}", shell_quoted(&by.to_string_lossy())?))
+            };
+            let mend = mend().unwrap_or_else(|odd| odd.to_string());
+            format!("{refused} that another user can change, and {} {is}. {mend}", by.display())
+        };
+        match self {
+            Untrusted::System(path, error) => format!("{} can't be looked at: {error}", path.display()),
+            Untrusted::NotAFile(path) => format!("{} is not a regular file", path.display()),
+            Untrusted::NotAFolder(by) => format!("{} is not a folder", by.display()),
+            Untrusted::Foreign(by, owner) => refusal(by, &format!("belongs to user {owner}"), "chown -h root"),
+            Untrusted::Open(by) => refusal(by, "can be written to by others", "chmod go-w"),
+        }
+    }
 }
 
 /// Whether this process has root's rights over files.

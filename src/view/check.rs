@@ -5,10 +5,11 @@ use std::io;
 use std::str::FromStr;
 
 use crate::queue::Row;
+use crate::report::clocks::{FirstReturn, ReturnKind};
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
-use crate::text::{bytes, count};
+use crate::text::{bytes, count, duration};
 
 /// How bad the state is, the worst last. An unknown state ranks below a known bad one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +89,22 @@ pub(crate) struct Thresholds {
     pub(crate) age_warning: Option<Range>,
     /// Age of the oldest message, `--age-critical`.
     pub(crate) age_critical: Option<Range>,
+    /// Time left until the first message goes back, `--return-warning`.
+    pub(crate) return_warning: Option<Range>,
+    /// Time left until the first message goes back, `--return-critical`.
+    pub(crate) return_critical: Option<Range>,
+}
+
+/// A time such as `90`, `5m`, `2h` or `1d` as the threshold range, in seconds, that alerts when less is left.
+///
+/// # Errors
+/// The text is no time.
+pub(crate) fn left_range(text: &str) -> Result<Range, String> {
+    let at_least = age_range(text)?;
+    if at_least.inside || at_least.start != 0.0 || at_least.end.is_infinite() {
+        return Err(format!("“{text}” is no time such as 90, 5m, 2h or 1d"));
+    }
+    format!("{}:", at_least.end).parse()
 }
 
 /// An age such as `90`, `5m`, `2h` or `1d` as a threshold range in seconds.
@@ -144,16 +161,21 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
         &thresholds.age_warning,
         &thresholds.age_critical,
     ));
+    worst = worst.max(returns(report, thresholds, judge));
     let mut told = vec![format!("{} in the queue", count(summary.messages, "message", "messages"))];
     if let Some(oldest) = summary.oldest {
         told.push(format!("the oldest for {}", report.waited_briefly(oldest)));
     }
+    told.extend(clocks_in_words(report, thresholds));
     let text = |range: &Option<Range>| range.as_ref().map(|range| range.text.clone()).unwrap_or_default();
     let mut data = vec![
         format!("messages={};{};{};0", summary.messages, text(&thresholds.warning), text(&thresholds.critical)),
         format!("recipients={};;;0", summary.recipients),
         format!("age={age}s;{};{};0", text(&thresholds.age_warning), text(&thresholds.age_critical)),
     ];
+    data.extend(left(report).map(|left| {
+        format!("returns={left}s;{};{}", text(&thresholds.return_warning), text(&thresholds.return_critical))
+    }));
     data.extend(summary.bytes().map(|bytes| format!("size={bytes}B;;;0")));
     for filesystem in &report.filesystems {
         let severity = match filesystem.level {
@@ -181,9 +203,65 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
     (worst, format!("{line} | {}", data.join(" ").replace('|', "_")))
 }
 
+/// Seconds until the first of what waits goes back, less than 0 where it is past its time; `None` where nothing goes back,
+/// or that is not known.
+fn left(report: &Report) -> Option<i64> {
+    report.first_return().map(|first| first.at.saturating_sub(report.listing.sampling.started))
+}
+
+/// How bad it is that mail goes back, and that nothing is tried again. A time that is asked for, but not known, is unknown.
+fn returns(
+    report: &Report,
+    thresholds: &Thresholds,
+    judge: impl Fn(f64, &Option<Range>, &Option<Range>) -> Severity,
+) -> Severity {
+    let is_asked = thresholds.return_warning.is_some() || thresholds.return_critical.is_some();
+    let of_left = match left(report) {
+        Some(left) => judge(left as f64, &thresholds.return_warning, &thresholds.return_critical),
+        None if is_asked && report.return_gap().is_some() => Severity::Unknown,
+        None => Severity::Ok,
+    };
+    let is_stopped = report.not_held() > 0 && report.listing.facts.timing.stopped.is_some();
+    of_left.max(if is_stopped { Severity::Critical } else { Severity::Ok })
+}
+
+/// When the first of what waits goes back, and that nothing is tried again.
+fn clocks_in_words(report: &Report, thresholds: &Thresholds) -> Vec<String> {
+    let mut told = Vec::new();
+    let is_asked = thresholds.return_warning.is_some() || thresholds.return_critical.is_some();
+    match (report.first_return(), left(report)) {
+        (Some(FirstReturn { overdue, .. }), _) if overdue > 0 => {
+            told.push(format!("{} past its time", count(overdue, "message", "messages")));
+        }
+        (Some(FirstReturn { kind: ReturnKind::NotBefore, .. }), Some(left)) => {
+            told.push(format!("none goes back within {}", duration(left)));
+        }
+        (Some(_), Some(left)) => told.push(format!("the first goes back in {}", duration(left))),
+        _ => told.extend(
+            report
+                .return_gap()
+                .filter(|_| is_asked)
+                .map(|gap| format!("when mail goes back is not known: {}", gap.why)),
+        ),
+    }
+    let stopped = report.listing.facts.timing.stopped.as_ref().filter(|_| report.not_held() > 0);
+    told.extend(stopped.map(|gap| gap.why.clone()));
+    told
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_is_left_alerts_when_it_is_less() {
+        let range = left_range("1d").unwrap();
+        assert_eq!(range.text, "86400:");
+        assert!(range.alerts(86_399.0) && range.alerts(-5.0) && !range.alerts(86_400.0));
+        for text in ["", "x", "1:2", "@5", "5:"] {
+            assert!(left_range(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn ranges_alert_as_the_guidelines_say() {

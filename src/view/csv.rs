@@ -9,15 +9,31 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use crate::queue::{Message, Row, rfc3339};
+use crate::queue::{Clocks, Lifetimes, Message, Row, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
 use crate::text::printable;
 use crate::view::sentences::{self, of_listing};
 
 /// The names of the columns.
-const COLUMNS: [&str; 9] =
-    ["id", "state", "mta_state", "size", "arrival", "sender", "recipient", "delivered", "reason"];
+const COLUMNS: [&str; WIDTH] = [
+    "id",
+    "state",
+    "mta_state",
+    "size",
+    "arrival",
+    "sender",
+    "recipient",
+    "delivered",
+    "reason",
+    "last_attempt",
+    "being_returned",
+    "instance",
+    "returns_not_before",
+];
+
+/// How many there are.
+const WIDTH: usize = 13;
 
 /// Stands in the state column of a last line that says why the listing is not complete.
 const INCOMPLETE: &str = "INCOMPLETE";
@@ -26,7 +42,11 @@ const INCOMPLETE: &str = "INCOMPLETE";
 const NOTE: &str = "NOTE";
 
 /// Writes CSV.
-pub struct Csv;
+#[derive(Default)]
+pub struct Csv {
+    /// How long mail is kept.
+    lifetimes: Lifetimes,
+}
 
 /// What a formula can begin with, also in full width.
 const SIGNS: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
@@ -36,7 +56,8 @@ const OTHER_SEPARATORS: [u8; 2] = [b';', b'|'];
 
 impl Form for Csv {
     /// The columns' names.
-    fn begin(&mut self, to: &mut Body<'_>) -> io::Result<()> {
+    fn begin(&mut self, clocks: &Clocks, to: &mut Body<'_>) -> io::Result<()> {
+        self.lifetimes = clocks.lifetimes.clone();
         line(to, COLUMNS)
     }
 
@@ -53,15 +74,21 @@ impl Form for Csv {
             Some(sender) => sender,
         };
         let (id, state, mta_state) = (&message.id, message.state.as_str(), &message.mta_state);
-        let mut of_recipient = |recipient: &str, delivered: &str, reason: &str| {
-            line(to, [id, state, mta_state, &size, &arrival, sender, recipient, delivered, reason])
+        let returned = if message.being_returned { "yes" } else { "" };
+        let instance = message.instance.as_deref().unwrap_or_default();
+        let returns = self.lifetimes.returns(message).not_before().and_then(rfc3339).unwrap_or_default();
+        let mut of_recipient = |[recipient, delivered, reason, at]: [&str; 4]| {
+            let of_all = [id, state, mta_state, &size, &arrival, sender];
+            line(to, of_all.into_iter().chain([recipient, delivered, reason, at, returned, instance, &returns]))
         };
         if message.recipients.is_empty() {
-            of_recipient("", "", "")?;
+            of_recipient([""; 4])?;
         }
         for recipient in &message.recipients {
             let delivered = if recipient.delivered { "yes" } else { "no" };
-            of_recipient(&recipient.address, delivered, recipient.reason.as_deref().unwrap_or_default())?;
+            let reason = recipient.reason.as_deref().unwrap_or_default();
+            let at = recipient.last_attempt.and_then(rfc3339).unwrap_or_default();
+            of_recipient([&recipient.address, delivered, reason, &at])?;
         }
         Ok(())
     }
@@ -70,16 +97,20 @@ impl Form for Csv {
         if let Some(trouble) = &report.listing.trouble {
             let status = serde_json::to_value(trouble.status())?;
             let reason = format!("{trouble} {}", trouble.remedy());
-            let fields = ["", INCOMPLETE, status.as_str().unwrap_or_default(), "", "", "", "", "", &reason];
-            line(to, fields)?;
+            line(to, last(INCOMPLETE, status.as_str().unwrap_or_default(), &reason))?;
         } else if let Some(note) = report.note {
-            line(to, ["", NOTE, "", "", "", "", "", "", sentences::note(note)])?;
+            line(to, last(NOTE, "", sentences::note(note)))?;
         }
         Ok(())
     }
 }
 
-fn line(to: &mut Body<'_>, fields: [&str; 9]) -> io::Result<()> {
+/// A last line, which is of no message.
+fn last<'f>(state: &'f str, mta_state: &'f str, reason: &'f str) -> [&'f str; WIDTH] {
+    ["", state, mta_state, "", "", "", "", "", reason, "", "", "", ""]
+}
+
+fn line<'f>(to: &mut Body<'_>, fields: impl IntoIterator<Item = &'f str>) -> io::Result<()> {
     for (index, field) in fields.into_iter().enumerate() {
         to.write_all(if index > 0 { b"," } else { b"" })?;
         let field = harmless(field);
@@ -123,30 +154,44 @@ mod tests {
             address: address.to_owned().into(),
             reason: Some(reason.to_owned().into()),
             delivered: false,
+            last_attempt: (reason == "+1").then_some(60),
         };
         let message = Message {
             id: "4F1A".into(),
             state: State::Deferred,
             mta_state: "deferred".into(),
+            being_returned: true,
+            too_young: false,
+            instance: Some("out".into()),
             size: Some(9),
             arrival: Some(0),
             sender: Some("".into()),
             recipients: vec![recipient("=cmd|' /C calc'!A0@example.com", "450 \"no\", later"), recipient("b@x", "+1")],
+            plan: crate::queue::Plan::default(),
         };
         let mut bytes = Vec::new();
         let mut body = Body::into(&mut bytes);
-        Csv.begin(&mut body).unwrap();
-        Csv.message(&message, &mut body).unwrap();
-        Csv.message(&Message { recipients: vec![], sender: None, ..message }, &mut body).unwrap();
+        let lifetimes = Lifetimes::NotBefore { message: 60, null_sender: 30 };
+        let mut csv = Csv::default();
+        csv.begin(&Clocks { now: 0, lifetimes }, &mut body).unwrap();
+        csv.message(&message, &mut body).unwrap();
+        csv.message(&Message { recipients: vec![], sender: None, being_returned: false, ..message }, &mut body)
+            .unwrap();
         body.finish().unwrap();
         drop(body);
         let text = String::from_utf8(bytes).unwrap();
         let lines: Vec<_> = text.split("\r\n").collect();
-        assert_eq!(lines[0], "id,state,mta_state,size,arrival,sender,recipient,delivered,reason");
+        assert_eq!(
+            lines[0],
+            "id,state,mta_state,size,arrival,sender,recipient,delivered,reason,last_attempt,being_returned,instance,returns_not_before"
+        );
         let start = "4F1A,deferred,deferred,9,1970-01-01T00:00:00Z";
-        assert_eq!(lines[1], format!("{start},<>,\"'=cmd|' /C calc'!A0@example.com\",no,\"450 \"\"no\"\", later\""));
-        assert_eq!(lines[2], format!("{start},<>,b@x,no,'+1"));
-        assert_eq!(lines[3..], [format!("{start},,,,").as_str(), ""]);
+        assert_eq!(
+            lines[1],
+            format!("{start},<>,\"'=cmd|' /C calc'!A0@example.com\",no,\"450 \"\"no\"\", later\",,yes,out,")
+        );
+        assert_eq!(lines[2], format!("{start},<>,b@x,no,'+1,1970-01-01T00:01:00Z,yes,out,"));
+        assert_eq!(lines[3..], [format!("{start},,,,,,,out,1970-01-01T00:01:00Z").as_str(), ""]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::sentences;
 use crate::context::Context;
+use crate::mta::timing::{Lifetime, Retry};
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
 use crate::queue::Row;
@@ -12,7 +13,7 @@ use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
-use crate::text::{Odd, bytes, count, shell_quoted};
+use crate::text::{Odd, bytes, count, duration, shell_quoted};
 
 /// One thing that was checked.
 struct Check {
@@ -134,7 +135,8 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     };
     let may_flush = match &flush.possible {
         Err(trouble) => told(trouble),
-        Ok(()) => Ok(may_run(flush.parts, &doctor.flush_command)),
+        Ok(()) if flush.parts => Ok("the whole queue, a domain, a message".into()),
+        Ok(()) => Ok(whole_queue(&doctor.flush_command)),
     };
     let state = match (&doctor.state, &flush.set_aside, &flush.unguarded) {
         (_, Some(file), _) => {
@@ -185,20 +187,25 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
         },
     ];
+    checks.extend(
+        sentences::unlisted(&listing.facts).map(|unlisted| Check { subject: "mail server", found: Ok(unlisted) }),
+    );
+    let gap = report.gap.as_deref().map(sentences::gap);
     checks.push(Check {
         subject: "sandbox",
-        found: match &report.gap {
+        found: match gap.or_else(|| primary.gap.as_deref().map(sentences::gap_of_primaries)) {
             None => {
                 Ok("what strangers wrote is read without the rights to open files, start programs or connect".into())
             }
             Some(gap) => fault(
-                sentences::gap(gap),
+                gap,
                 "Run Linux 5.13 or later with \"landlock\" among the words of /sys/kernel/security/lsm (kernel \
                  parameter lsm=), and let containers use landlock(7) and seccomp(2)."
                     .into(),
             ),
         },
     });
+    checks.extend(clock_checks(report));
     checks.extend(primary_checks(primary));
     for filesystem in filesystems {
         let mount = &filesystem.mount;
@@ -244,13 +251,60 @@ fn make_folder(doctor: &Doctor) -> String {
     pasted(command())
 }
 
-/// What can be run, where the whole queue can.
-fn may_run(parts: bool, configured: &[String]) -> String {
-    match (parts, configured) {
-        (true, _) => "the whole queue, a domain, a message".into(),
-        (false, []) => "the whole queue; no rule allows a part of it".into(),
-        (false, command) => format!("the whole queue, with the configured flush_command: {}", command.join(" ")),
+/// That the whole queue can be run, but no part of it, and by which command.
+fn whole_queue(configured: &[String]) -> String {
+    match configured {
+        [] => "the whole queue; no rule allows a part of it".into(),
+        command => format!("the whole queue, with the configured flush_command: {}", command.join(" ")),
     }
+}
+
+/// Less than this is too short for a fall-back, in seconds: RFC 5321, section 4.5.4.1, asks for at least 4 to 5 days.
+const LEAST_LIFETIME: i64 = 5 * 24 * 60 * 60;
+
+/// Whether mail is kept long enough, and tried again by itself.
+fn clock_checks(report: &Report) -> Vec<Check> {
+    let timing = &report.listing.facts.timing;
+    let fault = |message: String, remedy: String| Err(Fault { message, remedy });
+    let longest = report.outages.longest.as_ref().map_or(0, |of| of.seconds(report.listing.sampling.started));
+    let more = || match timing.more_time.as_str() {
+        "" => "Raise it in the mail server's own configuration, and [mta] lifetime with it.".to_owned(),
+        more => format!("{more}."),
+    };
+    let lifetime = match &timing.lifetime {
+        Lifetime::Known { seconds, basis, .. } if *seconds < LEAST_LIFETIME => fault(
+            format!(
+                "mail is returned after {} ({basis}), but the last server that has it should keep it for at least 5 days (RFC 5321, section 4.5.4.1)",
+                duration(*seconds)
+            ),
+            more(),
+        ),
+        Lifetime::Known { seconds, basis, .. } if *seconds < longest => fault(
+            format!(
+                "mail is returned after {} ({basis}), but the primary was once down for {}",
+                duration(*seconds),
+                duration(longest)
+            ),
+            more(),
+        ),
+        Lifetime::Known { seconds, basis, .. } => Ok(format!("mail is kept for {} ({basis})", duration(*seconds))),
+        Lifetime::NotInForce { basis, file, step, .. } => fault(
+            format!("{file} was changed after the mail server was started, so {basis} there may not be in force"),
+            format!("{step}."),
+        ),
+        Lifetime::Unknown(gap) => {
+            fault(format!("it is not known how long mail is kept: {}", gap.why), gap.remedy.clone())
+        }
+    };
+    let retry = match (&timing.stopped, &timing.retry) {
+        (Some(gap), _) => fault(gap.why.clone(), format!("{}.", gap.remedy)),
+        (None, Retry::Within { seconds, basis }) => {
+            Ok(format!("what waits is tried again within {} ({basis})", duration(*seconds)))
+        }
+        (None, Retry::Listed { basis }) => Ok(format!("{basis} says when each message is tried again")),
+        (None, Retry::Unknown(gap)) => Ok(format!("it is not known when what waits is tried again: {}", gap.why)),
+    };
+    vec![Check { subject: "lifetime", found: lifetime }, Check { subject: "next attempt", found: retry }]
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.
@@ -288,9 +342,8 @@ mod tests {
 
     #[test]
     fn a_flush_command_is_named_only_where_one_is_configured() {
-        assert_eq!(may_run(true, &[]), "the whole queue, a domain, a message");
-        assert_eq!(may_run(false, &[]), "the whole queue; no rule allows a part of it");
+        assert_eq!(whole_queue(&[]), "the whole queue; no rule allows a part of it");
         let command = ["sudo".to_owned(), "-n".to_owned(), "x".to_owned()];
-        assert_eq!(may_run(false, &command), "the whole queue, with the configured flush_command: sudo -n x");
+        assert_eq!(whole_queue(&command), "the whole queue, with the configured flush_command: sudo -n x");
     }
 }

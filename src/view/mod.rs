@@ -1,6 +1,7 @@
 //! Answers in their several forms. All are made from the same [`Report`](crate::report::Report), without any I/O.
 
 pub(crate) mod check;
+pub(crate) mod clocks;
 pub mod csv;
 pub(crate) mod doctor;
 pub mod html;
@@ -85,7 +86,7 @@ pub(crate) static FORMS: [FormRow; 5] = [
         media_type: "text/csv; charset=utf-8; header=present",
         accepted: &["text/csv"],
         failed: 503,
-        begin: |_| Box::new(Csv),
+        begin: |_| Box::new(Csv::default()),
     },
     FormRow {
         format: Format::OpenMetrics,

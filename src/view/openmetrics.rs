@@ -9,6 +9,8 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
 
 use crate::mta::Kind;
+use crate::mta::timing::{Lifetime, Retry};
+use crate::primary::Primary;
 use crate::queue::{Destination, Row, State};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
@@ -62,6 +64,7 @@ impl Families<'_, '_> {
         self.gauge("queue_size_bytes", "Size of all messages.", summary.bytes().map(|bytes| (vec![], bytes)))?;
         let age = summary.oldest.map_or(0, |oldest| report.age(oldest));
         self.gauge("queue_oldest_age_seconds", "Age of the oldest message.", [(vec![], age)])?;
+        self.clocks(report)?;
         let destinations = summary.destinations(TOP);
         let by_destination = |value: fn(&Destination) -> u64| {
             destinations.iter().map(move |of| (vec![("destination", label(of))], value(of))).collect::<Vec<_>>()
@@ -69,6 +72,29 @@ impl Families<'_, '_> {
         let help = "Messages with a recipient there.";
         self.gauge("destination_messages", help, by_destination(|of| of.messages))?;
         self.gauge("destination_recipients", "Recipients there that wait.", by_destination(|of| of.recipients))
+    }
+
+    /// When mail goes back; nothing where that is not known.
+    fn clocks(&mut self, report: &Report) -> io::Result<()> {
+        let first = report.first_return();
+        let at = first.as_ref().map(|first| (vec![], first.at));
+        self.gauge("returns_not_before_timestamp_seconds", "When the first of what waits may go back.", at)?;
+        let overdue = first.map(|first| (vec![], first.overdue));
+        self.gauge("returns_overdue_messages", "Messages that are past their time, but still wait.", overdue)?;
+        let timing = &report.listing.facts.timing;
+        let lifetime = match &timing.lifetime {
+            Lifetime::Known { seconds, .. } => Some((vec![], *seconds)),
+            Lifetime::NotInForce { .. } | Lifetime::Unknown(_) => None,
+        };
+        self.gauge("queue_lifetime_seconds", "How long mail is kept.", lifetime)?;
+        let next = report.next_attempt().and_then(Result::ok).map(|next| (vec![], next.within));
+        self.gauge("next_attempt_within_seconds", "By when what waits is tried again.", next)?;
+        let runner = match (&timing.stopped, &timing.retry) {
+            (Some(_), _) => Some((vec![], 0)),
+            (None, Retry::Within { .. } | Retry::Listed { .. }) => Some((vec![], 1)),
+            (None, Retry::Unknown(_)) => None,
+        };
+        self.gauge("queue_runner_up", "Whether the mail server tries again by itself.", runner)
     }
 
     fn machine(&mut self, report: &Report) -> io::Result<()> {
@@ -89,6 +115,9 @@ impl Families<'_, '_> {
         let primaries = report.primary.primaries.iter();
         let up = primaries.filter_map(|of| Some((vec![("host", Label::of(&of.host))], u8::from(of.is_up()?))));
         self.gauge("primary_up", "Whether the primary takes mail.", up)?;
+        let down = |of: &Primary| Some((vec![("host", Label::of(&of.host))], report.outages.lasting(&of.host)?.down));
+        let down = report.primary.primaries.iter().filter_map(down);
+        self.gauge("primary_down_timestamp_seconds", "Since when the primary was seen down.", down)?;
         let last = report.flush.last();
         let started = last.map(|flush| (vec![], flush.started));
         self.gauge("last_flush_timestamp_seconds", "When the queue was last run from here.", started)?;

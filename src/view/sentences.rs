@@ -1,5 +1,6 @@
 //! The state of the queue in words, the same on the page and on the terminal.
 
+use crate::mta::Facts;
 use crate::mta::trouble::Status;
 use crate::primary::Comeback;
 use crate::queue::{Destination, State, Stranded, Target};
@@ -80,6 +81,16 @@ pub(crate) fn note(note: Note) -> &'static str {
     }
 }
 
+/// That there are instances of the mail server whose queues are not listed; `None` where there are none.
+pub(crate) fn unlisted(facts: &Facts) -> Option<String> {
+    let names = facts.unlisted.join(", ");
+    match facts.unlisted.len() {
+        0 => None,
+        1 => Some(format!("The instance {names} is disabled, so its queue is not listed here and not run.")),
+        _ => Some(format!("The instances {names} are disabled, so their queues are not listed here and not run.")),
+    }
+}
+
 /// The verdict of a form that fails exactly when its listing fails.
 pub(crate) fn of_listing(report: &Report) -> Verdict {
     let status = if report.listing.status() == Status::Ok { 0 } else { EX_UNAVAILABLE };
@@ -107,6 +118,10 @@ pub(crate) fn advice(report: &Report) -> Option<String> {
             (None, false) => "The main mail server accepts mail.".into(),
             (None, true) => "Some of the main mail servers answer, others do not.".into(),
         }),
+        (false, true) if report.first_return().is_some_and(|first| first.overdue > 0) => Some(
+            "The main mail server does not accept mail. Do not try now: what is past its time would go back to its sender."
+                .into(),
+        ),
         (false, true) if is_busy => {
             Some("The main mail server answers that it is busy; trying now will hardly help.".into())
         }
@@ -160,6 +175,11 @@ pub fn unrecorded(number: u64) -> String {
 /// Says that the listing was read without a complete sandbox.
 pub(crate) fn gap(gap: &str) -> String {
     format!("The listing was parsed without the sandbox: {gap}.")
+}
+
+/// Says that the words of name servers and primaries were read without a complete sandbox.
+pub(crate) fn gap_of_primaries(gap: &str) -> String {
+    format!("What the name servers and primaries said was read without the sandbox: {gap}.")
 }
 
 fn waiting(messages: u64) -> String {

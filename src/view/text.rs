@@ -1,11 +1,13 @@
 //! Text, streamed: the messages first, then the totals. A pipe gets plain text; a terminal gets a table of its width,
 //! with colours.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use super::PROGRAM;
+use super::clocks::Clocks;
 use super::sentences::{self, Sentences, of_listing};
-use crate::queue::{Message, Row, State};
+use crate::queue::{Message, Recipient, Row, State};
 use crate::report::disk::{Filesystem, Level};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
@@ -40,7 +42,7 @@ impl Terminal {
     }
 
     /// Writes one message: a line for it, and a line for each recipient with its reason.
-    fn message(self, to: &mut Body<'_>, message: &Message<'_>, head: &str) -> io::Result<()> {
+    fn message(self, to: &mut Body<'_>, message: &Message<'_>, head: &str, now: i64) -> io::Result<()> {
         let colour = match message.state {
             State::Incoming | State::Active => "1;32",
             State::Deferred => "1;33",
@@ -49,7 +51,7 @@ impl Terminal {
         self.line(to, colour, head)?;
         for recipient in &message.recipients {
             let delivered = if recipient.delivered { " (done)" } else { "" };
-            let reason = recipient.reason.as_deref().map(|reason| format!("  {reason}")).unwrap_or_default();
+            let reason = reason_of(recipient, now).map(|reason| format!("  {reason}")).unwrap_or_default();
             let line = format!("    {}{delivered}{reason}", recipient.address);
             self.line(to, "", &line)?;
         }
@@ -78,15 +80,18 @@ impl Form for Text {
             Some(sender) => sender,
         };
         let state = message.state.as_str();
-        let head = format!("{:<14} {state:<8} {age:>7} {size:>9}  {sender}", message.id);
+        let instance = message.instance.as_ref().map(|instance| format!("  [{instance}]")).unwrap_or_default();
+        let returned = if message.being_returned { "  [goes back to the sender]" } else { "" };
+        let head = format!("{:<14} {state:<8} {age:>7} {size:>9}  {sender}{instance}{returned}", message.id);
         if let Some(terminal) = self.terminal {
-            return terminal.message(to, message, &head);
+            return terminal.message(to, message, &head, self.now);
         }
         to.line(format_args!("{head}"))?;
         let mut reason = None;
         for recipient in &message.recipients {
-            if recipient.reason != reason {
-                reason.clone_from(&recipient.reason);
+            let own = reason_of(recipient, self.now);
+            if own != reason {
+                reason = own;
                 if let Some(reason) = &reason {
                     to.line(format_args!("    ({reason})"))?;
                 }
@@ -121,6 +126,14 @@ impl Form for Text {
         }
         if let Some(advice) = sentences::advice(report) {
             to.line(format_args!("{advice}"))?;
+        }
+        if let Some(Clocks { sentences, remedies }) = Clocks::of(report) {
+            for sentence in sentences {
+                to.line(format_args!("{sentence}"))?;
+            }
+            for remedy in remedies {
+                to.line(format_args!("REMEDY: {remedy}"))?;
+            }
         }
         if let Some((flush, outcome)) = &report.followed {
             to.line(format_args!("Queue run {}: {}.", flush.number, sentences::outcome(report, flush, outcome)))?;
@@ -162,8 +175,13 @@ impl Form for Text {
         for note in &report.primary.notes {
             writeln!(to, "DNS: {}", printable(note))?;
         }
-        if let Some(gap) = &report.gap {
-            to.line(format_args!("{}", sentences::gap(gap)))?;
+        if let Some(unlisted) = sentences::unlisted(&listing.facts) {
+            to.line(format_args!("{unlisted}"))?;
+        }
+        let gaps =
+            [report.gap.as_deref().map(sentences::gap), report.primary.gap.as_deref().map(sentences::gap_of_primaries)];
+        for gap in gaps.into_iter().flatten() {
+            to.line(format_args!("{gap}"))?;
         }
         to.line(format_args!(""))?;
         to.line(format_args!("Disk:"))?;
@@ -185,6 +203,15 @@ impl Form for Text {
             report.host,
         ))
     }
+}
+
+/// Why a recipient waits, and how long ago that was, where it is known.
+fn reason_of<'r>(recipient: &'r Recipient<'_>, now: i64) -> Option<Cow<'r, str>> {
+    let reason = recipient.reason.as_deref()?;
+    Some(match recipient.last_attempt {
+        None => Cow::Borrowed(reason),
+        Some(at) => Cow::Owned(format!("{reason}; tried {} ago", words::short_time_between(at, now))),
+    })
 }
 
 fn filesystem(filesystem: &Filesystem, to: &mut Body<'_>) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::thread;
 use crate::machine::Machine;
 
 /// A mail server that takes mail for as long as the tests run.
-fn mail_server(listener: TcpListener) {
+pub fn mail_server(listener: TcpListener) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut to = stream.try_clone().unwrap();

@@ -234,7 +234,7 @@ fn of_exim_missing_reasons_are_said_in_every_form_and_a_recipient_is_done() {
     }
     assert_eq!(machine.json().1["note"], note);
     let csv = machine.get("format=csv").body;
-    assert!(csv.ends_with(&format!(",NOTE,,,,,,,{note}\r\n")), "{csv}");
+    assert!(csv.ends_with(&format!(",NOTE,,,,,,,{note},,,,\r\n")), "{csv}");
     let nobody = " 0m   506 1xVkfZ-0000000045I-3dMa <alice@example.org>\n        D larry@example.com\n\n";
     let machine = Machine::with_lister("exim", &format!("cat <<'E'\n{nobody}E"));
     let text = machine.get("format=text").body;

@@ -11,9 +11,12 @@ fn csv_has_a_line_a_recipient_and_says_when_it_is_not_all() {
     assert_eq!((answer.status, answer.field("content-type")), (200, Some("text/csv; charset=utf-8; header=present")));
     let mut lines = csv::Reader::from_reader(answer.body.as_bytes());
     let columns = ["id", "state", "mta_state", "size", "arrival", "sender", "recipient", "delivered", "reason"];
-    assert_eq!(lines.headers().unwrap(), &csv::StringRecord::from(columns.to_vec()));
+    let columns = [&columns[..], &["last_attempt", "being_returned", "instance", "returns_not_before"]].concat();
+    assert_eq!(lines.headers().unwrap(), &csv::StringRecord::from(columns));
     let rows: Vec<_> = lines.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 28);
+    let returned: Vec<_> = rows.iter().filter(|row| &row[10] == "yes").map(|row| &row[2]).collect();
+    assert_eq!(returned, ["deferred, returned to the sender at the next attempt"]);
     assert!(rows.iter().all(|row| !row.iter().any(|field| field.starts_with(['=', '+', '-', '@']))));
     let held = csv::Reader::from_reader(machine.get("format=csv&state=held").body.as_bytes()).records().count();
     assert_eq!(held, 1);

@@ -7,6 +7,7 @@ mod machine;
 
 mod access;
 mod advice;
+mod clocks;
 mod command_line;
 mod crowd;
 mod flush;

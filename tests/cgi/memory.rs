@@ -25,6 +25,12 @@ fn the_memory_does_not_grow_with_the_page() {
         assert_eq!((answer.status, &json["selection"]["pages"]), (200, &600.into()), "{}", json["queue"]["error"]);
         assert_eq!((json["messages"].as_array().unwrap().len(), &json["messages"][0]["id"]), (100, &first.into()));
     }
+    // Those that wait on disk meanwhile take nothing of what is to stay free for the mail queue.
+    machine.configure("postfix", "[disk]\nwarn = \"100%\"\ncritical = \"100%\"");
+    let answer = machine.get("page=600&sort=age&format=text");
+    let words = "The rows of this page could not be put together: no space left but what [disk] critical keeps free.";
+    assert!(answer.status == 503 && answer.body.contains(words), "{}", answer.body);
+    assert_eq!(machine.get("page=1&sort=age&format=text").status, 200);
 }
 
 /// Postfix's table has a reason once; told for each of its recipients, as here, it would take 50 MiB.

@@ -244,6 +244,39 @@ fn a_list_whose_reader_is_killed_in_the_middle_stays_valid_and_says_so() {
     assert!(message.contains("was killed by signal 9"), "{message}");
 }
 
+/// The web server stops in the middle of a listing, or while the end of an answer waits: what was sent is valid, and is
+/// not taken for the whole.
+#[test]
+fn an_answer_that_a_signal_ends_in_the_middle_is_valid_and_says_so() {
+    let machine = with_long_queue();
+    for (from, to, status, complete) in
+        [("echo end", "sleep 20; echo end", "failed", false), ("sleep 20; echo end", "echo end", "ok", true)]
+    {
+        let script = fs::read_to_string(machine.path("list")).unwrap().replace(from, to);
+        fs::write(machine.path("list"), script).unwrap();
+        let mut command = behind(&["env", "--default-signal"], &json_of(&machine));
+        command.env("REMOTE_ADDR", "192.0.2.9");
+        let slow = Reader::begin(command);
+        let pid = Pid::from_raw(slow.0.id() as i32);
+        if complete {
+            // Its lister has ended, and its reader.
+            let children = format!("/proc/{pid}/task/{pid}/children");
+            until("all that waits is the answer", 30, || {
+                listings(&machine).1 > 0 && fs::read_to_string(&children).is_ok_and(|pids| pids.is_empty())
+            });
+        }
+        kill(pid, Signal::SIGTERM).unwrap();
+        let text = slow.rest();
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let json: Value =
+            serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {}", &body[body.len() - 999..]));
+        assert_eq!((&json["queue"]["status"], &json["queue"]["complete"]), (&status.into(), &complete.into()));
+        let said = json["queue"]["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(said.contains("this program was stopped"), !complete, "{said}");
+    }
+    nothing_is_left(&machine);
+}
+
 /// A reader who hangs up while its answer waits is noticed, and nothing of it stays.
 #[test]
 fn a_reader_who_leaves_a_long_answer_leaves_nothing_behind() {

@@ -22,9 +22,13 @@ pub struct Queued {
 
 /// Sends what `mails` gives (it is told whether there is SMTPUTF8), all in one session.
 pub fn send(mta: &dyn Mta, mails: impl FnOnce(bool) -> Vec<Mail>) -> Vec<Queued> {
-    let mut session = wait::until("the backup MX takes mail", 20, || {
-        Session::open(Ipv4Addr::LOCALHOST).map_err(|error| error.to_string())
-    });
+    send_from(Ipv4Addr::LOCALHOST, mta, mails)
+}
+
+/// The same, from an address of choice.
+pub fn send_from(from: Ipv4Addr, mta: &dyn Mta, mails: impl FnOnce(bool) -> Vec<Mail>) -> Vec<Queued> {
+    let mut session =
+        wait::until("the backup MX takes mail", 20, || Session::open(from).map_err(|error| error.to_string()));
     let utf8 = session.say("EHLO client.example.org").contains("SMTPUTF8");
     let taken = mails(utf8).into_iter().filter(|mail| mta.takes(mail));
     let queued = taken.map(|mail| Queued { id: mta.queue_id(&session.send(&mail)), mail }).collect();

@@ -37,6 +37,7 @@ impl Mta for PostfixWithNames {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
+            "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",

@@ -1,13 +1,13 @@
 #!/bin/sh
-# enter.sh MOUNTPOINT ARCHIVE HOSTNAME PROGRAM COMMAND [FILE]...
+# enter.sh MOUNTPOINT LOWER ARCHIVE HOSTNAME PROGRAM COMMAND [FILE]...
 #
-# Makes a root of this machine's own, the packages of ARCHIVE (see layer.sh) and an empty tmpfs for
+# Makes a root of LOWER (this machine's root or a kept one), the packages of ARCHIVE (see layer.sh) and an empty tmpfs for
 # all that is written; puts PROGRAM (as index.cgi), COMMAND and every FILE into its /lab, and runs
 # /lab/COMMAND there with the arguments in $LAB_ARGUMENTS. Run as the first process of mount, net, uts,
 # ipc and pid namespaces of its own: when it ends, however it ends, nothing is left.
 set -eu
-mountpoint=$1 archive=$2 hostname=$3 program=$4
-shift 4
+mountpoint=$1 lower=$2 archive=$3 hostname=$4 program=$5
+shift 5
 
 hostname "$hostname"
 mount -t tmpfs -o mode=755 lab "$mountpoint"
@@ -20,7 +20,7 @@ cp "$program" "$mountpoint/layer/lab/index.cgi"
 cp "$@" "$mountpoint/layer/lab/"
 
 cd "$mountpoint"
-mount -t overlay -o lowerdir=layer:/,upperdir=upper,workdir=work lab root
+mount -t overlay -o lowerdir=layer:"$lower",upperdir=upper,workdir=work lab root
 mount -t proc proc root/proc
 mount -t tmpfs -o mode=755 lab root/run
 mount -t tmpfs -o mode=1777 lab root/tmp
@@ -28,7 +28,7 @@ mkdir -m 1777 root/run/lock
 
 # What this machine's own mail server, Apache and Bartleby keep stays out of the lab, where one is.
 rm -rf root/etc/bartleby.toml root/etc/sudoers.d/bartleby root/var/lib/bartleby root/var/www/bartleby
-rm -f root/var/log/mail.log root/var/log/apache2/*.log root/etc/apache2/conf-*/bartleby.conf
+rm -f root/var/log/mail.log root/var/mail/* root/var/log/apache2/*.log root/etc/apache2/conf-*/bartleby.conf
 for spool in postfix mqueue mqueue-client exim4 smtpd; do
     [ ! -d "root/var/spool/$spool" ] || find "root/var/spool/$spool" -xdev -type f -delete
 done

@@ -38,6 +38,7 @@ impl Mta for PostfixWithBrowser {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
+            "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",

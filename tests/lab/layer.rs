@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::machine;
 use crate::mta::Mta;
+use crate::release::Release;
 
 /// Apache, and what the lab itself needs.
 const COMMON: [&str; 2] = ["apache2", "iproute2"];
@@ -21,12 +22,14 @@ pub fn folders() -> (PathBuf, PathBuf) {
     (kept, mountpoint)
 }
 
-/// The archive with the packages of a mail server, made if it is not there yet.
-pub fn of(mta: &dyn Mta) -> PathBuf {
+/// The archive with the packages of a mail server for a release, made if it is not there yet.
+pub fn of(mta: &dyn Mta, release: &Release) -> PathBuf {
     let (kept, mountpoint) = folders();
-    let packages: Vec<&str> = COMMON.iter().chain(mta.packages()).copied().collect();
+    let (root, kept) = (release.root(&kept), release.folder(&kept));
+    let wishes = mta.wishes().iter().map(|package| format!("?{package}"));
+    let packages: Vec<_> = COMMON.iter().chain(mta.packages()).map(ToString::to_string).chain(wishes).collect();
     let prefix = format!("{}-", mta.layer());
-    let archive = kept.join(format!("{prefix}{:016x}.tar", stamp(&packages)));
+    let archive = kept.join(format!("{prefix}{:016x}.tar", stamp(&packages, &root)));
 
     // The tests of one mail server run at the same time: one of them makes the layer.
     let lock = File::create(kept.join(format!("{}.lock", mta.layer()))).unwrap();
@@ -37,7 +40,7 @@ pub fn of(mta: &dyn Mta) -> PathBuf {
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child"]);
         command
             .args(["--mount-proc", "sh", SCRIPT])
-            .args([&mountpoint, &archive])
+            .args([&mountpoint, &root, &archive])
             .arg(machine::HOSTNAME)
             .args(packages);
         let output = command.output().unwrap();
@@ -47,11 +50,11 @@ pub fn of(mta: &dyn Mta) -> PathBuf {
     archive
 }
 
-/// What a layer depends on: it lies over this machine's own packages.
-fn stamp(packages: &[&str]) -> u64 {
+/// What a layer depends on: it lies over the packages of a root.
+fn stamp(packages: &[String], root: &Path) -> u64 {
     let mut hasher = DefaultHasher::new();
     packages.hash(&mut hasher);
-    for file in ["/etc/debian_version", "/var/lib/dpkg/status", SCRIPT] {
+    for file in [&root.join("etc/debian_version"), &root.join("var/lib/dpkg/status"), Path::new(SCRIPT)] {
         fs::read(file).unwrap().hash(&mut hasher);
     }
     hasher.finish()

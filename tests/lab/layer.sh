@@ -1,18 +1,28 @@
 #!/bin/sh
-# layer.sh MOUNTPOINT ARCHIVE HOSTNAME PACKAGE...
+# layer.sh MOUNTPOINT LOWER ARCHIVE HOSTNAME [?]PACKAGE...
 #
-# Installs Debian packages over this machine's root without touching it, and writes what they
+# Installs Debian packages over the root LOWER (this machine's or a kept one) without touching it, and writes what they
 # added or changed to ARCHIVE. Run in mount, uts and pid namespaces of its own: what is mounted here,
-# and any process that a package started, ends with them. The network is the machine's.
+# and any process that a package started, ends with them. The network is the machine's. A package behind a "?" is
+# installed where the release has it.
 set -eu
-mountpoint=$1 archive=$2 hostname=$3
-shift 3
+mountpoint=$1 lower=$2 archive=$3 hostname=$4
+shift 4
+
+wishes=
+for package; do
+    shift
+    case $package in
+        "?"*) wishes="$wishes ${package#?}" ;;
+        *) set -- "$@" "$package" ;;
+    esac
+done
 
 hostname "$hostname"
 mount -t tmpfs -o mode=755 lab "$mountpoint"
 cd "$mountpoint"
 mkdir upper work root
-mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work,redirect_dir=off,metacopy=off lab root
+mount -t overlay -o lowerdir="$lower",upperdir=upper,workdir=work,redirect_dir=off,metacopy=off lab root
 mount -t proc proc root/proc
 mount --rbind /dev root/dev
 mount -t tmpfs -o mode=755 lab root/run
@@ -33,6 +43,9 @@ install() { apt install --no-install-recommends "$@"; }
 
 # The second try is for package lists that are missing or out of date.
 install "$@" || { apt update && install "$@"; }
+for wish in $wishes; do
+    [ -z "$(chroot root apt-cache show "$wish" 2>/dev/null)" ] || install "$wish"
+done
 
 # An overlay's marks for "this folder hides the one below" are extended attributes.
 tar --create --file "$archive.new" --directory upper --xattrs \

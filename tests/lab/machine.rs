@@ -1,5 +1,5 @@
 //! A machine of its own for each test: namespaces for mounts, network, processes, host name and IPC,
-//! over this machine's root and a layer of packages. The test runs itself in there once more.
+//! over the root of a release and a layer of packages. The test runs itself in there.
 //!
 //! All of it, daemons included, ends with the test, however that ends: every process in between
 //! dies with its parent.
@@ -15,6 +15,7 @@ use crate::apache::{self, SNIPPET};
 use crate::evidence::Evidence;
 use crate::mta::Mta;
 use crate::primary::Primary;
+use crate::release::Release;
 use crate::{layer, page, syslog, wait};
 
 /// The name of the backup MX.
@@ -38,17 +39,33 @@ pub struct Lab {
     pub primary: Primary,
 }
 
-/// Runs a test in a lab with the given mail server. `name` is the test's own.
+/// Runs a test in a lab with the given mail server, of the first release. `name` is the test's own.
 pub fn in_lab(name: &str, mta: &'static dyn Mta, test: fn(&mut Lab)) {
+    in_labs(&Release::all()[..1], name, mta, test);
+}
+
+/// The same in a lab of each release, one after the other.
+pub fn in_each_lab(name: &str, mta: &'static dyn Mta, test: fn(&mut Lab)) {
+    in_labs(&Release::all(), name, mta, test);
+}
+
+fn in_labs(releases: &[Release], name: &str, mta: &'static dyn Mta, test: fn(&mut Lab)) {
     if env::var_os(INSIDE).is_some() {
-        inside(mta, test);
-    } else if let Err(reason) = possible() {
-        assert!(env::var("BARTLEBY_LAB").as_deref() != Ok("required"), "The lab is required, but {reason}.");
-        // libtest does not capture this.
-        let _ =
-            writeln!(io::stderr(), "\n*** The test {name} against the real {} is SKIPPED: {reason} ***\n", mta.kind());
-    } else {
-        outside(name, mta);
+        return inside(mta, test);
+    }
+    for release in releases {
+        match possible().and_then(|()| release.possible()) {
+            Ok(()) => outside(name, mta, release),
+            Err(reason) => {
+                assert!(env::var("BARTLEBY_LAB").as_deref() != Ok("required"), "The lab is required, but {reason}.");
+                // libtest does not capture this.
+                let _ = writeln!(
+                    io::stderr(),
+                    "\n*** The test {name} against the real {} is SKIPPED: {reason} ***\n",
+                    mta.kind()
+                );
+            }
+        }
     }
 }
 
@@ -74,18 +91,19 @@ fn unshare() -> Command {
 }
 
 /// Starts this test again, in a machine of its own, and passes on how it went.
-fn outside(name: &str, mta: &dyn Mta) {
+fn outside(name: &str, mta: &dyn Mta, release: &Release) {
     let program = env::var_os("BARTLEBY_CGI").map_or_else(|| Path::new(SOURCE).join("target/index.cgi"), PathBuf::from);
     assert!(program.is_file(), "There is no {}: run make first.", program.display());
-    let archive = layer::of(mta);
-    let (_, mountpoint) = layer::folders();
+    let archive = layer::of(mta, release);
+    let (kept, mountpoint) = layer::folders();
+    let root = release.root(&kept);
     let itself = env::current_exe().unwrap();
     // One file, so that both streams stay in their order.
     let mut output = tempfile::tempfile().unwrap();
     let mut command = unshare();
     command.arg("sh").arg(Path::new(SOURCE).join("tests/lab/enter.sh"));
-    command.args([&mountpoint, &archive]).arg(HOSTNAME).args([&program, &itself]);
-    let files = ["apache/bartleby.conf"].iter().chain(mta.brings()).map(|file| Path::new(SOURCE).join(file));
+    command.args([&mountpoint, &root, &archive]).arg(HOSTNAME).args([&program, &itself]);
+    let files = ["apache/bartleby.conf"].iter().chain(mta.brings()).map(|file| release.brings(&kept, file));
     // What .ci/run puts into target may not be there elsewhere.
     command.args(files.filter(|file| file.exists() || !file.starts_with(Path::new(SOURCE).join("target"))));
     command.env("LAB_ARGUMENTS", format!("--exact {name} --nocapture --include-ignored --test-threads=1"));
@@ -98,9 +116,12 @@ fn outside(name: &str, mta: &dyn Mta) {
     output.read_to_end(&mut told).unwrap();
     let told = String::from_utf8_lossy(&told);
     print!("{told}");
+    // libtest does not capture this.
+    let skipped = told.lines().filter(|line| line.starts_with("*** "));
+    skipped.for_each(|line| drop(writeln!(io::stderr(), "\n{line}\n")));
     let passed = status.is_some_and(|status| status.success()) && told.contains("test result: ok. 1 passed");
     let how = status.map_or(format!("was stopped after {LONGEST:?}"), |status| format!("ended with {status}"));
-    assert!(passed, "The lab {how}; what it printed is above.");
+    assert!(passed, "The lab of Debian {} {how}; what it printed is above.", release.name());
 }
 
 /// How the lab ended, or `None` if it had to be stopped.

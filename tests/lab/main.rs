@@ -3,14 +3,15 @@
 //!
 //! It needs root on Debian; elsewhere each test says that it was skipped, or fails where
 //! `BARTLEBY_LAB=required` is set. Each test has a machine of its own (see [`machine`]): this one's
-//! packages, files, network and mail are not touched. `make` builds the program; `BARTLEBY_CGI`
-//! names another. A mail server joins with a file that implements [`mta::Mta`],
+//! packages, files, network and mail are not touched. It runs this machine's Debian, or those of `BARTLEBY_RELEASES` (see
+//! [`release`]). `make` builds the program; `BARTLEBY_CGI` names another. A mail server joins with a file that implements [`mta::Mta`],
 //! its tests below, and its spool's name in `enter.sh`.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod accessibility;
 mod apache;
+mod as_root;
 mod browser;
 mod client;
 mod comeback;
@@ -21,6 +22,7 @@ mod faults;
 mod guards;
 mod hostile;
 mod http;
+mod instances;
 mod layer;
 mod load;
 mod machine;
@@ -29,6 +31,7 @@ mod mta;
 mod names;
 mod open_copy;
 mod opensmtpd;
+mod own_mail;
 mod page;
 mod parts;
 mod postfix;
@@ -36,6 +39,7 @@ mod primary;
 mod real_queue;
 mod rebinding;
 mod relay;
+mod release;
 mod response_headers;
 mod rule;
 mod sendmail;
@@ -46,11 +50,12 @@ mod story;
 mod syslog;
 mod wait;
 
+use as_root::PostfixWithRules;
 use comeback::PostfixWithNames;
 use exim::Exim;
 use faults::Script;
 use guards::PostfixWithBrowser;
-use machine::in_lab;
+use machine::{in_each_lab, in_lab};
 use opensmtpd::OpenSmtpd;
 use postfix::Postfix;
 use real_queue::PostfixWithBench;
@@ -58,22 +63,27 @@ use sendmail::Sendmail;
 
 #[test]
 fn postfix_as_backup_mx() {
-    in_lab("postfix_as_backup_mx", &Postfix, postfix::backup_mx);
+    in_each_lab("postfix_as_backup_mx", &Postfix, postfix::backup_mx);
 }
 
 #[test]
 fn postfix_refusing_or_down_is_never_an_empty_queue() {
-    in_lab("postfix_refusing_or_down_is_never_an_empty_queue", &Postfix, postfix::refusing_or_down);
+    in_each_lab("postfix_refusing_or_down_is_never_an_empty_queue", &Postfix, postfix::refusing_or_down);
 }
 
 #[test]
 fn postfix_with_a_primary_that_is_ill() {
-    in_lab("postfix_with_a_primary_that_is_ill", &Postfix, postfix::ill_primary);
+    in_each_lab("postfix_with_a_primary_that_is_ill", &Postfix, postfix::ill_primary);
 }
 
 #[test]
 fn postfix_running_a_part_of_the_queue() {
-    in_lab("postfix_running_a_part_of_the_queue", &Postfix, parts::of_the_queue);
+    in_each_lab("postfix_running_a_part_of_the_queue", &Postfix, parts::of_the_queue);
+}
+
+#[test]
+fn postfix_with_a_second_instance() {
+    in_lab("postfix_with_a_second_instance", &Postfix, instances::of_postfix);
 }
 
 #[test]
@@ -97,7 +107,7 @@ fn a_name_that_a_stranger_rebinds_reads_and_runs_nothing_in_a_browser() {
 
 #[test]
 fn names_through_apache() {
-    in_lab("names_through_apache", &Postfix, names::through_apache);
+    in_each_lab("names_through_apache", &Postfix, names::through_apache);
 }
 
 #[test]
@@ -117,62 +127,82 @@ fn a_state_directory_that_is_of_no_use() {
 
 #[test]
 fn sendmail_as_backup_mx() {
-    in_lab("sendmail_as_backup_mx", &Sendmail, sendmail::backup_mx);
+    in_each_lab("sendmail_as_backup_mx", &Sendmail, sendmail::backup_mx);
 }
 
 #[test]
 fn sendmail_refusing_is_never_an_empty_queue() {
-    in_lab("sendmail_refusing_is_never_an_empty_queue", &Sendmail, sendmail::refusing);
+    in_each_lab("sendmail_refusing_is_never_an_empty_queue", &Sendmail, sendmail::refusing);
 }
 
 #[test]
 fn sendmail_running_a_part_of_the_queue() {
-    in_lab("sendmail_running_a_part_of_the_queue", &Sendmail, sendmail::part_of_the_queue);
+    in_each_lab("sendmail_running_a_part_of_the_queue", &Sendmail, sendmail::part_of_the_queue);
 }
 
 #[test]
 fn exim_as_backup_mx() {
-    in_lab("exim_as_backup_mx", &Exim, exim::backup_mx);
+    in_each_lab("exim_as_backup_mx", &Exim, exim::backup_mx);
 }
 
 #[test]
 fn exim_by_its_own_options() {
-    in_lab("exim_by_its_own_options", &Exim, exim::by_its_own_options);
+    in_each_lab("exim_by_its_own_options", &Exim, exim::by_its_own_options);
 }
 
 #[test]
 fn exim_running_a_part_of_the_queue() {
-    in_lab("exim_running_a_part_of_the_queue", &Exim, exim::part_of_the_queue);
+    in_each_lab("exim_running_a_part_of_the_queue", &Exim, exim::part_of_the_queue);
 }
 
 #[test]
 fn opensmtpd_as_backup_mx() {
-    in_lab("opensmtpd_as_backup_mx", &OpenSmtpd, opensmtpd::backup_mx);
+    in_each_lab("opensmtpd_as_backup_mx", &OpenSmtpd, opensmtpd::backup_mx);
 }
 
 #[test]
 fn opensmtpd_with_doas() {
-    in_lab("opensmtpd_with_doas", &OpenSmtpd, opensmtpd::with_doas);
+    in_each_lab("opensmtpd_with_doas", &OpenSmtpd, opensmtpd::with_doas);
 }
 
 #[test]
 fn opensmtpd_running_a_part_of_the_queue() {
-    in_lab("opensmtpd_running_a_part_of_the_queue", &OpenSmtpd, opensmtpd::part_of_the_queue);
+    in_each_lab("opensmtpd_running_a_part_of_the_queue", &OpenSmtpd, opensmtpd::part_of_the_queue);
+}
+
+#[test]
+fn postfix_by_the_one_rule_for_root() {
+    in_each_lab("postfix_by_the_one_rule_for_root", &PostfixWithRules, as_root::by_every_tool);
+}
+
+#[test]
+fn sendmail_by_the_one_rule_for_root() {
+    in_each_lab("sendmail_by_the_one_rule_for_root", &Sendmail, as_root::by_every_tool);
+}
+
+#[test]
+fn exim_by_the_one_rule_for_root() {
+    in_each_lab("exim_by_the_one_rule_for_root", &Exim, as_root::by_every_tool);
+}
+
+#[test]
+fn opensmtpd_by_the_one_rule_for_root() {
+    in_each_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
 }
 
 #[test]
 fn apache_with_hostile_requests() {
-    in_lab("apache_with_hostile_requests", &Postfix, hostile::requests);
+    in_each_lab("apache_with_hostile_requests", &Postfix, hostile::requests);
 }
 
 #[test]
 fn apache_sends_our_headers_with_every_status() {
-    in_lab("apache_sends_our_headers_with_every_status", &Postfix, response_headers::with_every_status);
+    in_each_lab("apache_sends_our_headers_with_every_status", &Postfix, response_headers::with_every_status);
 }
 
 #[test]
 fn apache_serving_an_open_copy() {
-    in_lab("apache_serving_an_open_copy", &Postfix, open_copy::shows_nothing);
+    in_each_lab("apache_serving_an_open_copy", &Postfix, open_copy::shows_nothing);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+use crate::machine::HOSTNAME;
 use crate::mails::Mail;
 
 /// A mail server of the lab. What acts on it is called on the lab's own machine, as root.
@@ -17,6 +18,11 @@ pub trait Mta: Sync {
     /// The Debian packages to install besides Apache.
     fn packages(&self) -> &'static [&'static str];
 
+    /// Packages that are installed besides, where this Debian has them.
+    fn wishes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Files of this project, besides program and snippet, that its tests bring along.
     fn brings(&self) -> &'static [&'static str] {
         &[]
@@ -29,6 +35,21 @@ pub trait Mta: Sync {
     /// Whether it tells the web server's user for which domains it relays.
     fn tells_domains(&self) -> bool {
         true
+    }
+
+    /// The name by which it knows itself.
+    fn own_name(&self) -> &'static str {
+        HOSTNAME
+    }
+
+    /// The mailbox that root's mail is delivered to.
+    fn mailbox(&self) -> &'static str {
+        "/var/mail/root"
+    }
+
+    /// Lets it read `/etc/aliases` again.
+    fn read_aliases(&self) {
+        run("newaliases", &[]);
     }
 
     /// The command that lists its queue to root.

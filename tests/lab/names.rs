@@ -83,6 +83,24 @@ pub fn through_apache(_lab: &mut Lab) {
     assert_ne!(added, snippet);
     with(&added);
     assert_eq!([by("QUEUE.example.org:80").status, by("queue.example.com").status], [200, 403]);
+    // What the installation finds of this machine's names: below the domains that Postfix relays, from a table.
+    let installed = Path::new("/etc/apache2/conf-available").join(SNIPPET);
+    fs::remove_file(&installed).unwrap();
+    let places = "PREFIX=/usr/local WWWDIR=/var/www/bartleby STATEDIR=/var/lib/bartleby";
+    run("sh", &["-c", &format!("{places} sh /lab/site.sh install")]);
+    let written = fs::read_to_string(&installed).unwrap();
+    with(&written.replacen("Require local", &format!("Require ip {ALLOWED}"), 1));
+    for (host, status) in [
+        ("queue.example.com", 200),
+        ("Sub.Example.COM:80", 200),
+        ("a.b.other.example.", 200),
+        (HOSTNAME, 200),
+        ("xexample.com", 403),
+        ("example.com.evil.example", 403),
+        ("queue.example.org", 403),
+    ] {
+        assert_eq!(by(host).status, status, "{host}: {written}");
+    }
     // A name of the mail server's own.
     with(&any_name);
     run("postconf", &["-e", "myhostname=mx9.example.de"]);

@@ -42,6 +42,8 @@ pub struct Mta {
     pub kind: Option<String>,
     /// Its version.
     pub version: Option<String>,
+    /// Instances whose queues are not listed.
+    pub unlisted: Option<Vec<String>>,
 }
 
 /// How the listing went, and its totals.
@@ -81,6 +83,8 @@ pub struct Message {
     pub sender: String,
     /// Its recipients.
     pub recipients: Vec<Recipient>,
+    /// The instance that has it.
+    pub instance: Option<String>,
 }
 
 /// One recipient.
@@ -92,6 +96,8 @@ pub struct Recipient {
     pub reason: Option<String>,
     /// Whether it has its copy already.
     pub delivered: bool,
+    /// When the attempt failed that the reason is of, where the mail server says so.
+    pub last_attempt: Option<String>,
 }
 
 /// One disk.

@@ -11,7 +11,7 @@ use crate::mta::{Mta, run};
 use crate::page;
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW, TURNED_AWAY};
-use crate::{apache, example, relay, shape, story, wait};
+use crate::{apache, example, own_mail, relay, shape, story, wait};
 
 const RECIPIENTS: &str = "/etc/postfix/relay_recipients";
 
@@ -30,6 +30,8 @@ impl Mta for Postfix {
     fn brings(&self) -> &'static [&'static str] {
         &[
             "apache/htaccess",
+            "apache/site.sh",
+            "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",
@@ -64,6 +66,7 @@ impl Postfix {
         let other = format!("other.example {}\n", next_hop(OTHER));
         example::install("relay_domains", "/etc/postfix/relay_domains", &[(primary.0, &primary.1)], &other);
         example::install("relay_recipients", RECIPIENTS, &[], "@example.com x\n@other.example x\n");
+        own_mail::install_aliases();
         // Debian's master.cf puts many of them into a chroot that lacks /dev/log.
         run("postconf", &["-F", "*/*/chroot=n"]);
         run("newaliases", &[]);
@@ -83,7 +86,7 @@ pub fn backup_mx(lab: &mut Lab) {
 }
 
 /// With the shipped list: no open relay, and nobody is taken in that the primary does not know.
-fn only_our_recipients(lab: &Lab) {
+fn only_our_recipients(lab: &mut Lab) {
     example::install("relay_recipients", RECIPIENTS, &[], "");
     run("postfix", &["reload"]);
     wait::until("Postfix has the list", 20, || match client::recipient_reply("nobody@example.com") {
@@ -91,6 +94,7 @@ fn only_our_recipients(lab: &Lab) {
         reply => Err(reply),
     });
     relay::is_closed(lab);
+    own_mail::is_delivered(lab);
 }
 
 /// What only the primary says about a recipient is shown word for word, and nothing else is left.

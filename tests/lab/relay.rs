@@ -21,14 +21,20 @@ const REFUSED: [&str; 8] = [
     "nobody@example.com",
 ];
 
+/// The same by way of this machine's own name.
+fn through_us(own: &str) -> [String; 3] {
+    ["user%elsewhere.example", "elsewhere.example!user", "\"user@elsewhere.example\""]
+        .map(|local_part| format!("{local_part}@{own}"))
+}
+
 /// With the shipped list of recipients, each of these is refused for good and nothing is queued; and it is
 /// the shipped configuration that listens, on IPv6 too.
 pub fn is_closed(lab: &Lab) {
     let before = page::json(200).queue.messages;
     let reply = client::recipient_reply(KNOWN);
     assert!(reply.starts_with("25"), "{} does not take mail for {KNOWN}: {reply}", lab.mta.kind());
-    for recipient in REFUSED {
-        let reply = client::recipient_reply(recipient);
+    for recipient in REFUSED.map(str::to_owned).into_iter().chain(through_us(lab.mta.own_name())) {
+        let reply = client::recipient_reply(&recipient);
         assert!(reply.starts_with('5'), "{} takes mail for {recipient}: {reply}", lab.mta.kind());
     }
     assert_eq!(page::json(200).queue.messages, before);

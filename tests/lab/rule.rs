@@ -7,34 +7,81 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::example;
-use crate::machine::BROUGHT;
+use crate::machine::{self, BROUGHT};
 use crate::mta::run;
 
 const SUDO_RULE: &str = "/etc/sudoers.d/bartleby";
 const DOAS_RULES: &str = "/etc/doas.conf";
 
-/// Installs one for sudo, and nothing else.
-pub fn install(name: &str) {
-    adapt(name, &[]);
-}
+/// Where the rule expects root's own copy of the program.
+pub const PROGRAM: &str = "/usr/local/sbin/bartleby";
 
-/// Installs one for sudo, with the rules in it that are behind a `#`, too.
-pub fn install_all_of(name: &str) {
-    adapt(name, &[("#www-data", "www-data")]);
-}
-
-fn adapt(name: &str, ours: &[(&str, &str)]) {
-    example::install(name, SUDO_RULE, ours, "");
+/// Installs the one rule for sudo, and nothing else.
+pub fn install() {
+    program();
+    example::install("sudoers", SUDO_RULE, &[], "");
     fs::set_permissions(SUDO_RULE, Permissions::from_mode(0o440)).unwrap();
+    check_sudoers();
+}
+
+/// Installs, in place of the one rule, those for this program of the mail server, which are behind a `#`.
+pub fn install_for(program: &str) {
+    let with = format!("NOPASSWD: {program} ");
+    install_adapted("sudoers", SUDO_RULE, 0o440, "www-data", &with);
+    check_sudoers();
+}
+
+/// Writes a shipped file with the rules that hold `with`, which are behind a `#`, in place of the one rule. Rules begin
+/// with `begin`.
+fn install_adapted(name: &str, path: &str, mode: u32, begin: &str, with: &str) {
+    let shipped = fs::read_to_string(Path::new(BROUGHT).join(name)).unwrap();
+    let mut rules = 0;
+    let mut adapted = |line: &str| match line.strip_prefix('#') {
+        Some(rule) if rule.starts_with(begin) && rule.contains(with) => {
+            rules += 1;
+            rule.to_owned()
+        }
+        _ if line.starts_with(begin) => format!("#{line}"),
+        _ => line.to_owned(),
+    };
+    let text: String = shipped.lines().map(|line| adapted(line) + "\n").collect();
+    assert!(rules > 0, "{name} has no rule with {with:?}");
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Takes all rules away.
+pub fn remove() {
+    for file in [SUDO_RULE, DOAS_RULES] {
+        let _ = fs::remove_file(file);
+    }
+}
+
+/// Root's own copy of the program, as `make install` puts it there.
+pub fn program() {
+    // One that runs can't be written to, but be replaced.
+    let new = format!("{PROGRAM}.new");
+    fs::copy(Path::new(BROUGHT).join(machine::PROGRAM), &new).unwrap();
+    fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
+    fs::rename(new, PROGRAM).unwrap();
+}
+
+fn check_sudoers() {
     // Nothing may be listed in there, but the rule be looked for.
     fs::set_permissions("/etc/sudoers.d", Permissions::from_mode(0o751)).unwrap();
-    run("visudo", &["--check"]);
+    run("visudo", &["-c"]);
 }
 
-/// Installs those for doas, and nothing else.
+/// Installs the one rule for doas, and nothing else.
 pub fn install_doas() {
-    fs::copy(Path::new(BROUGHT).join("doas.conf"), DOAS_RULES).unwrap();
+    program();
+    example::install("doas.conf", DOAS_RULES, &[], "");
     fs::set_permissions(DOAS_RULES, Permissions::from_mode(0o644)).unwrap();
+}
+
+/// Installs, in place of the one rule, those for this program of the mail server, for doas.
+pub fn install_doas_for(program: &str) {
+    install_adapted("doas.conf", DOAS_RULES, 0o644, "permit", &format!("cmd {program} "));
 }
 
 /// A command that the web server's user runs.

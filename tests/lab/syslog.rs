@@ -9,7 +9,8 @@ use std::thread;
 /// Everything that was logged.
 pub const MAIL_LOG: &str = "/var/log/mail.log";
 
-const SOCKET: &str = "/dev/log";
+/// Where it is listened to.
+pub const SOCKET: &str = "/dev/log";
 
 /// Starts to write what comes in.
 pub fn start() {
@@ -19,8 +20,16 @@ pub fn start() {
     thread::spawn(move || {
         let mut message = [0; 8192];
         while let Ok(length) = socket.recv(&mut message) {
-            let line = message[..length].trim_ascii_end();
-            let _ = log.write_all(&[line, b"\n"].concat());
+            let line = as_written(&message[..length], &jiff::Timestamp::now().to_string());
+            let _ = log.write_all(&line);
         }
     });
+}
+
+/// `<22>Nov 24 08:11:30 postfix/smtp[1]: text` as Debian's rsyslog writes it: with another stamp, and the host.
+fn as_written(message: &[u8], now: &str) -> Vec<u8> {
+    const STAMP: usize = "Nov 24 08:11:30 ".len();
+    let end = message.iter().position(|byte| *byte == b'>').map_or(0, |end| end + 1);
+    let text = message[end..].get(STAMP..).unwrap_or_default().trim_ascii_end();
+    [now.as_bytes(), b" bartleby ", text, b"\n"].concat()
 }

@@ -1,6 +1,9 @@
 //! What holds whatever the bytes are: nothing panics, counts add up, a message that comes in comes out once, in every
 //! form, and each form is well-formed. Shared by this test, which makes up bytes, and by `fuzz/`, which hunts for them.
 
+#[path = "json_lines.rs"]
+mod json_lines;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -13,10 +16,11 @@ use bartleby::cgi::gateway::Request;
 use bartleby::config::Config;
 use bartleby::flush::readiness::{Held, Readiness};
 use bartleby::listing::{Listing, Sampling};
+use bartleby::mta::as_root::{LONGEST, Request as Ask};
 use bartleby::mta::trouble::Trouble;
 use bartleby::mta::{self, Clock, Facts, Kind, Search};
 use bartleby::primary::PrimaryStatus;
-use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Window};
+use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Target, Window};
 use bartleby::report::{Form, Report};
 use bartleby::request::{Asked, Format};
 use bartleby::system::process::{Ending, Exit};
@@ -92,7 +96,7 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     in_parts(&messages);
 
     if kind == Kind::Postfix {
-        bytes.split(|byte| *byte == b'\n').for_each(as_a_parser_of_json_reads_it);
+        bytes.split(|byte| *byte == b'\n').for_each(json_lines::as_any_parser_reads_it);
     }
 
     let window = Window { page: 1, per_page: ROWS };
@@ -140,55 +144,6 @@ fn printed_ids(messages: &[Message<'_>]) -> Vec<String> {
 fn ids_of_lines(messages: &[Message<'_>]) -> Vec<String> {
     let lines = messages.iter().flat_map(|message| vec![message.id.as_ref(); message.recipients.len().max(1)]);
     lines.map(|id| printable(id).replace('\'', "")).collect()
-}
-
-/// A line of `postqueue -j`.
-#[derive(serde::Deserialize)]
-struct Line {
-    queue_name: String,
-    queue_id: String,
-    arrival_time: i64,
-    message_size: u64,
-    #[serde(default)]
-    forced_expire: bool,
-    sender: String,
-    recipients: Vec<LineRecipient>,
-}
-
-#[derive(serde::Deserialize)]
-struct LineRecipient {
-    address: String,
-    #[serde(default, alias = "other_reason")]
-    delay_reason: String,
-    #[serde(default)]
-    bounce_reason: String,
-}
-
-/// However a line of Postfix's is read, it says what it says to a parser of all JSON, and is none where it is none to
-/// that one.
-fn as_a_parser_of_json_reads_it(line: &[u8]) {
-    let read = read(Kind::Postfix, &[line, b"\n"].concat()).messages;
-    let Ok(expected) = serde_json::from_str::<Line>(&String::from_utf8_lossy(line)) else {
-        return assert!(read.is_empty(), "{read:?}");
-    };
-    let [message] = &read[..] else { panic!("{read:?}") };
-    let is_bounced = expected.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
-    let returned = expected.forced_expire || is_bounced;
-    let what_becomes_of_it = message.mta_state.strip_prefix(&*expected.queue_name);
-    assert_eq!(what_becomes_of_it.map(|words| !words.is_empty()), Some(returned), "{message:?}");
-    let instant = jiff::Timestamp::from_second(expected.arrival_time).map(|instant| instant.to_string()).ok();
-    let recipients = expected.recipients.into_iter().map(|LineRecipient { address, delay_reason, bounce_reason }| {
-        let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
-        serde_json::json!({
-            "address": address, "reason": Some(reason).filter(|reason| !reason.is_empty()), "delivered": false,
-        })
-    });
-    let value = serde_json::to_value(message).unwrap();
-    assert_eq!((value["id"].as_str(), message.size), (Some(&*expected.queue_id), Some(expected.message_size)));
-    assert_eq!(value["arrival"].as_str(), instant.as_deref());
-    let sender = if expected.sender == "MAILER-DAEMON" { "" } else { &expected.sender };
-    assert_eq!(value["sender"].as_str(), Some(sender));
-    assert_eq!(value["recipients"], recipients.collect::<serde_json::Value>());
 }
 
 fn adds_up(summary: &Summary, messages: &[Message<'_>]) {
@@ -259,6 +214,7 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
         filesystems: Vec::new(),
         history: Vec::new(),
         primary: PrimaryStatus::default(),
+        outages: Default::default(),
         flush: Readiness {
             possible: Ok(()),
             parts: true,
@@ -311,7 +267,7 @@ fn well_formed(page: &str) -> Html {
 fn written(mut form: impl Form, report: &Report, messages: &[Message<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut body = Body::into(&mut bytes);
-    form.begin(&mut body).unwrap();
+    form.begin(&NOW.into(), &mut body).unwrap();
     messages.iter().for_each(|message| form.message(message, &mut body).unwrap());
     form.end(report, &[], &mut body).unwrap();
     body.finish().unwrap();
@@ -325,13 +281,20 @@ fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
     assert_eq!(value["queue"]["messages"], messages.len());
     assert_eq!(value["queue"]["complete"], report.listing.trouble.is_none());
     let list = value["messages"].as_array().unwrap();
-    let serialised: Vec<_> = messages.iter().map(|message| serde_json::to_value(message).unwrap()).collect();
-    assert_eq!(*list, serialised, "a message is written as it is serialised");
+    for (written, message) in list.iter().zip(messages) {
+        let serialised = serde_json::to_value(message).unwrap();
+        let planned = |key| serialised.get("plan").map_or(&serde_json::Value::Null, |plan| &plan[key]);
+        assert_eq!(written["attempts"], *planned("attempts"));
+        assert_eq!(written["next_attempt"].is_null(), planned("next_attempt").is_null());
+        for (key, value) in serialised.as_object().unwrap().iter().filter(|(key, _)| *key != "plan") {
+            assert_eq!(written[key], *value, "{key} is written as it is serialised");
+        }
+    }
     list.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect()
 }
 
 fn as_csv(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
-    let csv = written(Csv, report, messages);
+    let csv = written(Csv::default(), report, messages);
     let mut reader = csv::ReaderBuilder::new().flexible(false).from_reader(csv.as_slice());
     let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
     let incomplete = report.listing.trouble.is_some();
@@ -399,7 +362,7 @@ pub fn query(bytes: &[u8]) {
     let window = asked.window.unwrap_or(Window { page: 1, per_page: ROWS });
     assert!(window.page >= 1 && (1..=1000).contains(&window.per_page));
     let message = read(Kind::Postfix, MESSAGE).messages.remove(0);
-    let matches = u64::from(asked.filter.matches(&message, NOW));
+    let matches = u64::from(asked.filter.matches(&message, &NOW.into()));
     let mut selection = Selection::new(asked.filter.clone(), asked.order, Window { page: 1, ..window }, NOW, None);
     selection.offer(&message);
     assert_eq!(selection.matched(), matches);
@@ -484,6 +447,34 @@ pub fn configuration(bytes: &[u8]) {
             assert!(error.starts_with("/etc/bartleby.toml") && error.contains(": "), "{error}");
             assert_eq!(printable(&error), error);
         }
+    }
+}
+
+/// Any request to root: what is understood is one line that says just that, with names that no command could take for
+/// anything else.
+pub fn as_root(bytes: &[u8]) {
+    let request = match Ask::read(bytes) {
+        Ok(request) => request,
+        Err(error) => return assert!(error.to_string().chars().count() < 300, "{error}"),
+    };
+    assert!(bytes.len() <= LONGEST && bytes.iter().filter(|byte| **byte == b'\n').count() == 1);
+    let line = format!("{}\n", request.line());
+    assert_eq!(Ask::read(line.as_bytes()), Ok(request.clone()));
+    let (ids, domain) = match &request {
+        Ask::List {} => (Vec::new(), None),
+        Ask::Run { target: Target::All } => (Vec::new(), None),
+        Ask::Run { target: Target::Domain(name) } => (Vec::new(), Some(name)),
+        Ask::Run { target: Target::Id(id) } => (vec![id.clone()], None),
+        Ask::Reasons { ids } | Ask::Log { ids, .. } => (ids.clone(), None),
+        Ask::Next {} => (Vec::new(), None),
+    };
+    for id in ids {
+        let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        assert!(is_plain && !id.is_empty() && !id.starts_with('-'), "{id:?}");
+    }
+    if let Some(name) = domain {
+        let acts = |c: char| c.is_ascii_punctuation() && !".-_".contains(c) || c.is_whitespace() || c.is_control();
+        assert!(!name.is_empty() && !name.starts_with('-') && !name.contains(acts), "{name:?}");
     }
 }
 

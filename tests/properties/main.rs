@@ -240,6 +240,11 @@ fn no_address_and_no_error_forges_a_line_of_opensmtpd() {
     }
 }
 
+#[test]
+fn any_request_to_root() {
+    hold("as_root", seeds("as_root"), holds::as_root);
+}
+
 /// A recorded listing taken apart: what it is made of.
 struct Form {
     kind: Kind,

@@ -65,26 +65,28 @@ pub(super) fn settings_file(search: &Search) -> Option<PathBuf> {
     Some(if value.trim_matches(['\'', '"']) == "true" { PART } else { TEMPLATE }.into())
 }
 
-/// Settings, or a rule, allow to list and to run the queue. Only a rule opens the message log.
+/// A rule, or settings, allow this user to list and to run the queue. Only a rule opens the message log.
 pub(in crate::mta) fn remedy(refused: &Refused<'_>) -> Remedy {
     const SETTINGS: &str = "set queue_list_requires_admin = false and prod_requires_admin = false";
     let setting = match refused.settings.map(|file| (file, file.to_str())) {
         Some((_, Some(PART))) => format!(
-            "As root: printf 'queue_list_requires_admin = false\\nprod_requires_admin = false\\n' > {PART} && \
+            "as root: printf 'queue_list_requires_admin = false\\nprod_requires_admin = false\\n' > {PART} && \
              update-exim4.conf && systemctl restart exim4"
         ),
         Some((_, Some(TEMPLATE))) => {
-            format!("At the top of {TEMPLATE}, {SETTINGS}; then as root: update-exim4.conf && systemctl restart exim4")
+            format!("at the top of {TEMPLATE}, {SETTINGS}; then as root: update-exim4.conf && systemctl restart exim4")
         }
-        Some((file, _)) => format!("At the top of {}, {SETTINGS}, then restart Exim", file.display()),
+        Some((file, _)) => format!("at the top of {}, {SETTINGS}, then restart Exim", file.display()),
         None => format!(
-            "In Exim's main configuration (Debian: {TEMPLATE} or a file in /etc/exim4/conf.d/main, then \
+            "in Exim's main configuration (Debian: {TEMPLATE} or a file in /etc/exim4/conf.d/main, then \
              update-exim4.conf), {SETTINGS}, then restart Exim"
         ),
     };
     Remedy::Rule(match refused.act {
-        Act::List | Act::Flush => format!("{setting}. Or {}", refused.rule(&["-bp", "-qf"])),
-        Act::Explain => refused.rule(&["-bp", "-qf", "^-Mvl [0-9A-Za-z-]+$"]),
+        Act::List | Act::Flush => {
+            format!("{}. Or without a rule, {setting}; the reasons stay closed then", refused.rule(&["-bp", "-qf"]))
+        }
+        Act::Explain => format!("Only root and Exim's administrators may read them. {}", refused.rule(&[])),
     })
 }
 
@@ -109,7 +111,7 @@ mod tests {
         let named = |remedy: &str| {
             files.map(|file| remedy.contains(&format!("{file} ")) || remedy.contains(&format!("{file},")))
         };
-        assert!(remedy().contains("In Exim's main configuration"), "{}", remedy());
+        assert!(remedy().contains("in Exim's main configuration"), "{}", remedy());
         let write = |file: &str, text: &str| fs::write(root.path().join(file.trim_start_matches('/')), text).unwrap();
         write(DEBIANS, "# x\ndc_use_split_config='false'\n");
         assert_eq!(named(&remedy()), [false, true, false], "{}", remedy());

@@ -7,41 +7,60 @@
 
 mod configuration;
 mod message_log;
+mod retry;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::inquiry::answers;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
-use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
+use super::{Attempt, Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
-use crate::system::{Account, Free};
+use crate::system::{Account, Free, processes};
 pub(super) use configuration::remedy;
 use configuration::{relaying, settings_file};
 
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
 
+/// Exim's own log: on Debian, Red Hat and FreeBSD; where `log_file_path` says syslog, that.
+const LOGS: [&str; 5] = [
+    "/var/log/exim4/mainlog",
+    "/var/log/exim/main.log",
+    "/var/log/exim/mainlog",
+    "/var/log/mail.log",
+    "/var/log/maillog",
+];
+
 /// An installed Exim.
 pub(super) struct Exim {
     program: PathBuf,
+    /// What prints its databases.
+    dump: PathBuf,
     settings: Option<PathBuf>,
 }
 
 impl Exim {
     /// The Exim among the programs of `search`. If there is none, its program is assumed at Debian's usual path.
     pub(super) fn at(search: &Search) -> Exim {
-        Exim { program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()), settings: settings_file(search) }
+        Exim {
+            program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()),
+            dump: search.program("exim_dumpdb").unwrap_or_else(|| "/usr/sbin/exim_dumpdb".into()),
+            settings: settings_file(search),
+        }
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
         let ask = |arguments: &[&str]| Argv::new(&self.program, arguments);
-        let settings = ask(&["-bP", "prod_requires_admin", "spool_directory"]);
+        let settings = ["-bP", "prod_requires_admin", "spool_directory"];
         match wanted {
-            Wanted::Everything => vec![settings, ask(&["-bV"])],
-            Wanted::Permissions => vec![settings],
+            Wanted::Everything => {
+                vec![ask(&[&settings[..], &retry::OPTIONS].concat()), ask(&["-bV"]), ask(&["-bP", "+relay_to_domains"])]
+            }
+            Wanted::Permissions => vec![ask(&settings)],
             Wanted::Nothing => Vec::new(),
         }
     }
@@ -69,7 +88,26 @@ impl Mta for Exim {
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        Inquiry::start(free, &self.questions(wanted), facts)
+        let (program, settings) = (self.program.clone(), self.settings.clone());
+        Inquiry::start_then(free, &self.questions(wanted), move |free, output, deadline| {
+            if wanted != Wanted::Everything {
+                return facts(output);
+            }
+            let mut domains = relaying(output, |file| fs::read_to_string(file).unwrap_or_default()).domains;
+            domains.sort();
+            domains.dedup();
+            domains.truncate(retry::MOST_DOMAINS);
+            let rule = |domain: &String| Argv::new(&program, &["-brt", domain]);
+            let rules = answers(free, &domains.iter().map(rule).collect::<Vec<_>>(), deadline);
+            let processes = processes::named(&["exim4", "exim"]);
+            let rules: Vec<_> = domains.into_iter().zip(rules).collect();
+            let asked = retry::Answers { options: output, rules: &rules, processes, settings: settings.as_deref() };
+            Facts { timing: retry::timing(&asked), ..facts(output) }
+        })
+    }
+
+    fn lifetimes(&self, seconds: i64) -> Lifetimes {
+        Lifetimes::About { cutoffs: Vec::new(), otherwise: Some(seconds), failing_since: None, frozen: None }
     }
 
     /// `-q` alone skips messages that are not due yet, and after an outage nearly none is. `-qf` blocks until the run
@@ -134,8 +172,19 @@ impl Mta for Exim {
         verdict(Act::Explain, command, exit, account).map_err(|trouble| trouble.with_settings(&self.settings))
     }
 
-    fn read_reason(&self, line: &str) -> Option<(String, String)> {
-        message_log::deferral(line)
+    /// For each host and address that failed: the error, then its first failure, last attempt and next attempt (fixture
+    /// `retrydb-root` of Debian 13), with `-z` in UTC.
+    fn next_command(&self, queue: &Path) -> Option<Argv> {
+        let queue = queue.to_str()?;
+        Some(Argv::new(&self.dump, &["-z", queue, "retry"]))
+    }
+
+    fn logs(&self) -> &'static [&'static str] {
+        &LOGS
+    }
+
+    fn read_reason(&self, line: &str, clock: &Clock) -> Option<Attempt> {
+        message_log::attempt(line, clock)
     }
 }
 
@@ -250,10 +299,14 @@ fn header(line: &str, now: i64) -> Option<Message<'static>> {
         id: id.to_owned().into(),
         state,
         mta_state: if state == State::Held { "frozen" } else { "queued" }.into(),
+        being_returned: false,
+        too_young: false,
+        instance: None,
         size,
         arrival: arrival(id).map(|arrival| arrival.min(now)),
         sender: sender.map(Into::into),
         recipients: Vec::new(),
+        plan: Plan::default(),
     })
 }
 
@@ -275,7 +328,12 @@ fn recipient(line: &str, message: &mut Message<'static>) -> bool {
     };
     // "+" marks a delivered recipient that an alias has led to. It is not one of the envelope.
     if !marks.contains('+') {
-        message.recipients.push(Recipient { address: address.to_owned().into(), reason: None, delivered });
+        message.recipients.push(Recipient {
+            address: address.to_owned().into(),
+            reason: None,
+            delivered,
+            last_attempt: None,
+        });
     }
     !address.is_empty()
 }
@@ -371,7 +429,9 @@ mod tests {
         let exim = Exim::at(&Search::below(Path::new("/nonexistent")));
         let questions = |wanted| exim.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
         let settings = "/usr/sbin/exim4 -bP prod_requires_admin spool_directory";
-        assert_eq!(questions(Wanted::Everything), [settings, "/usr/sbin/exim4 -bV"]);
+        let more = format!("{settings} timeout_frozen_after retry_interval_max");
+        let domains = "/usr/sbin/exim4 -bP +relay_to_domains";
+        assert_eq!(questions(Wanted::Everything), [&more, "/usr/sbin/exim4 -bV", domains]);
         assert_eq!(questions(Wanted::Permissions), [settings]);
         assert!(questions(Wanted::Nothing).is_empty());
     }

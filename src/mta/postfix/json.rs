@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::{Expiry, sender, state};
-use crate::queue::{Message, Recipient};
+use crate::queue::{Message, Plan, Recipient};
 
 /// One line of `postqueue -j`.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -41,13 +41,22 @@ struct EntryRecipient<'a> {
 }
 
 /// Reads one line, and passes its message on. Returns whether it was one.
-pub(super) fn line(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
+pub(super) fn line(line: &str, instance: Option<&str>, found: &mut dyn FnMut(&Message<'_>)) -> bool {
     let Some(entry) = as_printed(line).or_else(|| serde_json::from_str(line).ok()) else { return false };
     let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
-    let expiry = if is_bounced { Expiry::Returned } else { Expiry::of(entry.forced_expire, &entry.queue_name) };
+    let expiry = match () {
+        () if is_bounced => Expiry::Returned,
+        () if entry.forced_expire => Expiry::forced(&entry.queue_name),
+        () => Expiry::None,
+    };
     let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
         let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
-        Recipient { address, reason: Some(reason).filter(|reason| !reason.is_empty()), delivered: false }
+        Recipient {
+            address,
+            reason: Some(reason).filter(|reason| !reason.is_empty()),
+            delivered: false,
+            last_attempt: None,
+        }
     });
     found(&Message {
         id: entry.queue_id,
@@ -57,6 +66,10 @@ pub(super) fn line(line: &str, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         sender: Some(sender(entry.sender)),
         recipients: recipients.collect(),
         mta_state: expiry.word(entry.queue_name),
+        being_returned: expiry != Expiry::None,
+        too_young: false,
+        instance: instance.map(Cow::Borrowed),
+        plan: Plan::default(),
     });
     true
 }
@@ -151,8 +164,9 @@ mod tests {
                 r#"{{"queue_name":"{queue}","queue_id":"A1","arrival_time":1,"message_size":9,"forced_expire":{expire},"sender":"a@b.example","recipients":[{{"address":"c@d.example","{reason}":"x"}}]}}"#
             );
             let mut words = (String::new(), None);
-            assert!(line(&text, &mut |message| {
+            assert!(line(&text, None, &mut |message| {
                 words = (message.mta_state.to_string(), message.recipients[0].reason.clone().map(Cow::into_owned));
+                assert_eq!(message.being_returned, expire || reason == "bounce_reason");
             }));
             assert_eq!(words.1.as_deref(), Some("x"));
             words.0

@@ -3,23 +3,26 @@
 //! Sources: postqueue(1) with its exit statuses, Postfix's `showq_json.c` and `showq_compat.c`, and
 //! the recorded output under `tests/fixtures/postfix`.
 
+mod configuration;
+mod instances;
 mod json;
+mod lifetime;
 mod table;
 
 use std::borrow::Cow;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::parser::{Malformed, text};
-use super::relay::{domains, keys, printed_name};
+use super::relay::printed_name;
 use super::remedy::{Refused, Remedy};
-use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
+use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, State};
-use crate::system::process::{self, Argv, Exit};
+use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
+use configuration::facts;
+use instances::{Instance, Instances};
 use table::Table;
 
 /// `EX_NOPERM` of sysexits(3): postqueue(1) may end so when the user is not authorized.
@@ -38,6 +41,7 @@ pub(super) struct Postfix {
     postconf: Option<PathBuf>,
     postmap: Option<PathBuf>,
     main_cf: PathBuf,
+    instances: Instances,
 }
 
 impl Postfix {
@@ -48,16 +52,25 @@ impl Postfix {
             postconf: search.program("postconf"),
             postmap: search.program("postmap"),
             main_cf: search.below_root(Path::new("/etc/postfix/main.cf")),
+            instances: Instances::of(search),
         }
     }
 
+    /// A command of postqueue's for each instance.
+    fn each(&self, arguments: &[&str]) -> Vec<Argv> {
+        let of = |instance: &Instance| Argv::new(&self.postqueue, &instance.arguments(arguments));
+        self.instances.running.iter().map(of).collect()
+    }
+
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
-        let names: &[&str] = match wanted {
-            Wanted::Everything => &["mail_version", "queue_directory", "authorized_flush_users"],
-            Wanted::Permissions => &["authorized_flush_users"],
+        let mut names = match wanted {
+            Wanted::Everything => vec!["mail_version", "queue_directory"],
+            Wanted::Permissions => Vec::new(),
             Wanted::Nothing => return Vec::new(),
         };
-        self.postconf.iter().map(|postconf| Argv::new(postconf, names)).collect()
+        names.push("authorized_flush_users");
+        names.extend(lifetime::parameters().filter(|_| wanted == Wanted::Everything));
+        self.postconf.iter().map(|postconf| Argv::new(postconf, &names)).collect()
     }
 }
 
@@ -71,31 +84,53 @@ impl Mta for Postfix {
     }
 
     fn list_commands(&self) -> Vec<Argv> {
-        vec![Argv::new(&self.postqueue, &["-j"])]
+        self.each(&["-j"])
     }
 
     /// A postqueue before 3.1 does not know `-j` and prints its usage.
-    fn older_list_command(&self, exit: &Exit) -> Option<Argv> {
+    fn older_list_command(&self, command: &Argv, exit: &Exit) -> Option<Argv> {
         let unknown = exit.said.contains("usage: ") || exit.said.contains("invalid option");
-        (unknown && !exit.success()).then(|| Argv::new(&self.postqueue, &["-p"]))
+        let place = self.list_commands().iter().position(|own| own == command);
+        self.each(&["-p"]).into_iter().nth(place.unwrap_or(0)).filter(|_| unknown && !exit.success())
+    }
+
+    fn tells_parts_apart(&self) -> bool {
+        self.instances.running.len() > 1
     }
 
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
         Box::new(PostfixParser::new(clock))
     }
 
+    fn parser_of(&self, clock: &Clock, place: usize) -> Box<dyn Parser> {
+        let instance = self.instances.among_several(place).cloned();
+        Box::new(PostfixParser { instance, ..PostfixParser::new(clock) })
+    }
+
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        Inquiry::start(free, &self.questions(wanted), facts)
+        let (main_cf, unlisted) = (self.main_cf.clone(), self.instances.disabled.clone());
+        let several = self.tells_parts_apart();
+        Inquiry::start(free, &self.questions(wanted), move |output| {
+            let facts = Facts { unlisted: unlisted.clone(), ..facts(output) };
+            match wanted {
+                Wanted::Everything if several => Facts { timing: lifetime::of_several(), ..facts },
+                Wanted::Everything => {
+                    let is = lifetime::in_force(&main_cf);
+                    Facts { timing: lifetime::timing(output, &main_cf, is), ..facts }
+                }
+                Wanted::Permissions | Wanted::Nothing => facts,
+            }
+        })
     }
 
     /// The mail for a domain is run message by message. `-s` would silently do nothing for a domain that is not among
-    /// `fast_flush_domains`, and it knows only those messages that it has seen deferred.
+    /// `fast_flush_domains`, and it knows only those messages that it has seen deferred. An instance that has no message
+    /// of that id ends with status 0 and does nothing.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
-        let message = |id: &str| Argv::new(&self.postqueue, &["-i", id]);
         match part {
-            Part::All => vec![Argv::new(&self.postqueue, &["-f"])],
-            Part::Domain { ids, .. } => ids.iter().map(|id| message(id)).collect(),
-            Part::Message(id) => vec![message(id)],
+            Part::All => self.each(&["-f"]),
+            Part::Domain { ids, .. } => ids.iter().flat_map(|id| self.each(&["-i", id])).collect(),
+            Part::Message(id) => self.each(&["-i", id]),
         }
     }
 
@@ -125,67 +160,13 @@ impl Mta for Postfix {
     }
 
     fn relaying(&self) -> Option<RelayInquiry> {
-        let (postconf, postmap, main_cf) = (self.postconf.clone()?, self.postmap.clone(), self.main_cf.clone());
-        Some(Box::new(move |free, deadline| {
-            let ask = |program: &PathBuf, arguments: &[&str]| {
-                let output =
-                    process::start(free, &Argv::new(program, arguments)).ok().map(|running| running.collect(deadline));
-                output.map(|(_, output)| String::from_utf8_lossy(&output).into_owned()).unwrap_or_default()
-            };
-            let is_settling = is_settling(&main_cf);
-            let settings = ask(&postconf, &["-x", "relay_domains", "mydestination", "myhostname"]);
-            let table = |name: &str| postmap.as_ref().map(|postmap| ask(postmap, &["-s", name]));
-            let just_changed = (settings.is_empty() && is_settling).then_some("main.cf");
-            Relaying { just_changed, ..relaying(&settings, table) }
-        }))
+        let postconf = self.postconf.clone()?;
+        Some(configuration::ask(postconf, self.postmap.clone(), self.main_cf.clone(), self.instances.running.clone()))
     }
 
     fn flush_verdict(&self, command: &Argv, exit: &Exit, account: &Account) -> Result<(), Trouble> {
         verdict(Act::Flush, command, exit, account)
     }
-}
-
-/// A value in the lines `name = value` of postconf(1).
-fn value(output: &str, name: &str) -> Option<String> {
-    output.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        (key.trim() == name).then(|| value.trim().to_owned())
-    })
-}
-
-/// `relay_domains` of postconf(5): names, files with names, and tables, whose keys postmap(1) prints (`table` asks it),
-/// but for those that are delivered here (`relay_domains = $mydestination`): they need no mail exchanger. And `myhostname`.
-fn relaying(settings: &str, table: impl Fn(&str) -> Option<String>) -> Relaying {
-    let delivered_here = domains(&value(settings, "mydestination").unwrap_or_default());
-    let relayed = value(settings, "relay_domains").unwrap_or_default();
-    let named = relayed.split([',', ' ', '\t', '\n']).flat_map(|word| match word.contains(':') {
-        _ if word.starts_with('/') => domains(&fs::read_to_string(word).unwrap_or_default()),
-        true => table(word).map_or_else(|| domains(word), |printed| domains(&keys(&printed))),
-        false => domains(word),
-    });
-    Relaying {
-        domains: named.filter(|domain| !delivered_here.contains(domain)).collect(),
-        own_name: value(settings, "myhostname"),
-        just_changed: None,
-    }
-}
-
-/// Whether postconf(1) waits before it reads the file: until that is two seconds old (`dict_load_file_xt()` of Postfix's dict.c), so that
-/// it reads no half of it.
-fn is_settling(main_cf: &Path) -> bool {
-    const SETTLED: Duration = Duration::from_secs(2);
-    let changed = fs::metadata(main_cf).and_then(|found| found.modified());
-    changed.is_ok_and(|changed| changed.elapsed().map_or(true, |since| since <= SETTLED))
-}
-
-fn facts(output: &str) -> Facts {
-    Facts {
-        version: value(output, "mail_version"),
-        queue_directory: value(output, "queue_directory").map(PathBuf::from),
-        flush_users: value(output, "authorized_flush_users"),
-        ..Facts::default()
-    }
-    .or_usual("/var/spool/postfix")
 }
 
 /// What postqueue's exit means. The refusals are recognised by their words, since nearly all of them end with status
@@ -214,10 +195,16 @@ pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
         Act::List => "authorized_mailq_users",
         Act::Flush | Act::Explain => "authorized_flush_users",
     };
-    Remedy::Setting(match plain_word(&refused.account.name) {
-        Ok(user) => {
-            format!("As root: postconf -e \"{parameter} = $(postconf -h {parameter}), {user}\" && postfix reload")
-        }
+    // A further instance has its own.
+    let which = match refused.settings.map(|folder| folder.to_string_lossy().into_owned()) {
+        Some(folder) => plain_word(&folder).map(|folder| format!(" -c {folder}")),
+        None => Ok(String::new()),
+    };
+    Remedy::Setting(match plain_word(&refused.account.name).and_then(|user| Ok((user, which?))) {
+        Ok((user, which)) => format!(
+            "As root: postconf{which} -e \"{parameter} = $(postconf{which} -h {parameter}), {user}\" && \
+             postfix{which} reload"
+        ),
         Err(odd) => format!("{odd}. Add that user to {parameter} in main.cf"),
     })
 }
@@ -228,12 +215,14 @@ struct PostfixParser {
     lines: u64,
     malformed: Malformed,
     table: Option<Table>,
+    /// The instance whose queue it is, where there are several.
+    instance: Option<Instance>,
 }
 
 impl PostfixParser {
     /// A parser at the beginning of a listing.
     fn new(clock: &Clock) -> Self {
-        PostfixParser { clock: clock.clone(), lines: 0, malformed: Malformed::default(), table: None }
+        PostfixParser { clock: clock.clone(), lines: 0, malformed: Malformed::default(), table: None, instance: None }
     }
 }
 
@@ -242,11 +231,11 @@ impl Parser for PostfixParser {
         self.lines += 1;
         let text = text(line);
         if self.lines == 1 && table::is_table(&text) {
-            self.table = Some(Table::default());
+            self.table = Some(Table::of(self.instance.as_ref().map(|instance| instance.name.clone())));
         }
         let understood = match &mut self.table {
             Some(table) => table.line(&text, &self.clock, found),
-            None => json::line(&text, found),
+            None => json::line(&text, self.instance.as_ref().map(|instance| &*instance.name), found),
         };
         if !understood {
             self.malformed.note(self.lines, line);
@@ -261,7 +250,10 @@ impl Parser for PostfixParser {
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
         let complete = self.table.as_mut().is_none_or(|table| table.end(found));
-        self.malformed.verdict(Kind::Postfix, verdict(Act::List, command, exit, account))?;
+        let ended = verdict(Act::List, command, exit, account);
+        let ended =
+            ended.map_err(|trouble| self.instance.as_ref().map_or(trouble.clone(), |of| of.blamed_for(trouble)));
+        self.malformed.verdict(Kind::Postfix, ended)?;
         if complete { Ok(()) } else { Err(Trouble::BrokenOff { mta: Kind::Postfix, lines: self.lines }) }
     }
 }
@@ -279,12 +271,9 @@ enum Expiry {
 }
 
 impl Expiry {
-    fn of(forced: bool, queue: &str) -> Expiry {
-        match (forced, queue) {
-            (false, _) => Expiry::None,
-            (true, "active") => Expiry::Returned,
-            (true, _) => Expiry::AtNextAttempt,
-        }
+    /// That of a message in this queue which an administrator has made expire.
+    fn forced(queue: &str) -> Expiry {
+        if queue == "active" { Expiry::Returned } else { Expiry::AtNextAttempt }
     }
 
     /// The name of the queue that the message is in, and what becomes of the message.
@@ -315,6 +304,8 @@ fn state(queue: &str) -> State {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn account() -> Account {
@@ -340,19 +331,62 @@ mod tests {
     #[test]
     fn a_postfix_before_3_1_is_asked_in_its_own_way() {
         let postfix = Postfix::at(&Search::below(std::path::Path::new("/nonexistent")));
-        let exit = |said: &str, code| Exit {
+        let exit = |said: &str, code| Exit { code: Some(code), ..down(said) };
+        let usage = "postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -p | postqueue -s site";
+        let older = postfix.older_list_command(&postfix.list_commands()[0], &exit(usage, 69)).unwrap();
+        assert_eq!(older.to_string(), "/usr/sbin/postqueue -p");
+        for (said, code) in [("postqueue: fatal: Queue report unavailable", 69), ("", 0)] {
+            assert_eq!(postfix.older_list_command(&postfix.list_commands()[0], &exit(said, code)), None);
+        }
+    }
+
+    #[test]
+    fn of_several_instances_all_are_listed_and_run() {
+        let machine = tempfile::tempdir().unwrap();
+        let write = |folder: &str, text: &str| {
+            let folder = machine.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("main.cf"), text).unwrap();
+        };
+        write("etc/postfix", "multi_instance_directories = /etc/postfix-out /etc/postfix-old\n");
+        write("etc/postfix-out", "multi_instance_enable = yes\n");
+        let postfix = Postfix::at(&Search::below(machine.path()));
+        let lines = |commands: Vec<Argv>| commands.iter().map(Argv::to_string).collect::<Vec<_>>();
+        let of_both = |arguments: &str| {
+            let second = format!("/usr/sbin/postqueue -c /etc/postfix-out {arguments}");
+            [format!("/usr/sbin/postqueue {arguments}"), second]
+        };
+        assert_eq!(lines(postfix.list_commands()), of_both("-j"));
+        assert_eq!(lines(postfix.flush_commands(&Part::All)), of_both("-f"));
+        assert_eq!(lines(postfix.flush_commands(&Part::Message("A1"))), of_both("-i A1"));
+        let exit = Exit { code: Some(69), said: "usage: postqueue -f".into(), ..down("") };
+        let older = postfix.older_list_command(&postfix.list_commands()[1], &exit).unwrap();
+        assert_eq!(older.to_string(), of_both("-p")[1]);
+
+        let clock = Clock { now: 1_795_433_446, zone: jiff::tz::TimeZone::UTC };
+        let line = r#"{"queue_name":"deferred","queue_id":"A1","arrival_time":1,"message_size":9,"sender":"a@b.example","recipients":[]}"#;
+        let instance = |place| {
+            let mut found = None;
+            let mut parser = postfix.parser_of(&clock, place);
+            parser.line(line.as_bytes(), &mut |message| found = message.instance.clone().map(Cow::into_owned));
+            let words = "mail system is down";
+            (found, parser.end(&postfix.list_commands()[place], &down(words), &account(), &mut |_| ()).unwrap_err())
+        };
+        let (found, trouble) = instance(1);
+        assert_eq!(found.as_deref(), Some("postfix-out"));
+        assert!(trouble.to_string().contains("“postfix-out: mail system is down”"), "{trouble}");
+        assert_eq!(instance(0).0.as_deref(), Some("postfix"));
+    }
+
+    fn down(said: &str) -> Exit {
+        Exit {
             ending: crate::system::process::Ending::Exited,
-            code: Some(code),
+            code: Some(69),
             signal: None,
             said: said.into(),
             allowed: std::time::Duration::ZERO,
             unfinished: false,
-        };
-        let usage = "postqueue: fatal: usage: postqueue -f | postqueue -i queueid | postqueue -p | postqueue -s site";
-        let older = postfix.older_list_command(&exit(usage, 69)).unwrap();
-        assert_eq!(older.to_string(), "/usr/sbin/postqueue -p");
-        assert_eq!(postfix.older_list_command(&exit("postqueue: fatal: Queue report unavailable", 69)), None);
-        assert_eq!(postfix.older_list_command(&exit("", 0)), None);
+        }
     }
 
     #[test]
@@ -363,42 +397,10 @@ mod tests {
         fs::write(folder.join("postconf"), "").unwrap();
         let postfix = Postfix::at(&Search::below(machine.path()));
         let questions = |wanted| postfix.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users";
+        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users \
+                          maximal_queue_lifetime bounce_queue_lifetime maximal_backoff_time queue_run_delay";
         assert_eq!(questions(Wanted::Everything), [everything]);
         assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
         assert!(questions(Wanted::Nothing).is_empty());
-    }
-
-    #[test]
-    fn a_domain_that_is_delivered_here_is_not_relayed() {
-        let settings = "mydestination = bartleby.example.net, localhost\nmyhostname = bartleby.example.net\n";
-        let read = |relayed: &str| {
-            let table = |name: &str| (name == "hash:/etc/relay").then(|| "other.example x\n".to_owned());
-            relaying(&format!("relay_domains = {relayed}\n{settings}"), table)
-        };
-        assert_eq!(read("bartleby.example.net, localhost").domains, [""; 0], "$mydestination");
-        assert_eq!(
-            read("example.com, hash:/etc/relay, bartleby.example.net").domains,
-            ["example.com", "other.example"]
-        );
-        assert_eq!(read("").own_name.as_deref(), Some("bartleby.example.net"));
-    }
-
-    #[test]
-    fn a_main_cf_that_was_changed_a_moment_ago_is_settling() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(is_settling(file.path()));
-        let past = std::time::SystemTime::now() - Duration::from_secs(3);
-        file.as_file().set_modified(past).unwrap();
-        assert!(!is_settling(file.path()));
-        assert!(!is_settling(Path::new("/nonexistent")));
-    }
-
-    #[test]
-    fn settings_are_read_from_postconf() {
-        let read = facts("mail_version = 3.7.11\nqueue_directory = /var/spool/postfix\nauthorized_flush_users =\n");
-        assert_eq!(read.version.as_deref(), Some("3.7.11"));
-        assert_eq!(read.queue_directory, Some("/var/spool/postfix".into()));
-        assert_eq!(read.flush_users.as_deref(), Some(""));
     }
 }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::mta::{Clock, date};
-use crate::queue::{Message, Recipient, State};
+use crate::queue::{Message, Plan, Recipient, State};
 
 pub(super) fn is_table(line: &str) -> bool {
     line == "Mail queue is empty" || (line.starts_with('-') && line.contains("-Queue ID-"))
@@ -15,6 +15,8 @@ pub(super) fn is_table(line: &str) -> bool {
 /// another one than the recipient before.
 #[derive(Default)]
 pub(super) struct Table {
+    /// The instance whose queue it is, where there are several.
+    instance: Option<String>,
     /// The message that is being read, still without its recipients.
     message: Option<Message<'static>>,
     recipients: Vec<Group>,
@@ -39,11 +41,17 @@ impl Group {
             address: address.into(),
             reason: reason.map(Cow::from),
             delivered: false,
+            last_attempt: None,
         })
     }
 }
 
 impl Table {
+    /// A table at its beginning.
+    pub(super) fn of(instance: Option<String>) -> Table {
+        Table { instance, ..Table::default() }
+    }
+
     pub(super) fn line(&mut self, line: &str, clock: &Clock, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         if self.closed {
             return false;
@@ -86,7 +94,11 @@ impl Table {
         let groups = std::mem::take(&mut self.recipients);
         if let Some(message) = self.message.take() {
             self.read += 1;
-            found(&Message { recipients: groups.iter().flat_map(Group::recipients).collect(), ..message });
+            found(&Message {
+                recipients: groups.iter().flat_map(Group::recipients).collect(),
+                instance: self.instance.as_deref().map(Cow::Borrowed),
+                ..message
+            });
         }
     }
 
@@ -119,13 +131,18 @@ fn table_message(line: &str, clock: &Clock) -> Option<Message<'static>> {
         Some(b'!') => ("hold", State::Held),
         _ => ("deferred", State::Deferred),
     };
+    let expiry = if marks.contains('#') { super::Expiry::forced(queue) } else { super::Expiry::None };
     Some(Message {
         id: id.to_owned().into(),
         state,
-        mta_state: super::Expiry::of(marks.contains('#'), queue).word(queue.into()),
+        mta_state: expiry.word(queue.into()),
+        being_returned: expiry != super::Expiry::None,
+        too_young: false,
+        instance: None,
         size: Some(size.parse().ok()?),
         arrival: Some(date::past_instant(weekday_and_date.split_once(' ')?.1, clock)?),
         sender: Some(super::sender(sender.trim_start().to_owned().into())),
         recipients: Vec::new(),
+        plan: Plan::default(),
     })
 }

@@ -4,7 +4,6 @@ use maud::{Markup, html};
 
 use crate::report::Report;
 use crate::report::disk::{Filesystem, Level};
-use crate::report::history;
 use crate::text::{bytes, duration, printable, thousands};
 
 /// All filesystems, each with its bars.
@@ -40,7 +39,7 @@ fn row(report: &Report, filesystem: &Filesystem) -> Markup {
             } @else {
                 td {
                     (gauge(usage.bytes_available, usage.bytes, bytes)) (word(filesystem.level))
-                    @if let Some(seconds) = until_full(report, filesystem) {
+                    @if let Some(seconds) = report.seconds_until_full().filter(|_| filesystem.queue) {
                         " " span.exact { "full in " (duration(seconds)) ", if it goes on as today" }
                     }
                 }
@@ -48,14 +47,6 @@ fn row(report: &Report, filesystem: &Filesystem) -> Markup {
             }
         }
     }
-}
-
-/// Seconds until the queue's filesystem is full; `None` where it does not fill, or more than a year is left.
-fn until_full(report: &Report, filesystem: &Filesystem) -> Option<i64> {
-    const YEAR: i64 = 365 * 24 * 60 * 60;
-    let free = filesystem.usage.bytes_available.filter(|_| filesystem.queue)?;
-    history::seconds_until_full(&report.history, report.listing.sampling.started, free)
-        .filter(|seconds| *seconds < YEAR)
 }
 
 /// A bar that shows how much is used, and words that say how much is free.

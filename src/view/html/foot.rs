@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::sentences;
+use super::moment;
 use crate::report::Report;
 use crate::text::{count, printable};
 
@@ -20,7 +21,7 @@ pub(crate) fn foot(report: &Report) -> Markup {
                     }
                     None => "No mail server",
                 }
-                " at " (report.local_time(listing.sampling.started))
+                " at " (moment(report, listing.sampling.started))
                 " in " (format!("{:.2}", listing.sampling.took.as_secs_f64())) " s. "
                 @if listing.trouble.is_some() { "The listing is not complete." }
                 @else { "The listing is complete." }
@@ -29,7 +30,9 @@ pub(crate) fn foot(report: &Report) -> Markup {
                     " short; they end in “…”."
                 }
             }
+            @if let Some(unlisted) = sentences::unlisted(&listing.facts) { p { (printable(&unlisted)) } }
             @if let Some(gap) = &report.gap { p.gap { (sentences::gap(gap)) } }
+            @if let Some(gap) = &report.primary.gap { p.gap { (sentences::gap_of_primaries(gap)) } }
             p {
                 "Also as " a href="?format=text" { "text" } " and as " a href="?format=json" { "JSON" } "."
             }

@@ -7,10 +7,11 @@ use crate::request::{Asked, DEFAULT_PER_PAGE, OLDEST_FIRST};
 
 /// The parameters in the address of a view.
 pub(crate) fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
-    let Filter { text, domain, sender, state, reason, age } = &asked.filter;
+    let Filter { text, domain, sender, state, reason, age, returns } = &asked.filter;
     let texts = [("q", text), ("domain", domain), ("sender", sender), ("reason", reason)];
     let mut list: Vec<_> = texts.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
     list.extend(age.map(|age| ("age", age.to_string())));
+    list.extend(returns.as_ref().map(|due| ("returns", due.to_string())));
     list.extend(state.map(|state| ("state", State::as_str(state).to_owned())));
     list.extend(asked.order.filter(|order| *order != OLDEST_FIRST).map(|order| ("sort", order.to_word())));
     let per_page = asked.window.map(|window| window.per_page).filter(|per_page| *per_page != DEFAULT_PER_PAGE);

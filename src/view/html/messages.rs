@@ -3,9 +3,8 @@
 use maud::{Markup, html};
 
 use super::super::sentences;
-use super::{links, run_button, run_form, status};
-use crate::queue::Target;
-use crate::queue::{Filter, Message, Order, Recipient, Row, SortKey, State, Window};
+use super::{clocks, links, moment, run_button, run_form, status};
+use crate::queue::{Filter, Lifetimes, Message, Order, Recipient, Row, SortKey, State, Target, Window, rfc3339};
 use crate::report::Report;
 use crate::request::Asked;
 use crate::text::{bytes, count, printable, thousands};
@@ -39,10 +38,14 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                 (status::told(trouble))
             }
             @if !rows.is_empty() {
+                @let lifetimes = report.listing.summary.lifetimes();
                 (run_form(html! { table {
                     thead {
                         tr {
-                            th scope="col" aria-sort=[direction(asked, SortKey::Age)] { (sort(asked, SortKey::Age, "Waits")) }
+                            th scope="col" aria-sort=[direction(asked, SortKey::Age).or_else(|| direction(asked, SortKey::Returns))] {
+                                (sort(asked, SortKey::Age, "Waits"))
+                                @if lifetimes != Lifetimes::Unknown { ", " (sort(asked, SortKey::Returns, "goes back")) }
+                            }
                             th scope="col" aria-sort=[direction(asked, SortKey::Sender).or_else(|| direction(asked, SortKey::Domain))] {
                                 (sort(asked, SortKey::Sender, "Sender")) " and " (sort(asked, SortKey::Domain, "recipients"))
                             }
@@ -52,7 +55,7 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                             th scope="col" aria-sort=[direction(asked, SortKey::Id)] { "State and " (sort(asked, SortKey::Id, "id")) }
                         }
                     }
-                    tbody { @for one in rows { (row(report, one)) } }
+                    tbody { @for one in rows { (row(report, &lifetimes, one)) } }
                 } }))
             }
             (paging(window, matched, asked))
@@ -99,16 +102,18 @@ type Removal = fn(&mut Filter);
 
 /// The filters that are set, each as a link that removes it.
 fn chips(asked: &Asked, matched: u64) -> Markup {
-    let Filter { text, domain, sender, state, reason, age } = &asked.filter;
+    let Filter { text, domain, sender, state, reason, age, returns } = &asked.filter;
     let state = state.map(|state| state.as_str().to_owned());
     let age = age.map(|age| age.to_string());
-    let set: [(&str, &Option<String>, Removal); 6] = [
+    let returns = returns.as_ref().map(|due| due.to_string());
+    let set: [(&str, &Option<String>, Removal); 7] = [
         ("text", text, |filter| filter.text = None),
         ("domain", domain, |filter| filter.domain = None),
         ("sender", sender, |filter| filter.sender = None),
         ("state", &state, |filter| filter.state = None),
         ("reason", reason, |filter| filter.reason = None),
         ("minutes", &age, |filter| filter.age = None),
+        ("goes back", &returns, |filter| filter.returns = None),
     ];
     html! {
         @if !asked.filter.is_empty() {
@@ -147,23 +152,27 @@ fn is_ascending(order: Order) -> bool {
     !order.reversed
 }
 
-fn row(report: &Report, Row { message, left_out }: &Row) -> Markup {
+fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row) -> Markup {
     html! {
         tr {
             td {
                 @if let Some(arrival) = message.arrival {
                     (report.waited_briefly(arrival))
-                    " " time { (report.local_time(arrival).get(..16).unwrap_or_default()) }
+                    " " time datetime=[rfc3339(arrival)] title=(report.local_time(arrival)) {
+                        (report.local_time(arrival).get(..16).unwrap_or_default())
+                    }
                 } @else { "not told" }
+                (clocks::of_message(report, lifetimes, message))
             }
             td {
                 div { "from " (sender(message)) }
-                (recipients(&message.recipients, *left_out as u64))
+                (recipients(report, &message.recipients, *left_out as u64))
             }
             @if is_sized(report) { td { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } } }
             td {
                 (message.state.as_str())
                 @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
+                @if let Some(instance) = &message.instance { " in " bdi { (printable(instance)) } }
                 " " code { (printable(&message.id)) }
                 @if let Some(target) = run(report, message) { " " (run_button(&target)) }
             }
@@ -188,14 +197,14 @@ fn sender(message: &Message<'_>) -> Markup {
     }
 }
 
-fn recipients(all: &[Recipient<'_>], left_out: u64) -> Markup {
+fn recipients(report: &Report, all: &[Recipient<'_>], left_out: u64) -> Markup {
     let (shown, more) = all.split_at(all.len().min(RECIPIENTS_SHOWN));
     html! {
-        (recipient_list(shown))
+        (recipient_list(report, shown))
         @if !more.is_empty() {
             details {
                 summary { "and " (count(more.len() as u64, "more recipient", "more recipients")) }
-                (recipient_list(more))
+                (recipient_list(report, more))
             }
         }
         @if left_out > 0 {
@@ -205,17 +214,20 @@ fn recipients(all: &[Recipient<'_>], left_out: u64) -> Markup {
 }
 
 /// Recipients; neighbours with the same reason share one line for it.
-fn recipient_list(recipients: &[Recipient<'_>]) -> Markup {
+fn recipient_list(report: &Report, recipients: &[Recipient<'_>]) -> Markup {
     html! {
-        @for group in recipients.chunk_by(|a, b| a.reason == b.reason) {
+        @for group in recipients.chunk_by(|a, b| a.reason == b.reason && a.last_attempt == b.last_attempt) {
             @for recipient in group {
                 div {
                     "to " bdi { (breakable(&recipient.address)) }
                     @if recipient.delivered { " (done)" }
                 }
             }
-            @if let Some(reason) = group.first().and_then(|recipient| recipient.reason.as_deref()) {
-                p { bdi { (breakable(reason)) } }
+            @if let Some((first, reason)) = group.first().and_then(|first| Some((first, first.reason.as_deref()?))) {
+                p {
+                    bdi { (breakable(reason)) }
+                    @if let Some(at) = first.last_attempt { " (tried at " (moment(report, at)) ")" }
+                }
             }
         }
     }

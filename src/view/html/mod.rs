@@ -1,5 +1,6 @@
 //! The page. Only this folder writes markup, and maud alone escapes.
 
+mod clocks;
 mod disk;
 mod foot;
 mod links;
@@ -17,7 +18,8 @@ use super::sentences::of_listing;
 use super::{PROGRAM, Reader};
 use crate::flush::FOLLOWED;
 use crate::mta::trouble::Status;
-use crate::queue::{Row, Target};
+use crate::queue::{Row, Target, rfc3339};
+use crate::report::clocks::Urgency;
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::request::Asked;
@@ -96,6 +98,7 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     let (tone, word) = match (report.listing.status(), summary.messages) {
         (Status::Ok, _) if disk_is_full => (Tone::Alarm, "Disk full"),
         (Status::Ok, 0) => (Tone::Calm, "Empty"),
+        (Status::Ok, _) if report.urgency() == Urgency::Alarm => (Tone::Alarm, "Urgent"),
         (Status::Ok, _) => (Tone::Waiting, "Waiting"),
         _ => (Tone::Alarm, "Unknown"),
     };
@@ -109,6 +112,7 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
             (status::status(report, tone, word, asked))
             (overview::overview(report, asked))
             (primary::primary(report))
+            (clocks::outages(report))
             (messages::messages(report, rows, asked))
             (disk::disk(report))
             (runs::runs(report))
@@ -144,10 +148,18 @@ fn run_button(target: &Target) -> Markup {
     html! { button name="flush" value=(target) { "run" } }
 }
 
+/// An instant: in few words for people, the whole of it for programs and where the mouse rests.
+fn moment(report: &Report, at: i64) -> Markup {
+    html! { time datetime=[rfc3339(at)] title=(report.local_time(at)) { (report.moment(at)) } }
+}
+
 /// Which flush it was, when and by whom.
-fn flush_line(report: &Report, flush: &Flush) -> String {
-    let what = if flush.target == "all" { String::new() } else { format!(" of {}", flush.target) };
-    format!("Queue run {}{what}, {} by {}", flush.number, report.local_time(flush.started), flush.by)
+fn flush_line(report: &Report, flush: &Flush) -> Markup {
+    html! {
+        "Queue run " (flush.number)
+        @if flush.target != "all" { " of " bdi { (printable(&flush.target)) } }
+        ", " (moment(report, flush.started)) ", by " bdi { (printable(&flush.by)) }
+    }
 }
 
 /// The whole document. Whatever acts instead of showing is made visible here, wherever in it it stands.

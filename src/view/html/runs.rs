@@ -24,7 +24,7 @@ pub(crate) fn runs(report: &Report) -> Markup {
 fn run(report: &Report, flush: &Flush) -> Markup {
     let waited = flush.messages.map_or("it is not known how many waited".into(), |all| format!("{all} waited"));
     html! {
-        a href={ "?flushed=" (flush.number) } { bdi { (printable(&flush_line(report, flush))) } } ": "
+        a href={ "?flushed=" (flush.number) } { (flush_line(report, flush)) } ": "
         @match &flush.outcome {
             Some(outcome) => {
                 bdi { (printable(&outcome::sentence(flush, outcome))) }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::sentences::{self, Sentences};
-use super::{Tone, flush_line, links, run_form};
+use super::{Tone, clocks, flush_line, links, run_form};
 use crate::mta::trouble::Trouble;
 use crate::queue::{Filter, State};
 use crate::report::Report;
@@ -28,6 +28,7 @@ pub fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup 
             @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
             @if report.listing.summary.messages > 0 { (figures(report, asked)) }
             @if let Some(advice) = sentences::advice(report) { p.advice { (advice) } }
+            (clocks::clocks(report, asked))
             (followed(report))
             (flush(report))
         }
@@ -64,7 +65,7 @@ fn followed(report: &Report) -> Markup {
     html! {
         div.outcome role="status" {
             p {
-                bdi { (printable(&flush_line(report, flush))) } ": " bdi { (printable(&sentences::outcome(report, flush, outcome))) } "."
+                (flush_line(report, flush)) ": " bdi { (printable(&sentences::outcome(report, flush, outcome))) } "."
             }
             @if let Some(all) = flush.messages.filter(|all| *all > 0 && report.listing.trouble.is_none()) {
                 progress max=(all) value=(all.saturating_sub(outcome.messages_left)) { (outcome.messages_left) " left" }

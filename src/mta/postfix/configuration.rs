@@ -1,0 +1,123 @@
+//! Postfix's configuration, as postconf(1) prints it: version, settings, and for which domains it relays mail.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::instances::Instance;
+use crate::mta::relay::{domains, keys};
+use crate::mta::{Facts, RelayInquiry, Relaying};
+use crate::system::process::{self, Argv, Running};
+
+/// A value in the lines `name = value` of postconf(1).
+pub(super) fn value(output: &str, name: &str) -> Option<String> {
+    output.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == name).then(|| value.trim().to_owned())
+    })
+}
+
+/// `relay_domains` of postconf(5) in the settings of each instance: names, files with names, and tables, whose keys
+/// postmap(1) prints (`table` asks it), but for those that are delivered here (`relay_domains = $mydestination`): they need
+/// no mail exchanger. And the first one's `myhostname`.
+fn relaying(settings: &[String], table: impl Fn(&str) -> Option<String>) -> Relaying {
+    let all = |name| settings.iter().filter_map(move |settings| value(settings, name));
+    let delivered_here: Vec<_> = all("mydestination").flat_map(|names| domains(&names)).collect();
+    let named = |relayed: String| {
+        let words = relayed.split([',', ' ', '\t', '\n']).map(|word| match word.contains(':') {
+            _ if word.starts_with('/') => domains(&fs::read_to_string(word).unwrap_or_default()),
+            true => table(word).map_or_else(|| domains(word), |printed| domains(&keys(&printed))),
+            false => domains(word),
+        });
+        words.collect::<Vec<_>>().concat()
+    };
+    Relaying {
+        domains: all("relay_domains").flat_map(named).filter(|domain| !delivered_here.contains(domain)).collect(),
+        own_name: settings.first().and_then(|settings| value(settings, "myhostname")),
+        just_changed: None,
+    }
+}
+
+/// Whether postconf(1) waits before it reads the file: until that is two seconds old (`dict_load_file_xt()` of Postfix's dict.c), so that
+/// it reads no half of it.
+fn is_settling(main_cf: &Path) -> bool {
+    const SETTLED: Duration = Duration::from_secs(2);
+    let changed = fs::metadata(main_cf).and_then(|found| found.modified());
+    changed.is_ok_and(|changed| changed.elapsed().map_or(true, |since| since <= SETTLED))
+}
+
+/// Asks postconf(1) for that, of each instance.
+pub(super) fn ask(
+    postconf: PathBuf,
+    postmap: Option<PathBuf>,
+    main_cf: PathBuf,
+    instances: Vec<Instance>,
+) -> RelayInquiry {
+    Box::new(move |free, deadline| {
+        let start = |program: &PathBuf, arguments: &[&str]| process::start(free, &Argv::new(program, arguments)).ok();
+        let answer = |running: Option<Running>| {
+            let output = running.map(|running| running.collect(deadline).1).unwrap_or_default();
+            String::from_utf8_lossy(&output).into_owned()
+        };
+        let is_settling = is_settling(&main_cf);
+        let question = ["-x", "relay_domains", "mydestination", "myhostname"];
+        let asked: Vec<_> = instances.iter().map(|instance| start(&postconf, &instance.arguments(&question))).collect();
+        let settings: Vec<_> = asked.into_iter().map(answer).collect();
+        let table = |name: &str| postmap.as_ref().map(|postmap| answer(start(postmap, &["-s", name])));
+        let just_changed = (settings.first().is_none_or(String::is_empty) && is_settling).then_some("main.cf");
+        Relaying { just_changed, ..relaying(&settings, table) }
+    })
+}
+
+/// Version and settings.
+pub(super) fn facts(output: &str) -> Facts {
+    Facts {
+        version: value(output, "mail_version"),
+        queue_directory: value(output, "queue_directory").map(PathBuf::from),
+        flush_users: value(output, "authorized_flush_users"),
+        ..Facts::default()
+    }
+    .or_usual("/var/spool/postfix")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_that_is_delivered_here_is_not_relayed() {
+        let settings = "mydestination = bartleby.example.net, localhost\nmyhostname = bartleby.example.net\n";
+        let read = |relayed: &str| {
+            let table = |name: &str| (name == "hash:/etc/relay").then(|| "other.example x\n".to_owned());
+            relaying(&[format!("relay_domains = {relayed}\n{settings}")], table)
+        };
+        assert_eq!(read("bartleby.example.net, localhost").domains, [""; 0], "$mydestination");
+        assert_eq!(
+            read("example.com, hash:/etc/relay, bartleby.example.net").domains,
+            ["example.com", "other.example"]
+        );
+        assert_eq!(read("").own_name.as_deref(), Some("bartleby.example.net"));
+        let second = "relay_domains = second.example, bartleby.example.net\nmyhostname = out.example.net\n";
+        let both = relaying(&[format!("relay_domains = example.com\n{settings}"), second.to_owned()], |_| None);
+        assert_eq!(both.domains, ["example.com", "second.example"]);
+        assert_eq!(both.own_name.as_deref(), Some("bartleby.example.net"));
+    }
+
+    #[test]
+    fn a_main_cf_that_was_changed_a_moment_ago_is_settling() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(is_settling(file.path()));
+        let past = std::time::SystemTime::now() - Duration::from_secs(3);
+        file.as_file().set_modified(past).unwrap();
+        assert!(!is_settling(file.path()));
+        assert!(!is_settling(Path::new("/nonexistent")));
+    }
+
+    #[test]
+    fn settings_are_read_from_postconf() {
+        let read = facts("mail_version = 3.7.11\nqueue_directory = /var/spool/postfix\nauthorized_flush_users =\n");
+        assert_eq!(read.version.as_deref(), Some("3.7.11"));
+        assert_eq!(read.queue_directory, Some("/var/spool/postfix".into()));
+        assert_eq!(read.flush_users.as_deref(), Some(""));
+    }
+}

@@ -1,0 +1,248 @@
+//! How long a mail server keeps mail, and by when it tries again: what its configuration and its processes say.
+//!
+//! Each mail server reads its own in a file of its own. Where something can't be known, that is said, with the reason and
+//! what to do about it: nothing is guessed.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::queue::Lifetimes;
+
+const DAY: i64 = 24 * 60 * 60;
+
+/// What is known of a mail server's clocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Timing {
+    /// How long mail is kept.
+    pub(crate) lifetime: Lifetime,
+    /// By when it is tried again.
+    pub(crate) retry: Retry,
+    /// Why the mail server does not try again by itself, where that was seen.
+    pub(crate) stopped: Option<Gap>,
+    /// How an administrator gives what waits more time, as sentences and commands to be pasted.
+    pub(crate) more_time: String,
+}
+
+/// Something that is not known, or not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gap {
+    /// Why, in a sentence without its full stop.
+    pub(crate) why: String,
+    /// What to do about it, in sentences.
+    pub(crate) remedy: String,
+}
+
+/// How long mail is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Lifetime {
+    /// So long.
+    Known {
+        /// From when it counts.
+        lifetimes: Lifetimes,
+        /// The shortest time for which a message is kept, in seconds.
+        seconds: i64,
+        /// The same for a message with the null sender.
+        null_sender: i64,
+        /// The setting that says so, such as `maximal_queue_lifetime = 5d`.
+        basis: String,
+    },
+    /// A file says so, but the mail server was started before that was changed, and goes by what it said before.
+    NotInForce {
+        /// The shortest time for which a message is to be kept, in seconds.
+        seconds: i64,
+        /// The setting that says so.
+        basis: String,
+        /// The file.
+        file: String,
+        /// How it comes into force, as sentences and commands to be pasted.
+        step: String,
+    },
+    /// It is not known.
+    Unknown(Gap),
+}
+
+/// By when mail that waits is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Retry {
+    /// At the latest so long after the last attempt.
+    Within {
+        /// In seconds.
+        seconds: i64,
+        /// The settings that say so.
+        basis: String,
+    },
+    /// The listing says it of each message.
+    Listed {
+        /// The command that lists.
+        basis: String,
+    },
+    /// It is not known.
+    Unknown(Gap),
+}
+
+/// Nobody has asked yet.
+impl Default for Lifetime {
+    fn default() -> Lifetime {
+        Lifetime::Unknown(Gap::default())
+    }
+}
+
+/// Nobody has asked yet.
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry::Unknown(Gap::default())
+    }
+}
+
+/// Nobody has asked yet.
+impl Default for Gap {
+    fn default() -> Gap {
+        Gap::of_lifetime("the mail server's settings could not be read")
+    }
+}
+
+impl Gap {
+    /// Something is not known, whose remedy is to name the lifetime in our own configuration.
+    pub(super) fn of_lifetime(why: impl Into<String>) -> Gap {
+        Gap { why: why.into(), remedy: "Write it into /etc/bartleby.toml, such as [mta] lifetime = \"5d\".".into() }
+    }
+}
+
+impl Timing {
+    /// The same, where the lifetime is written into our own configuration.
+    pub(crate) fn with_lifetime(self, lifetimes: Lifetimes, seconds: i64, basis: String) -> Timing {
+        Timing { lifetime: Lifetime::Known { lifetimes, seconds, null_sender: seconds, basis }, ..self }
+    }
+
+    /// What is known where the listed queue is not known to be that of this machine's mail server: nothing.
+    pub(crate) fn of_elsewhere() -> Timing {
+        let gap = Gap::of_lifetime(
+            "the queue is listed by a configured command, so it may not be that of the mail server on this machine",
+        );
+        Timing { lifetime: Lifetime::Unknown(gap.clone()), retry: Retry::Unknown(gap), ..Timing::default() }
+    }
+
+    /// How long mail is kept, as far as that is in force.
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
+        match &self.lifetime {
+            Lifetime::Known { lifetimes, .. } => lifetimes.clone(),
+            Lifetime::NotInForce { .. } | Lifetime::Unknown(_) => Lifetimes::Unknown,
+        }
+    }
+}
+
+impl Lifetime {
+    /// The same, unless the mail server still goes by what the file said before.
+    pub(super) fn in_force(self, file: &Path, is: InForce, step: &str) -> Lifetime {
+        match (self, is) {
+            (Lifetime::Known { seconds, basis, .. }, InForce::No) => {
+                Lifetime::NotInForce { seconds, basis, file: file.display().to_string(), step: step.into() }
+            }
+            (lifetime, _) => lifetime,
+        }
+    }
+}
+
+/// Whether a mail server goes by what its configuration says now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InForce {
+    /// It was started after the last change of the file, as far as can be seen.
+    Yes,
+    /// The file was changed after the start.
+    No,
+}
+
+impl InForce {
+    /// Compares the last change of a file with the start of the oldest of the processes that go by it; where either can't
+    /// be seen, the file is believed.
+    pub(super) fn of(file: &Path, started: impl Iterator<Item = SystemTime>) -> InForce {
+        let changed = fs::metadata(file).and_then(|found| found.modified());
+        match (changed, started.min()) {
+            (Ok(changed), Some(started)) if changed > started => InForce::No,
+            _ => InForce::Yes,
+        }
+    }
+}
+
+/// A length of time as mail servers write it, such as `30m`, `1w2d` or, in their usual unit, `5`; in seconds.
+pub(crate) fn seconds(text: &str, usual: char) -> Option<i64> {
+    let factor = |unit: char| match unit {
+        's' => Some(1),
+        'm' => Some(60),
+        'h' => Some(60 * 60),
+        'd' => Some(DAY),
+        'w' => Some(7 * DAY),
+        _ => None,
+    };
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return None;
+    }
+    let mut sum = 0_i64;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number: i64 = rest[..end].parse().ok()?;
+        let unit = rest[end..].chars().next();
+        sum = sum.checked_add(number.checked_mul(factor(unit.unwrap_or(usual).to_ascii_lowercase())?)?)?;
+        rest = &rest[end + unit.map_or(0, char::len_utf8)..];
+    }
+    // Longer than any calendar is no time.
+    Some(sum).filter(|sum| *sum < 1 << 40)
+}
+
+/// The longer time to propose, in days, where mail is kept for so many seconds: twice that, and no less than two weeks.
+pub(super) fn longer(seconds: i64) -> i64 {
+    (2 * seconds / DAY).clamp(14, 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_read_as_mail_servers_write_them() {
+        for (text, expected) in [
+            ("30m", Some(1800)),
+            ("5", Some(5 * DAY)),
+            (" 0h ", Some(0)),
+            ("1w2d3h4m5s", Some(9 * DAY + 3 * 3600 + 4 * 60 + 5)),
+            ("6D", Some(6 * DAY)),
+            ("", None),
+            ("d", None),
+            ("6x", None),
+            ("-1d", None),
+            ("$x", None),
+            ("1.5h", None),
+            ("99999999999999999999d", None),
+            ("9223372036854775807", None),
+            ("9999999999999", None),
+        ] {
+            assert_eq!(seconds(text, 'd'), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_changed_after_the_start_is_not_in_force() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let changed = SystemTime::now() - Duration::from_secs(60);
+        file.as_file().set_modified(changed).unwrap();
+        let is = |starts: &[i32]| {
+            let start = |after: &i32| changed + Duration::from_secs(100) - Duration::from_secs((100 - after) as u64);
+            InForce::of(file.path(), starts.iter().map(start))
+        };
+        assert_eq!(is(&[1]), InForce::Yes);
+        assert_eq!(is(&[-1]), InForce::No);
+        assert_eq!(is(&[1, -1, 2]), InForce::No, "one of them has not read it");
+        assert_eq!(is(&[]), InForce::Yes, "nobody was seen");
+        assert_eq!(InForce::of(Path::new("/nonexistent"), [changed].into_iter()), InForce::Yes);
+    }
+
+    #[test]
+    fn a_longer_time_is_twice_as_long() {
+        assert_eq!([90, 5 * DAY, 10 * DAY, 80 * DAY].map(longer), [14, 14, 20, 100]);
+    }
+}

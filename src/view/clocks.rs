@@ -1,0 +1,240 @@
+//! The three clocks in words: since when the primary is down, by when what waits is tried again, and when it goes back to
+//! its sender. Each sentence is true for its mail server alone: that is what was measured with each of them.
+
+use crate::queue::{Lifetimes, Message, Returns};
+use crate::report::Report;
+use crate::report::clocks::{First, FirstReturn, NextAttempt, ReturnKind, Urgency};
+use crate::text::{count, duration, exact_weekday_time, short_weekday_time, weekday_time};
+
+/// The clocks of a queue in which something waits.
+pub(crate) struct Clocks {
+    /// Whole sentences, the most important first.
+    pub(crate) sentences: Vec<String>,
+    /// What to do, where something is not known or mail goes back soon: sentences, and commands to be pasted.
+    pub(crate) remedies: Vec<String>,
+}
+
+impl Clocks {
+    /// Puts the clocks into words; `None` where nothing waits that is tried again.
+    pub(crate) fn of(report: &Report) -> Option<Clocks> {
+        let waiting = report.not_held();
+        if waiting == 0 {
+            return None;
+        }
+        let first = report.first_return();
+        let (mut sentences, mut remedies) = (Vec::new(), Vec::new());
+        sentences.extend(down(report));
+        let overdue = first.as_ref().map_or(0, |first| first.overdue);
+        let next = report.next_attempt();
+        let tries = match &next {
+            Some(Ok(next)) => Some(tries(next)),
+            _ => None,
+        };
+        let goes_back = first.as_ref().and_then(|first| goes_back(report, first));
+        let are = count(waiting, "message is", "messages are");
+        sentences.push(match (&tries, &goes_back) {
+            // Past its time, or about to be, nothing is safe.
+            (Some(tries), Some(goes_back)) if overdue == 0 && report.urgency() < Urgency::Alarm => {
+                let are = if waiting == 1 { "is" } else { "are" };
+                let messages = count(waiting, "message", "messages");
+                format!("{messages} {are} waiting here and {are} safe: the mail server {tries}, and {goes_back}.")
+            }
+            (Some(tries), Some(goes_back)) => format!("{are} waiting: the mail server {tries}, and {goes_back}."),
+            (Some(tries), None) => format!("{are} waiting: the mail server {tries}."),
+            (None, Some(goes_back)) => format!("{are} waiting: {goes_back}."),
+            (None, None) => format!("{are} waiting."),
+        });
+        if overdue > 0 {
+            sentences.push(past_their_time(report, overdue));
+        }
+        sentences.extend(being_returned(report));
+        let is_stopped = report.listing.facts.timing.stopped.is_some();
+        let no_return = report.return_gap();
+        match (next.and_then(Result::err), &no_return) {
+            (Some(gap), Some(other)) if gap == other => {}
+            (Some(gap), _) => {
+                let what = if is_stopped { "Attention" } else { "It is not known when it is tried again" };
+                sentences.push(format!("{what}: {}.", gap.why));
+                remedies.push(gap.remedy.clone());
+            }
+            (None, _) => {}
+        }
+        if let Some(gap) = no_return {
+            sentences.push(format!("It is not known when mail goes back to its sender: {}.", gap.why));
+            remedies.push(gap.remedy);
+        }
+        sentences.extend(which_comes_first(report));
+        if report.urgency() > Urgency::None && first.is_some() {
+            let more = &report.listing.facts.timing.more_time;
+            if !more.is_empty() {
+                remedies.push(format!("To give what waits more time (it counts for mail that waits already): {more}."));
+            }
+        }
+        remedies.dedup();
+        Some(Clocks { sentences, remedies })
+    }
+}
+
+/// Since when the primary is down.
+fn down(report: &Report) -> Option<String> {
+    let since = report.down_since()?;
+    let (who, has) = match report.primary.primaries.len() {
+        1 => ("The main mail server", "has"),
+        _ => ("The main mail servers", "have"),
+    };
+    let when = weekday_time(since, &report.zone);
+    let longest = report.outages.longest.as_ref().map(|outage| outage.seconds(report.listing.sampling.started));
+    let seconds = report.age(since);
+    let longest = match longest {
+        Some(longest) if longest > seconds => format!("; the longest time on record is {}", duration(longest)),
+        _ => String::new(),
+    };
+    Some(format!("{who} {has} not answered since {when} ({}), as far as was seen{longest}.", duration(seconds)))
+}
+
+/// `tries again by itself within 72 minutes`
+fn tries(next: &NextAttempt<'_>) -> String {
+    match next.within {
+        0 => "tries again by itself now".into(),
+        within => format!("tries again by itself within {}", rounded_up(within)),
+    }
+}
+
+/// A time in which something happens at the latest: no shorter than it is.
+fn rounded_up(seconds: i64) -> String {
+    let in_units = |unit: u64, one: &str, many: &str| count(seconds.max(0).unsigned_abs().div_ceil(unit), one, many);
+    match seconds {
+        ..120 => in_units(1, "second", "seconds"),
+        120..7200 => in_units(60, "minute", "minutes"),
+        7200..172_800 => in_units(3600, "hour", "hours"),
+        _ => in_units(86_400, "day", "days"),
+    }
+}
+
+/// When the first of what is not past its time goes back.
+fn goes_back(report: &Report, first: &FirstReturn) -> Option<String> {
+    let FirstReturn { kind, next, overdue, .. } = first;
+    let at = next.as_ref()?;
+    let else_ = if *overdue > 0 { " else" } else { "" };
+    let when = weekday_time(*at, &report.zone);
+    Some(match kind {
+        ReturnKind::NotBefore => format!("nothing{else_} goes back to its sender before {when}"),
+        ReturnKind::At => {
+            let when = exact_weekday_time(*at, &report.zone);
+            format!(
+                "the first{else_} goes back to its sender on {when}, without being tried again, even if the main mail server \
+                 is back by then"
+            )
+        }
+        ReturnKind::About => match report.listing.summary.deadlines.oldest_for_host {
+            _ if report.primary.primaries.iter().any(|primary| primary.is_up() == Some(true)) => return None,
+            Some(oldest) if is_by_oldest(report) => format!(
+                "if the main mail server has been down without a break since {}, all mail for it goes back at about {when}, \
+                 also what came a minute ago, and from then on new mail goes back at once",
+                weekday_time(oldest, &report.zone)
+            ),
+            _ => format!(
+                "all mail for the main mail server goes back at about {when}, also what came a minute ago, and from then on \
+                 new mail goes back at once"
+            ),
+        },
+    })
+}
+
+/// Whether the first failure of the host is only taken for that of the oldest message.
+fn is_by_oldest(report: &Report) -> bool {
+    matches!(report.listing.facts.timing.lifetimes(), Lifetimes::About { failing_since: None, .. })
+}
+
+/// What happens to messages that are past their time.
+fn past_their_time(report: &Report, overdue: u64) -> String {
+    let messages = count(overdue, "message is", "messages are");
+    let (its, goes) = if overdue == 1 { ("its", "goes") } else { ("their", "go") };
+    match ReturnKind::of(&report.listing.summary.lifetimes()) {
+        Some(ReturnKind::At) => format!("{messages} past {its} time and {goes} back to the sender at once."),
+        Some(ReturnKind::About) => format!(
+            "{messages} past {its} time and {goes} back, with all other mail for the same server, at the next attempt that \
+             fails; to deliver now is such an attempt."
+        ),
+        _ => format!(
+            "{messages} past {its} time and {goes} back at the next attempt that fails; to deliver now is such an attempt."
+        ),
+    }
+}
+
+/// What an administrator has let expire.
+fn being_returned(report: &Report) -> Option<String> {
+    let returned = report.listing.summary.deadlines.returned;
+    let messages = count(returned, "message is", "messages are");
+    let sender = if returned == 1 { "its sender" } else { "their senders" };
+    (returned > 0).then(|| format!("{messages} being returned to {sender}, now or at the next attempt."))
+}
+
+/// Whether the disk is full before the first mail goes back.
+fn which_comes_first(report: &Report) -> Option<String> {
+    let first = report.comes_first()?;
+    let overdue = report.first_return().is_some_and(|first| first.overdue > 0);
+    match first {
+        First::FullDisk(full) => Some(format!(
+            "At today's rate the disk of the queue is full in {}, before any mail goes back.",
+            duration(full)
+        )),
+        First::Return(full) if report.urgency() > Urgency::None && !overdue => {
+            Some(format!("The disk of the queue is full later, at today's rate in {}.", duration(full)))
+        }
+        First::Return(_) => None,
+    }
+}
+
+/// When a message goes back, for its row; `None` where that is not known.
+pub(crate) fn of_message(report: &Report, lifetimes: &Lifetimes, message: &Message<'_>) -> Option<String> {
+    let now = report.listing.sampling.started;
+    let when = |at: i64| short_weekday_time(at, &report.zone);
+    match lifetimes.returns(message) {
+        // Its state says so.
+        Returns::Now | Returns::Unknown => None,
+        Returns::Never => Some("never goes back while it is held".into()),
+        Returns::NotBefore(at) if at <= now => Some("goes back at the next attempt that fails".into()),
+        Returns::NotBefore(at) => Some(format!("goes back after {}", when(at))),
+        Returns::At(at) => Some(format!("goes back {}", when(at))),
+        Returns::About(at) if at <= now => Some("goes back with all mail for that server".into()),
+        Returns::About(at) => Some(format!("goes back about {}", when(at))),
+    }
+}
+
+/// How often a message was tried, and when it is tried next, for its row; `None` where that is not known.
+pub(crate) fn attempts(report: &Report, message: &Message<'_>) -> Option<String> {
+    let attempts = message.plan.attempts?;
+    let tried = match attempts {
+        0 => "not tried yet".to_owned(),
+        attempts => format!("tried {}", count(attempts, "time", "times")),
+    };
+    let now = report.listing.sampling.started;
+    Some(match message.plan.next_attempt {
+        Some(next) if next > now => format!("{tried}, next in {}", rounded_up(next - now)),
+        Some(_) => format!("{tried}, next now"),
+        None => tried,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_never_said_to_be_shorter_than_it_is() {
+        let words = [1, 119, 120, 121, 4300, 7200, 7201, 172_800, 172_801].map(rounded_up);
+        let expected = [
+            "1 second",
+            "119 seconds",
+            "2 minutes",
+            "3 minutes",
+            "72 minutes",
+            "2 hours",
+            "3 hours",
+            "2 days",
+            "3 days",
+        ];
+        assert_eq!(words, expected);
+    }
+}
