@@ -8,7 +8,7 @@ use crate::mta::privilege::Privilege;
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
 use crate::state::{Records, SeenBy, StateError};
-use crate::system::process::Argv;
+use crate::system::process::{self, Argv};
 use crate::system::{self, Account, Free, Scratch};
 
 /// The configuration and the machine, gathered once.
@@ -85,6 +85,24 @@ impl Context {
     pub(crate) fn by_its_own_rule(&self, command: &Argv) -> Option<Argv> {
         let source = self.source.as_ref().ok()?;
         self.privilege.by_its_own_rule(&self.free, &self.account, &*source.mta, command)
+    }
+}
+
+impl Context {
+    /// Does this with what is remembered. Where somebody looks at a page, another process does it, so that nobody waits for
+    /// the disk.
+    pub(crate) fn remember(&self, work: impl FnOnce(&Records)) {
+        let Ok(records) = &self.records else { return };
+        if self.seen_by != SeenBy::Page {
+            return work(records);
+        }
+        let (directory, account) = (self.config.state.directory.as_deref(), &self.account);
+        // A copy of a process can't use the database that this one has open.
+        let open_and_work = |_| {
+            let _ = Records::open(directory, account).map(|records| work(&records));
+        };
+        // Where it can't be started, that is not remembered.
+        let _ = process::branch_off(&self.free, open_and_work);
     }
 }
 

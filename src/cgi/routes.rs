@@ -8,6 +8,7 @@ use super::{access, host};
 use crate::config::{Config, ConfigError};
 use crate::context::Context;
 use crate::flush::{self, Asker, Refusal};
+use crate::mta::trouble::Trouble;
 use crate::queue::Window;
 use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
@@ -228,7 +229,8 @@ impl Exchange<'_> {
             Refusal::Held { release } => (StatusCode::CONFLICT, "Not run", release.to_owned(), None),
             Refusal::Impossible(trouble) => {
                 log(message);
-                (StatusCode::SERVICE_UNAVAILABLE, "The queue was not run", trouble.remedy(), None)
+                let wait = if let Trouble::InHand { seconds, .. } = trouble { Some(seconds) } else { None };
+                (StatusCode::SERVICE_UNAVAILABLE, "The queue was not run", trouble.remedy(), wait)
             }
         };
         let field = wait.map(|seconds| (header::RETRY_AFTER, seconds.to_string()));

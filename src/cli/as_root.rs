@@ -143,16 +143,19 @@ fn run_queue(context: &Context, source: &Source, target: &Target) -> Result<u8, 
     let mta = &*source.mta;
     let ids = match target {
         Target::Domain(name) if mta.flush_commands(&Part::Domain { name, ids: &[] }).is_empty() => {
-            waiting(context, target)?
+            Some(waiting(context, target)?)
         }
-        _ => Vec::new(),
+        Target::All if mta.flushes_held(&Part::All) => not_held(context),
+        _ => None,
     };
+    let all = ids.as_ref().map(|ids| Part::Each { ids });
+    let ids = ids.as_deref().unwrap_or_default();
     let part = match target {
-        Target::All => Part::All,
-        Target::Domain(name) => Part::Domain { name, ids: &ids },
+        Target::All => all.unwrap_or(Part::All),
+        Target::Domain(name) => Part::Domain { name, ids },
         Target::Id(id) => Part::Message(id),
     };
-    for command in preparation(&context.free, mta) {
+    for command in preparation(&context.free, mta)? {
         // It may fail: then the run shows what is in the way.
         let _ = process::start(&context.free, &command).map(|running| running.collect(soon()));
     }
@@ -161,8 +164,10 @@ fn run_queue(context: &Context, source: &Source, target: &Target) -> Result<u8, 
 
 /// The queue ids of what waits, for a mail server that runs a domain message by message.
 fn waiting(context: &Context, target: &Target) -> Result<Vec<String>, Refusal> {
-    let Count { ids, trouble, .. } = Count::of_target(context, target);
-    let ids: Vec<String> = ids.into_iter().filter(|id| is_id(id)).collect();
+    let count = Count::of_target(context, target);
+    let not_held = count.ids_not_held();
+    let Count { ids, trouble, .. } = count;
+    let ids: Vec<String> = not_held.unwrap_or(ids).into_iter().filter(|id| is_id(id)).collect();
     match (ids.len(), trouble) {
         (0, Some(trouble)) => Err(trouble.into()),
         (0, None) => Err(Refusal::NotQueued(target.clone())),
@@ -171,19 +176,32 @@ fn waiting(context: &Context, target: &Target) -> Result<Vec<String>, Refusal> {
     }
 }
 
+/// The queue ids of what is not on hold, for a mail server whose run of the whole queue delivers that, too; `None` where
+/// nothing is on hold, or they are too many to be run one by one.
+fn not_held(context: &Context) -> Option<Vec<String>> {
+    let count = Count::of_target(context, &Target::All);
+    let ids = count.ids_not_held().filter(|ids| count.held > 0 && ids.len() <= MOST_MESSAGES)?;
+    Some(ids.into_iter().filter(|id| is_id(id)).collect())
+}
+
 /// The commands that must run before the queue. What the mail server says of that is read in the sandbox, too.
-fn preparation(free: &Free, mta: &dyn Mta) -> Vec<Argv> {
-    let Some(question) = mta.flush_question() else { return Vec::new() };
-    let Ok(running) = process::start(free, &question) else { return Vec::new() };
-    let answer = String::from_utf8_lossy(&running.collect(soon()).1).into_owned();
+fn preparation(free: &Free, mta: &dyn Mta) -> Result<Vec<Argv>, Trouble> {
+    let questions = mta.flush_questions();
+    if questions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let running: Vec<_> = questions.iter().filter_map(|question| process::start(free, question).ok()).collect();
+    let until = soon();
+    let answers: Vec<_> = running.into_iter().map(|running| running.collect(until).1).collect();
+    let answers = String::from_utf8_lossy(&answers.concat()).into_owned();
     let read = |free| {
         let _sandbox = Sandbox::enter(free, Purpose::Reading { room: 0 });
-        mta.flush_hindrances(&answer)
+        mta.flush_hindrances(&answers)
     };
     let read = Worker::begin(free, QUESTION_PATIENCE, read).and_then(Worker::answer);
     let mut hindrances = read.unwrap_or_default();
     hindrances.truncate(MOST_MESSAGES);
-    mta.flush_preparation(&hindrances)
+    mta.flush_bar(&hindrances).map_or_else(|| Ok(mta.flush_preparation(&hindrances)), Err)
 }
 
 /// Runs them all: one message may have gone meanwhile, or be in delivery. Only where none could be run is that the status.

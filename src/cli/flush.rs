@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, gather, print, say};
 use crate::context::Context;
 use crate::flush::{self, Asker, outcome};
+use crate::mta::trouble::Trouble;
 use crate::queue::Target;
 use crate::state::{Flush, Outcome, SeenBy};
 use crate::system::{Free, log};
@@ -48,7 +49,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
                 }
                 flush::Refusal::Impossible(trouble) => {
                     log(&trouble.remedy());
-                    EX_UNAVAILABLE
+                    if matches!(trouble, Trouble::InHand { .. }) { EX_TEMPFAIL } else { EX_UNAVAILABLE }
                 }
             }))
         }

@@ -22,9 +22,6 @@ pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Out
     loop {
         let looked = Instant::now();
         let sampled = jiff::Timestamp::now().as_second();
-        if let Ok(records) = &context.records {
-            records.close();
-        }
         let left = Count::of_flush(context, flush);
         let took = looked.elapsed();
         let is_taken = context.records.as_ref().is_ok_and(Records::is_taken);

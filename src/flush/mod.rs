@@ -31,7 +31,7 @@ use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use follow::{FOLLOWED, follow};
-use readiness::{commands, delivers_held, wait_seconds};
+use readiness::{commands, delivers_held, leaves_held, wait_seconds};
 use worker::Ended;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
@@ -141,17 +141,23 @@ fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush,
         // It would use up the cool-down.
         return Err(Refusal::NotQueued(target.clone()));
     }
-    let part = part(context, target, &waiting)?;
+    let not_held = waiting.ids_not_held().unwrap_or_else(|| waiting.ids.clone());
+    let mut part = part(context, target, &waiting, &not_held)?;
     let configured = !context.config.mta.flush_command.is_empty();
     let all_held = waiting.held > 0 && waiting.trouble.is_none() && waiting.messages == waiting.held;
     if part != Part::All && !configured && source.mta.flush_commands(&part).len() > MOST_MESSAGES {
         return Err(Refusal::TooMany(target.clone()));
     }
+    let one_by_one =
+        part == Part::All && waiting.held > 0 && leaves_held(context, &facts, waiting.messages - waiting.held);
+    if one_by_one {
+        part = Part::Each { ids: &not_held };
+    }
     let commands = if part == Part::All { whole } else { commands(context, &facts, &part)? };
-    if all_held && !delivers_held(context, &part, &commands) {
+    if all_held && (one_by_one || !delivers_held(context, &part, &commands)) {
         return Err(Refusal::Held { release: source.mta.release() });
     }
-    let preparation = preparation(context, &facts);
+    let preparation = preparation(context, &facts)?;
     let prepared = preparation.len();
     let commands = [preparation, commands].concat();
     let turn = take_turn(context)?;
@@ -212,7 +218,12 @@ fn is_time(context: &Context, now: i64) -> Result<(), Refusal> {
 }
 
 /// The part of the queue to run. An id or a domain of the request counts only if the listing holds it.
-fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Count) -> Result<Part<'a>, Refusal> {
+fn part<'a>(
+    context: &Context,
+    target: &'a Target,
+    waiting: &'a Count,
+    not_held: &'a [String],
+) -> Result<Part<'a>, Refusal> {
     let part = match (target, waiting.ids.first()) {
         (Target::All, _) => return Ok(Part::All),
         (_, None) => {
@@ -222,7 +233,7 @@ fn part<'a>(context: &Context, target: &'a Target, waiting: &'a Count) -> Result
                 .map_or_else(|| Refusal::NotQueued(target.clone()), Refusal::Impossible));
         }
         (Target::Id(_), Some(id)) => Part::Message(id),
-        (Target::Domain(name), Some(_)) => Part::Domain { name, ids: &waiting.ids },
+        (Target::Domain(name), Some(_)) => Part::Domain { name, ids: not_held },
     };
     // A name that holds a space or begins with a dash is refused. Ids are the mail server's own, and are checked, too.
     let ids_are_plain = waiting.ids.iter().all(|id| Target::Id(id.clone()).is_plain());
@@ -268,21 +279,30 @@ fn take_turn(context: &Context) -> Result<Option<Turn>, Refusal> {
 const QUESTION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The commands that must run before the flush, as far as this user may run them.
-fn preparation(context: &Context, facts: &Facts) -> Vec<Argv> {
-    let Ok(source) = &context.source else { return Vec::new() };
-    let Some(question) = source.mta.flush_question().filter(|_| context.config.mta.flush_command.is_empty()) else {
-        return Vec::new();
-    };
+///
+/// # Errors
+/// Why a flush would change nothing.
+fn preparation(context: &Context, facts: &Facts) -> Result<Vec<Argv>, Trouble> {
+    let Ok(source) = &context.source else { return Ok(Vec::new()) };
+    let questions = source.mta.flush_questions();
     // By the one rule, root does that, too.
-    if context.by_the_one_rule(&Request::List {}).is_some() {
-        return Vec::new();
+    let is_asked = context.config.mta.flush_command.is_empty() && !questions.is_empty();
+    if !is_asked || context.by_the_one_rule(&Request::List {}).is_some() {
+        return Ok(Vec::new());
     }
     let is_free = source.mta.flush_obstacle(facts, &context.account).is_none();
     let allowed = |command: &Argv| {
         if is_free { Some(command.clone()) } else { context.by_its_own_rule(command).map(|prefix| prefix.and(command)) }
     };
-    let running = allowed(&question).and_then(|question| process::start(&context.free, &question).ok());
-    let answer = running.map(|running| running.collect(Instant::now() + QUESTION_PATIENCE).1).unwrap_or_default();
-    let hindrances = source.mta.flush_hindrances(&String::from_utf8_lossy(&answer));
-    source.mta.flush_preparation(&hindrances).iter().filter_map(allowed).collect()
+    let running: Vec<_> = questions
+        .iter()
+        .filter_map(|question| allowed(question).and_then(|question| process::start(&context.free, &question).ok()))
+        .collect();
+    let until = Instant::now() + QUESTION_PATIENCE;
+    let answers: Vec<_> = running.into_iter().map(|running| running.collect(until).1).collect();
+    let hindrances = source.mta.flush_hindrances(&String::from_utf8_lossy(&answers.concat()));
+    match source.mta.flush_bar(&hindrances) {
+        Some(bar) => Err(bar),
+        None => Ok(source.mta.flush_preparation(&hindrances).iter().filter_map(allowed).collect()),
+    }
 }

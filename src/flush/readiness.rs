@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::MOST_MESSAGES;
 use crate::context::Context;
 use crate::mta::as_root::Request;
 use crate::mta::trouble::Trouble;
@@ -18,6 +19,8 @@ use crate::system::process::Argv;
 pub struct Held {
     /// A run of the whole queue delivers them.
     pub all: bool,
+    /// It would, and so it is a run of all the others, one by one.
+    pub one_by_one: bool,
     /// A run of one message delivers it, even if it is held.
     pub message: bool,
 }
@@ -32,6 +35,8 @@ pub struct Readiness {
     pub parts: bool,
     /// Which held messages a run delivers.
     pub held: Held,
+    /// The commands that belong to a run of the whole queue and are not allowed, where the others are.
+    pub left_out: Vec<String>,
     /// How an administrator releases held messages.
     pub release: Cow<'static, str>,
     /// Seconds until the cool-down is over.
@@ -70,14 +75,18 @@ impl Readiness {
         let whole = commands(context, facts, &Part::All);
         let sample = context.source.as_ref().map_or("", |source| source.mta.sample_id());
         let one = commands(context, facts, &Part::Message(sample));
+        let delivers_all = delivers_held(context, &Part::All, whole.as_deref().unwrap_or_default());
+        let one_by_one = leaves_held(context, facts, 1);
         let held = Held {
-            all: delivers_held(context, &Part::All, whole.as_deref().unwrap_or_default()),
+            all: delivers_all && !one_by_one,
+            one_by_one,
             message: delivers_held(context, &Part::Message(sample), one.as_deref().unwrap_or_default()),
         };
         let possible = whole.map(|_| ());
         Readiness {
             release: Cow::Borrowed(context.source.as_ref().map_or("", |source| source.mta.release())),
             parts: possible.is_ok() && !configured && one.is_ok(),
+            left_out: if possible.is_ok() { left_out(context, facts) } else { Vec::new() },
             held,
             possible,
             wait_seconds: wait_seconds(context, last, context.clock.now),
@@ -122,6 +131,15 @@ pub(super) fn delivers_held(context: &Context, part: &Part<'_>, commands: &[Argv
     source.mta.flushes_held(part) && (context.account.is_root() || !is_own)
 }
 
+/// Whether a run of the whole queue is one of so many messages that are not held, one by one, so that what is held stays
+/// where it is.
+pub(super) fn leaves_held(context: &Context, facts: &Facts, others: u64) -> bool {
+    let Ok(source) = &context.source else { return false };
+    let is_own = context.config.mta.flush_command.is_empty();
+    let would_deliver = is_own && others <= MOST_MESSAGES as u64 && source.mta.flushes_held(&Part::All);
+    would_deliver && commands(context, facts, &Part::Message(source.mta.sample_id())).is_ok()
+}
+
 /// The commands by which this user can run a part of the queue: the configured one, that of the one rule for root, the
 /// mail server's own, or those under sudo or doas where a rule for just that allows it.
 pub(super) fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Result<Vec<Argv>, Trouble> {
@@ -136,10 +154,25 @@ pub(super) fn commands(context: &Context, facts: &Facts, part: &Part<'_>) -> Res
     }
     let own = source.mta.flush_commands(part);
     let Some(obstacle) = source.mta.flush_obstacle(facts, &context.account) else { return Ok(own) };
-    match rule(context, part) {
-        Some(prefix) => Ok(own.iter().map(|command| prefix.clone().and(command)).collect()),
-        None => Err(obstacle),
+    let Some(prefix) = rule(context, part) else { return Err(obstacle) };
+    if own.len() > FEW {
+        return Ok(own.iter().map(|command| prefix.clone().and(command)).collect());
     }
+    let allowed = |command: &Argv| context.by_its_own_rule(command).map(|prefix| prefix.and(command));
+    Ok(own.iter().filter_map(allowed).collect())
+}
+
+/// Up to so many commands are each looked for among the rules; more are all alike.
+const FEW: usize = 2;
+
+/// The mail server's own commands to run the whole queue that this user may not run, while others do.
+fn left_out(context: &Context, facts: &Facts) -> Vec<String> {
+    let Ok(source) = &context.source else { return Vec::new() };
+    let by_rules_of_their_own = context.config.mta.flush_command.is_empty()
+        && source.mta.flush_obstacle(facts, &context.account).is_some()
+        && context.by_the_one_rule(&Request::List {}).is_none();
+    let own = source.mta.flush_commands(&Part::All).into_iter().filter(|_| by_rules_of_their_own);
+    own.filter(|command| context.by_its_own_rule(command).is_none()).map(|command| command.to_string()).collect()
 }
 
 #[cfg(test)]

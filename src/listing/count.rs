@@ -1,5 +1,6 @@
 //! A listing that is counted: which messages there are, for a queue run, and how many are left of it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub(crate) struct Count {
     pub(crate) messages: u64,
     /// Recipients of these that still wait.
     pub(crate) recipients: u64,
-    /// Messages of these that are held.
+    /// Messages of these that wait for an administrator.
     pub(crate) held: u64,
     /// Messages of these that are being delivered now.
     pub(crate) in_delivery: u64,
@@ -34,6 +35,8 @@ pub(crate) struct Count {
     pub(crate) why: String,
     /// Their queue ids, at most 50,000, where they were asked for.
     pub(crate) ids: Vec<String>,
+    /// Of these, those of messages that are held.
+    pub(crate) held_ids: Vec<String>,
     /// Why the listing is not complete.
     pub(crate) trouble: Option<Trouble>,
 }
@@ -50,6 +53,13 @@ impl Count {
     /// Counts what waits, and names its ids.
     pub(crate) fn of_target(context: &Context, target: &Target) -> Count {
         Count::ask(context, Question { target: Some(target.clone()), waited: Waited::By(i64::MAX), ids: true })
+    }
+
+    /// The ids of what a run should deliver: of all but what is held; `None` where not all are known.
+    pub(crate) fn ids_not_held(&self) -> Option<Vec<String>> {
+        let all_known = self.trouble.is_none() && self.ids.len() as u64 == self.messages;
+        let held: HashSet<&String> = self.held_ids.iter().collect();
+        all_known.then(|| self.ids.iter().filter(|id| !held.contains(id)).cloned().collect())
     }
 
     /// Counts what is left of a queue run.
@@ -113,10 +123,11 @@ impl Client for Counted {
 /// The reader: counts.
 fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question) -> std::io::Result<()> {
     let mut remainder = Remainder::of(question.target, question.waited);
-    let mut ids = Vec::new();
+    let (mut ids, mut held_ids) = (Vec::new(), Vec::new());
     let read = reader::read(&sandbox, task, desk.parts, &mut Words::default(), &mut |message| {
         if remainder.add(message) && question.ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());
+            held_ids.extend(message.is_on_hold().then(|| message.id.clone().into_owned()));
         }
     })?;
     let count = Count {
@@ -126,6 +137,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question) -> s
         in_delivery: remainder.in_delivery,
         why: remainder.why(),
         ids,
+        held_ids,
         trouble: read.trouble,
     };
     frame::send_json(Kind::Counted, &count)?;

@@ -18,6 +18,8 @@ enum Why {
     Cause(Cause),
     /// A reason in the mail server's words.
     Words(String),
+    /// It was tried so short a time ago that the run passed it over.
+    TooYoung,
     /// One of many others.
     Other,
 }
@@ -31,6 +33,7 @@ impl Why {
         match self {
             Why::Cause(cause) => cause.because().to_owned(),
             Why::Words(words) => format!("because of “{words}”"),
+            Why::TooYoung => "passed over, as they were tried too short a time ago".to_owned(),
             Why::Other => "for other reasons".to_owned(),
         }
     }
@@ -55,7 +58,7 @@ pub(crate) struct Remainder {
     pub(crate) messages: u64,
     /// Recipients that still wait.
     pub(crate) recipients: u64,
-    /// Of the messages, those that are held.
+    /// Of the messages, those that wait for an administrator.
     pub(crate) held: u64,
     /// Of the messages, those that are being delivered now.
     pub(crate) in_delivery: u64,
@@ -76,7 +79,7 @@ impl Remainder {
             return false;
         }
         self.messages += 1;
-        self.held += u64::from(message.state == State::Held);
+        self.held += u64::from(message.is_on_hold());
         let is_tried = matches!(message.state, State::Active | State::Incoming);
         self.in_delivery += u64::from(is_tried);
         let mut reasons = HashSet::new();
@@ -84,6 +87,10 @@ impl Remainder {
             self.recipients += 1;
             // Of what is being tried, it is the reason of an earlier attempt.
             reasons.extend(recipient.reason.as_deref().filter(|_| !is_tried).map(Why::of));
+        }
+        if message.too_young {
+            // It was not tried, whatever it waited for before.
+            reasons = [Why::TooYoung].into();
         }
         for reason in reasons {
             let known = self.reasons.contains_key(&reason) || self.reasons.len() < DISTINCT_LIMIT;

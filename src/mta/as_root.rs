@@ -152,7 +152,7 @@ impl Part<'_> {
     /// It as a request names it.
     pub(crate) fn target(&self) -> Target {
         match self {
-            Part::All => Target::All,
+            Part::All | Part::Each { .. } => Target::All,
             Part::Domain { name, .. } => Target::Domain((*name).to_owned()),
             Part::Message(id) => Target::Id((*id).to_owned()),
         }

@@ -92,14 +92,19 @@ pub trait Mta {
     /// How an administrator releases held messages.
     fn release(&self) -> &'static str;
 
-    /// A question to ask before a flush, with the same rights.
-    fn flush_question(&self) -> Option<Argv> {
-        None
+    /// Questions to ask before a flush, with the same rights.
+    fn flush_questions(&self) -> Vec<Argv> {
+        Vec::new()
     }
 
-    /// What, by the answer to that question, stands in the flush's way, each by its number there.
-    fn flush_hindrances(&self, _answer: &str) -> Vec<String> {
+    /// What, by the answers to these questions, stands in the flush's way, each by its number or its words there.
+    fn flush_hindrances(&self, _answers: &str) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Why, by these, a flush would change nothing; `None` where it would.
+    fn flush_bar(&self, _hindrances: &[String]) -> Option<Trouble> {
+        None
     }
 
     /// The commands that must run before the flush to clear these away.
@@ -193,6 +198,11 @@ pub enum Part<'a> {
     },
     /// One message, by its queue id.
     Message(&'a str),
+    /// What is not on hold, for a mail server whose run of the whole queue delivers that, too.
+    Each {
+        /// The queue ids.
+        ids: &'a [String],
+    },
 }
 
 /// What there is to know of a mail server before it is asked anything.
@@ -356,6 +366,36 @@ mod tests {
                 [all, one_domain, message]
             );
         }
+    }
+
+    #[test]
+    fn sendmails_submission_queue_is_run_too_and_its_messages_are_known() {
+        let machine = tempfile::tempdir().unwrap();
+        let folder = machine.path().join("etc/mail");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("submit.cf"), "O QueueDirectory=/var/spool/mqueue-client\n").unwrap();
+        let mta = find(Some(Kind::Sendmail), &Search::below(machine.path())).unwrap();
+        let commands = |part: &Part<'_>| mta.flush_commands(part).iter().map(Argv::to_string).collect::<Vec<_>>();
+        assert_eq!(commands(&Part::All), ["/usr/sbin/sendmail -q", "/usr/sbin/sendmail -Ac -q"]);
+        assert_eq!(commands(&Part::Message("A1")), ["/usr/sbin/sendmail -qIA1", "/usr/sbin/sendmail -Ac -qIA1"]);
+
+        let clock = Clock { now: 1_795_504_000, zone: jiff::tz::TimeZone::UTC };
+        let read = |listing: &str| {
+            let mut found = Vec::new();
+            let mut parser = mta.parser(&clock);
+            let mut keep = |message: &crate::queue::Message<'_>| {
+                found.push((message.instance.clone().map(std::borrow::Cow::into_owned), message.too_young));
+            };
+            listing.lines().for_each(|line| parser.line(line.as_bytes(), &mut keep));
+            found
+        };
+        let submission = Some("submission queue".to_owned());
+        let both = read(include_str!("../../tests/fixtures-debian13/sendmail/client-mailq.stdout"));
+        assert_eq!(both, [(submission.clone(), false), (None, false), (None, false)]);
+        let alone = read(include_str!("../../tests/fixtures-debian13/sendmail/client-bp-v-Ac.stdout"));
+        assert_eq!(alone, [(submission, false)]);
+        let young = read(include_str!("../../tests/fixtures-debian13/sendmail/tooyoung-bp.stdout"));
+        assert_eq!(young, [(None, true), (None, true)]);
     }
 
     #[test]

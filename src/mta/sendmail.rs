@@ -6,6 +6,7 @@
 
 mod lifetime;
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -47,8 +48,8 @@ pub(super) struct Sendmail {
     program: PathBuf,
     configuration: PathBuf,
     relay_domains: PathBuf,
-    /// Whether messages are submitted through a queue of its own (`submit.cf`).
-    submission: bool,
+    /// Where messages wait that this machine's own programs have submitted, where that is a queue of its own (`submit.cf`).
+    submission: Option<String>,
     /// Debian's settings of how the daemon is started.
     start_settings: PathBuf,
 }
@@ -60,7 +61,9 @@ impl Sendmail {
             program: installed(search).unwrap_or_else(|| COMMON_NAME.into()),
             configuration: search.below_root(Path::new(CONFIGURATION)),
             relay_domains: search.below_root(Path::new(RELAY_DOMAINS)),
-            submission: search.below_root(Path::new(SUBMISSION)).is_file(),
+            submission: fs::read_to_string(search.below_root(Path::new(SUBMISSION)))
+                .ok()
+                .map(|submit_cf| value(&submit_cf, "O QueueDirectory=").unwrap_or_default().to_owned()),
             start_settings: search.below_root(Path::new(lifetime::START_SETTINGS)),
         }
     }
@@ -110,7 +113,7 @@ impl Mta for Sendmail {
     fn list_commands(&self) -> Vec<Argv> {
         let list = |more: &[&str]| Argv::new(&self.program, &[&["-bp", "-v"], more].concat());
         let mut commands = vec![list(&[]), list(&["-qQ"])];
-        if self.submission {
+        if self.submission.is_some() {
             commands.push(list(&["-Ac"]));
         }
         commands
@@ -121,7 +124,7 @@ impl Mta for Sendmail {
     }
 
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
-        Box::new(SendmailParser::new(clock))
+        Box::new(SendmailParser { submission: self.submission.clone(), ..SendmailParser::new(clock) })
     }
 
     /// Only root may run the queue, so there is no permission to be asked for.
@@ -137,14 +140,16 @@ impl Mta for Sendmail {
         Inquiry::start(free, &[], move |_| facts)
     }
 
-    /// `-qR` looks for a part of the recipient: here the domain, with its `@`.
+    /// `-qR` looks for a part of the recipient: here the domain, with its `@`. What this machine's own programs have submitted
+    /// waits in a queue of its own, which only `-Ac` runs; one that has no such message ends well.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         let option = match part {
-            Part::All => "-q".to_owned(),
+            Part::All | Part::Each { .. } => "-q".to_owned(),
             Part::Domain { name, .. } => format!("-qR@{name}"),
             Part::Message(id) => format!("-qI{id}"),
         };
-        vec![Argv::new(&self.program, &[&option])]
+        let submitted = self.submission.as_ref().map(|_| Argv::new(&self.program, &["-Ac", &option]));
+        [Argv::new(&self.program, &[&option])].into_iter().chain(submitted).collect()
     }
 
     fn release(&self) -> &'static str {
@@ -199,9 +204,14 @@ fn own_name(configuration: &str) -> Option<String> {
     (!name.is_empty() && !name.contains('$')).then(|| name.to_owned())
 }
 
+/// What stands behind this beginning of a line.
+fn value<'c>(configuration: &'c str, start: &str) -> Option<&'c str> {
+    configuration.lines().find_map(|line| line.strip_prefix(start)).map(str::trim)
+}
+
 /// Version and queue directory from `sendmail.cf`: the macro `Z` and the option `QueueDirectory`.
 fn facts(configuration: &str) -> Facts {
-    let value = |start: &str| configuration.lines().find_map(|line| line.strip_prefix(start)).map(str::trim);
+    let value = |start: &str| value(configuration, start);
     let directory = value("O QueueDirectory=").map(|path| match path.find('*') {
         // Several directories: the folder that holds them is on the same filesystem, mostly.
         Some(_) => Path::new(path).parent().unwrap_or(Path::new(path)).to_owned(),
@@ -215,15 +225,20 @@ fn facts(configuration: &str) -> Facts {
     .or_usual("/var/spool/mqueue")
 }
 
-/// `PrivacyOptions` decides who may list. Only root may run the queue, whatever that option is.
+/// `PrivacyOptions` decides who may list: `restrictmailq`, which `goaway` does not include (op.me, section 5.6). Only root may
+/// run the queue, whatever that option is.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     Remedy::Rule(match refused.act {
-        Act::List => format!(
-            "{}. Or without a rule, in /etc/mail/sendmail.mc, take restrictmailq and goaway out of confPRIVACY_FLAGS \
-             (PrivacyOptions in sendmail.cf), then restart sendmail",
-            refused.rule(&["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q"])
-        ),
-        Act::Flush | Act::Explain => format!("Only root may run sendmail's queue. {}", refused.rule(&["-q"])),
+        Act::List => {
+            let of_submission = refused.settings == Some(Path::new(SUBMISSION));
+            let name = if of_submission { "submit" } else { "sendmail" };
+            format!(
+                "{}. Or without a rule, in /etc/mail/{name}.mc, take restrictmailq out of confPRIVACY_FLAGS \
+                 (PrivacyOptions in {name}.cf), then restart sendmail",
+                refused.rule(&["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q", "-Ac -q"])
+            )
+        }
+        Act::Flush | Act::Explain => format!("Only root may run sendmail's queue. {}", refused.rule(&["-q", "-Ac -q"])),
     })
 }
 
@@ -236,6 +251,9 @@ struct SendmailParser {
     message: Option<Draft>,
     refusal: Option<Refusal>,
     partial: Option<Trouble>,
+    /// The folder of the submission queue, where there is one, and whether that is being listed.
+    submission: Option<String>,
+    is_submission: bool,
     unfinished: bool,
     sections: u64,
     section: Section,
@@ -259,6 +277,9 @@ struct Draft {
     reason: Option<String>,
 }
 
+/// The mark `-`: it was tried less than `MinQueueAge` ago.
+const TOO_YOUNG: &str = "too young";
+
 enum Refusal {
     NotPermitted(String),
     NoPrivileges(String),
@@ -275,6 +296,8 @@ impl SendmailParser {
             message: None,
             refusal: None,
             partial: None,
+            submission: None,
+            is_submission: false,
             unfinished: false,
             sections: 0,
             section: Section::default(),
@@ -321,7 +344,7 @@ impl SendmailParser {
         let (mark, state) = match rest.bytes().next() {
             Some(b'*') => ("being processed", State::Active),
             Some(b'X') => ("load too high", State::Deferred),
-            Some(b'-') => ("too young", State::Deferred),
+            Some(b'-') => (TOO_YOUNG, State::Deferred),
             Some(b'?') => ("lost", State::Held),
             _ => ("queued", State::Deferred),
         };
@@ -332,8 +355,8 @@ impl SendmailParser {
                 state,
                 mta_state: word.to_owned().into(),
                 being_returned: false,
-                too_young: false,
-                instance: None,
+                too_young: word == TOO_YOUNG,
+                instance: self.is_submission.then_some(Cow::Borrowed("submission queue")),
                 size,
                 arrival,
                 sender: sender.map(Into::into),
@@ -433,6 +456,7 @@ impl SendmailParser {
         };
         let mut numbers = counts.split_ascii_whitespace().filter_map(|word| word.parse::<u64>().ok());
         let (total, printed) = (numbers.next(), numbers.next());
+        self.is_submission = self.submission.as_ref().is_some_and(|folder| *folder == queue);
         self.section.announced = self.section.announced.saturating_add(total.unwrap_or_default());
         if let (Some(total), Some(printed)) = (total, printed) {
             self.section.kept_back = self.section.kept_back.saturating_add(total.saturating_sub(printed));
@@ -491,15 +515,9 @@ impl Parser for SendmailParser {
             Some(Refusal::NotPermitted(words)) => {
                 let (account, program) = (account.clone(), command.program());
                 let act = Act::List;
-                return Err(Trouble::NotPermitted {
-                    mta,
-                    act,
-                    account,
-                    program,
-                    words,
-                    configured: false,
-                    settings: None,
-                });
+                // The submission queue has a configuration of its own.
+                let settings = command.to_string().ends_with(" -Ac").then(|| SUBMISSION.into());
+                return Err(Trouble::NotPermitted { mta, act, account, program, words, configured: false, settings });
             }
             Some(Refusal::NoPrivileges(words)) => {
                 return Err(Trouble::NoNewPrivileges { mta, words, bound: account.bound });

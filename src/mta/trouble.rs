@@ -89,6 +89,25 @@ pub enum Trouble {
         /// What its command said.
         words: String,
     },
+    /// An administrator has paused all deliveries.
+    #[error("{}'s deliveries are paused (“{words}”), so a run would change nothing.", .mta.name())]
+    Paused {
+        /// Whose.
+        mta: Kind,
+        /// What it said.
+        words: String,
+    },
+    /// The mail server has all of it in hand already.
+    #[error(
+        "{} had nothing to start: it is trying all of it already, or waits after a connection that failed a moment ago.",
+        .mta.name()
+    )]
+    InHand {
+        /// Which one.
+        mta: Kind,
+        /// After how many seconds it has let go of what can't be delivered.
+        seconds: u64,
+    },
     /// The command did not finish in time.
     #[error("{command} did not finish within {} s and was stopped.", tenths(.after))]
     TooSlow {
@@ -278,6 +297,8 @@ impl Trouble {
             | Trouble::BrokenOff { .. }
             | Trouble::Partial { .. }
             | Trouble::NoPage { .. }
+            | Trouble::Paused { .. }
+            | Trouble::InHand { .. }
             | Trouble::NotUnderstood { .. } => Status::Failed,
         }
     }
@@ -323,6 +344,10 @@ impl Trouble {
                 let unit = mta.unit();
                 format!("As root: systemctl start {unit}; if it does not stay up: journalctl -u {unit} -e")
             }
+            Trouble::Paused { .. } => "As root: smtpctl resume mta".into(),
+            Trouble::InHand { seconds, .. } => format!(
+                "Try again in {seconds} s. If it stays so, look as root whether deliveries are paused: smtpctl show status"
+            ),
             Trouble::TooSlow { .. } | Trouble::Cut { .. } => "The machine may be overloaded, or its disk slow. Reload in a minute; for a \
                  very long queue raise [mta] deadline in /etc/bartleby.toml (and the web server's CGI time limit)."
                 .into(),
@@ -392,7 +417,9 @@ mod tests {
             Trouble::NotPermitted { .. } => Trouble::RootRefuses { words: text() },
             Trouble::RootRefuses { .. } => Trouble::NoNewPrivileges { mta, words: text(), bound: true },
             Trouble::NoNewPrivileges { .. } => Trouble::NotRunning { mta, words: text() },
-            Trouble::NotRunning { .. } => Trouble::TooSlow { command: text(), after },
+            Trouble::NotRunning { .. } => Trouble::Paused { mta, words: text() },
+            Trouble::Paused { .. } => Trouble::InHand { mta, seconds: 20 },
+            Trouble::InHand { .. } => Trouble::TooSlow { command: text(), after },
             Trouble::TooSlow { .. } => Trouble::Cut { command: text(), after, messages: u64::MAX },
             Trouble::Cut { .. } => Trouble::OutOfReach { command: text(), after, messages: 5 },
             Trouble::OutOfReach { .. } => Trouble::Crowded { after },

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Comeback, Condition, DNS_PATIENCE, PROBE_PATIENCE, PrimaryStatus, Questions};
+use super::{Comeback, Condition, DNS_PATIENCE, PROBE_PATIENCE, Primary, PrimaryStatus, Questions};
 use crate::context::Context;
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
-use crate::state::{Records, SeenBy, Sighting};
+use crate::state::{Before, Records, SeenBy, Sighting};
+use crate::system::process;
 use crate::system::{Audience, Free};
 
 /// For how long what was seen is good for every view, in seconds: EHLO and QUIT are logged there, too, and some count them.
@@ -50,7 +51,7 @@ enum Stage {
     /// There is nothing to ask, or it was asked a moment ago.
     Known(PrimaryStatus),
     /// A process of ours asks.
-    Asking(Worker<Option<Seen>>),
+    Asking(Worker<Option<PrimaryStatus>>),
     /// Another request asks.
     Awaited { until: Instant },
 }
@@ -84,7 +85,8 @@ impl PrimaryInquiry {
         let last = || recent(context, &sighting(context)?, LAST_RESORT);
         let mut status = found.or_else(last).unwrap_or_default();
         // Not part of what is shared: it is over as soon as the queue is run.
-        for primary in status.primaries.iter_mut().filter(|primary| primary.state == Condition::Up) {
+        let is_up = |primary: &&mut Primary| primary.state == Condition::Up && primary.comeback == Comeback::Unseen;
+        for primary in status.primaries.iter_mut().filter(is_up) {
             if context.records.as_ref().is_ok_and(|records| records.is_back(&[&primary.host]) == Ok(true)) {
                 primary.comeback = Comeback::Seen;
             }
@@ -145,8 +147,8 @@ fn wait(context: &Context, until: Instant, audience: Audience<'_>) -> Option<Pri
     }
 }
 
-fn answer(worker: Worker<Option<Seen>>, audience: Audience<'_>) -> Option<PrimaryStatus> {
-    worker.answer_for(audience).ok().flatten().map(|seen| seen.status)
+fn answer(worker: Worker<Option<PrimaryStatus>>, audience: Audience<'_>) -> Option<PrimaryStatus> {
+    worker.answer_for(audience).ok().flatten()
 }
 
 /// Starts the one who asks; `locked` is what was seen, where that can be written down.
@@ -156,14 +158,20 @@ fn ask(context: &Context, locked: Option<OwnedFd>) -> Stage {
         let seen = Timestamp::now().as_second();
         let status = Worker::begin(&free, PATIENCE, |free| connect(context, free)).and_then(Worker::answer).ok()?;
         let status = PrimaryStatus { seen: Some(seen), ..status };
-        let status = if remembers { noted(context, status) } else { status };
+        if !remembers {
+            return Some(status);
+        }
+        let (status, back) = noted(context, &free, status);
         let seen = Seen { key: key(context), status };
         let copy = io::stdin().as_fd().try_clone_to_owned();
-        if let (true, Ok(file), Ok(bytes)) = (remembers, copy, serde_json::to_vec(&seen)) {
+        if let (Ok(file), Ok(bytes)) = (copy, serde_json::to_vec(&seen)) {
             // Where there is no room for it, the next one asks again.
             let _ = Sighting::of(file).write(&bytes);
         }
-        Some(seen)
+        let mut status = seen.status;
+        let returned = |primary: &&mut Primary| back.contains(&primary.host);
+        status.primaries.iter_mut().filter(returned).for_each(|primary| primary.comeback = Comeback::Seen);
+        Some(status)
     };
     let asking = Worker::begin_with(&context.free, locked, WITH_NOTES, asking);
     asking.map_or_else(|_| Stage::Known(PrimaryStatus::default()), Stage::Asking)
@@ -177,14 +185,31 @@ fn connect(context: &Context, free: Free) -> PrimaryStatus {
     PrimaryStatus { gap: sandbox.gap().map(str::to_owned), ..questions.ask() }
 }
 
-/// Takes note of each change, and fills in since when each is so. In a copy of a process, whose own records are closed.
-fn noted(context: &Context, mut status: PrimaryStatus) -> PrimaryStatus {
-    let records = Records::open(context.config.state.directory.as_deref(), &context.account).ok();
-    let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
+/// Takes note of each change, fills in since when each is so, and says which have come back. In a copy of a process,
+/// whose own records are closed.
+fn noted(context: &Context, free: &Free, mut status: PrimaryStatus) -> (PrimaryStatus, Vec<String>) {
+    let open = || Records::open(context.config.state.directory.as_deref(), &context.account);
     let now = Timestamp::now().as_second();
-    let since = records.and_then(|records| records.note_primaries(&found, now, context.seen_by).ok());
-    for (primary, since) in status.primaries.iter_mut().zip(since.unwrap_or_default()) {
-        primary.since = since;
+    let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
+    let Ok(records) = open() else { return (status, Vec::new()) };
+    let Ok(before) = records.primaries_before(&found, now) else { return (status, Vec::new()) };
+    // Where a change can't be noted, each look would see it anew.
+    let news = records.room().ok().map(|()| now);
+    if before.iter().any(|before| !matches!(before, Before::Same(_))) {
+        // Where that fails, the next look sees the same change.
+        let note = || _ = open().map(|records| records.note_primaries(&found, now, context.seen_by));
+        match context.seen_by {
+            // Who looks at a page does not wait for the disk.
+            SeenBy::Page => _ = process::branch_off(free, |_| note()),
+            _ => note(),
+        }
     }
-    status
+    let mut back = Vec::new();
+    for (primary, before) in status.primaries.iter_mut().zip(before) {
+        primary.since = if let Before::Same(since) = before { since } else { news };
+        if (before, primary.state) == (Before::Other, Condition::Up) {
+            back.push(primary.host.clone());
+        }
+    }
+    (status, back)
 }

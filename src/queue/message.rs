@@ -111,6 +111,12 @@ pub struct Recipient<'a> {
 }
 
 impl Message<'_> {
+    /// Whether it waits for an administrator, so that a run should pass it over: what the server itself holds back for now
+    /// does not.
+    pub(crate) fn is_on_hold(&self) -> bool {
+        self.state == State::Held && !self.plan.held_back
+    }
+
     /// The same message, independent of the text it was read from.
     pub fn into_owned(self) -> Message<'static> {
         Message {

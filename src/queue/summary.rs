@@ -40,6 +40,10 @@ pub struct Summary {
     /// Senders, recipients and reasons that the mail server cut short.
     pub(crate) cut: u64,
     states: [u64; State::ALL.len()],
+    /// Messages that wait for an administrator.
+    pub(crate) on_hold: u64,
+    /// Messages that a queue run passes over until they are older.
+    pub(crate) too_young: u64,
     recipients_in: [u64; State::ALL.len()],
     destinations: Counters<Counts>,
     reasons: Counters<ReasonCount>,
@@ -190,6 +194,8 @@ impl Summary {
         self.bytes = self.bytes.saturating_add(message.size.unwrap_or(0));
         self.sized += u64::from(message.size.is_some());
         self.states[message.state as usize] += 1;
+        self.on_hold += u64::from(message.is_on_hold());
+        self.too_young += u64::from(message.too_young && !message.is_on_hold());
         self.oldest = match (self.oldest, message.arrival) {
             (Some(oldest), Some(arrival)) => Some(oldest.min(arrival)),
             (oldest, arrival) => oldest.or(arrival),
@@ -208,7 +214,7 @@ impl Summary {
             self.recipients += 1;
             self.recipients_in[message.state as usize] += 1;
             let cause = recipient.reason.as_deref().and_then(|reason| self.add_reason(reason));
-            let is_held = message.state == State::Held;
+            let is_held = message.is_on_hold();
             let stranded = Stranded {
                 unreached: u64::from(!is_held && cause.is_some_and(Cause::is_unreached)),
                 unexplained: u64::from(!is_held && recipient.reason.is_none()),

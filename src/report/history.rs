@@ -11,7 +11,7 @@ const TODAY: i64 = 24 * 60 * 60;
 /// Takes note of a sample, and returns all of them, the oldest first and this one last.
 pub(crate) fn add(records: Option<&Records>, sample: Sample) -> Vec<Sample> {
     // Where there is no room for it, the page says so itself.
-    let mut history = records.and_then(|records| records.add_sample(&sample).ok()).unwrap_or_default();
+    let mut history = records.map(|records| records.add_sample(&sample)).unwrap_or_default();
     // At most one a minute is kept; this one is the latest.
     history.pop_if(|last| sample.taken - last.taken < 60);
     history.push(sample);

@@ -15,7 +15,7 @@ use crate::listing::{INQUIRY_PATIENCE, Sampling};
 use crate::mta::timing::Timing;
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
-use crate::state::{Outages, Sample};
+use crate::state::{Outages, Records, Sample};
 use crate::system::Audience;
 
 /// What is known.
@@ -83,8 +83,12 @@ impl Inquiries {
         let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
         let hosts: Vec<&str> = primary.primaries.iter().map(|primary| primary.host.as_str()).collect();
         let waiting = sample.as_ref().map(|sample| sample.messages);
-        let outages =
-            context.records.as_ref().ok().and_then(|records| records.outages(&hosts, waiting, context.clock.now).ok());
+        let on_record = |records: &Records| records.outages(&hosts, context.clock.now).ok();
+        let mut outages = context.records.as_ref().ok().and_then(on_record).unwrap_or_default();
+        if let Some(messages) = waiting.filter(|messages| outages.count(*messages)) {
+            // Where that can't be noted, the next look does it.
+            context.remember(|records| _ = records.note_waiting(messages));
+        }
         let sampling = Sampling { command: String::new(), started: context.clock.now, took };
         Ok(Known {
             sampling,
@@ -92,7 +96,7 @@ impl Inquiries {
             flush: Readiness::find(context, &facts),
             facts,
             filesystems,
-            outages: outages.unwrap_or_default(),
+            outages,
             primary,
             explained,
         })

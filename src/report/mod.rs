@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 pub use answer::{Answer, HasBody, answer};
 pub(crate) use answer::{Stock, stock};
 
+use crate::flush::MOST_MESSAGES;
 use crate::flush::readiness::Readiness;
 use crate::listing::Listing;
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
-use crate::queue::{Clocks, Message, Row, State, Window};
+use crate::queue::{Clocks, Message, Row, Summary, Window};
 use crate::report::disk::Filesystem;
 use crate::state::{Flush, Outages, Outcome, Sample};
 use crate::system::Body;
@@ -76,7 +77,14 @@ pub enum Note {
 impl Report {
     /// How many messages are held, so that a queue run passes them over.
     pub(crate) fn passed_over(&self) -> u64 {
-        if self.flush.held.all { 0 } else { self.listing.summary.state(State::Held) }
+        let Summary { messages, on_hold, .. } = self.listing.summary;
+        let too_many = self.flush.held.one_by_one && messages - on_hold > MOST_MESSAGES as u64;
+        if self.flush.held.all || too_many { 0 } else { on_hold }
+    }
+
+    /// How many messages are held, and are delivered by a queue run all the same.
+    pub(crate) fn delivered_though_held(&self) -> u64 {
+        self.listing.summary.on_hold - self.passed_over()
     }
 
     /// Whether a part of the queue can be run right now, and not all of it is held.

@@ -16,7 +16,7 @@ use crate::listing::reader::{self, Task, Words};
 use crate::listing::session::Desk;
 use crate::mta::Clock;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Clocks, Message, Selection, State, Summary};
+use crate::queue::{Clocks, Message, Selection, Summary};
 use crate::request::{Asked, Format};
 use crate::sandbox::Sandbox;
 use crate::state::Sample;
@@ -177,7 +177,7 @@ fn counted(trouble: Option<&Trouble>, summary: &Summary, unexplained: Vec<String
     Counted {
         trouble: trouble.cloned(),
         messages: summary.messages,
-        held: summary.state(State::Held),
+        held: summary.on_hold,
         recipients: summary.recipients,
         bytes: summary.bytes(),
         unexplained,

@@ -1,7 +1,13 @@
 //! The database: opened when it is first needed, made where there is none, set aside where it is damaged.
+//!
+//! Who reads it waits for nobody, and not for a disk: it is never changed where it stands. Who changes it, one at a time,
+//! changes a copy, has the disk take that (fsync(2)), and puts it in the place of the other (rename(2)). So it is always
+//! whole, whatever is killed or loses its power meanwhile.
 
 use std::fs::{self, File};
+use std::io::{self, Seek};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -14,7 +20,14 @@ use crate::system;
 /// The database's file.
 const FILE: &str = "bartleby.db";
 
-/// What SQLite puts beside it: <https://sqlite.org/tempfiles.html>.
+/// The copy that is being changed.
+const DRAFT: &str = "bartleby.db.new";
+
+/// The file whose holder may change the database.
+const LOCK: &str = "database.lock";
+
+/// What an earlier version of this program, which changed it where it stood, had SQLite put beside it:
+/// <https://sqlite.org/tempfiles.html>.
 const BESIDE: [&str; 3] = ["bartleby.db-journal", "bartleby.db-wal", "bartleby.db-shm"];
 
 /// What every database begins with.
@@ -23,8 +36,13 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// What the name of a damaged database begins with. Digits follow: when it was set aside, in seconds since 1970.
 const SET_ASIDE: &str = "bartleby.db.damaged-";
 
-/// How long a process waits for another one to finish its entry.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long who changes the database waits for another one, whose disk may be slow; and how long after a look the next
+/// one follows.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// The longest database that is copied, in bytes. Ours has a few MiB at the most: the ids of ten flushes.
+const LONGEST: u64 = 64 << 20;
 
 /// How long one piece of work with the database may take. The database is small: a view that never ends is stopped so.
 const WORK_LIMIT: Duration = Duration::from_secs(2);
@@ -61,6 +79,10 @@ const LIMITS: &[(Limit, i32)] = &[
 
 /// What keeps the database from answering.
 pub(super) enum Fault {
+    /// There is none.
+    Missing,
+    /// An earlier version of this program made it, so that tables are missing.
+    Earlier,
     /// What it holds is not ours, or no longer.
     Damaged(String),
     /// A later version of this program made tables of this version.
@@ -91,24 +113,26 @@ pub(super) fn is_set_aside(name: &str) -> bool {
 }
 
 impl Records {
-    /// Does something with the database. One that is damaged is set aside, which the error log says; then it is done
-    /// with a new one.
+    /// Does something with the database. Work that wants to change it finds that it can't, and is done once more with a
+    /// copy. One that is damaged is set aside, which the error log says; then it is done with a new one.
     pub(super) fn with_database<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, StateError> {
         let path = self.folder.path_of(FILE);
-        let identity = || fs::symlink_metadata(&path).ok().map(|file| (file.dev(), file.ino()));
-        let before = identity();
+        let before = self.identity();
         let done = match self.attempt(&work) {
             Err(Fault::Damaged(why)) => {
                 self.close();
                 // Another process may have done so already: then a new one stands here.
-                if before.is_some() && identity() == before {
+                let _lock = self.lock()?;
+                if before.is_some() && self.identity() == before {
                     self.put_aside(&why);
                 }
+                drop(_lock);
                 self.attempt(&work)
             }
             done => done,
         };
         done.map_err(|fault| match fault {
+            Fault::Missing | Fault::Earlier => StateError::Database { path, why: "it was taken away".into() },
             Fault::Refused(error) => error,
             Fault::Later(version) => StateError::Later { path, version, known: schema::VERSION },
             Fault::Damaged(why) => StateError::Database { path, why },
@@ -124,14 +148,91 @@ impl Records {
         self.folder.has(FILE)
     }
 
+    /// Which file stands there.
+    fn identity(&self) -> Option<Identity> {
+        fs::symlink_metadata(self.folder.path_of(FILE)).ok().map(|file| (file.dev(), file.ino()))
+    }
+
     fn attempt<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+        match self.read(&work) {
+            Err(Fault::Sql(error)) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => self.change(&work),
+            Err(Fault::Missing | Fault::Earlier) => self.change(&work),
+            done => done,
+        }
+    }
+
+    fn read<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
         let mut kept = self.database.borrow_mut();
-        let mut database = match kept.take() {
-            Some(database) => database,
-            None => self.open_database()?,
+        let identity = self.identity().ok_or(Fault::Missing)?;
+        let (_, database) = match kept.take().filter(|(of, _)| *of == identity) {
+            Some(opened) => kept.insert(opened),
+            None => {
+                let file = self.folder.file(FILE)?;
+                read_header(&file)?;
+                let mut database = self.connect(FILE, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+                schema::check(&mut database)?;
+                kept.insert((identity, database))
+            }
         };
+        limit_time(database)?;
+        Ok(work(database)?)
+    }
+
+    /// Works with a copy, and puts it in the place of the database.
+    fn change<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+        let _lock = self.lock()?;
+        let path = self.folder.path_of(DRAFT);
+        // One who was killed may have left it.
+        let _ = fs::remove_file(&path);
+        let mut draft = self.folder.file(DRAFT)?;
+        let system = |error: io::Error| Fault::Refused(StateError::system(&path, error));
+        if self.has_database() {
+            let file = self.folder.file(FILE)?;
+            read_header(&file)?;
+            if self.folder.has(BESIDE[0]) {
+                // An earlier version was killed in the middle of a change: SQLite undoes it.
+                self.connect(FILE, OpenFlags::SQLITE_OPEN_READ_WRITE)?
+                    .query_row("PRAGMA user_version", [], |_| Ok(()))?;
+            }
+            let length = file.metadata().map_err(system)?.len();
+            if length > LONGEST {
+                return Err(Fault::Damaged(format!("it has {length} bytes")));
+            }
+            io::copy(&mut &file, &mut draft).map_err(system)?;
+            draft.rewind().map_err(system)?;
+        }
+        let mut database = self.connect(DRAFT, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        // Until it is in its place, the disk need not take anything, and a copy that fails is thrown away.
+        database.query_row("PRAGMA journal_mode = MEMORY", [], |_| Ok(()))?;
+        database.execute_batch("PRAGMA synchronous = OFF")?;
+        let is_new = schema::prepare(&mut database)?;
         limit_time(&mut database)?;
-        Ok(work(kept.insert(database))?)
+        let done = work(&database)?;
+        let is_changed = is_new || database.total_changes() > 0;
+        drop(database);
+        if is_changed {
+            draft.sync_all().map_err(system)?;
+            fs::rename(&path, self.folder.path_of(FILE)).map_err(system)?;
+            // Some filesystems can't; then it lasts as soon as they write it themselves.
+            let _ = File::open(self.folder.path()).and_then(|folder| folder.sync_all());
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+        Ok(done)
+    }
+
+    /// The right to change the database.
+    fn lock(&self) -> Result<File, StateError> {
+        let file = self.folder.file(LOCK)?;
+        let deadline = Instant::now() + PATIENCE;
+        while file.try_lock().is_err() {
+            if Instant::now() >= deadline {
+                let why = format!("another process was changing it for {} s", PATIENCE.as_secs());
+                return Err(StateError::Database { path: self.folder.path_of(FILE), why });
+            }
+            thread::sleep(AGAIN);
+        }
+        Ok(file)
     }
 
     fn put_aside(&self, why: &str) {
@@ -148,21 +249,23 @@ impl Records {
         self.database.borrow_mut().take();
     }
 
-    fn open_database(&self) -> Result<Connection, Fault> {
-        // Made by us, so that it is private from the beginning. SQLite opens it by its name.
-        let file = self.folder.file(FILE)?;
-        BESIDE.iter().try_for_each(|name| self.folder.vet_if_there(name))?;
-        read_header(&file)?;
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        let mut database = Connection::open_with_flags(self.folder.path_of(FILE), flags)?;
-        database.busy_timeout(PATIENCE)?;
+    /// Opens a database by its name, whose file was vetted.
+    fn connect(&self, name: &str, mode: OpenFlags) -> Result<Connection, Fault> {
+        if name == FILE {
+            BESIDE.iter().try_for_each(|name| self.folder.vet_if_there(name))?;
+        }
+        let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let mut database = Connection::open_with_flags(self.folder.path_of(name), flags)?;
+        // An earlier version may be changing it where it stands.
+        database.busy_timeout(WORK_LIMIT)?;
         limit_time(&mut database)?;
         harden(&database)?;
-        schema::prepare(&mut database)?;
         Ok(database)
     }
 }
+
+/// A file by its device and its number there.
+pub(super) type Identity = (u64, u64);
 
 /// Refuses a database by its header alone: <https://sqlite.org/fileformat2.html>, section 1.3. A later version of this
 /// program may have put it into a mode that we don't use.
@@ -267,12 +370,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         symlink("/etc/passwd", folder.path().join("flush.lock")).unwrap();
         assert!(self::records(folder.path()).is_err());
-        for name in BESIDE.into_iter().chain([FILE]) {
+        for name in BESIDE.into_iter().chain([FILE, LOCK, DRAFT]) {
             let folder = tempfile::tempdir().unwrap();
             let records = records(folder.path()).unwrap();
             let target = folder.path().join("target");
             symlink(&target, folder.path().join(name)).unwrap();
-            assert!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).is_err());
+            let recorded = records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1));
+            // A copy that somebody left is taken away, whatever it is.
+            assert_eq!(recorded.is_err() || records.flushes(1).is_err(), name != DRAFT, "{name}");
             assert!(!target.exists());
         }
     }
@@ -324,6 +429,61 @@ mod tests {
             assert_eq!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)), Err(why));
             assert!(fs::read(&file).unwrap() == before && records.set_aside().is_none());
         }
+    }
+
+    /// Views waited for the disk of whoever put a run on record.
+    #[test]
+    fn who_reads_waits_for_nobody_who_changes_it_and_who_was_killed_in_between_has_changed_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (records(folder.path()).unwrap(), records(folder.path()).unwrap());
+        assert_eq!(one.record(&one.turn().unwrap(), &new_flush(), &Waited::By(1)), Ok(1));
+        assert_eq!(other.flushes(10).unwrap().len(), 1);
+        let _changing = one.lock().unwrap();
+        fs::write(folder.path().join(DRAFT), "half of it").unwrap();
+        assert_eq!(other.flushes(10).unwrap().len(), 1);
+        assert_eq!(records(folder.path()).unwrap().flushes(10).unwrap().len(), 1);
+        drop(_changing);
+        assert_eq!(other.record(&other.turn().unwrap(), &new_flush(), &Waited::By(1)), Ok(2));
+        assert_eq!(one.flushes(10).unwrap().len(), 2, "it finds the new one");
+        assert!(!folder.path().join(DRAFT).exists());
+    }
+
+    #[test]
+    fn work_that_changes_nothing_leaves_the_file_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).unwrap();
+        let before = records.identity();
+        records.welcome_back().unwrap();
+        assert!(before.is_some() && records.identity() == before);
+        records.add_exit(1, "ended with status 0").unwrap();
+        assert_ne!(records.identity(), before);
+    }
+
+    #[test]
+    fn what_an_earlier_version_was_killed_at_is_undone() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)).unwrap();
+        let killed = tempfile::tempdir().unwrap();
+        let earlier = Connection::open(folder.path().join(FILE)).unwrap();
+        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+                    INSERT INTO primary_host (host, state, since) SELECT i, 'up', 1 FROM n";
+        // What does not fit into memory is written before the end.
+        let change = "PRAGMA cache_size = 1; BEGIN; UPDATE primary_host SET state = 'down'";
+        earlier.execute_batch(&format!("{fill}; {change}")).unwrap();
+        for name in [FILE, BESIDE[0]] {
+            fs::copy(folder.path().join(name), killed.path().join(name)).unwrap();
+        }
+        drop(earlier);
+        let records = self::records(killed.path()).unwrap();
+        assert_eq!(records.flushes(10).map(|flushes| flushes.len()), Ok(1));
+        records.add_exit(1, "ended with status 0").unwrap();
+        let left = records.with_database(|database| {
+            let query = "SELECT count(*) FROM primary_host WHERE state = 'up'";
+            database.query_row(query, [], |row| row.get::<_, i64>(0))
+        });
+        assert_eq!((left, records.set_aside()), (Ok(3000), None));
     }
 
     #[test]

@@ -95,6 +95,9 @@ impl Records {
 
     /// Which messages waited when a flush was started, as far as that is still known.
     pub(crate) fn waited(&self, flush: &Flush) -> Waited {
+        if !self.has_database() {
+            return Waited::By(flush.started);
+        }
         let ids = self.with_database(|database| {
             let query = "SELECT ids FROM flush WHERE number = ?1";
             database.query_row(query, [as_signed(flush.number)], |row| row.get::<_, Option<String>>(0)).optional()

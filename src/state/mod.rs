@@ -3,8 +3,9 @@
 //! since when.
 //!
 //! Nothing here is needed to list or to flush. Where no folder is usable, or the disk is full, the
-//! cool-down and the log are off, and that is said. It is all in one SQLite database, so that any number of
-//! processes may use it, and may be killed at any time, without leaving half a truth there.
+//! cool-down and the log are off, and that is said. What must last is in one SQLite database, which any number of
+//! processes may use, and may be killed at any time, without leaving half a truth there. Samples and sightings are in
+//! files of their own, of which no disk is waited for.
 //!
 //! What stands in the folder is not trusted: other programs of the same user can write there. `place` finds the
 //! folder, `folder` opens its files, `database` and `schema` let SQLite do no more than it must.
@@ -30,6 +31,7 @@ use std::rc::Rc;
 
 use rusqlite::Connection;
 
+use self::database::Identity;
 pub(crate) use self::error::StateError;
 use self::folder::Folder;
 pub(crate) use self::locks::{NoTurn, Turn};
@@ -38,7 +40,7 @@ pub(crate) use self::outages::Outage;
 pub use self::outages::Outages;
 use self::place::Place;
 pub use self::primaries::SeenBy;
-pub(crate) use self::primaries::{Condition, Transition};
+pub(crate) use self::primaries::{Before, Condition, Transition};
 pub(crate) use self::requests::RequestPlace;
 pub(crate) use self::samples::Sample;
 pub(crate) use self::sighting::Sighting;
@@ -54,8 +56,9 @@ pub(crate) struct Records {
     turn: Rc<File>,
     instead_of: Option<StateError>,
     missing: Option<PathBuf>,
-    /// Opened when it is first needed, and kept: opening takes longer than what is then done.
-    database: Rc<RefCell<Option<Connection>>>,
+    /// Opened when it is first needed, and kept as long as it is the one that stands there: opening takes longer than what
+    /// is then done.
+    database: Rc<RefCell<Option<(Identity, Connection)>>>,
 }
 
 impl Records {

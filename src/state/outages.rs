@@ -43,6 +43,13 @@ pub struct Outages {
 }
 
 impl Outages {
+    /// Counts what waits now towards the outages that last. Returns whether it is more than ever before, in one of them.
+    pub(crate) fn count(&mut self, messages: u64) -> bool {
+        let all = self.latest.iter_mut().chain(&mut self.longest);
+        let lasting = all.filter(|outage| outage.up.is_none() && outage.messages_at_most < Some(messages));
+        lasting.map(|outage| outage.messages_at_most = Some(messages)).count() > 0
+    }
+
     /// The one that lasts, of this primary.
     pub(crate) fn lasting(&self, host: &str) -> Option<&Outage> {
         self.latest.iter().find(|outage| outage.host == host && outage.up.is_none())
@@ -50,20 +57,15 @@ impl Outages {
 }
 
 impl Records {
-    /// The outages on record, after taking note that so many messages wait now. Of these hosts alone it is known that an
-    /// outage lasts: nobody asks any other.
+    /// The outages on record. Of these hosts alone it is known that an outage lasts: nobody asks any other.
     ///
     /// # Errors
-    /// As [`Records::record`]; a number that is no new record is not written.
-    pub(crate) fn outages(&self, hosts: &[&str], messages: Option<u64>, now: i64) -> Result<Outages, StateError> {
+    /// As [`Records::flushes`].
+    pub(crate) fn outages(&self, hosts: &[&str], now: i64) -> Result<Outages, StateError> {
         if !self.has_database() {
             return Ok(Outages::default());
         }
         self.with_database(|database| {
-            if let Some(messages) = messages {
-                let statement = "UPDATE outage SET messages = ?1 WHERE up IS NULL AND coalesce(messages, -1) < ?1";
-                database.execute(statement, [as_signed(messages)])?;
-            }
             let mut query =
                 database.prepare("SELECT host, down, up, messages FROM outage ORDER BY number DESC LIMIT ?1")?;
             let all = query.query_map([KEPT + 1], outage)?.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -73,6 +75,15 @@ impl Records {
             let latest = known.into_iter().take(usize::try_from(SHOWN).unwrap_or_default()).collect();
             Ok(Outages { latest, longest })
         })
+    }
+
+    /// Takes note that so many messages wait while an outage lasts.
+    ///
+    /// # Errors
+    /// As [`Records::record`].
+    pub(crate) fn note_waiting(&self, messages: u64) -> Result<(), StateError> {
+        let statement = "UPDATE outage SET messages = ?1 WHERE up IS NULL AND coalesce(messages, -1) < ?1";
+        self.with_database(|database| database.execute(statement, [as_signed(messages)]).map(|_| ()))
     }
 }
 
@@ -147,7 +158,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
         let note = |condition, now| records.note_primaries(&[("mx", condition)], now, SeenBy::Page).unwrap();
-        let outages = |messages, now| records.outages(&["mx"], messages, now).unwrap();
+        let outages = |messages: Option<u64>, now| {
+            let mut known = records.outages(&["mx"], now).unwrap();
+            let shown = messages.map(|messages| (known.count(messages), known.clone()));
+            messages.into_iter().for_each(|messages| records.note_waiting(messages).unwrap());
+            let noted = records.outages(&["mx"], now).unwrap();
+            assert!(shown.is_none_or(|(_, shown)| shown == noted), "what is shown is what is then on record");
+            noted
+        };
         assert_eq!(outages(Some(5), 1), Outages::default(), "nothing was ever written");
         note(Condition::Down, 100);
         assert_eq!(outages(Some(3), 110).latest, [outage("mx", 100, None, Some(3))]);
@@ -171,7 +189,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
         records.note_primaries(&[("old", Condition::Down), ("mx", Condition::Down)], 100, SeenBy::Watch).unwrap();
-        let known = records.outages(&["mx"], None, 500).unwrap();
+        let known = records.outages(&["mx"], 500).unwrap();
         assert_eq!(known.latest, [outage("mx", 100, None, None)]);
         assert!(known.lasting("old").is_none());
     }
@@ -187,7 +205,7 @@ mod tests {
             note(Condition::Down, 100_000 + number * 10);
             note(Condition::Up, 100_000 + number * 10 + 5);
         }
-        let known = records.outages(&["mx"], None, 200_000).unwrap();
+        let known = records.outages(&["mx"], 200_000).unwrap();
         assert_eq!((known.latest.len(), known.longest), (5, Some(outage("mx", 0, Some(100_000), None))));
         let count = "SELECT count(*) FROM outage";
         let kept = records.with_database(|database| database.query_row(count, [], |row| row.get::<_, i64>(0)));

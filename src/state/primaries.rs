@@ -96,7 +96,44 @@ pub(crate) struct Transition {
     pub(crate) seen_by: String,
 }
 
+/// How a primary was before it was found in a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// In the same one, since then; `None` where that is not known.
+    Same(Option<i64>),
+    /// In another one.
+    Other,
+    /// Nobody had seen it.
+    Unseen,
+}
+
 impl Records {
+    /// How each was before it was found so, without taking note of anything.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn primaries_before(&self, found: &[(&str, Condition)], now: i64) -> Result<Vec<Before>, StateError> {
+        if !self.has_database() {
+            return Ok(found
+                .iter()
+                .map(
+                    |(_, condition)| if *condition == Condition::Unknown { Before::Same(None) } else { Before::Unseen },
+                )
+                .collect());
+        }
+        self.with_database(|database| {
+            let before = |(host, condition): &(&str, Condition)| match since(database, host, *condition, now)? {
+                Some(since) => Ok(Before::Same(since)),
+                None => {
+                    let query = "SELECT 1 FROM primary_host WHERE host = ?1";
+                    let seen = database.query_row(query, [host], |_| Ok(())).optional()?;
+                    Ok(seen.map_or(Before::Unseen, |()| Before::Other))
+                }
+            };
+            found.iter().map(before).collect()
+        })
+    }
+
     /// Takes note of how the primaries were found, and of each change. Returns since when each is so, in seconds since
     /// 1970; of one whose condition is not known nothing is noted.
     ///
@@ -172,6 +209,9 @@ impl Records {
     /// # Errors
     /// As [`Records::flushes`].
     pub(crate) fn is_back(&self, hosts: &[&str]) -> Result<bool, StateError> {
+        if !self.has_database() {
+            return Ok(false);
+        }
         self.with_database(|database| {
             let mut query = database.prepare("SELECT host FROM primary_host WHERE back")?;
             let back = query.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;

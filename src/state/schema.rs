@@ -4,7 +4,7 @@
 //! with every question, a column's default or a check can be made to take for ever
 //! (<https://sqlite.org/security.html>). So each object in it must be one of ours to the letter.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 use super::database::Fault;
 use super::outages;
@@ -44,6 +44,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     back INTEGER NOT NULL DEFAULT 0
 )",
     ),
+    // Of versions 1 and 2: they have a file of their own since.
     (
         "sample",
         "CREATE TABLE sample (
@@ -90,24 +91,31 @@ const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
 /// Makes the tables that are missing: version 2 added two to those of version 1, and version 3 one, which it fills from
-/// what was known; none was changed. Returns only if the database holds our tables and nothing else.
-pub(super) fn prepare(database: &mut Connection) -> Result<(), Fault> {
-    if version(database)? < VERSION {
-        // The second of two processes finds it done.
-        let upgrade = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if version(&upgrade)? < VERSION {
-            let there = vetted(&upgrade)?;
-            for (name, definition) in TABLES {
-                if !there.iter().any(|other| other == name) {
-                    upgrade.execute(definition, [])?;
-                }
+/// what was known; none was changed. Returns whether there were any, and only if the database holds our tables and
+/// nothing else.
+pub(super) fn prepare(database: &mut Connection) -> Result<bool, Fault> {
+    let earlier = version(database)?;
+    if earlier < VERSION {
+        let upgrade = database.transaction()?;
+        let there = vetted(&upgrade)?;
+        for (name, definition) in TABLES {
+            if !there.iter().any(|other| other == name) {
+                upgrade.execute(definition, [])?;
             }
-            if version(&upgrade)? < WITH_OUTAGES {
-                outages::of_transitions(&upgrade)?;
-            }
-            upgrade.pragma_update(None, "user_version", VERSION)?;
         }
+        if earlier < WITH_OUTAGES {
+            outages::of_transitions(&upgrade)?;
+        }
+        upgrade.pragma_update(None, "user_version", VERSION)?;
         upgrade.commit()?;
+    }
+    check(database).map(|()| earlier < VERSION)
+}
+
+/// Returns only if the database holds our tables and nothing else.
+pub(super) fn check(database: &mut Connection) -> Result<(), Fault> {
+    if version(database)? < VERSION {
+        return Err(Fault::Earlier);
     }
     let there = vetted(database)?;
     match TABLES.iter().find(|(name, _)| !there.iter().any(|other| other == name)) {
@@ -221,7 +229,7 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
         assert_eq!(records.waited(&first), Waited::Ids(["A1".into(), "B2".into()].into()));
         assert_eq!(records.is_back(&["mx1.example.com:25"]), Ok(true));
         let sample = |taken| Sample { taken, messages: 2, recipients: 3, bytes: None, free: Some(9) };
-        assert_eq!(records.add_sample(&sample(120)), Ok(vec![sample(60), sample(120)]));
+        assert_eq!(records.add_sample(&sample(120)), [sample(60), sample(120)]);
         assert_eq!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)), Ok(8));
         let down = [("mx1.example.com:25", Condition::Down)];
         assert_eq!(records.note_primaries(&down, 300, SeenBy::Page), Ok(vec![Some(300)]));
@@ -250,7 +258,7 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
         let records = records(folder.path()).unwrap();
         let outage = |host: &str, down, up| Outage { host: host.into(), down, up, messages_at_most: None };
         let hosts = ["mx1:25", "mx2:25", "mx3:25", "mx4:25"];
-        let known = records.outages(&hosts, None, 700).unwrap();
+        let known = records.outages(&hosts, 700).unwrap();
         assert_eq!(
             known.latest,
             [

@@ -21,7 +21,7 @@ pub(crate) use super::argv::Argv;
 use super::argv::PATH;
 pub use super::exit::{Ending, Exit};
 pub(crate) use super::running::{PIPE, Running};
-use super::{Free, close_all_but, raw, stdin};
+use super::{Free, close_all_but, close_standard_streams, raw, stdin};
 
 /// The exit status of a branch that panicked.
 const PANICKED: u8 = 101;
@@ -138,6 +138,19 @@ pub(crate) fn branch(_: &Free, equipment: Equipment<'_>, work: impl FnOnce(Free)
             raw::leave(outcome.map_or(PANICKED, |()| 0))
         }
     }
+}
+
+/// Starts a branch that nobody waits for, and that outlives this process.
+///
+/// # Errors
+/// As [`branch`].
+pub(crate) fn branch_off(free: &Free, work: impl FnOnce(Free)) -> io::Result<()> {
+    let equipment = Equipment { input: None, kept: &[], life: Life::Free };
+    let begin = |free| {
+        close_standard_streams();
+        work(free);
+    };
+    branch(free, equipment, begin).map(|mut running| running.leave())
 }
 
 /// Makes this copy of a process one of its own. What fails here leaves the branch with more than it needs, or with an

@@ -81,6 +81,23 @@ pub(crate) fn note(note: Note) -> &'static str {
     }
 }
 
+/// What is to be known of a run before it: which messages it delivers or leaves although one would not think so.
+pub(crate) fn before_a_run(report: &Report) -> Vec<String> {
+    let messages = |number| count(number, "message", "messages");
+    let held = report.delivered_though_held();
+    let held = (held > 0).then(|| format!("A run also delivers the {} on hold.", messages(held)));
+    let young = report.listing.summary.too_young;
+    let young = (young > 0).then(|| {
+        let (are, them) = if young == 1 { ("was", "it") } else { ("were", "them") };
+        format!("{} {are} tried a short time ago: a run passes {them} over for now (MinQueueAge).", messages(young))
+    });
+    let left_out = report.flush.left_out.join(", ");
+    let left_out = (!left_out.is_empty()).then(|| {
+        format!("No rule allows {left_out}, so a run leaves what this machine's own programs submitted where it is.")
+    });
+    held.into_iter().chain(young).chain(left_out).collect()
+}
+
 /// That there are instances of the mail server whose queues are not listed; `None` where there are none.
 pub(crate) fn unlisted(facts: &Facts) -> Option<String> {
     let names = facts.unlisted.join(", ");

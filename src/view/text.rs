@@ -127,6 +127,9 @@ impl Form for Text {
         if let Some(advice) = sentences::advice(report) {
             to.line(format_args!("{advice}"))?;
         }
+        for sentence in sentences::before_a_run(report) {
+            to.line(format_args!("{sentence}"))?;
+        }
         if let Some(Clocks { sentences, remedies }) = Clocks::of(report) {
             for sentence in sentences {
                 to.line(format_args!("{sentence}"))?;

@@ -179,7 +179,7 @@ fn a_client_who_leaves_while_the_primary_is_awaited_is_not_waited_for() {
     let primary = Primary::new();
     let machine = primary.machine();
     assert_eq!(end(begin(&machine, 1))["up"], true);
-    fs::remove_file(machine.path("state").join("bartleby.db")).unwrap();
+    fs::remove_file(machine.path("state").join("samples.table")).unwrap();
     let seen = fs::File::options().write(true).open(machine.path("state").join("primaries.seen")).unwrap();
     seen.set_len(0).unwrap();
     // Somebody else seems to ask.
@@ -192,7 +192,7 @@ fn a_client_who_leaves_while_the_primary_is_awaited_is_not_waited_for() {
     thread::sleep(Duration::from_millis(300));
     drop(view.stdout.take());
     until("it ends", 30, || view.try_wait().unwrap().is_some());
-    assert!(!machine.path("state").join("bartleby.db").exists(), "it went on to the end");
+    assert!(!machine.path("state").join("samples.table").exists(), "it went on to the end");
 }
 
 #[test]

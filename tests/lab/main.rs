@@ -14,6 +14,7 @@ mod apache;
 mod as_root;
 mod browser;
 mod client;
+mod clocks;
 mod comeback;
 mod evidence;
 mod example;
@@ -136,6 +137,11 @@ fn sendmail_refusing_is_never_an_empty_queue() {
 }
 
 #[test]
+fn sendmail_with_submitted_mail() {
+    in_lab("sendmail_with_submitted_mail", &Sendmail, sendmail::submitted_mail);
+}
+
+#[test]
 fn sendmail_running_a_part_of_the_queue() {
     in_each_lab("sendmail_running_a_part_of_the_queue", &Sendmail, sendmail::part_of_the_queue);
 }
@@ -163,6 +169,16 @@ fn opensmtpd_as_backup_mx() {
 #[test]
 fn opensmtpd_with_doas() {
     in_each_lab("opensmtpd_with_doas", &OpenSmtpd, opensmtpd::with_doas);
+}
+
+#[test]
+fn opensmtpd_with_paused_mail() {
+    in_lab("opensmtpd_with_paused_mail", &OpenSmtpd, opensmtpd::with_paused_mail);
+}
+
+#[test]
+fn opensmtpd_with_a_route_that_has_just_failed() {
+    in_lab("opensmtpd_with_a_route_that_has_just_failed", &OpenSmtpd, opensmtpd::with_a_route_that_has_just_failed);
 }
 
 #[test]
@@ -239,4 +255,24 @@ fn apache_with_listers_out_of_reach() {
 #[ignore = "make bench runs it"]
 fn a_real_postfix_queue() {
     in_lab("a_real_postfix_queue", &PostfixWithBench, real_queue::is_measured);
+}
+
+#[test]
+fn postfix_returns_mail_when_the_page_said() {
+    in_lab("postfix_returns_mail_when_the_page_said", &Postfix, clocks::of_postfix);
+}
+
+#[test]
+fn sendmail_returns_mail_when_the_page_said() {
+    in_lab("sendmail_returns_mail_when_the_page_said", &Sendmail, clocks::of_sendmail);
+}
+
+#[test]
+fn exim_returns_mail_when_the_page_said() {
+    in_lab("exim_returns_mail_when_the_page_said", &Exim, clocks::of_exim);
+}
+
+#[test]
+fn opensmtpd_returns_mail_when_the_page_said() {
+    in_lab("opensmtpd_returns_mail_when_the_page_said", &OpenSmtpd, clocks::of_opensmtpd);
 }

@@ -1,14 +1,15 @@
 //! OpenSMTPD as the backup MX, with the configuration that is shipped as an example, and what only
 //! OpenSMTPD does: it answers nobody but root.
 
+use std::fs;
 use std::process::Command;
 
 use crate::machine::Lab;
 use crate::mails::Mail;
 use crate::mta::{Mta, run};
-use crate::primary::{Mode, OTHER, TUCCSTER};
+use crate::primary::{self, Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{example, own_mail, page, parts, relay, rule, shape, story, wait};
+use crate::{client, example, own_mail, page, parts, relay, rule, shape, story, wait};
 
 const SMTPCTL: &str = "/usr/sbin/smtpctl";
 
@@ -143,7 +144,7 @@ pub fn part_of_the_queue(lab: &mut Lab) {
 pub fn with_doas(lab: &mut Lab) {
     let mail = Mail::new("one", "alice@example.org", &["slow@example.com"]);
     lab.primary.up(Mode::Mixed);
-    let queued = crate::client::send(lab.mta, |_| vec![mail]);
+    let queued = client::send(lab.mta, |_| vec![mail]);
     story::not_listed("denied", "doas");
     rule::install_doas_for(SMTPCTL);
     rule::doas_allows_only(&["/usr/sbin/smtpctl show queue", "/usr/sbin/smtpctl schedule all"], &OTHERS);
@@ -152,4 +153,77 @@ pub fn with_doas(lab: &mut Lab) {
         (listing.queue.states["deferred"] == 1).then_some(()).ok_or(format!("{listing:?}"))
     });
     story::recovery(lab, &queued);
+}
+
+/// What an administrator has paused stays where it is, and while all is paused a run is no use.
+pub fn with_paused_mail(lab: &mut Lab) {
+    fs::write("/etc/bartleby.toml", "[flush]\ncooldown = \"1s\"\n").unwrap();
+    rule::install();
+    let queued = client::send(lab.mta, |_| {
+        let mail = |subject, recipient| Mail::new(subject, "alice@example.org", &[recipient]);
+        vec![mail("one", "larry@example.com"), mail("two", "curly@example.com")]
+    });
+    deferred(2);
+    let [one, two] = queued.as_slice() else { panic!("{queued:?}") };
+    let smtpctl = |arguments: &[&str]| run(SMTPCTL, arguments);
+    smtpctl(&["pause", "envelope", &one.id]);
+    let page = page::html(200);
+    assert!(page.contains("name=\"flush\"") && !page.contains("A run also delivers"), "{page}");
+
+    smtpctl(&["pause", "mta"]);
+    lab.primary.up(Mode::Accepts);
+    let refused = page::get("?flush").expect(503);
+    assert!(refused.body.contains("deliveries are paused"), "{}", refused.body);
+    assert!(refused.body.contains("smtpctl resume mta"), "{}", refused.body);
+    assert_eq!(page::json(200).queue.messages, 2);
+    smtpctl(&["resume", "mta"]);
+
+    page::flush("?flush");
+    wait::until("the other one is delivered", 30, || {
+        let listing = page::try_json(200)?;
+        listing.message(&two.id).is_none().then_some(()).ok_or(format!("{listing:?}"))
+    });
+    assert_eq!(lab.primary.deliveries(), primary::due([&two.mail]));
+    story::cooled_down();
+    let refused = page::get("?flush").expect(409);
+    assert!(refused.body.contains("on hold"), "{}", refused.body);
+    assert_eq!(page::json(200).message(&one.id).unwrap().state, "held");
+
+    smtpctl(&["resume", "envelope", &one.id]);
+    page::flush("?flush");
+    wait::until("it is delivered, too", 30, || {
+        let listing = page::try_json(200)?;
+        (listing.queue.messages == 0).then_some(()).ok_or(format!("{listing:?}"))
+    });
+}
+
+/// Right after a connection that failed, smtpd keeps all in hand, and a run is no use.
+pub fn with_a_route_that_has_just_failed(lab: &mut Lab) {
+    rule::install();
+    lab.primary.down();
+    client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
+    wait::until("it is in flight", 10, || {
+        let listing = page::try_json(200)?;
+        (listing.queue.states["active"] == 1).then_some(()).ok_or(format!("{listing:?}"))
+    });
+    let refused = page::get("?flush").expect(503);
+    assert!(refused.body.contains("Try again in 20 s"), "{}", refused.body);
+    assert!(page::json(200).flush.last.is_none(), "it would use up the cool-down");
+    lab.primary.up(Mode::Accepts);
+    // As its route was resumed, smtpd may deliver it by itself; else it lets go of it, and a run delivers it.
+    wait::until("it is delivered", 60, || {
+        let listing = page::try_json(200)?;
+        if listing.queue.states["deferred"] == 1 && listing.flush.wait_seconds == 0 {
+            page::flush("?flush");
+        }
+        (listing.queue.messages == 0).then_some(()).ok_or(format!("{listing:?}"))
+    });
+}
+
+/// Waits until so many messages are deferred.
+fn deferred(count: u64) {
+    wait::until("all are deferred", 40, || {
+        let listing = page::try_json(200)?;
+        (listing.queue.states["deferred"] == count).then_some(()).ok_or(format!("{listing:?}"))
+    });
 }

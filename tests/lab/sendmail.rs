@@ -11,7 +11,7 @@ use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{example, own_mail, page, parts, relay, rule, shape, story};
+use crate::{example, own_mail, page, parts, relay, rule, shape, story, wait};
 
 const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
 const PROGRAM: &str = "/usr/sbin/sendmail";
@@ -194,6 +194,10 @@ pub fn refusing(lab: &mut Lab) {
         fs::write(CONFIGURATION, permissive.replace(option, &format!("O PrivacyOptions={flags}"))).unwrap();
         story::not_listed("denied", "restrictmailq");
     }
+    // All other flags let the queue be listed.
+    fs::write(CONFIGURATION, permissive.replace(option, "O PrivacyOptions=goaway")).unwrap();
+    assert_eq!(page::json(200).queue.messages, 1);
+    fs::write(CONFIGURATION, permissive.replace(option, "O PrivacyOptions=restrictmailq")).unwrap();
     // The shipped rule has a part for this.
     rule::install_for(PROGRAM);
     assert_eq!(page::json(200).queue.messages, 1);
@@ -209,4 +213,42 @@ pub fn refusing(lab: &mut Lab) {
     rule::remove();
     fs::write(CONFIGURATION, &permissive).unwrap();
     assert_eq!(page::json(200).queue.messages, 1);
+}
+
+/// What this machine's own programs submit waits in a queue of its own: it is shown as that, and is run, too.
+pub fn submitted_mail(lab: &mut Lab) {
+    fs::write("/etc/bartleby.toml", "[flush]\ncooldown = \"1s\"\n").unwrap();
+    run("/etc/init.d/sendmail", &["stop"]);
+    // Without DNS.
+    let switch = "s|^#\\?O ServiceSwitchFile=.*|O ServiceSwitchFile=/etc/mail/service.switch-nodns|";
+    run("sed", &["-i", switch, "/etc/mail/submit.cf"]);
+    run("sh", &["-c", "printf 'Subject: one\\n\\nx\\n' | /usr/sbin/sendmail -oi larry@example.com"]);
+    let listing = wait::until("it waits to be submitted", 20, || {
+        let listing = page::try_json(200)?;
+        if listing.queue.states["deferred"] == 1 { Ok(listing) } else { Err(format!("{listing:?}")) }
+    });
+    assert_eq!(listing.messages[0].instance.as_deref(), Some("submission queue"));
+    assert!(page::html(200).contains(" in <bdi>submission queue</bdi>"), "{}", page::html(200));
+
+    // Debian's script would run that queue by itself.
+    run("/usr/sbin/sendmail", &["-bd", "-q30m"]);
+    lab.primary.up(Mode::Accepts);
+    let only_its_queue = "www-data ALL=(root) NOPASSWD: /usr/sbin/sendmail -q\n";
+    fs::write("/etc/sudoers.d/bartleby", only_its_queue).unwrap();
+    fs::set_permissions("/etc/sudoers.d/bartleby", Permissions::from_mode(0o440)).unwrap();
+    fs::set_permissions("/etc/sudoers.d", Permissions::from_mode(0o751)).unwrap();
+    let page = page::html(200);
+    assert!(page.contains("No rule allows /usr/sbin/sendmail -Ac -q"), "{page}");
+    page::flush("?flush");
+    story::cooled_down();
+    let listing = page::json(200);
+    assert_eq!(listing.queue.messages, 1, "asking for more than the rule allows has made mail: {listing:?}");
+    allow_flush();
+    assert!(!page::html(200).contains("No rule allows"), "{}", page::html(200));
+    page::flush("?flush");
+    wait::until("it is delivered", 30, || {
+        let listing = page::try_json(200)?;
+        (listing.queue.messages == 0).then_some(()).ok_or(format!("{listing:?}"))
+    });
+    assert_eq!(lab.primary.deliveries().len(), 1);
 }

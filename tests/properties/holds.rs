@@ -218,7 +218,8 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
         flush: Readiness {
             possible: Ok(()),
             parts: true,
-            held: Held { all: false, message: true },
+            held: Held { all: false, one_by_one: true, message: true },
+            left_out: vec![],
             release: "".into(),
             wait_seconds: 0,
             under_way: false,

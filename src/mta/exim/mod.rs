@@ -114,7 +114,7 @@ impl Mta for Exim {
     /// ends.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         vec![match part {
-            Part::All => Argv::new(&self.program, &["-qf"]),
+            Part::All | Part::Each { .. } => Argv::new(&self.program, &["-qf"]),
             Part::Domain { name, .. } => Argv::new(&self.program, &["-qf", "-R", &format!("@{name}")]),
             Part::Message(id) => Argv::new(&self.program, &["-M", id]),
         }]

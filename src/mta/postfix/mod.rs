@@ -128,7 +128,7 @@ impl Mta for Postfix {
     /// of that id ends with status 0 and does nothing.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         match part {
-            Part::All => self.each(&["-f"]),
+            Part::All | Part::Each { .. } => self.each(&["-f"]),
             Part::Domain { ids, .. } => ids.iter().flat_map(|id| self.each(&["-i", id])).collect(),
             Part::Message(id) => self.each(&["-i", id]),
         }

@@ -101,6 +101,9 @@ fn flush(report: &Report) -> Markup {
             } })),
             _ => {}
         }
+        @if waits && report.flush.possible.is_ok() {
+            @for sentence in sentences::before_a_run(report) { p.aside { (printable(&sentence)) } }
+        }
         @if let Some(reason) = report.flush.unguarded.as_ref().filter(|_| waits) {
             p.aside {
                 "The cool-down between queue runs and their log are off, as there is nowhere to keep them: "

@@ -4,9 +4,9 @@
 //! under `tests/fixtures/opensmtpd`. A line is an envelope: one recipient of a message. The first eight
 //! hexadecimal digits of its id are the message's.
 
+mod envelope;
 mod lifetime;
 
-use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,11 @@ use super::remedy::{Refused, Remedy};
 use super::timing::{InForce, Timing};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
+use crate::queue::{Lifetimes, Message, Recipient, State};
 use crate::system::process::{Argv, Exit};
 use crate::system::processes;
 use crate::system::{Account, Free};
+use envelope::{Envelope, both};
 
 /// What smtpctl says when its set-group-id bit did not take effect (fixture `as-www-data-nnp-show-queue`).
 const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];
@@ -102,19 +103,27 @@ impl Mta for OpenSmtpd {
         let schedule = |what: &str| Argv::new(&self.program, &["schedule", what]);
         match part {
             Part::All => vec![schedule("all")],
-            Part::Domain { ids, .. } => ids.iter().map(|id| schedule(id)).collect(),
+            Part::Domain { ids, .. } | Part::Each { ids } => ids.iter().map(|id| schedule(id)).collect(),
             Part::Message(id) => vec![schedule(id)],
         }
     }
 
     /// After errors, smtpd disables a route to the primary for up to an hour. A message that is scheduled meanwhile fails
     /// at once and is not tried.
-    fn flush_question(&self) -> Option<Argv> {
-        Some(Argv::new(&self.program, &["show", "routes"]))
+    fn flush_questions(&self) -> Vec<Argv> {
+        ["routes", "status"].map(|what| Argv::new(&self.program, &["show", what])).into()
     }
 
-    fn flush_hindrances(&self, answer: &str) -> Vec<String> {
-        answer.lines().filter_map(disabled_route).map(str::to_owned).collect()
+    fn flush_hindrances(&self, answers: &str) -> Vec<String> {
+        let is_paused = answers.lines().any(|line| line == PAUSED).then_some(PAUSED);
+        answers.lines().filter_map(disabled_route).chain(is_paused).map(str::to_owned).collect()
+    }
+
+    /// `pause mta` stops all deliveries; what is scheduled meanwhile is "scheduled", and stays (fixture
+    /// `paused-mta-show-status`).
+    fn flush_bar(&self, hindrances: &[String]) -> Option<Trouble> {
+        let is_paused = hindrances.iter().any(|hindrance| hindrance == PAUSED);
+        is_paused.then(|| Trouble::Paused { mta: Kind::OpenSmtpd, words: PAUSED.into() })
     }
 
     fn flush_preparation(&self, hindrances: &[String]) -> Vec<Argv> {
@@ -128,9 +137,9 @@ impl Mta for OpenSmtpd {
     }
 
     /// `schedule` runs what smtpd holds back while a route is down, and also paused (`suspend`) envelopes: seen with
-    /// 6.8.0p2.
-    fn flushes_held(&self, _part: &Part<'_>) -> bool {
-        true
+    /// 6.8.0p2 and 7.6.0p1.
+    fn flushes_held(&self, part: &Part<'_>) -> bool {
+        matches!(part, Part::All | Part::Message(_))
     }
 
     fn release(&self) -> &'static str {
@@ -161,6 +170,24 @@ fn facts(output: &str) -> Facts {
     Facts { version: version.map(str::to_owned), ..Facts::default() }.or_usual("/var/spool/smtpd")
 }
 
+/// What `show status` says where deliveries are paused.
+const PAUSED: &str = "MTA paused";
+
+/// For how long smtpd leaves a server alone after a connection that failed, and keeps its envelopes in flight, in seconds,
+/// and a little longer (measured with 6.8.0p2: 15 s, also where its route was resumed in between).
+const LEFT_ALONE: u64 = 20;
+
+/// How many envelopes `schedule` says it has scheduled, in all its answers: `3 envelopes scheduled`; `None` where it says
+/// nothing of that.
+fn scheduled(said: &str) -> Option<u64> {
+    let number = |line: &str| {
+        let (number, rest) = line.split_once(" envelope")?;
+        let number = number.parse::<u64>().ok()?;
+        matches!(rest, " scheduled" | "s scheduled").then_some(number)
+    };
+    said.lines().filter_map(number).reduce(u64::saturating_add)
+}
+
 /// The id of a disabled route in `2. [] <-> 192.0.2.1 (mx.example.com) -D-- nconn=0 nerror=3 penalty=2 timeout=1m`
 /// (`IMSG_CTL_MTA_SHOW_ROUTES` of OpenSMTPD's `mta.c`).
 fn disabled_route(line: &str) -> Option<&str> {
@@ -186,7 +213,13 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
             return Err(Trouble::NotRunning { mta, words: exit.words() });
         }
     }
-    exit.verdict(command)
+    if act == Act::Flush && exit.said.contains(PAUSED) {
+        return Err(Trouble::Paused { mta, words: PAUSED.into() });
+    }
+    exit.verdict(command)?;
+    // All of it is in flight.
+    let is_in_hand = act == Act::Flush && scheduled(&exit.said) == Some(0);
+    if is_in_hand { Err(Trouble::InHand { mta, seconds: LEFT_ALONE }) } else { Ok(()) }
 }
 
 /// smtpctl works for root alone, and no setting changes that.
@@ -201,13 +234,16 @@ struct OpenSmtpdParser {
     lines: u64,
     malformed: Malformed,
     message: Option<Message<'static>>,
+    /// Whether an administrator has paused it, or a part of it.
+    is_paused: bool,
     offline: bool,
 }
 
 impl OpenSmtpdParser {
     /// A parser at the beginning of a listing.
     fn new(clock: &Clock) -> Self {
-        OpenSmtpdParser { now: clock.now, lines: 0, malformed: Malformed::default(), message: None, offline: false }
+        let (malformed, message) = (Malformed::default(), None);
+        OpenSmtpdParser { now: clock.now, lines: 0, malformed, message, is_paused: false, offline: false }
     }
 
     fn add(&mut self, envelope: Envelope<'_>, found: &mut dyn FnMut(&Message<'_>)) {
@@ -225,12 +261,21 @@ impl OpenSmtpdParser {
             Some(message) if message.id == envelope.message_id => {
                 message.recipients.push(recipient);
                 message.plan = both(message.plan, plan);
-                // A message counts as held only while all of it is, and as active while any of it is.
-                if message.state == State::Held || state == State::Active {
+                let was_paused = self.is_paused;
+                self.is_paused |= envelope.is_paused();
+                if self.is_paused {
+                    // A run of the message would run what an administrator has paused of it.
+                    (message.state, message.plan.held_back) = (State::Held, false);
+                    if !was_paused || !envelope.is_paused() {
+                        message.mta_state = "paused in part".into();
+                    }
+                } else if message.state == State::Held || state == State::Active {
+                    // It counts as held back only while all of it is, and as active while any of it is.
                     (message.state, message.mta_state) = (state, envelope.word());
                 }
             }
             other => {
+                self.is_paused = envelope.is_paused();
                 let before = other.replace(Message {
                     id: envelope.message_id.to_owned().into(),
                     state,
@@ -248,157 +293,6 @@ impl OpenSmtpdParser {
             }
         }
     }
-}
-
-/// One line, taken apart.
-#[derive(Debug, PartialEq, Eq)]
-struct Envelope<'a> {
-    message_id: &'a str,
-    flags: &'a str,
-    /// `None` where the line can be read in more than one way.
-    sender: Option<&'a str>,
-    recipient: &'a str,
-    creation: i64,
-    tries: u64,
-    run_state: &'static str,
-    /// Seconds until the next try, or since it is due; `None` where no try is pending.
-    wait: Option<i64>,
-    error: &'a str,
-}
-
-impl<'a> Envelope<'a> {
-    /// Reads `id|source|agent|flags|sender|recipient|resolved recipient|creation|expiry|last try|
-    /// tries|state|seconds|last error`.
-    ///
-    /// Local parts may hold a `|`, and the last error may hold anything; smtpctl escapes neither. There is one reading
-    /// all the same, as smtpd takes no address of another form ([`three_addresses`]): what looks like the fields of
-    /// fixed form is only that behind the third address (fixture `forged-offline-show-queue`). Where no such fields
-    /// are there, this looks for them and keeps the addresses as one text, unread.
-    fn read(line: &'a str) -> Option<Envelope<'a>> {
-        let mut rest = line;
-        let [id, _source, _agent, flags] = fields(&mut rest)?;
-        if id.len() != 16 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        let read = three_addresses(rest).and_then(|(addresses, fields)| Some((addresses, Anchor::read(fields)?)));
-        let (sender, recipient, anchor) = match read {
-            Some(([sender, _, resolved], anchor)) => (Some(if sender == "@" { "" } else { sender }), resolved, anchor),
-            None => {
-                let mut bars = memchr::memchr_iter(b'|', rest.as_bytes());
-                let (bar, anchor) = bars.find_map(|bar| Some((bar, Anchor::read(&rest[bar + 1..])?)))?;
-                (None, &rest[..bar], anchor)
-            }
-        };
-        Some(Envelope {
-            message_id: &id[..8],
-            flags,
-            sender,
-            recipient,
-            creation: anchor.creation,
-            tries: anchor.tries,
-            run_state: anchor.run_state,
-            wait: anchor.wait,
-            error: anchor.error,
-        })
-    }
-
-    fn has_flag(&self, sought: &str) -> bool {
-        self.flags.split(',').any(|flag| flag == sought)
-    }
-
-    /// How often it was tried, and when it is tried next. One that smtpd holds back while its route is down (`hold`) does
-    /// not expire until that is up again.
-    fn plan(&self, now: i64) -> Plan {
-        let is_paused = self.has_flag("suspend");
-        Plan {
-            attempts: Some(self.tries),
-            next_attempt: self
-                .wait
-                .filter(|_| !is_paused && !self.has_flag("hold"))
-                .map(|wait| now.saturating_add(wait)),
-            held_back: self.has_flag("hold") && !is_paused,
-        }
-    }
-
-    fn state(&self) -> State {
-        if self.has_flag("suspend") || self.has_flag("hold") {
-            State::Held
-        } else if self.run_state == "inflight" {
-            State::Active
-        } else {
-            State::Deferred
-        }
-    }
-
-    fn word(&self) -> Cow<'static, str> {
-        if self.flags.is_empty() && self.sender.is_some() {
-            return Cow::Borrowed(self.run_state);
-        }
-        let ambiguous = if self.sender.is_none() { " (addresses not clear)" } else { "" };
-        let flags = if self.flags.is_empty() { String::new() } else { format!(", {}", self.flags) };
-        Cow::Owned(format!("{}{flags}{ambiguous}", self.run_state))
-    }
-}
-
-/// What is to become of a message with these two envelopes.
-fn both(one: Plan, other: Plan) -> Plan {
-    let earliest = [one.next_attempt, other.next_attempt].into_iter().flatten().min();
-    let held_back = one.held_back || other.held_back;
-    Plan { attempts: one.attempts.max(other.attempts), next_attempt: earliest, held_back }
-}
-
-/// The fields of fixed form.
-struct Anchor<'a> {
-    creation: i64,
-    tries: u64,
-    run_state: &'static str,
-    wait: Option<i64>,
-    error: &'a str,
-}
-
-impl<'a> Anchor<'a> {
-    fn read(text: &'a str) -> Option<Anchor<'a>> {
-        let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
-        let mut rest = text;
-        // Most bars are not where these fields begin, and the first field shows it.
-        let [creation] = fields(&mut rest).filter(|[field]| is_number(field))?;
-        let [expiry, last_try, tries, state, wait] = fields(&mut rest)?;
-        let run_state = ["pending", "inflight", "invalid", "offline"].into_iter().find(|known| *known == state)?;
-        let is_wait = wait.is_empty() || is_number(wait.strip_prefix('-').unwrap_or(wait));
-        let is_fixed = is_wait && [expiry, last_try, tries].into_iter().all(is_number);
-        is_fixed.then_some(())?;
-        let wait = wait.parse().ok().filter(|_| run_state == "pending");
-        Some(Anchor { creation: creation.parse().ok()?, tries: tries.parse().ok()?, run_state, wait, error: rest })
-    }
-}
-
-/// Takes so many fields, each with the `|` behind it.
-fn fields<'a, const N: usize>(rest: &mut &'a str) -> Option<[&'a str; N]> {
-    let mut fields = [""; N];
-    for field in &mut fields {
-        let end = memchr::memchr(b'|', rest.as_bytes())?;
-        (*field, *rest) = (&rest[..end], &rest[end + 1..]);
-    }
-    Some(fields)
-}
-
-/// Sender, recipient and resolved recipient, and what stands behind their last `|`. Of several ways to split a text
-/// there is only one of this form: smtpd takes no `@` and no `"` in a local part and no `|` in a domain
-/// (`valid_localpart()` and `valid_domainpart()` of OpenSMTPD's `util.c`), so each address goes up to the first `|`
-/// behind its only `@`.
-fn three_addresses(text: &str) -> Option<([&str; 3], &str)> {
-    let mut rest = text;
-    let mut addresses = [""; 3];
-    for address in &mut addresses {
-        let at = memchr::memchr(b'@', rest.as_bytes())?;
-        let end = at + memchr::memchr(b'|', &rest.as_bytes()[at..])?;
-        *address = &rest[..end];
-        if rest[..at].contains('"') || rest[at + 1..end].contains(['@', '"']) {
-            return None;
-        }
-        rest = &rest[end + 1..];
-    }
-    Some((addresses, rest))
 }
 
 impl Parser for OpenSmtpdParser {
@@ -432,43 +326,56 @@ impl Parser for OpenSmtpdParser {
 mod tests {
     use super::*;
 
-    fn line(addresses: &str, error: &str) -> String {
-        format!("c44e9b80594dd7b5|inet4|mta||{addresses}|1795433446|1795433446|0|1|pending|-4|{error}")
-    }
-
     #[test]
-    fn a_bar_in_an_address_or_an_error_is_no_field() {
-        let read = |addresses: &str, error: &str| {
-            let line = line(addresses, error);
-            let envelope = Envelope::read(&line).unwrap();
-            (envelope.sender.map(str::to_owned), envelope.recipient.to_owned(), envelope.error.to_owned())
-        };
-        let plain = |sender: &str, recipient: &str, error: &str| {
-            (Some(sender.to_owned()), recipient.to_owned(), error.to_owned())
-        };
-        assert_eq!(read("a@x.example|b@y.example|b@y.example", ""), plain("a@x.example", "b@y.example", ""));
-        assert_eq!(read("@|b@y.example|c@z.example", "450 no|w"), plain("", "c@z.example", "450 no|w"));
-        assert_eq!(read("a|b@x.example|c@y.example|c@y.example", ""), plain("a|b@x.example", "c@y.example", ""));
-        let forged = "x|1|1|0|0|offline||y@example.org";
-        assert_eq!(read(&format!("{forged}|b@y.example|b@y.example"), ""), plain(forged, "b@y.example", ""));
-        let error = "x|1|1|1|1|pending|1|y";
-        assert_eq!(read("a@x.example|b@y.example|b@y.example", error), plain("a@x.example", "b@y.example", error));
-    }
-
-    #[test]
-    fn addresses_of_a_form_that_smtpd_does_not_take_are_not_guessed_at() {
-        for addresses in
-            [r#""a@b|c"@x.example|d@y.example|d@y.example"#, "x@y@z.example|a@b|a@b", "x|y|z", &"|".repeat(500)]
-        {
-            let line = line(addresses, "");
-            let envelope = Envelope::read(&line).unwrap();
-            assert_eq!((envelope.sender, envelope.recipient), (None, addresses));
-            assert!(envelope.word().contains("not clear"));
-        }
-        let forged = line(r#""x@a|1|1|1|1|offline||"@b.example|a@b|a@b"#, "");
+    fn what_is_not_clear_is_no_word_of_the_daemons() {
+        let forged = concat!(
+            "c44e9b80594dd7b5|inet4|mta||",
+            r#""x@a|1|1|1|1|offline||"@b.example|a@b|a@b"#,
+            "|1795433446|1795433446|0|1|pending|-4|"
+        );
         let mut parser = OpenSmtpdParser::new(&Clock { now: 1, zone: jiff::tz::TimeZone::UTC });
         parser.line(forged.as_bytes(), &mut |_| {});
-        assert!(!parser.offline, "what is not clear is no word of the daemon's");
+        assert!(!parser.offline);
+    }
+
+    #[test]
+    fn a_message_that_is_paused_in_part_is_on_hold() {
+        let line = |id: &str, flags: &str, state: &str| {
+            format!("{id}|inet4|mta|{flags}|a@x.example|b@y.example|b@y.example|1|1|0|1|{state}|4|")
+        };
+        let read = |envelopes: [(&str, &str); 2]| {
+            let mut parser = OpenSmtpdParser::new(&Clock { now: 9, zone: jiff::tz::TimeZone::UTC });
+            let [first, second] = envelopes;
+            parser.line(line("c44e9b80594dd7b5", first.0, first.1).as_bytes(), &mut |_| {});
+            parser.line(line("c44e9b80594dd7b6", second.0, second.1).as_bytes(), &mut |_| {});
+            let message = parser.message.unwrap();
+            (message.state, message.is_on_hold(), message.mta_state.into_owned())
+        };
+        let (paused, held) = (("suspend", "pending"), ("hold", "pending"));
+        assert_eq!(read([paused, paused]), (State::Held, true, "pending, suspend".into()));
+        for (first, second) in [(paused, ("", "inflight")), (("", "inflight"), paused), (held, paused), (paused, held)]
+        {
+            assert_eq!(read([first, second]), (State::Held, true, "paused in part".into()), "{first:?} {second:?}");
+        }
+        assert_eq!(read([held, held]), (State::Held, false, "pending, hold".into()), "smtpd's own");
+        assert_eq!(read([held, ("", "inflight")]).0, State::Active);
+    }
+
+    #[test]
+    fn what_keeps_a_run_from_doing_anything_is_said() {
+        let smtpd = OpenSmtpd::at(&Search::below(std::path::Path::new("/nonexistent")));
+        let recorded = include_str!("../../../tests/fixtures-clocks/opensmtpd/paused-mta-show-status.stdout");
+        let routes = "3. [] <-> 127.0.0.2 (tuccster.example.com) ND-- nconn=0 nerror=0 penalty=1 timeout=10s\n";
+        let hindrances = smtpd.flush_hindrances(&format!("{routes}{recorded}"));
+        assert_eq!(hindrances, ["3", PAUSED]);
+        let trouble = smtpd.flush_bar(&hindrances).unwrap();
+        assert!(trouble.remedy().contains("smtpctl resume mta"), "{}", trouble.remedy());
+        assert_eq!(smtpd.flush_bar(&["3".to_owned()]), None);
+        let resumed: Vec<_> = smtpd.flush_preparation(&hindrances).iter().map(Argv::to_string).collect();
+        assert_eq!(resumed, ["/usr/sbin/smtpctl resume route 3"]);
+        assert_eq!(scheduled("0 envelope scheduled\n"), Some(0));
+        assert_eq!(scheduled("command succeeded\n1 envelope scheduled\n2 envelopes scheduled\n"), Some(3));
+        assert_eq!(scheduled("1 envelope paused"), None);
     }
 
     #[test]
@@ -479,19 +386,5 @@ mod tests {
         assert_eq!(disabled_route(&line("----")), None);
         assert_eq!(disabled_route("soup"), None);
         assert_eq!(disabled_route("-x. a -D--"), None);
-    }
-
-    #[test]
-    fn states_follow_flags_first() {
-        for (flags, run_state, state) in [
-            ("", "pending", State::Deferred),
-            ("", "inflight", State::Active),
-            ("suspend", "inflight", State::Held),
-            ("auth,hold", "pending", State::Held),
-            ("bounce", "pending", State::Deferred),
-        ] {
-            let line = format!("c44e9b80594dd7b5|inet6|mta|{flags}|a@x|b@y|b@y|1|1|0|1|{run_state}|4|");
-            assert_eq!(Envelope::read(&line).unwrap().state(), state, "{flags} {run_state}");
-        }
     }
 }

@@ -1,0 +1,226 @@
+//! When mail goes back: each mail server with a lifetime of a minute and a primary that is down does what the page said.
+
+use std::fs;
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::client::{self, Queued};
+use crate::machine::Lab;
+use crate::mails::Mail;
+use crate::mta::run;
+use crate::{page, rule, wait};
+
+/// The lifetime, in seconds.
+const LIFETIME: i64 = 60;
+
+/// How late a mail server may be, in seconds: a queue run each 5 s, an attempt, a slow machine.
+const LATE: i64 = 25;
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+/// What the program says of the queue, as root or by its rule.
+fn clocks() -> Value {
+    serde_json::from_str(&page::get("?format=json").expect(200).body).unwrap()
+}
+
+fn seconds(instant: &Value) -> i64 {
+    let text = instant.as_str().unwrap_or_else(|| panic!("no instant: {instant}"));
+    text.parse::<jiff::Timestamp>().unwrap().as_second()
+}
+
+fn waits(clocks: &Value, id: &str) -> bool {
+    clocks["messages"].as_array().unwrap().iter().any(|message| message["id"] == id)
+}
+
+fn send(lab: &Lab, subject: &'static str) -> Queued {
+    client::send(lab.mta, |_| vec![Mail::new(subject, "alice@example.org", &["larry@example.com"])]).remove(0)
+}
+
+/// What is said of the queue, as soon as it says this.
+fn until(what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    wait::until(what, 90, || {
+        let clocks = clocks();
+        if is_so(&clocks) { Ok(clocks) } else { Err(clocks["queue"].to_string()) }
+    })
+}
+
+/// The instant at which the first goes back, when that is known.
+fn said(kind: &str) -> i64 {
+    let clocks = until("it is known when mail goes back", |clocks| !clocks["queue"]["returns"].is_null());
+    let returns = &clocks["queue"]["returns"];
+    assert_eq!(returns["kind"], kind, "{returns}");
+    assert_eq!(returns["lifetime_seconds"], LIFETIME, "{returns}");
+    seconds(&returns["not_before"])
+}
+
+/// The message is still there the second before the clock says, and is gone a little later.
+fn goes_back(queued: &Queued, at: i64) {
+    let left = at - 1 - now();
+    assert!((0..=LIFETIME).contains(&left), "{left} s left");
+    sleep(Duration::from_secs(left.unsigned_abs()));
+    let before = clocks();
+    assert!(waits(&before, &queued.id) || now() > at, "it went back too early: {before}");
+    let page = page::html(200);
+    assert!(page.contains("Urgent") && page.contains("goes back"), "{page}");
+    wait::until("it has gone back", (LATE + 2).unsigned_abs(), || {
+        let clocks = clocks();
+        if waits(&clocks, &queued.id) { Err(clocks.to_string()) } else { Ok(()) }
+    });
+    assert!(now() >= at, "it went back too early");
+}
+
+/// The words of the page that give more time.
+fn more_time() -> String {
+    let text = page::get("?format=text").expect(200).body;
+    let line = text.lines().find(|line| line.contains("more time")).unwrap_or_else(|| panic!("{text}"));
+    line.to_owned()
+}
+
+fn shell(commands: &str) {
+    let output = Command::new("sh").arg("-c").arg(commands).output().unwrap();
+    assert!(output.status.success(), "{commands}: {output:?}");
+}
+
+/// What was queued before has more time now: about two weeks.
+fn has_more_time(queued: &Queued) {
+    let later = until("the clock has moved", |clocks| {
+        let returns = &clocks["queue"]["returns"]["not_before"];
+        returns.is_string() && seconds(returns) > now() + 13 * 24 * 60 * 60
+    });
+    assert!(waits(&later, &queued.id), "{later}");
+}
+
+/// Postfix: not before, then at the next attempt. A changed main.cf is not in force until the reload.
+pub fn of_postfix(lab: &mut Lab) {
+    let set = |what: &[&str]| run("postconf", &[&["-e"], what].concat());
+    sleep(Duration::from_secs(1));
+    set(&["maximal_queue_lifetime=60s", "bounce_queue_lifetime=60s", "minimal_backoff_time=5s"]);
+    set(&["maximal_backoff_time=5s", "queue_run_delay=5s"]);
+    let queued = send(lab, "one");
+    let changed = until("it is said that main.cf is not in force", |clocks| {
+        clocks["queue"]["returns_error"]["remedy"] == "As root: postfix reload"
+    });
+    assert_eq!(changed["queue"]["returns"], Value::Null);
+    run("postfix", &["reload"]);
+    let at = said("not_before");
+    let within = &clocks()["queue"]["next_attempt"]["within_seconds"];
+    assert_eq!(*within, 10);
+    goes_back(&queued, at);
+    let second = send(lab, "two");
+    until("the second waits", |clocks| waits(clocks, &second.id));
+    let more = more_time();
+    let (_, command) = more.split_once("As root: ").unwrap();
+    shell(command.trim_end_matches('.'));
+    has_more_time(&second);
+}
+
+/// sendmail: not before, then in the next queue run. The restart runs the queue, so the file comes first.
+pub fn of_sendmail(lab: &mut Lab) {
+    let short = "s/^O Timeout.queuereturn=.*/O Timeout.queuereturn=60s/";
+    run("sed", &["-i", short, "/etc/mail/sendmail.cf"]);
+    run("sed", &["-i", "s/^QUEUE_INTERVAL=.*/QUEUE_INTERVAL=\"5s\"/", "/etc/mail/sendmail.conf"]);
+    sleep(Duration::from_secs(1));
+    run("/etc/init.d/sendmail", &["restart"]);
+    // An arrival is known to the minute: so that much of the minute is left.
+    let into = now() % 60;
+    if into > 20 {
+        sleep(Duration::from_secs((60 - into).unsigned_abs()));
+    }
+    let queued = send(lab, "one");
+    let at = said("not_before");
+    let left = at - 1 - now();
+    sleep(Duration::from_secs(left.max(0).unsigned_abs()));
+    assert!(waits(&clocks(), &queued.id), "it went back too early");
+    wait::until("it has gone back", 60 + LATE.unsigned_abs(), || {
+        let clocks = clocks();
+        if waits(&clocks, &queued.id) { Err(clocks.to_string()) } else { Ok(()) }
+    });
+    assert!(now() >= at, "it went back too early");
+    let second = send(lab, "two");
+    until("the second waits", |clocks| waits(clocks, &second.id));
+    let more = more_time();
+    let (_, command) = more.split_once("First, as root: ").unwrap();
+    let (command, restart) = command.split_once("; then, never before, as it runs the queue: ").unwrap();
+    assert_eq!(restart, "systemctl restart sendmail.");
+    shell(command);
+    sleep(Duration::from_secs(1));
+    // There is no systemd in the lab.
+    run("/etc/init.d/sendmail", &["restart"]);
+    has_more_time(&second);
+    run("/etc/init.d/sendmail", &["stop"]);
+    let page = page::html(200);
+    assert!(page.contains("daemon is not running, so nothing is tried again"), "{page}");
+}
+
+/// Exim: about, and a young message goes with the old one.
+pub fn of_exim(lab: &mut Lab) {
+    rule::install();
+    let configuration = "/etc/exim4/exim4.conf";
+    let text = fs::read_to_string(configuration).unwrap();
+    fs::write(configuration, text.replace("F,6d,15m", "F,60s,5s")).unwrap();
+    shell("kill $(pidof exim4); while pidof exim4; do sleep 0.1; done");
+    run("/usr/sbin/exim4", &["-bd", "-q5s"]);
+    wait::until("Exim takes mail", 20, || {
+        TcpStream::connect("127.0.0.1:25").map(drop).map_err(|error| error.to_string())
+    });
+    let old = send(lab, "old");
+    let at = said("about");
+    sleep(Duration::from_secs(30));
+    let young = send(lab, "young");
+    goes_back(&old, at);
+    wait::until("the young one has gone with it", 15, || {
+        let clocks = clocks();
+        if waits(&clocks, &young.id) { Err(clocks.to_string()) } else { Ok(()) }
+    });
+    assert!(now() < at + LIFETIME - 5, "it was returned by its own age");
+    let text = fs::read_to_string(configuration).unwrap();
+    fs::write(configuration, text.replace("F,60s,5s", "F,14d,15m")).unwrap();
+    let third = send(lab, "third");
+    has_more_time(&third);
+    shell("kill $(pidof exim4)");
+    let page = page::html(200);
+    assert!(page.contains("daemon is not running, so nothing is tried again"), "{page}");
+    run("/usr/sbin/exim4", &["-bd"]);
+    let page = page::html(200);
+    assert!(page.contains("daemon was started without -q"), "{page}");
+}
+
+/// OpenSMTPD: to the second, untried.
+pub fn of_opensmtpd(lab: &mut Lab) {
+    rule::install();
+    let set = |ttl: &str| {
+        let text = fs::read_to_string("/etc/smtpd.conf").unwrap();
+        let line = text.lines().find(|line| line.starts_with("queue ttl")).unwrap();
+        fs::write("/etc/smtpd.conf", text.replace(line, &format!("queue ttl {ttl}"))).unwrap();
+    };
+    let restart = || {
+        shell("kill $(pidof smtpd); for i in 1 2 3 4 5 6 7 8; do pidof smtpd || break; sleep 1; done; sleep 1");
+        shell("smtpd -n && (smtpd -d >/dev/null 2>&1 </dev/null &) ; sleep 1");
+        wait::until("smtpd answers", 20, || page::try_json(200).map(drop));
+    };
+    wait::until("smtpd answers", 20, || page::try_json(200).map(drop));
+    sleep(Duration::from_secs(1));
+    set("60s");
+    let queued = send(lab, "one");
+    let changed = until("it is said that smtpd.conf is not in force", |clocks| {
+        clocks["queue"]["returns_error"]["remedy"].as_str().is_some_and(|remedy| remedy.contains("restart opensmtpd"))
+    });
+    assert_eq!(changed["queue"]["returns"], Value::Null);
+    restart();
+    let at = said("at");
+    goes_back(&queued, at);
+    assert!(now() <= at + 5, "{} s late", now() - at);
+    let second = send(lab, "two");
+    let clocks = until("the second waits", |clocks| waits(clocks, &second.id));
+    assert!(clocks["messages"][0]["attempts"].is_number(), "{clocks}");
+    assert!(more_time().contains("First write “queue ttl 14d” into /etc/smtpd.conf"), "{}", more_time());
+    set("14d");
+    restart();
+    has_more_time(&second);
+}
