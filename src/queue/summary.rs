@@ -356,7 +356,6 @@ impl<V: Tally> Counters<V> {
     fn keep_the_larger_half(&mut self) {
         let mut all: Vec<_> = self.named.drain().collect();
         let half = all.len() / 2;
-        // As good as sorted: which names are on which side of the middle.
         all.select_nth_unstable_by(half, |(a_name, a), (b_name, b)| {
             b.recipients().cmp(&a.recipients()).then_with(|| a_name.cmp(b_name))
         });
