@@ -121,9 +121,9 @@ uninstall_state() {
 next_steps() {
     say "next:"
     case $site in
-    debian) echo "    a2enmod cgid && a2enconf bartleby && systemctl reload apache2" ;;
+    debian) echo "    a2enmod cgid && a2enconf bartleby && systemctl restart apache2" ;;
     redhat)
-        echo "    systemctl reload httpd"
+        echo "    systemctl restart httpd"
         echo "  and where SELinux is enforcing, before that:"
         echo "    semanage fcontext -a -t httpd_sys_script_exec_t '$www/index\\.cgi'"
         echo "    semanage fcontext -a -t httpd_sys_rw_content_t '$state(/.*)?'"
@@ -133,7 +133,9 @@ next_steps() {
     esac
     echo "    who may see the page says ${snippet:-that snippet} (only this machine until you add yours)"
     user=$(web_user)
-    echo "    then see whether all is in place: sudo -u ${user:-www-data} bartleby doctor"
+    [ "$site" = none ] || echo "  (a reload does not start the daemon of mod_cgid: the page would be a 503)"
+    echo "    then see whether all is in place, the web server too:"
+    echo "    sudo -u ${user:-www-data} bartleby doctor --web http://localhost/bartleby/"
     echo "    where it says that only root may list or run the queue, one rule is enough: $prefix/share/doc/bartleby/examples/sudoers"
 }
 

@@ -5,13 +5,14 @@ _bartleby() {
     case $previous in
         --format) words='text json csv' ;;
         -w | -c | --warning | --critical) return ;;
-        --age-warning | --age-critical | --return-warning | --return-critical) return ;;
+        --age-warning | --age-critical | --return-warning | --return-critical | --web) return ;;
         *)
             case ${COMP_WORDS[1]} in
                 "$current") words='list flush watch check metrics doctor as-root -V --version -h --help' ;;
                 list) words='--format --watch' ;;
                 flush) words='--wait all domain: id:' ;;
                 watch) words='--once' ;;
+                doctor) words='--web' ;;
                 check)
                     words='-w -c --warning --critical --age-warning --age-critical'
                     words+=' --return-warning --return-critical'

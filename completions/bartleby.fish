@@ -15,6 +15,7 @@ complete -c bartleby -n '__fish_seen_subcommand_from list' -l watch -d 'Print it
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -l wait -d 'Show what comes of it'
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -a 'all domain: id:'
 complete -c bartleby -n '__fish_seen_subcommand_from watch' -l once -d 'Look once'
+complete -c bartleby -n '__fish_seen_subcommand_from doctor' -l web -x -d 'Ask the web server, too: the address of the page'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s w -l warning -x -d 'Messages'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s c -l critical -x -d 'Messages'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -l age-warning -x -d 'Age of the oldest'

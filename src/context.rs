@@ -1,13 +1,16 @@
 //! What every request and every command starts from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::Config;
 use crate::mta::as_root::Request;
-use crate::mta::privilege::Privilege;
+use crate::mta::privilege::{self, Privilege};
 use crate::mta::trouble::Trouble;
 use crate::mta::{self, Clock, Mta, Search};
-use crate::state::{Records, SeenBy, StateError};
+use crate::state::{Basis, Question, Records, SeenBy, StateError};
 use crate::system::process::{self, Argv};
 use crate::system::{self, Account, Free, Scratch};
 
@@ -53,7 +56,10 @@ impl Context {
         let other = || Records::open(None, &account).ok().map(|records| records.directory().to_owned());
         let folder = records.as_ref().map_or_else(|_| other(), |records| Some(records.directory().to_owned()));
         let scratch = folder.map(|folder| Scratch::new(folder, config.disk.critical.into()));
-        Context { seen_by, scratch, ..Context::with(free, config, account, records) }
+        let context = Context { seen_by, scratch, ..Context::with(free, config, account, records) };
+        let said = || context.recall(Question::Rules, &context.basis(&privilege::files())?);
+        let said = privilege::is_possible().then(said).flatten();
+        Context { privilege: said.map_or_else(Privilege::default, Privilege::said), ..context }
     }
 
     /// The same for `as-root`, which remembers nothing and makes no file.
@@ -78,17 +84,45 @@ impl Context {
 
     /// The command by which root does this, where the one rule allows it.
     pub(crate) fn by_the_one_rule(&self, request: &Request) -> Option<Argv> {
-        self.config.is_as_roots().then(|| self.privilege.by_the_one_rule(&self.free, &self.account, request)).flatten()
+        let rule = || self.privilege.by_the_one_rule(&self.free, &self.account, request);
+        let rule = self.config.is_as_roots().then(rule).flatten();
+        self.remember_rules();
+        rule
     }
 
     /// The words to put before the mail server's own command, where a rule for just that runs it as root.
     pub(crate) fn by_its_own_rule(&self, command: &Argv) -> Option<Argv> {
         let source = self.source.as_ref().ok()?;
-        self.privilege.by_its_own_rule(&self.free, &self.account, &*source.mta, command)
+        let rule = self.privilege.by_its_own_rule(&self.free, &self.account, &*source.mta, command);
+        self.remember_rules();
+        rule
     }
-}
 
-impl Context {
+    fn remember_rules(&self) {
+        if let (Some(said), Some(basis)) = (self.privilege.news(), self.basis(&privilege::files())) {
+            self.keep(Question::Rules, &basis, &said);
+        }
+    }
+
+    /// What an answer is made from: these files, and the mail server. `None` where it can't be remembered.
+    pub(crate) fn basis(&self, files: &[PathBuf]) -> Option<Basis> {
+        let kind = self.source.as_ref().map_or("", |source| source.mta.kind().name());
+        self.records.as_ref().ok().and_then(|_| Basis::of(&[kind, &self.host], files))
+    }
+
+    /// The answer that was given on the same basis a short while ago. `doctor` is asked to look at how it is now.
+    pub(crate) fn recall<A: DeserializeOwned>(&self, question: Question, basis: &Basis) -> Option<A> {
+        let records = self.records.as_ref().ok().filter(|_| self.seen_by != SeenBy::Doctor)?;
+        records.recall(question, basis, self.clock.now)
+    }
+
+    /// Keeps an answer for who asks soon.
+    pub(crate) fn keep<A: Serialize>(&self, question: Question, basis: &Basis, answer: &A) {
+        if let Ok(records) = &self.records {
+            records.remember(question, basis, self.clock.now, answer);
+        }
+    }
+
     /// Does this with what is remembered. Where somebody looks at a page, another process does it, so that nobody waits for
     /// the disk.
     pub(crate) fn remember(&self, work: impl FnOnce(&Records)) {

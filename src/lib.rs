@@ -21,6 +21,7 @@
 //! | [`flush`] | the queue run: may it start, the worker, what comes of it |
 //! | [`report`] | everything that one answer is made from, and how it is made; disks, history |
 //! | [`view`] | a report in its forms; no I/O |
+//! | `web` | the web server, asked as its visitors ask it |
 //! | `watch` | runs the queue when the primary is back |
 //! | [`cgi`] | the page: environment in, answer out |
 //! | [`cli`] | the command line |
@@ -55,3 +56,4 @@ pub mod system;
 pub mod text;
 pub mod view;
 pub(crate) mod watch;
+pub(crate) mod web;

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, the lowest first: none uses one that stands behind it. What starts the program uses them all.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "text", "system", "sandbox", "queue", "mta", "config", "state", "request", "context", "primary", "listing",
-    "flush", "report", "view", "watch", "cgi", "cli",
+    "flush", "report", "view", "web", "watch", "cgi", "cli",
 ];
 
 /// The files that are above all modules.

@@ -200,6 +200,7 @@ fn command_lines() -> Vec<Vec<String>> {
             for (name, value) in names.split('|').flat_map(|name| values.split('|').map(move |value| (name, value))) {
                 let value = value
                     .replace("NAME", "example.com")
+                    .replace("URL", "http://localhost/bartleby/")
                     .replace("ID", "1")
                     .replace("RANGE", "10:20")
                     .replace("AGE", "5m");

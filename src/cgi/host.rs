@@ -8,10 +8,13 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::gateway::Request;
 use crate::config::{Config, is_name};
 use crate::context::Source;
-use crate::system::{self, Free, hosts};
+use crate::state::{Basis, Question, Records};
+use crate::system::{self, Account, Free, hosts};
 use crate::text::is_within;
 
 /// Domains that nobody can register: RFC 6761 (`localhost`, `test`), RFC 6762 (`local`), RFC 8375 (`home.arpa`), ICANN's
@@ -129,14 +132,36 @@ fn is_the_mail_servers(
     is: impl Fn(&String) -> bool,
     is_below: impl Fn(&String) -> bool,
 ) -> bool {
-    let Ok(Source { mta, .. }) = Source::find(config) else { return false };
-    let deadline = Instant::now() + PATIENCE;
-    if mta.own_name().and_then(|ask| ask(free, deadline)).is_some_and(|name| is(&name)) {
-        return true;
+    let Names { own_name, domains } = names(free, config).unwrap_or_default();
+    // Configured domains stand in place of the mail server's.
+    own_name.iter().any(is) || (config.primary.domains.is_empty() && domains.iter().any(is_below))
+}
+
+/// What the mail server calls itself, and for which domains it relays mail.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Names {
+    own_name: Option<String>,
+    domains: Vec<String>,
+}
+
+/// Asks the mail server for its names, unless it was asked a short while ago; `None` where there is none.
+fn names(free: &Free, config: &Config) -> Option<Names> {
+    let Source { mta, .. } = Source::find(config).ok()?;
+    let records = Records::open(config.state.directory.as_deref(), &Account::current()).ok();
+    let basis = Basis::of(&[mta.kind().name(), &system::host_name()], &mta.settings_files());
+    let (now, asked) = (jiff::Timestamp::now().as_second(), records.as_ref().zip(basis.as_ref()));
+    if let Some(names) = asked.and_then(|(records, basis)| records.recall(Question::Names, basis, now)) {
+        return Some(names);
     }
-    // Configured domains stand in place of these.
-    config.primary.domains.is_empty()
-        && mta.relaying().is_some_and(|ask| ask(free, deadline).domains.iter().any(is_below))
+    let deadline = Instant::now() + PATIENCE;
+    let own_name = mta.own_name().and_then(|ask| ask(free, deadline));
+    let relaying = mta.relaying().map(|ask| ask(free, deadline)).unwrap_or_default();
+    let names = Names { own_name, domains: relaying.domains };
+    // One that took too long may not have said all.
+    if let Some((records, basis)) = asked.filter(|_| names != Names::default() && Instant::now() < deadline) {
+        records.remember(Question::Names, basis, now, &names);
+    }
+    Some(names)
 }
 
 #[cfg(test)]

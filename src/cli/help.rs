@@ -10,7 +10,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
                       [--age-warning AGE] [--age-critical AGE]
                       [--return-warning AGE] [--return-critical AGE]
        bartleby metrics
-       bartleby doctor
+       bartleby doctor [--web URL]
        bartleby as-root
        bartleby -V|--version
        bartleby -h|--help
@@ -39,7 +39,9 @@ Usage: bartleby list [--format text|json|csv] [--watch]
   metrics Prints OpenMetrics. Exit status: 0 when the queue could be listed, else 69.
   doctor  Checks whether everything is in place for the user that asks, and names
           the exact fix for what is not; best asked as the web server's user:
-          sudo -u www-data bartleby doctor. Exit status: 0 all is well, 1 not.
+          sudo -u www-data bartleby doctor. --web http://localhost/bartleby/ asks the
+          web server, too: does the page come, and are strangers turned away? Exit
+          status: 0 all is well, 1 not.
   as-root For a rule of sudo or doas: does as root what one line of JSON on standard
           input asks for. It can list the queue, run it, and print why messages wait,
           when they are tried next, and what the mail log says of them, and nothing

@@ -88,6 +88,12 @@ fn printed<'a>(running: process::Running, until: impl Into<Until<'a>>) -> String
 }
 
 impl Facts {
+    /// Whether they hold for a while: the mail server answered, and nothing is amiss of which somebody may soon look
+    /// whether it is mended.
+    pub(crate) fn hold(&self) -> bool {
+        self.version.is_some() && self.timing.is_settled()
+    }
+
     /// The same facts, with the usual queue directory, if it is there, where the settings name none.
     pub(super) fn or_usual(mut self, directory: &str) -> Facts {
         self.queue_directory =

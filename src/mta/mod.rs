@@ -21,7 +21,7 @@ pub(crate) mod timing;
 pub mod trouble;
 mod verdict;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::exim::Exim;
 use self::opensmtpd::OpenSmtpd;
@@ -80,6 +80,10 @@ pub trait Mta {
     fn lifetimes(&self, seconds: i64) -> Lifetimes {
         Lifetimes::NotBefore { message: seconds, null_sender: seconds }
     }
+
+    /// The files on which its settings and its names depend, as far as they are known before it is asked: those of its
+    /// programs and of its configuration, and those in which its daemons note that they were started.
+    fn settings_files(&self) -> Vec<PathBuf>;
 
     /// The commands that deliver a part of the queue now.
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv>;

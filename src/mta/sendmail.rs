@@ -127,6 +127,11 @@ impl Mta for Sendmail {
         Box::new(SendmailParser { submission: self.submission.clone(), ..SendmailParser::new(clock) })
     }
 
+    fn settings_files(&self) -> Vec<PathBuf> {
+        let files = [&self.program, &self.configuration, &self.relay_domains, &self.start_settings];
+        files.into_iter().cloned().chain(lifetime::PID_FILES.iter().map(PathBuf::from)).collect()
+    }
+
     /// Only root may run the queue, so there is no permission to be asked for.
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let facts = match wanted {

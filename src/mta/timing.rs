@@ -125,6 +125,11 @@ impl Timing {
         Timing { lifetime: Lifetime::Unknown(gap.clone()), retry: Retry::Unknown(gap), ..Timing::default() }
     }
 
+    /// Whether the mail server does all of what its configuration says.
+    pub(super) fn is_settled(&self) -> bool {
+        self.stopped.is_none() && !matches!(self.lifetime, Lifetime::NotInForce { .. })
+    }
+
     /// How long mail is kept, as far as that is in force.
     pub(crate) fn lifetimes(&self) -> Lifetimes {
         match &self.lifetime {

@@ -342,7 +342,8 @@ impl Trouble {
                 .into(),
             Trouble::NotRunning { mta, .. } => {
                 let unit = mta.unit();
-                format!("As root: systemctl start {unit}; if it does not stay up: journalctl -u {unit} -e")
+                // Debian 12's postfix.service does nothing itself: what is logged is that of postfix@-.service.
+                format!("As root: systemctl start {unit}; if it does not stay up: journalctl -u '{unit}*' -e")
             }
             Trouble::Paused { .. } => "As root: smtpctl resume mta".into(),
             Trouble::InHand { seconds, .. } => format!(

@@ -28,12 +28,12 @@ impl Ourselves {
     }
 }
 
-/// Something in the domain name system that keeps a fall-back from working.
+/// Something that keeps a fall-back from working, in the domain name system or elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fault {
     /// The fault, in a sentence.
     pub(crate) message: String,
-    /// The record to add or to change, and why.
+    /// What to do, such as the record to add.
     pub(crate) remedy: String,
 }
 

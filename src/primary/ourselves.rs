@@ -8,9 +8,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::SplitAsciiWhitespace;
 
-use nix::ifaddrs::getifaddrs;
-
-use crate::system::hosts;
+use crate::system::{self, hosts};
 
 /// The address that Debian's installer gives a host's own name.
 const DEBIANS_OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
@@ -30,13 +28,7 @@ pub struct Ourselves {
 impl Ourselves {
     /// This machine, by its host name, the name that its mail server has, where that is known, and `/etc/hosts`.
     pub fn of_machine(host: &str, mail_name: Option<&str>) -> Ourselves {
-        let interfaces = getifaddrs().map(|list| list.collect::<Vec<_>>()).unwrap_or_default();
-        let address = |storage: nix::sys::socket::SockaddrStorage| {
-            let v4 = storage.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
-            v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
-        };
-        let addresses = interfaces.into_iter().filter_map(|interface| address(interface.address?));
-        let addresses: Vec<_> = addresses.filter(|address| !address.is_loopback()).collect();
+        let addresses = system::addresses();
         let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
         Ourselves { names: names(host, mail_name, &hosts, &addresses), addresses }
     }

@@ -104,7 +104,7 @@ impl Lifetimes {
     /// When this message goes back.
     pub fn returns(&self, message: &Message<'_>) -> Returns {
         let after = |seconds: i64| message.arrival.map(|arrival| arrival.saturating_add(seconds));
-        let held = message.state == State::Held;
+        let held = message.state == State::Held && !message.plan.partly_held;
         match self {
             _ if message.being_returned && !held => Returns::Now,
             _ if message.plan.held_back => Returns::Unknown,
@@ -326,6 +326,9 @@ mod tests {
         assert_eq!(postfix.returns(&held(message(100, ""))), Returns::Never);
         assert_eq!(postfix.returns(&Message { arrival: None, ..message(0, "") }), Returns::Unknown);
         let opensmtpd = Lifetimes::At { message: 4 * DAY };
+        let partly = Plan { partly_held: true, ..Plan::default() };
+        let partly = Message { plan: partly, ..held(message(100, "")) };
+        assert_eq!(opensmtpd.returns(&partly), Returns::At(100 + 4 * DAY), "of the recipients that are not held");
         assert_eq!(opensmtpd.returns(&message(100, "")), Returns::At(100 + 4 * DAY));
         assert_eq!(opensmtpd.returns(&held(message(100, ""))), Returns::Never);
     }

@@ -78,6 +78,8 @@ pub struct Plan {
     pub next_attempt: Option<i64>,
     /// Whether the server holds it back for now, and may return it as soon as it does so no longer.
     pub(crate) held_back: bool,
+    /// Whether only some of its recipients are held, so that the others may go back.
+    pub(crate) partly_held: bool,
 }
 
 impl Plan {
@@ -224,7 +226,7 @@ mod tests {
                 },
                 Recipient { address: "moe@example.com".into(), reason: None, delivered: false, last_attempt: None },
             ],
-            plan: Plan { attempts: Some(3), next_attempt: Some(7), held_back: true },
+            plan: Plan { attempts: Some(3), next_attempt: Some(7), held_back: true, partly_held: true },
         }
     }
 

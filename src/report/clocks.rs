@@ -92,6 +92,11 @@ impl Report {
         summary.messages.saturating_sub(summary.state(State::Held))
     }
 
+    /// Whether anything waits that is tried again or goes back.
+    pub(crate) fn has_clocks(&self) -> bool {
+        self.not_held() > 0 || self.listing.summary.deadlines.first.is_some()
+    }
+
     /// When the first of what waits goes back; `None` where nothing waits that goes back, or nothing is known of it.
     pub(crate) fn first_return(&self) -> Option<FirstReturn> {
         let summary = &self.listing.summary;
@@ -151,7 +156,7 @@ impl Report {
     /// exist, is no reason to.
     pub(crate) fn urgency(&self) -> Urgency {
         let timing = &self.listing.facts.timing;
-        if self.not_held() == 0 {
+        if !self.has_clocks() {
             return Urgency::None;
         }
         if timing.stopped.is_some() {

@@ -15,7 +15,7 @@ use crate::listing::{INQUIRY_PATIENCE, Sampling};
 use crate::mta::timing::Timing;
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
-use crate::state::{Outages, Records, Sample};
+use crate::state::{Basis, Outages, Question, Records, Sample};
 use crate::system::Audience;
 
 /// What is known.
@@ -35,6 +35,8 @@ pub(crate) struct Known {
 pub(super) struct Inquiries {
     /// Until it is answered.
     inquiry: Option<Inquiry>,
+    /// What the answer is made from, where it can be remembered.
+    basis: Option<Basis>,
     facts: Facts,
     primary: PrimaryInquiry,
     mounts: Mounts,
@@ -43,19 +45,26 @@ pub(super) struct Inquiries {
 impl Inquiries {
     /// Begins to find out, beside the lister.
     pub(crate) fn begin(context: &Context) -> Inquiries {
+        let source = context.source.as_ref().ok();
+        let basis = source.and_then(|source| context.basis(&source.mta.settings_files()));
+        let remembered = basis.as_ref().and_then(|basis| context.recall(Question::Settings, basis));
         let inquire = |source: &Source| source.mta.inquire(&context.free, Wanted::Everything);
-        let inquiry = context.source.as_ref().ok().map(inquire);
+        let inquiry = source.filter(|_| remembered.is_none()).map(inquire);
         let primary = PrimaryInquiry::begin(context);
         readiness::ask_for_rules(context);
-        Inquiries { inquiry, facts: Facts::default(), primary, mounts: Mounts::find(&context.free) }
+        let facts = with_timing(context, remembered.unwrap_or_default());
+        Inquiries { inquiry, basis, facts, primary, mounts: Mounts::find(&context.free) }
     }
 
     /// Version and settings of the mail server, for which this waits at most [`INQUIRY_PATIENCE`], and as long as somebody
     /// is there.
     pub(super) fn facts(&mut self, context: &Context, audience: Audience<'_>) -> &Facts {
         if let Some(inquiry) = self.inquiry.take() {
-            self.facts = inquiry.answer(&context.free, audience.until(Instant::now() + INQUIRY_PATIENCE));
-            self.facts.timing = timing_of(context, std::mem::take(&mut self.facts.timing));
+            let facts = inquiry.answer(&context.free, audience.until(Instant::now() + INQUIRY_PATIENCE));
+            if let Some(basis) = self.basis.as_ref().filter(|_| facts.hold()) {
+                context.keep(Question::Settings, basis, &facts);
+            }
+            self.facts = with_timing(context, facts);
         }
         &self.facts
     }
@@ -120,10 +129,11 @@ impl Known {
     }
 }
 
-/// The clocks of the mail server, or what the configuration says in its place.
-fn timing_of(context: &Context, found: Timing) -> Timing {
+/// The same, with what the configuration says of the clocks in place of what the mail server does.
+fn with_timing(context: &Context, facts: Facts) -> Facts {
     let mta = &context.config.mta;
-    match (&context.source, &mta.lifetime) {
+    let found = facts.timing;
+    let timing = match (&context.source, &mta.lifetime) {
         (Ok(source), Some(lifetime)) => {
             let seconds = lifetime.seconds;
             let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
@@ -132,5 +142,6 @@ fn timing_of(context: &Context, found: Timing) -> Timing {
         }
         (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),
         _ => found,
-    }
+    };
+    Facts { timing, ..facts }
 }

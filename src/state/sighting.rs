@@ -24,7 +24,12 @@ pub(crate) struct Sighting(File);
 impl Records {
     /// The last sighting; `None` where there is nowhere to keep one.
     pub(crate) fn sighting(&self) -> Option<Sighting> {
-        self.folder.file(FILE).ok().map(Sighting)
+        self.sighting_in(FILE)
+    }
+
+    /// The same of something else, which has a file of its own.
+    pub(super) fn sighting_in(&self, file: &str) -> Option<Sighting> {
+        self.folder.file(file).ok().map(Sighting)
     }
 }
 

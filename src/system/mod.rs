@@ -23,8 +23,11 @@ mod unlinked;
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::IpAddr;
 
 use jiff::tz::TimeZone;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::gethostname;
 
@@ -57,6 +60,16 @@ impl Free {
 /// This machine's host name, `localhost` where it has none.
 pub(crate) fn host_name() -> String {
     gethostname().ok().and_then(|name| name.into_string().ok()).filter(|n| !n.is_empty()).unwrap_or("localhost".into())
+}
+
+/// The addresses of this machine's interfaces, but those that every machine has.
+pub(crate) fn addresses() -> Vec<IpAddr> {
+    let address = |storage: SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
+    };
+    let interfaces = getifaddrs().into_iter().flatten();
+    interfaces.filter_map(|interface| address(interface.address?)).filter(|address| !address.is_loopback()).collect()
 }
 
 /// This machine's time zone, UTC where it has none. (jiff's own search reads the whole zone database

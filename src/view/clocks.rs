@@ -17,10 +17,11 @@ pub(crate) struct Clocks {
 impl Clocks {
     /// Puts the clocks into words; `None` where nothing waits that is tried again.
     pub(crate) fn of(report: &Report) -> Option<Clocks> {
-        let waiting = report.not_held();
-        if waiting == 0 {
+        if !report.has_clocks() {
             return None;
         }
+        // Of what is held in part alone, the rest waits.
+        let waiting = Some(report.not_held()).filter(|waiting| *waiting > 0).unwrap_or(report.listing.summary.messages);
         let first = report.first_return();
         let (mut sentences, mut remedies) = (Vec::new(), Vec::new());
         sentences.extend(down(report));

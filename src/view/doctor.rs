@@ -7,7 +7,7 @@ use super::sentences;
 use crate::context::Context;
 use crate::mta::timing::{Lifetime, Retry};
 use crate::mta::trouble::Trouble;
-use crate::primary::PrimaryStatus;
+use crate::primary::{Fault, PrimaryStatus};
 use crate::queue::Row;
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
@@ -21,14 +21,6 @@ struct Check {
     subject: &'static str,
     /// The finding, or the fault with its fix.
     found: Result<String, Fault>,
-}
-
-/// Something that is wrong.
-struct Fault {
-    /// The fault, in a sentence.
-    message: String,
-    /// The fix.
-    remedy: String,
 }
 
 /// The state folder in use.
@@ -65,11 +57,13 @@ pub(crate) struct Doctor {
     configuration: Option<PathBuf>,
     /// The configured command that runs the queue; empty where none is configured.
     flush_command: Vec<String>,
+    /// What the web server was found to do, where it was asked.
+    web: Vec<(&'static str, Result<String, Fault>)>,
 }
 
 impl Doctor {
-    /// Takes the facts that are known before the queue is listed.
-    pub(crate) fn of(context: &Context) -> Doctor {
+    /// Takes the facts that are known before the queue is listed, and what the web server was found to do.
+    pub(crate) fn of(context: &Context, web: Vec<(&'static str, Result<String, Fault>)>) -> Doctor {
         let Context { config, account, source, records, .. } = context;
         let allow: Vec<String> = config.access.allow.iter().map(ToString::to_string).collect();
         Doctor {
@@ -80,6 +74,7 @@ impl Doctor {
             allow: allow.join(", "),
             configuration: config.file.clone(),
             flush_command: config.mta.flush_command.clone(),
+            web,
         }
     }
 }
@@ -187,6 +182,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
         },
     ];
+    checks.extend(doctor.web.iter().map(|(subject, found)| Check { subject, found: found.clone() }));
     checks.extend(
         sentences::unlisted(&listing.facts).map(|unlisted| Check { subject: "mail server", found: Ok(unlisted) }),
     );

@@ -81,7 +81,7 @@ fn all_four_mail_servers_make_a_page() {
         ("postfix/mixed-json", 21, 1),
         ("sendmail/mixed-bp-verbose", 12, 0),
         ("exim/mixed-bp", 14, 2),
-        ("opensmtpd/mixed-show-queue", 11, 0),
+        ("opensmtpd/mixed-show-queue", 11, 1),
     ] {
         let machine = Machine::with_fixture(fixture);
         let (status, json) = machine.json();

@@ -25,3 +25,4 @@ mod slow_readers;
 mod start;
 mod state;
 mod wait;
+mod web;

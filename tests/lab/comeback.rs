@@ -37,7 +37,6 @@ impl Mta for PostfixWithNames {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",
@@ -193,6 +192,7 @@ fn names_that_are_wrong() {
     let pid = fs::read_to_string("/run/nsd.pid").unwrap();
     run("kill", &["-HUP", pid.trim()]);
     let page = wait::until("the new zone is served", 20, || {
+        later();
         let page = page::html(200);
         if page.contains("tuccster.example.com and this host are equal") { Ok(page) } else { Err(page) }
     });
@@ -203,6 +203,7 @@ fn names_that_are_wrong() {
     // Without a name server nothing is guessed.
     run("kill", &[pid.trim()]);
     let page = wait::until("the name server is gone", 20, || {
+        later();
         let page = page::html(200);
         if page.contains("The MX records of example.com are not known") { Ok(page) } else { Err(page) }
     });

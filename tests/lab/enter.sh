@@ -17,7 +17,7 @@ mkdir "$mountpoint/layer" "$mountpoint/upper" "$mountpoint/work" "$mountpoint/ro
 tar --extract --file "$archive" --directory "$mountpoint/layer" --numeric-owner --xattrs --xattrs-include='*'
 mkdir "$mountpoint/layer/lab"
 cp "$program" "$mountpoint/layer/lab/index.cgi"
-cp "$@" "$mountpoint/layer/lab/"
+cp -R "$@" "$mountpoint/layer/lab/"
 
 cd "$mountpoint"
 mount -t overlay -o lowerdir=layer:"$lower",upperdir=upper,workdir=work lab root

@@ -9,7 +9,7 @@ use crate::machine::Lab;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{example, own_mail, page, relay, rule, shape, story, wait};
+use crate::{example, own_mail, page, programs, relay, rule, shape, story, wait};
 
 const CONFIGURATION: &str = "/etc/exim4/exim4.conf";
 const RECIPIENTS: &str = "/etc/exim4/relay_recipients";
@@ -35,7 +35,6 @@ impl Mta for Exim {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/exim/exim4.conf",
             "examples/exim/relay_domains",
             "examples/exim/relay_recipients",
@@ -122,6 +121,8 @@ pub fn backup_mx(lab: &mut Lab) {
     let queued = story::outage(lab);
     each_reason_is_dated();
     story::strangers(lab, &queued);
+    // One asks why each of the messages waits.
+    programs::of_a_second_view(10 + u32::try_from(queued.len()).unwrap());
     story::partial_recovery(lab, &queued, SLOW[0], &session::full());
     shape::is_as_recorded(&["/usr/sbin/exim4", "-bp"], "mixed-bp.stdout");
     story::recovery(lab, &queued);

@@ -38,7 +38,6 @@ impl Mta for PostfixWithBrowser {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",

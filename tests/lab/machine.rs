@@ -103,7 +103,8 @@ fn outside(name: &str, mta: &dyn Mta, release: &Release) {
     let mut command = unshare();
     command.arg("sh").arg(Path::new(SOURCE).join("tests/lab/enter.sh"));
     command.args([&mountpoint, &root, &archive]).arg(HOSTNAME).args([&program, &itself]);
-    let files = ["apache/bartleby.conf"].iter().chain(mta.brings()).map(|file| release.brings(&kept, file));
+    let files =
+        ["apache/bartleby.conf", "examples/aliases"].iter().chain(mta.brings()).map(|file| release.brings(&kept, file));
     // What .ci/run puts into target may not be there elsewhere.
     command.args(files.filter(|file| file.exists() || !file.starts_with(Path::new(SOURCE).join("target"))));
     command.env("LAB_ARGUMENTS", format!("--exact {name} --nocapture --include-ignored --test-threads=1"));
@@ -140,7 +141,9 @@ fn inside(mta: &'static dyn Mta, test: fn(&mut Lab)) {
     page::ask_for_json_with(mta.json_query());
     syslog::start();
     mta.start();
-    let snippet = fs::read_to_string(Path::new(BROUGHT).join(SNIPPET)).unwrap();
-    apache::start(&snippet);
+    if mta.serves() {
+        let snippet = fs::read_to_string(Path::new(BROUGHT).join(SNIPPET)).unwrap();
+        apache::start(&snippet);
+    }
     test(&mut Lab { mta, primary: Primary::new() });
 }

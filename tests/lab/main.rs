@@ -23,6 +23,7 @@ mod faults;
 mod guards;
 mod hostile;
 mod http;
+mod install;
 mod instances;
 mod layer;
 mod load;
@@ -37,6 +38,7 @@ mod page;
 mod parts;
 mod postfix;
 mod primary;
+mod programs;
 mod real_queue;
 mod rebinding;
 mod relay;
@@ -56,6 +58,7 @@ use comeback::PostfixWithNames;
 use exim::Exim;
 use faults::Script;
 use guards::PostfixWithBrowser;
+use install::PostfixToInstall;
 use machine::{in_each_lab, in_lab};
 use opensmtpd::OpenSmtpd;
 use postfix::Postfix;
@@ -214,6 +217,16 @@ fn apache_with_hostile_requests() {
 #[test]
 fn apache_sends_our_headers_with_every_status() {
     in_each_lab("apache_sends_our_headers_with_every_status", &Postfix, response_headers::with_every_status);
+}
+
+#[test]
+fn installed_as_the_readme_says() {
+    in_each_lab("installed_as_the_readme_says", &PostfixToInstall, install::as_the_readme_says);
+}
+
+#[test]
+fn apache_set_up_wrongly_is_found_out() {
+    in_each_lab("apache_set_up_wrongly_is_found_out", &PostfixToInstall, install::set_up_wrongly);
 }
 
 #[test]

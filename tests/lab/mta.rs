@@ -37,6 +37,11 @@ pub trait Mta: Sync {
         true
     }
 
+    /// Whether Apache serves the page beside it from the start.
+    fn serves(&self) -> bool {
+        true
+    }
+
     /// The name by which it knows itself.
     fn own_name(&self) -> &'static str {
         HOSTNAME

@@ -9,7 +9,7 @@ use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::primary::{self, Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{client, example, own_mail, page, parts, relay, rule, shape, story, wait};
+use crate::{client, example, own_mail, page, parts, programs, relay, rule, shape, story, wait};
 
 const SMTPCTL: &str = "/usr/sbin/smtpctl";
 
@@ -44,7 +44,6 @@ impl Mta for OpenSmtpd {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/opensmtpd/smtpd.conf",
             "examples/opensmtpd/relay_domains",
             "examples/opensmtpd/relay_recipients",
@@ -123,6 +122,7 @@ pub fn backup_mx(lab: &mut Lab) {
     rule::install();
     let queued = story::outage(lab);
     story::strangers(lab, &queued);
+    programs::of_a_second_view(5);
     // Of a reply of several lines, it keeps the code once.
     let slow = format!("{} {}", SLOW[0], SLOW[1].trim_start_matches("450 4.2.0 "));
     story::partial_recovery(lab, &queued, &slow, &session::full());

@@ -11,7 +11,7 @@ use crate::mta::{Mta, run};
 use crate::page;
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW, TURNED_AWAY};
-use crate::{apache, example, own_mail, relay, shape, story, wait};
+use crate::{apache, example, own_mail, programs, relay, shape, story, wait};
 
 const RECIPIENTS: &str = "/etc/postfix/relay_recipients";
 
@@ -31,7 +31,6 @@ impl Mta for Postfix {
         &[
             "apache/htaccess",
             "apache/site.sh",
-            "examples/aliases",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",
@@ -78,6 +77,7 @@ impl Postfix {
 pub fn backup_mx(lab: &mut Lab) {
     let queued = story::outage(lab);
     story::strangers(lab, &queued);
+    programs::of_a_second_view(3);
     some_recipients_deferred(lab, &queued);
     shape::is_as_recorded(&["postqueue", "-j"], "mixed-json.stdout");
     shape::is_as_recorded(&["postqueue", "-p"], "mixed-text.stdout");

@@ -11,7 +11,7 @@ use crate::mails::Mail;
 use crate::mta::{Mta, run};
 use crate::primary::{Mode, OTHER, TUCCSTER};
 use crate::session::{self, SLOW};
-use crate::{example, own_mail, page, parts, relay, rule, shape, story, wait};
+use crate::{example, own_mail, page, parts, programs, relay, rule, shape, story, wait};
 
 const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
 const PROGRAM: &str = "/usr/sbin/sendmail";
@@ -37,7 +37,6 @@ impl Mta for Sendmail {
 
     fn brings(&self) -> &'static [&'static str] {
         &[
-            "examples/aliases",
             "examples/sendmail/sendmail.mc",
             "examples/sendmail/access",
             "examples/sendmail/mailertable",
@@ -118,6 +117,7 @@ pub fn backup_mx(lab: &mut Lab) {
     no_part_without_a_rule(&queued);
     shape::is_refused_as_recorded(&["/usr/sbin/sendmail", "-q"], "as-www-data-flush");
     allow_flush();
+    programs::of_a_second_view(8);
     // Of a reply, sendmail keeps the first line.
     let (slow, full) = (format!("Deferred: {}", SLOW[0]), format!("Deferred: {}", session::full()));
     story::partial_recovery(lab, &queued, &slow, &full);

@@ -87,6 +87,10 @@ impl Mta for Exim {
         Box::new(EximParser::new(clock, self.settings.clone()))
     }
 
+    fn settings_files(&self) -> Vec<PathBuf> {
+        [self.program.clone()].into_iter().chain(configuration::FILES.iter().map(PathBuf::from)).collect()
+    }
+
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let (program, settings) = (self.program.clone(), self.settings.clone());
         Inquiry::start_then(free, &self.questions(wanted), move |free, output, deadline| {

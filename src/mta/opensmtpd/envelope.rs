@@ -79,6 +79,7 @@ impl<'a> Envelope<'a> {
                 .filter(|_| !is_paused && !self.has_flag("hold"))
                 .map(|wait| now.saturating_add(wait)),
             held_back: self.has_flag("hold") && !is_paused,
+            partly_held: false,
         }
     }
 
@@ -106,7 +107,8 @@ impl<'a> Envelope<'a> {
 pub(super) fn both(one: Plan, other: Plan) -> Plan {
     let earliest = [one.next_attempt, other.next_attempt].into_iter().flatten().min();
     let held_back = one.held_back || other.held_back;
-    Plan { attempts: one.attempts.max(other.attempts), next_attempt: earliest, held_back }
+    let partly_held = one.partly_held || other.partly_held;
+    Plan { attempts: one.attempts.max(other.attempts), next_attempt: earliest, held_back, partly_held }
 }
 
 /// The fields of fixed form.

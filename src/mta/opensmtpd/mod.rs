@@ -27,6 +27,9 @@ const PRIVILEGES_MISSING: &[&str] = &["this program must be setgid"];
 /// Where Debian's OpenSMTPD has its name.
 const MAILNAME: &str = "/etc/mailname";
 
+/// Made by the daemon whenever that is started.
+const SOCKET: &str = "/var/run/smtpd.sock";
+
 /// Where its configuration may be: Debian, OpenBSD and Alpine, Fedora and Arch, FreeBSD.
 const CONFIGURATIONS: [&str; 4] =
     ["/etc/smtpd.conf", "/etc/mail/smtpd.conf", "/etc/opensmtpd/smtpd.conf", "/usr/local/etc/mail/smtpd.conf"];
@@ -78,6 +81,11 @@ impl Mta for OpenSmtpd {
 
     fn parser(&self, clock: &Clock) -> Box<dyn Parser> {
         Box::new(OpenSmtpdParser::new(clock))
+    }
+
+    fn settings_files(&self) -> Vec<PathBuf> {
+        let files = [&self.program, &self.configuration].into_iter().chain(&self.daemon).cloned();
+        files.chain([PathBuf::from(MAILNAME), PathBuf::from(SOCKET)]).collect()
     }
 
     /// Only root may run the queue, so there is no permission to be asked for.
@@ -268,6 +276,7 @@ impl OpenSmtpdParser {
                     (message.state, message.plan.held_back) = (State::Held, false);
                     if !was_paused || !envelope.is_paused() {
                         message.mta_state = "paused in part".into();
+                        message.plan.partly_held = true;
                     }
                 } else if message.state == State::Held || state == State::Active {
                     // It counts as held back only while all of it is, and as active while any of it is.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::instances::Instance;
+use super::lifetime;
 use crate::mta::relay::{domains, keys};
-use crate::mta::{Facts, RelayInquiry, Relaying};
+use crate::mta::{Facts, RelayInquiry, Relaying, Wanted};
 use crate::system::process::{self, Argv, Running};
 
 /// A value in the lines `name = value` of postconf(1).
@@ -67,6 +68,18 @@ pub(super) fn ask(
         let just_changed = (settings.first().is_none_or(String::is_empty) && is_settling).then_some("main.cf");
         Relaying { just_changed, ..relaying(&settings, table) }
     })
+}
+
+/// The parameters that say what is wanted.
+pub(super) fn parameters(wanted: Wanted) -> Vec<&'static str> {
+    match wanted {
+        Wanted::Everything => {
+            let names = ["mail_version", "queue_directory", "authorized_flush_users"];
+            names.into_iter().chain(lifetime::parameters()).collect()
+        }
+        Wanted::Permissions => vec!["authorized_flush_users"],
+        Wanted::Nothing => Vec::new(),
+    }
 }
 
 /// Version and settings.

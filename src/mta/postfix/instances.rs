@@ -48,20 +48,21 @@ pub(super) struct Instances {
     pub(super) running: Vec<Instance>,
     /// The names of those that are disabled: their mail waits until they are enabled.
     pub(super) disabled: Vec<String>,
+    /// The configuration files of all but the first one.
+    pub(super) others: Vec<PathBuf>,
 }
 
 impl Instances {
     /// Those that the first one's main.cf names.
     pub(super) fn of(search: &Search) -> Instances {
-        let read = |folder: &str| {
-            let main_cf = search.below_root(&Path::new(folder).join("main.cf"));
-            fs::read_to_string(main_cf).unwrap_or_default()
-        };
+        let file = |folder: &str| search.below_root(&Path::new(folder).join("main.cf"));
+        let read = |folder: &str| fs::read_to_string(file(folder)).unwrap_or_default();
         let main_cf = read(DEFAULT);
         let first = Instance { name: name(&main_cf, DEFAULT), folder: None };
-        let mut all = Instances { running: vec![first], disabled: Vec::new() };
+        let mut all = Instances { running: vec![first], disabled: Vec::new(), others: Vec::new() };
         for folder in folders(&main_cf) {
             let main_cf = read(&folder);
+            all.others.push(file(&folder));
             let name = name(&main_cf, &folder);
             if setting(&main_cf, "multi_instance_enable").as_deref() == Some("yes") {
                 all.running.push(Instance { name, folder: Some(folder) });
@@ -123,7 +124,7 @@ mod tests {
         let found = || Instances::of(&Search::below(root.path()));
         let instance =
             |name: &str, folder: Option<&str>| Instance { name: name.to_owned(), folder: folder.map(str::to_owned) };
-        let alone = Instances { running: vec![instance("postfix", None)], disabled: vec![] };
+        let alone = Instances { running: vec![instance("postfix", None)], disabled: vec![], others: vec![] };
         assert_eq!(found(), alone, "nothing can be read");
         assert_eq!(alone.among_several(0), None);
         write(
@@ -138,6 +139,7 @@ mod tests {
         let outgoing = instance("postfix-out", Some("/etc/postfix-out"));
         assert_eq!(all.running, [instance("postfix", None), incoming, outgoing]);
         assert_eq!(all.disabled, ["postfix-old"]);
+        assert_eq!(all.others.len(), 3);
         assert_eq!(all.among_several(0).unwrap().name, "postfix");
         assert_eq!(all.running[1].arguments(&["-j"]), ["-c", "/etc/postfix-in", "-j"]);
         assert_eq!(all.running[0].arguments(&["-j"]), ["-j"]);

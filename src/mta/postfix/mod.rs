@@ -63,14 +63,8 @@ impl Postfix {
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
-        let mut names = match wanted {
-            Wanted::Everything => vec!["mail_version", "queue_directory"],
-            Wanted::Permissions => Vec::new(),
-            Wanted::Nothing => return Vec::new(),
-        };
-        names.push("authorized_flush_users");
-        names.extend(lifetime::parameters().filter(|_| wanted == Wanted::Everything));
-        self.postconf.iter().map(|postconf| Argv::new(postconf, &names)).collect()
+        let names = configuration::parameters(wanted);
+        self.postconf.iter().filter(|_| !names.is_empty()).map(|postconf| Argv::new(postconf, &names)).collect()
     }
 }
 
@@ -105,6 +99,10 @@ impl Mta for Postfix {
     fn parser_of(&self, clock: &Clock, place: usize) -> Box<dyn Parser> {
         let instance = self.instances.among_several(place).cloned();
         Box::new(PostfixParser { instance, ..PostfixParser::new(clock) })
+    }
+
+    fn settings_files(&self) -> Vec<PathBuf> {
+        self.postconf.iter().chain([&self.main_cf]).chain(&self.instances.others).cloned().collect()
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {

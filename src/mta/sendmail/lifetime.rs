@@ -16,8 +16,8 @@ const USUAL: &str = "5d";
 /// The classes whose timeout may be one of their own. The last is that of its own notices, which have the null sender.
 const CLASSES: [&str; 4] = ["normal", "urgent", "non-urgent", "dsn"];
 
-/// Where sendmail writes its number and its arguments, where the file names no other place.
-const PID_FILE: &str = "/var/run/sendmail.pid";
+/// Where sendmail writes its number and its arguments, where the file names no other place; and Debian's place.
+pub(super) const PID_FILES: [&str; 2] = ["/var/run/sendmail.pid", "/var/run/sendmail/mta/sendmail.pid"];
 
 /// Debian's settings of how the daemon is started: shell assignments.
 pub(super) const START_SETTINGS: &str = "/etc/mail/sendmail.conf";
@@ -64,7 +64,7 @@ pub(super) fn timing(file: &Path, text: Option<&str>, machine: &Machine) -> Timi
 
 /// Where the daemon notes its arguments, as `sendmail.cf` has it.
 pub(super) fn pid_file(text: &str) -> PathBuf {
-    Options::read(text).get("pidfile").unwrap_or(PID_FILE).into()
+    Options::read(text).get("pidfile").unwrap_or(PID_FILES[0]).into()
 }
 
 /// The options of `sendmail.cf`, their names in lower case; the last line with a name counts.
