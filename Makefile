@@ -105,7 +105,7 @@ deny: ## check the crates: licences, sources, duplicates, advisories (needs carg
 	fi
 
 # A target of fuzz/, and for how long, in seconds.
-TARGETS = postfix sendmail exim opensmtpd query environment configuration date as_root
+TARGETS = postfix sendmail exim opensmtpd query environment configuration date as_root rehearsal
 SECONDS ?= 60
 
 fuzz: ## hunt for bytes that break a parser: make fuzz [SECONDS=60] [TARGETS=postfix] (needs cargo-fuzz and nightly)

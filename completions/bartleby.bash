@@ -10,7 +10,7 @@ _bartleby() {
             case ${COMP_WORDS[1]} in
                 "$current") words='list flush watch check metrics doctor as-root -V --version -h --help' ;;
                 list) words='--format --watch' ;;
-                flush) words='--wait all domain: id:' ;;
+                flush) words='--wait --despite-refusals --despite-overdue all domain: id:' ;;
                 watch) words='--once' ;;
                 doctor) words='--web' ;;
                 check)

@@ -1,6 +1,6 @@
 //! What a request asks for: the view and its selection, or a flush. Values are vetted here.
 
-use crate::queue::{Filter, Order, SortKey, State, Target, Window};
+use crate::queue::{Despite, Filter, Order, SortKey, State, Target, Window};
 
 /// Rows a page where the request does not say.
 pub(crate) const DEFAULT_PER_PAGE: usize = 100;
@@ -78,6 +78,8 @@ pub struct Asked {
     pub window: Option<Window>,
     /// `flush`: what is to be done.
     pub action: Action,
+    /// `despite=`: against what the queue is to be run all the same.
+    pub despite: Option<Despite>,
     /// `flushed=`: the number of a flush whose outcome is asked for.
     pub flushed: Option<u64>,
 }
@@ -97,7 +99,15 @@ pub struct BadValue {
 impl Asked {
     /// All of the queue in this form.
     pub fn of(format: Format) -> Asked {
-        Asked { format, filter: Filter::default(), order: None, window: None, action: Action::Show, flushed: None }
+        Asked {
+            format,
+            filter: Filter::default(),
+            order: None,
+            window: None,
+            action: Action::Show,
+            despite: None,
+            flushed: None,
+        }
     }
 
     /// Reads parameters; without `format=` the answer comes in `format`. Unknown ones are ignored, empty ones are as good as absent (a form sends
@@ -117,6 +127,7 @@ impl Asked {
                 }
                 _ if value.is_empty() => {}
                 "format" => asked.format = word("format", &value, &Format::ALL, Format::as_str)?,
+                "despite" => asked.despite = Some(word("despite", &value, &Despite::ALL, Despite::as_str)?),
                 "state" => asked.filter.state = Some(word("state", &value, &State::ALL, State::as_str)?),
                 "q" => asked.filter.text = text,
                 "domain" => asked.filter.domain = text,
@@ -198,6 +209,9 @@ mod tests {
             Action::Flush(Target::Domain("example.com".into()))
         );
         assert_eq!(read("flush=id:4F1A").unwrap().action, Action::Flush(Target::Id("4F1A".into())));
+        assert_eq!(read("flush=all&despite=refusals").unwrap().despite, Some(Despite::Refusals));
+        assert_eq!(read("flush=all&despite=overdue").unwrap().despite, Some(Despite::Overdue));
+        assert_eq!(read("flush=all&despite=everything").unwrap_err().name, "despite");
         assert_eq!(read("flushed=7").unwrap().flushed, Some(7));
         for query in ["flush=id:", "flush=yes", "flush=domain:"] {
             assert_eq!(read(query).unwrap_err().name, "flush", "{query}");

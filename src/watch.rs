@@ -1,17 +1,20 @@
 //! What `bartleby watch` does by itself: looks at the primary and at the queue, and runs the queue once when the
 //! primary has come back and mail waits.
+//!
+//! Nobody looks on, so it is careful: it wants to see the primary up several times in a row, asks it for some of the
+//! recipients, and runs one message first. Whatever speaks against the run stops it until a later look.
 
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use crate::context::Context;
-use crate::flush::{self, Asker, Refusal};
+use crate::flush::{self, Asker, Care, Heard, Refusal};
 use crate::mta::trouble::Trouble;
 use crate::primary::Primary;
 use crate::queue::Target;
 use crate::report::{self, Stock};
-use crate::state::{Condition, Flush, Records, StateError, Transition};
+use crate::state::{Condition, Flush, Records, StateError, Transition, Watching};
 use crate::system::log;
 use crate::text::{count, local_time};
 
@@ -34,6 +37,12 @@ const LONGEST_BACK_OFF: i64 = 4 * 60 * 60;
 /// How many flushes are looked at for that.
 const LOOKED_AT: u32 = 200;
 
+/// How many looks in a row must find a primary up that is back.
+const GOOD_LOOKS: u64 = 3;
+
+/// Looks with more time between them are not in a row, in seconds.
+const IN_A_ROW: i64 = 60 * 60;
+
 /// What was done, or left alone.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Done {
@@ -41,8 +50,12 @@ pub(crate) enum Done {
     Flushed(u64),
     /// Nothing was to be done: why.
     Nothing(&'static str),
+    /// It was seen back this many times in a row, which is not enough yet.
+    GoodLooks(u64),
     /// It is too soon: seconds to wait.
     BackOff(i64),
+    /// Something spoke against the run: what, and seconds until it is tried again.
+    Stopped(String, i64),
 }
 
 /// How many changes of the primaries are said one by one, the latest.
@@ -129,32 +142,84 @@ fn look_and_run(context: &Context, records: &Records) -> Result<String, WatchErr
         format!("{}; {} in the queue", states.collect::<Vec<_>>().join(", "), count(messages, "message", "messages"));
     let is_up = |primary: &&Primary| primary.is_up() == Some(true);
     let up: Vec<_> = primaries.iter().filter(is_up).map(|primary| primary.host.as_str()).collect();
-    let done = match (records.is_back(&up)?, messages.saturating_sub(held)) {
+    let since = primaries.iter().filter(is_up).filter_map(|primary| primary.since).max();
+    let watching = records.watching()?;
+    let is_back = records.is_back(&up)?;
+    if !is_back && watching.good > 0 {
+        records.keep_watching(&Watching { good: 0, ..watching.clone() })?;
+    }
+    let done = match (is_back, messages.saturating_sub(held)) {
         (false, _) if up.is_empty() => Done::Nothing("the primary does not take mail"),
         (false, _) => Done::Nothing("the queue was run since the primary came back, or it was never seen down"),
         (true, 0) => {
             records.welcome_back()?;
             Done::Nothing("the primary is back, and nothing waits")
         }
-        (true, _) => run(context, records, context.clock.now)?,
+        (true, _) => {
+            let watching = looked(watching, primary.seen.unwrap_or(context.clock.now), since);
+            records.keep_watching(&watching)?;
+            if watching.good < GOOD_LOOKS {
+                Done::GoodLooks(watching.good)
+            } else {
+                run(context, records, watching, context.clock.now)?
+            }
+        }
     };
     let outcome = match done {
         Done::Flushed(number) => format!("the primary is back: queue run {number} was started"),
         Done::Nothing(reason) => reason.to_owned(),
+        Done::GoodLooks(good) => format!(
+            "the primary is back, seen {good} of {GOOD_LOOKS} times in a row; then it is asked whether it would take the mail"
+        ),
         Done::BackOff(seconds) => {
             format!("the primary is back, but goes up and down: the next queue run is due in {seconds} s")
+        }
+        Done::Stopped(why, seconds) => {
+            format!("the primary is back, and the queue is not run: {why} The next try is due in {seconds} s")
         }
     };
     Ok(format!("{found}; {outcome}"))
 }
 
-fn run(context: &Context, records: &Records, now: i64) -> Result<Done, WatchError> {
+/// What is remembered after a look at a primary that is back: seen at that time, and up since then.
+fn looked(before: Watching, seen: i64, since: Option<i64>) -> Watching {
+    // What several looks share was seen once.
+    let is_shared = seen == before.seen;
+    let has_gone_down = since.is_some_and(|since| since > before.seen);
+    let is_in_a_row = (0..=IN_A_ROW).contains(&(seen - before.seen)) && !has_gone_down;
+    let good = match before.good {
+        good if is_in_a_row && is_shared => good.max(1),
+        good if is_in_a_row => good + 1,
+        _ => 1,
+    };
+    Watching { good, seen, ..before }
+}
+
+fn run(context: &Context, records: &Records, watching: Watching, now: i64) -> Result<Done, WatchError> {
+    let wait = stopped_for(&watching, now);
+    if wait > 0 {
+        return Ok(Done::Stopped(watching.why, wait));
+    }
     let wait = back_off(&records.flushes(LOOKED_AT)?, now);
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }
-    match flush::start(context, &Target::All, Asker::here(BY)) {
-        Ok(flush) => Ok(Done::Flushed(flush.number)),
+    let done = carefully(context, records);
+    // What speaks against it may have taken a while to say so.
+    let now = jiff::Timestamp::now().as_second();
+    match done {
+        Ok(Ok(number)) => {
+            records.keep_watching(&Watching::default())?;
+            Ok(Done::Flushed(number))
+        }
+        Ok(Err(why)) => {
+            let is_recent = now - watching.stopped <= REMEMBERED;
+            let stops = if is_recent { watching.stops + 1 } else { 1 };
+            let stopped = Watching { stops, stopped: now, why, ..watching };
+            records.keep_watching(&stopped)?;
+            let wait = stopped_for(&stopped, now);
+            Ok(Done::Stopped(stopped.why, wait))
+        }
         Err(Refusal::UnderWay) => Ok(Done::Nothing("the queue is being run already")),
         Err(Refusal::CoolDown(_)) => Ok(Done::Nothing("the queue was run a moment ago")),
         Err(Refusal::Impossible(trouble)) => Err(trouble.into()),
@@ -162,13 +227,64 @@ fn run(context: &Context, records: &Records, now: i64) -> Result<Done, WatchErro
     }
 }
 
+/// Asks the primary, runs one message where that can be done, and then the whole queue. Returns the number of the last
+/// run, or why the queue was not run as a whole.
+fn carefully(context: &Context, records: &Records) -> Result<Result<u64, String>, Refusal> {
+    let heard = match flush::rehearse(context) {
+        Ok(heard) => heard,
+        Err(Refusal::Rehearsed(not_run)) => return Ok(Err(not_run.to_string())),
+        Err(refusal) => return Err(refusal),
+    };
+    let Heard { said, oldest_accepted } = heard;
+    let first = oldest_accepted.map(|message| Target::Id(message.id));
+    let first = match first.map(|target| flush::start(context, &target, Asker::here(BY), &Care::Rehearse)) {
+        Some(Ok(first)) => first,
+        Some(Err(refusal @ (Refusal::UnderWay | Refusal::CoolDown(_)))) => return Err(refusal),
+        // It can't be run alone.
+        Some(Err(_)) | None => {
+            let all = flush::start(context, &Target::All, Asker::here(BY), &Care::Rehearsed(said))?;
+            return Ok(Ok(all.number));
+        }
+    };
+    let care = Care::GoesOn(said);
+    let waits = match flush::follow(context, &first, |_| ()) {
+        Some(outcome) if outcome.messages_left == 0 => None,
+        Some(outcome) if outcome.why.is_empty() => Some("it still waits".to_owned()),
+        Some(outcome) => Some(format!("it still waits, {}", outcome.why)),
+        None => Some("what came of it is not known".to_owned()),
+    };
+    if let Some(waits) = waits {
+        return Ok(Err(format!("one message was tried first ({}), and {waits}.", first.target)));
+    }
+    match flush::start(context, &Target::All, Asker::here(BY), &care) {
+        Ok(flush) => Ok(Ok(flush.number)),
+        // That was all.
+        Err(Refusal::NotQueued(_) | Refusal::Held { .. }) => {
+            // Where this can't be noted, the queue is run again.
+            let _ = records.welcome_back();
+            Ok(Ok(first.number))
+        }
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Seconds until the queue is tried again after something spoke against it.
+fn stopped_for(watching: &Watching, now: i64) -> i64 {
+    let is_known = watching.stops > 0 && (now - REMEMBERED..=now).contains(&watching.stopped);
+    if is_known { (watching.stopped + pause(watching.stops - 1) - now).max(0) } else { 0 }
+}
+
+/// How long it is waited after so many others before.
+fn pause(before: u64) -> i64 {
+    (BACK_OFF << before.min(20)).min(LONGEST_BACK_OFF)
+}
+
 /// Seconds until the next queue run of our own, by the log, the latest flush first.
 fn back_off(log: &[Flush], now: i64) -> i64 {
     let own = || log.iter().filter(|flush| flush.by == BY && (now - REMEMBERED..=now).contains(&flush.started));
     let Some(last) = own().next() else { return 0 };
-    let doublings = u32::try_from(own().count() - 1).unwrap_or(u32::MAX).min(20);
-    let pause = (BACK_OFF << doublings).min(LONGEST_BACK_OFF);
-    (last.started + pause - now).max(0)
+    let before = own().skip(1).filter(|flush| flush.target == "all").count() as u64;
+    (last.started + pause(before) - now).max(0)
 }
 
 #[cfg(test)]
@@ -177,16 +293,8 @@ mod tests {
 
     #[test]
     fn a_primary_that_goes_up_and_down_gets_the_queue_less_and_less_often() {
-        let flush = |started, by: &str| Flush {
-            number: 1,
-            started,
-            target: "all".into(),
-            by: by.into(),
-            messages: None,
-            recipients: None,
-            exit: None,
-            outcome: None,
-        };
+        let flush =
+            |started, by: &str| Flush { number: 1, started, target: "all".into(), by: by.into(), ..Flush::default() };
         let now = 1_000_000;
         assert_eq!(back_off(&[], now), 0);
         assert_eq!(back_off(&[flush(now, "192.0.2.1")], now), 0, "a person's own");
@@ -197,5 +305,30 @@ mod tests {
         assert_eq!(back_off(&many, now), LONGEST_BACK_OFF);
         assert_eq!(back_off(&[flush(now - REMEMBERED - 1, BY)], now), 0);
         assert_eq!(back_off(&[flush(now + 5000, BY)], now), 0, "the clock was set back");
+    }
+
+    #[test]
+    fn only_looks_of_their_own_that_follow_each_other_make_a_primary_good() {
+        let mut watching = Watching::default();
+        let mut good = |seen, since| {
+            watching = looked(watching.clone(), seen, Some(since));
+            watching.good
+        };
+        assert_eq!([good(1000, 990), good(1060, 990), good(1060, 990), good(1120, 990)], [1, 2, 2, 3]);
+        assert_eq!(good(1180, 1150), 1, "it was down in between");
+        assert_eq!(good(1180 + IN_A_ROW + 1, 1150), 1, "nobody looked for long");
+        assert_eq!(good(500, 400), 1, "the clock was set back");
+    }
+
+    #[test]
+    fn what_spoke_against_a_run_makes_the_next_one_wait_longer_each_time() {
+        let stopped = |stops, stopped| Watching { stops, stopped, ..Watching::default() };
+        let now = 1_000_000;
+        assert_eq!(stopped_for(&Watching::default(), now), 0);
+        assert_eq!(stopped_for(&stopped(1, now - 10), now), BACK_OFF - 10);
+        assert_eq!(stopped_for(&stopped(3, now), now), 4 * BACK_OFF);
+        assert_eq!(stopped_for(&stopped(99, now), now), LONGEST_BACK_OFF);
+        assert_eq!(stopped_for(&stopped(3, now - REMEMBERED - 1), now), 0);
+        assert_eq!(stopped_for(&stopped(3, now + 100), now), 0, "the clock was set back");
     }
 }

@@ -7,7 +7,7 @@ use super::host::Misdirected;
 use super::{access, host};
 use crate::config::{Config, ConfigError};
 use crate::context::Context;
-use crate::flush::{self, Asker, Refusal};
+use crate::flush::{self, Asker, Care, NotRun, Refusal};
 use crate::mta::trouble::Trouble;
 use crate::queue::Window;
 use crate::report::{self, Answer, HasBody, Verdict};
@@ -178,11 +178,17 @@ impl Exchange<'_> {
             let (status, message) = (StatusCode::FORBIDDEN, &not_meant.to_string());
             return self.refuse(&Notice { status, title: "Not run", message, remedy: "", field: None });
         }
+        if asked.despite.is_some() && self.request.method != Method::Post {
+            let message = "A queue run against what the main mail server says is asked for by POST alone.";
+            let (status, field) = (StatusCode::METHOD_NOT_ALLOWED, Some((header::ALLOW, "POST".to_owned())));
+            return self.refuse(&Notice { status, title: "Not run", message, remedy: "", field });
+        }
         let Some(_place) = self.place(context) else { return };
+        let care = asked.despite.map_or(Care::Rehearse, Care::Despite);
         let by = [self.request.remote_user.clone(), self.request.remote_addr.map(|address| address.to_string())];
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
-        match flush::start(context, target, Asker { by, address: self.request.remote_addr }) {
+        match flush::start(context, target, Asker { by, address: self.request.remote_addr }, &care) {
             Ok(flush) => {
                 let place = format!("?flushed={}", flush.number);
                 let media_type = view::form(Format::Text).media_type;
@@ -212,6 +218,13 @@ impl Exchange<'_> {
         None
     }
 
+    /// Says what the main mail server would do with the mail.
+    fn refuse_to_return(&self, not_run: &NotRun) {
+        let host = &system::host_name();
+        let head = Head::new(StatusCode::CONFLICT, view::form(self.short_form()).media_type);
+        self.send(&head, view::rehearsal::not_run(self.short_form(), host, not_run));
+    }
+
     fn refuse_to_run(&self, context: &Context, refusal: Refusal) {
         let message = &refusal.to_string();
         let (status, title, remedy, wait) = match refusal {
@@ -227,6 +240,7 @@ impl Exchange<'_> {
                 (StatusCode::BAD_REQUEST, "Not run", String::new(), None)
             }
             Refusal::Held { release } => (StatusCode::CONFLICT, "Not run", release.to_owned(), None),
+            Refusal::Rehearsed(not_run) => return self.refuse_to_return(&not_run),
             Refusal::Impossible(trouble) => {
                 log(message);
                 let wait = if let Trouble::InHand { seconds, .. } = trouble { Some(seconds) } else { None };
@@ -246,12 +260,16 @@ impl Exchange<'_> {
         self.say(notice, Reader::Stranger);
     }
 
-    fn say(&self, notice: &Notice<'_>, reader: Reader<'_>) {
-        // A refusal is no table and no metric.
-        let format = match self.format {
+    /// The form of a short answer: a refusal is no table and no metric.
+    fn short_form(&self) -> Format {
+        match self.format {
             Format::Csv | Format::OpenMetrics => Format::Text,
             format => format,
-        };
+        }
+    }
+
+    fn say(&self, notice: &Notice<'_>, reader: Reader<'_>) {
+        let format = self.short_form();
         let mut head = Head::new(notice.status, view::form(format).media_type);
         head.fields.extend(notice.field.clone());
         let Notice { title, message, remedy, .. } = notice;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, gather, print, say};
 use crate::context::Context;
-use crate::flush::{self, Asker, outcome};
+use crate::flush::{self, Asker, Care, NotRun, outcome};
 use crate::mta::trouble::Trouble;
-use crate::queue::Target;
+use crate::queue::{Despite, Target};
 use crate::state::{Flush, Outcome, SeenBy};
 use crate::system::{Free, log};
 use crate::text::printable;
@@ -16,9 +16,12 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
     use lexopt::prelude::*;
     let mut target = Target::All;
     let mut wait = false;
+    let mut care = Care::Rehearse;
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("wait") => wait = true,
+            Long("despite-refusals") => care = Care::Despite(Despite::Refusals),
+            Long("despite-overdue") => care = Care::Despite(Despite::Overdue),
             Value(text) => {
                 let text = text.string()?;
                 target =
@@ -32,9 +35,12 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
         Err(code) => return Ok(code),
     };
     let by = format!("{} on the command line", context.account.name);
-    match flush::start(&context, &target, Asker::here(by)) {
+    match flush::start(&context, &target, Asker::here(by), &care) {
         Ok(flush) if wait => Ok(follow(&context, &flush)),
-        Ok(flush) => say(&format!("Queue run {} was started.", flush.number)),
+        Ok(flush) => {
+            let said = flush.rehearsal.as_ref().map(|said| format!(" {said}")).unwrap_or_default();
+            say(&format!("Queue run {} was started.{said}", flush.number))
+        }
         Err(refusal) => {
             log(&refusal.to_string());
             Ok(ExitCode::from(match refusal {
@@ -47,6 +53,10 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
                     log(release);
                     EX_DATAERR
                 }
+                flush::Refusal::Rehearsed(not_run) => {
+                    explain(&not_run);
+                    EX_UNAVAILABLE
+                }
                 flush::Refusal::Impossible(trouble) => {
                     log(&trouble.remedy());
                     if matches!(trouble, Trouble::InHand { .. }) { EX_TEMPFAIL } else { EX_UNAVAILABLE }
@@ -54,6 +64,13 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
             }))
         }
     }
+}
+
+/// Says each recipient that was asked for, and what to do.
+fn explain(not_run: &NotRun) {
+    not_run.lines().iter().for_each(|line| log(line));
+    log(&not_run.remedy());
+    log(&format!("To run it all the same: bartleby flush --despite-{} {}", not_run.despite().as_str(), not_run.target));
 }
 
 /// Tells what comes of a flush until it is over.

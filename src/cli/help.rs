@@ -4,7 +4,8 @@ pub(super) const HELP: &str = "\
 Shows what waits in this machine's mail queue, and runs it.
 
 Usage: bartleby list [--format text|json|csv] [--watch]
-       bartleby flush [--wait] [all|domain:NAME|id:ID]
+       bartleby flush [--wait] [--despite-refusals|--despite-overdue]
+                      [all|domain:NAME|id:ID]
        bartleby watch [--once]
        bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
                       [--age-warning AGE] [--age-critical AGE]
@@ -19,16 +20,23 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           reasons, then the totals and the room left on disk; --watch prints it
           again every few seconds.
           Exit status: 0 when all was listed, 69 when it could not be.
-  flush   Runs the queue now, under the same cool-down as the page's link.
+  flush   Runs the queue now, under the same cool-down as the page's link. Before a
+          run of all or of a domain, the primary is asked whether it would accept
+          some of the recipients. Where it refuses half of them or more, nothing is
+          run, as their mail would go back, unless --despite-refusals says so; nor
+          where it accepts none now and messages are past their time, unless
+          --despite-overdue does.
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
-          kind waits, 69 not possible. With --wait it shows what comes of the run,
+          kind waits, 69 not possible, or mail would go back. With --wait it shows what comes of the run,
           until the queue stops changing, and ends with 0 when all messages are gone
           (delivered, or returned to the sender: which of the two, the queue does not
           show), 1 when some are, 2 when none is.
   watch   Looks at the primary and at the queue each minute, and runs the queue once
-          when the primary has come back from being down and mail waits; less and
-          less often where it goes up and down. --once is for cron or a timer: it
-          looks once. Exit status: 0, or 69 when it could not look or not run.
+          when the primary has come back from being down, three looks in a row have
+          seen it up, and mail waits: one message first, and the rest when that is
+          gone. It runs nothing against the primary's refusals, and less and less
+          often where it goes up and down. --once is for cron or a timer: it looks
+          once. Exit status: 0, or 69 when it could not look or not run.
   check   One line for Nagios, Icinga and their like, with performance data: how many
           messages wait (-w, -c: threshold ranges), for how long (--age-warning,
           --age-critical: seconds, or 5m, 2h, 1d), how soon the first goes back to its

@@ -92,11 +92,13 @@ pub struct FlushConfig {
     /// The least time between two runs, at most a day.
     #[serde(deserialize_with = "duration")]
     pub(crate) cooldown: Duration,
+    /// Whether the primary is asked for some of the recipients before a run.
+    pub(crate) rehearse: bool,
 }
 
 impl Default for FlushConfig {
     fn default() -> Self {
-        FlushConfig { cooldown: Duration::from_secs(30) }
+        FlushConfig { cooldown: Duration::from_secs(30), rehearse: true }
     }
 }
 

@@ -5,6 +5,9 @@
 //! have. The mail server is asked for them all the same, and finds nothing to do. Another run in between is not
 //! repeated: whether it is time is looked at once more by the holder of the turn.
 //!
+//! Between the look and the turn, the primary is asked for some of the recipients that wait: a run of all, or of a domain,
+//! is not started where it would return the mail (`rehearsal`).
+//!
 //! A mail server's flush command may block until the run ends (Exim's does), so it is run by a worker: a branch of this
 //! process that outlives it. The worker holds the lock as its standard input; the kernel frees it when the worker ends,
 //! however it ends.
@@ -13,6 +16,7 @@ mod follow;
 pub(crate) mod mail_log;
 pub(crate) mod outcome;
 pub mod readiness;
+pub(crate) mod rehearsal;
 mod worker;
 
 use std::net::IpAddr;
@@ -24,14 +28,16 @@ use crate::listing;
 use crate::listing::count::Count;
 use crate::mta::as_root::{self, Request};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Facts, Part};
-use crate::queue::Target;
+use crate::mta::{Facts, Part, Wanted};
+use crate::primary::Grounds;
+use crate::queue::{Despite, Target};
 use crate::sandbox::worker::LONGEST;
 use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use follow::{FOLLOWED, follow};
 use readiness::{commands, delivers_held, leaves_held, wait_seconds};
+pub(crate) use rehearsal::{Heard, NotRun};
 use worker::Ended;
 
 /// How long a request waits for the flush command: enough to hear a refusal.
@@ -76,6 +82,9 @@ pub(crate) enum Refusal {
         /// How to release it.
         release: &'static str,
     },
+    /// A run would return mail to its senders.
+    #[error("{0}")]
+    Rehearsed(Box<NotRun>),
     /// The mail server refuses, or fails.
     #[error(transparent)]
     Impossible(#[from] Trouble),
@@ -105,11 +114,24 @@ impl Asker {
     }
 }
 
+/// What is looked at before a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// What the primary says to some of the recipients.
+    Rehearse,
+    /// The same, but this does not keep the queue from being run.
+    Despite(Despite),
+    /// Nothing but the cool-down: the primary was asked just now, and said this.
+    Rehearsed(Option<String>),
+    /// Not even that: the run goes on with one of ours that was begun with one message.
+    GoesOn(Option<String>),
+}
+
 /// Starts a queue run and puts it on record.
 ///
 /// # Errors
 /// [`Refusal`]; the queue was not run then.
-pub(crate) fn start(context: &Context, target: &Target, asker: Asker) -> Result<Flush, Refusal> {
+pub(crate) fn start(context: &Context, target: &Target, asker: Asker, care: &Care) -> Result<Flush, Refusal> {
     let records = context.records.as_ref().ok();
     // The whole queue can be run by everybody at any time.
     let remembered = records.zip(asker.address).filter(|_| *target != Target::All);
@@ -117,26 +139,58 @@ pub(crate) fn start(context: &Context, target: &Target, asker: Asker) -> Result<
     if !wait.is_zero() {
         return Err(Refusal::InVain(wait.as_secs() + 1));
     }
-    let started = look_and_run(context, target, asker.by);
+    let started = look_and_run(context, target, asker.by, care);
     if let (Some((records, address)), Err(refusal)) = (remembered, &started)
         // What keeps the mail server from it is said each time, with its remedy.
-        && !matches!(refusal, Refusal::CoolDown(_) | Refusal::UnderWay | Refusal::Impossible(_))
+        && !matches!(
+            refusal,
+            Refusal::CoolDown(_) | Refusal::UnderWay | Refusal::Rehearsed(_) | Refusal::Impossible(_)
+        )
     {
         records.note_refusal(address);
     }
     started
 }
 
-fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush, Refusal> {
+/// What the primary says to some of the recipients that wait, without a run.
+///
+/// # Errors
+/// [`Refusal`]: why the queue should not be run.
+pub(crate) fn rehearse(context: &Context) -> Result<Heard, Refusal> {
+    if context.records.as_ref().is_ok_and(Records::is_taken) {
+        return Err(Refusal::UnderWay);
+    }
+    is_time(context, context.clock.now, &Care::Rehearse)?;
+    let (target, care) = (&Target::All, &Care::Rehearse);
+    let Some(grounds) = grounds(context, target, care) else { return Ok(Heard::default()) };
+    let timing = listing::facts(context, Wanted::Everything).timing;
+    let waiting = Count::with_stakes(context, target, grounds.domains(), timing.lifetimes());
+    rehearsal::rehearse(context, &grounds, target, &waiting.stakes, &timing, care).map_err(not_run)
+}
+
+fn not_run(not_run: NotRun) -> Refusal {
+    Refusal::Rehearsed(Box::new(not_run))
+}
+
+/// What a rehearsal goes by, where there is to be one.
+fn grounds(context: &Context, target: &Target, care: &Care) -> Option<Grounds> {
+    let is_wanted = matches!(care, Care::Rehearse | Care::Despite(Despite::Overdue));
+    let is_many = !matches!(target, Target::Id(_));
+    (is_wanted && is_many && context.config.flush.rehearse).then(|| Grounds::gather(context))
+}
+
+fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> Result<Flush, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     let records = context.records.as_ref().ok();
     if records.is_some_and(Records::is_taken) {
         return Err(Refusal::UnderWay);
     }
-    is_time(context, context.clock.now)?;
-    let facts = listing::facts(context);
+    is_time(context, context.clock.now, care)?;
+    let grounds = grounds(context, target, care);
+    let facts = listing::facts(context, if grounds.is_some() { Wanted::Everything } else { Wanted::Permissions });
     let whole = commands(context, &facts, &Part::All)?;
-    let waiting = Count::of_target(context, target);
+    let domains = grounds.as_ref().map_or(&[][..], Grounds::domains);
+    let waiting = Count::with_stakes(context, target, domains, facts.timing.lifetimes());
     if waiting.messages == 0 && waiting.trouble.is_none() {
         // It would use up the cool-down.
         return Err(Refusal::NotQueued(target.clone()));
@@ -160,10 +214,13 @@ fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush,
     let preparation = preparation(context, &facts)?;
     let prepared = preparation.len();
     let commands = [preparation, commands].concat();
+    let rehearse = |grounds| rehearsal::rehearse(context, &grounds, target, &waiting.stakes, &facts.timing, care);
+    let heard = grounds.map(rehearse);
+    let heard = heard.transpose().map_err(not_run)?.unwrap_or_default();
     let turn = take_turn(context)?;
     // Others may have run it meanwhile, after this request came.
     let now = jiff::Timestamp::now().as_second();
-    is_time(context, now)?;
+    is_time(context, now, care)?;
     let mut flush = Flush {
         number: 0,
         started: now,
@@ -171,8 +228,9 @@ fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush,
         by,
         messages: waiting.trouble.is_none().then_some(waiting.messages),
         recipients: waiting.trouble.is_none().then_some(waiting.recipients),
-        exit: None,
-        outcome: None,
+        despite: if let Care::Despite(despite) = care { Some(*despite) } else { None },
+        rehearsal: if let Care::Rehearsed(said) | Care::GoesOn(said) = care { said.clone() } else { heard.said },
+        ..Flush::default()
     };
     let all_known = waiting.trouble.is_none() && waiting.ids.len() as u64 == waiting.messages;
     let waited = if all_known { Waited::Ids(waiting.ids.iter().cloned().collect()) } else { Waited::By(flush.started) };
@@ -209,7 +267,10 @@ fn look_and_run(context: &Context, target: &Target, by: String) -> Result<Flush,
 }
 
 /// Whether the cool-down is over.
-fn is_time(context: &Context, now: i64) -> Result<(), Refusal> {
+fn is_time(context: &Context, now: i64, care: &Care) -> Result<(), Refusal> {
+    if matches!(care, Care::GoesOn(_)) {
+        return Ok(());
+    }
     let last = context.records.as_ref().ok().and_then(|records| records.flushes(1).ok()?.pop());
     match wait_seconds(context, last.as_ref(), now) {
         0 => Ok(()),

@@ -84,8 +84,7 @@ mod tests {
             by: String::new(),
             messages,
             recipients: None,
-            exit: None,
-            outcome: None,
+            ..Flush::default()
         }
     }
 

@@ -12,7 +12,7 @@ use super::session::{Broken, Client, Desk};
 use super::{Lister, Session};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Lifetimes, Target};
+use crate::queue::{Candidates, Clocks, Lifetimes, Stakes, Target};
 use crate::sandbox::Sandbox;
 use crate::state::{Flush, Waited};
 use crate::system::Audience;
@@ -37,22 +37,33 @@ pub(crate) struct Count {
     pub(crate) ids: Vec<String>,
     /// Of these, those of messages that are held.
     pub(crate) held_ids: Vec<String>,
+    /// What is at stake in a run, of the domains that were named.
+    pub(crate) stakes: Stakes,
     /// Why the listing is not complete.
     pub(crate) trouble: Option<Trouble>,
 }
 
 /// What is asked.
-struct Question {
+struct Question<'a> {
     target: Option<Target>,
     waited: Waited,
     /// Whether the ids are wanted.
     ids: bool,
+    /// The domains of which the stakes are wanted, in lower case, and how long mail is kept.
+    domains: &'a [String],
+    lifetimes: Lifetimes,
 }
 
 impl Count {
     /// Counts what waits, and names its ids.
     pub(crate) fn of_target(context: &Context, target: &Target) -> Count {
-        Count::ask(context, Question { target: Some(target.clone()), waited: Waited::By(i64::MAX), ids: true })
+        Count::with_stakes(context, target, &[], Lifetimes::Unknown)
+    }
+
+    /// The same, and what is at stake for these domains, where mail is kept for so long.
+    pub(crate) fn with_stakes(context: &Context, target: &Target, domains: &[String], lifetimes: Lifetimes) -> Count {
+        let target = Some(target.clone());
+        Count::ask(context, Question { target, waited: Waited::By(i64::MAX), ids: true, domains, lifetimes })
     }
 
     /// The ids of what a run should deliver: of all but what is held; `None` where not all are known.
@@ -65,10 +76,19 @@ impl Count {
     /// Counts what is left of a queue run.
     pub(crate) fn of_flush(context: &Context, flush: &Flush) -> Count {
         let waited = context.records.as_ref().map_or(Waited::By(flush.started), |records| records.waited(flush));
-        Count::ask(context, Question { target: flush.target.parse().ok(), waited, ids: false })
+        Count::ask(
+            context,
+            Question {
+                target: flush.target.parse().ok(),
+                waited,
+                ids: false,
+                domains: &[],
+                lifetimes: Lifetimes::Unknown,
+            },
+        )
     }
 
-    fn ask(context: &Context, question: Question) -> Count {
+    fn ask(context: &Context, question: Question<'_>) -> Count {
         let failed = |trouble| Count { trouble: Some(trouble), ..Count::default() };
         let mut lister = match Lister::start(context, Audience::default()) {
             Ok(lister) => lister,
@@ -121,11 +141,21 @@ impl Client for Counted {
 }
 
 /// The reader: counts.
-fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question) -> std::io::Result<()> {
+fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) -> std::io::Result<()> {
+    let clocks = Clocks { now: task.clock.now, lifetimes: question.lifetimes };
+    let mut candidates = Candidates::of(question.domains, clocks);
+    // A primary is asked for whole addresses; what is shown of its answers is masked then.
+    let Task { source, clock, account, configured, mask, .. } = *task;
+    let task = &Task { source, clock, account, configured, mask: None, lifetimes: Lifetimes::Unknown };
     let mut remainder = Remainder::of(question.target, question.waited);
     let (mut ids, mut held_ids) = (Vec::new(), Vec::new());
     let read = reader::read(&sandbox, task, desk.parts, &mut Words::default(), &mut |message| {
-        if remainder.add(message) && question.ids && ids.len() < IDS_LIMIT {
+        let masked = mask.map(|mask| mask.hide(message));
+        if !remainder.add(masked.as_ref().unwrap_or(message)) {
+            return;
+        }
+        candidates.add(message);
+        if question.ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());
             held_ids.extend(message.is_on_hold().then(|| message.id.clone().into_owned()));
         }
@@ -138,6 +168,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question) -> s
         why: remainder.why(),
         ids,
         held_ids,
+        stakes: candidates.into_stakes(),
         trouble: read.trouble,
     };
     frame::send_json(Kind::Counted, &count)?;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::context::{Context, Source};
+use crate::mta::timing::Timing;
 use crate::mta::trouble::{Status, Trouble};
 use crate::mta::{Facts, Kind, Wanted};
 use crate::queue::Summary;
@@ -70,10 +71,27 @@ impl Listing {
     }
 }
 
-/// What the mail server's settings say of running its queue, without a listing.
-pub(crate) fn facts(context: &Context) -> Facts {
+/// What the mail server's settings say, without a listing, as far as it is wanted.
+pub(crate) fn facts(context: &Context, wanted: Wanted) -> Facts {
     let deadline = Instant::now() + INQUIRY_PATIENCE;
-    let permissions =
-        |source: &Source| source.mta.inquire(&context.free, Wanted::Permissions).answer(&context.free, deadline);
-    context.source.as_ref().map(permissions).unwrap_or_default()
+    let inquire = |source: &Source| source.mta.inquire(&context.free, wanted).answer(&context.free, deadline);
+    let facts = context.source.as_ref().map(inquire).unwrap_or_default();
+    with_timing(context, facts)
+}
+
+/// The same, with what the configuration says of the clocks in place of what the mail server does.
+pub(crate) fn with_timing(context: &Context, facts: Facts) -> Facts {
+    let mta = &context.config.mta;
+    let found = facts.timing;
+    let timing = match (&context.source, &mta.lifetime) {
+        (Ok(source), Some(lifetime)) => {
+            let seconds = lifetime.seconds;
+            let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
+            let found = if source.is_local(&mta.list_command) { found } else { Timing::of_elsewhere() };
+            found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
+        }
+        (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),
+        _ => found,
+    };
+    Facts { timing, ..facts }
 }

@@ -4,11 +4,16 @@
 //! The servers to ask come from the configuration, or from the domains that the mail server is configured to relay.
 //! They never come from the queue: strangers choose the domains there, and must not choose where this program connects.
 
+mod conversation;
 mod dns;
 mod inquiry;
 mod mx;
 mod ourselves;
 mod probe;
+pub mod rehearsal;
+mod rehearsing;
+pub mod reply;
+pub mod verdict;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +32,7 @@ pub(crate) use inquiry::PrimaryInquiry;
 use mx::Compared;
 pub(crate) use mx::Fault;
 use ourselves::Ourselves;
+pub(crate) use rehearsing::{Grounds, Lacks, Rehearsed};
 
 /// How long all questions to name servers may take together.
 const DNS_PATIENCE: Duration = Duration::from_millis(1500);
@@ -107,43 +113,51 @@ impl PrimaryStatus {
     }
 }
 
-/// The questions, and the servers that are asked.
-struct Questions {
-    /// The hosts that the configuration names.
+/// This host's place among mail servers, as far as its own configuration says.
+struct Place {
+    /// The hosts that the configuration names as primaries.
     hosts: Vec<String>,
-    /// The domains to look up; `None` where they are not known.
-    domains: Option<Vec<String>>,
+    /// The domains that this host is a fall-back for, in order.
+    domains: Vec<String>,
     /// A file that was changed a moment ago, so that the mail server does not tell its domains yet.
     just_changed: Option<&'static str>,
     /// The name to greet by.
     own_name: String,
     us: Ourselves,
+}
+
+impl Place {
+    /// Asks the mail server for its own name, and for its domains where the configuration names none.
+    fn find(free: &Free, config: PrimaryConfig, inquiry: Option<RelayInquiry>, host: &str, deadline: Instant) -> Place {
+        let Relaying { domains, own_name, just_changed } = inquiry.map(|ask| ask(free, deadline)).unwrap_or_default();
+        let just_changed = just_changed.filter(|_| config.domains.is_empty());
+        let mut domains = if config.domains.is_empty() { domains } else { config.domains };
+        // A table has no order, so the choice would change from time to time.
+        domains.sort();
+        domains.dedup();
+        let us = Ourselves::of_machine(host, own_name.as_deref());
+        let own_name = us.full_name().unwrap_or(host).to_owned();
+        Place { hosts: config.hosts, domains, just_changed, own_name, us }
+    }
+}
+
+/// The questions, and the servers that are asked.
+struct Questions {
+    place: Place,
     resolver: Resolver,
 }
 
 impl Questions {
-    /// Asks the mail server for its own name, and for its domains where the configuration names none.
     fn gather(free: &Free, config: PrimaryConfig, inquiry: Option<RelayInquiry>, host: &str) -> Questions {
         let deadline = Instant::now() + DNS_PATIENCE;
-        let Relaying { domains, own_name, just_changed } = inquiry.map(|ask| ask(free, deadline)).unwrap_or_default();
-        let just_changed = just_changed.filter(|_| config.domains.is_empty());
-        let domains = if config.domains.is_empty() { domains } else { config.domains };
-        let domains = Some(domains).filter(|domains| !domains.is_empty());
-        let domains = domains.map(|mut domains| {
-            // A table has no order, so the choice would change from time to time.
-            domains.sort();
-            domains.dedup();
-            domains.truncate(MOST_DOMAINS);
-            domains
-        });
-        let us = Ourselves::of_machine(host, own_name.as_deref());
-        let own_name = us.full_name().unwrap_or(host).to_owned();
-        Questions { hosts: config.hosts, domains, just_changed, us, own_name, resolver: Resolver::of_system(deadline) }
+        let mut place = Place::find(free, config, inquiry, host, deadline);
+        place.domains.truncate(MOST_DOMAINS);
+        Questions { place, resolver: Resolver::of_system(deadline) }
     }
 
     fn ask(self) -> PrimaryStatus {
-        let Questions { hosts, domains, just_changed, own_name, us, resolver } = self;
-        let compared = compare(domains.as_deref().unwrap_or_default(), &resolver, &us);
+        let Questions { place: Place { hosts, domains, just_changed, own_name, us }, resolver } = self;
+        let compared = compare(&domains, &resolver, &us);
         let mut probed: Vec<String> = hosts.iter().map(|host| with_port(host)).collect();
         let (mut faults, mut notes) = (Vec::new(), Vec::new());
         faults.extend(just_changed.map(|file| Fault {
@@ -160,6 +174,7 @@ impl Questions {
         let mut seen = HashSet::new();
         probed.retain(|host| seen.insert(host.clone()));
         probed.truncate(MOST_HOSTS);
+        let domains = Some(domains).filter(|domains| !domains.is_empty());
         PrimaryStatus {
             primaries: probe_all(&probed, &resolver, &own_name),
             faults,

@@ -46,6 +46,8 @@ pub(crate) struct Compared {
     pub(crate) faults: Vec<Fault>,
     /// What can't be known from here.
     pub(crate) notes: Vec<String>,
+    /// Why the mail exchangers are not known, where no name server could say.
+    pub(crate) unknown: Option<NoAnswer>,
 }
 
 /// A mail exchanger with its addresses.
@@ -54,14 +56,14 @@ pub(crate) type Found = (Exchanger, Result<Addresses, NoAnswer>);
 /// Compares what a domain's MX records, the most preferred first, say with what they should.
 pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &Ourselves) -> Compared {
     let ours = us.in_record();
-    let Compared { mut primaries, mut faults, mut notes } = Compared::default();
+    let Compared { mut primaries, mut faults, mut notes, unknown } = Compared::default();
     let mut fault = |message: String, remedy: String| faults.push(Fault { message, remedy });
     let is_odd =
         |name: &str| !name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c)) || printable(name) != name;
     if is_odd(domain) {
         let remedy = "Correct it where this host's relay domains are configured, or in [primary] domains.".to_owned();
         fault(format!("“{domain}” is no name of a domain."), remedy);
-        return Compared { primaries, faults, notes };
+        return Compared { primaries, faults, notes, unknown };
     }
     // Whoever owns the zone wrote these names, and what follows puts names into records to be pasted.
     let mut found = found.clone();
@@ -75,26 +77,26 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
         Err(NoAnswer::NoName) => {
             let remedy = format!("Register it, or take it off the domains that this host relays: {domain}");
             fault(format!("There is no domain {domain} in the domain name system."), remedy);
-            return Compared { primaries, faults, notes };
+            return Compared { primaries, faults, notes, unknown };
         }
         Err(error) => {
             fault(format!("The MX records of {domain} are not known: {error}."), ask());
-            return Compared { primaries, faults, notes };
+            return Compared { primaries, faults, notes, unknown: Some(error.clone()) };
         }
         Ok(found) => found,
     };
     let (Some((best, _)), Some((worst, _))) = (found.first(), found.last()) else {
         if has_records {
-            return Compared { primaries, faults, notes };
+            return Compared { primaries, faults, notes, unknown };
         }
         let remedy = format!("Add: {domain}. IN MX 10 primary.{domain}. and {domain}. IN MX 20 {ours}");
         fault(format!("{domain} has no MX records, so no server will send its mail here."), remedy);
-        return Compared { primaries, faults, notes };
+        return Compared { primaries, faults, notes, unknown };
     };
     if best.host.is_empty() {
         let remedy = format!("Remove: {domain}. IN MX {} .", best.preference);
         fault(format!("{domain} says that it takes no mail at all (a null MX, RFC 7505)."), remedy);
-        return Compared { primaries, faults, notes };
+        return Compared { primaries, faults, notes, unknown };
     }
     let own = us.among(found);
     let is_outside =
@@ -164,7 +166,7 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
             format!("Add a better one: {domain}. IN MX {} primary.{domain}.", best.preference.saturating_sub(10)),
         );
     }
-    Compared { primaries, faults, notes }
+    Compared { primaries, faults, notes, unknown }
 }
 
 #[cfg(test)]
@@ -186,7 +188,7 @@ mod tests {
     }
 
     fn told(found: Result<Vec<Found>, NoAnswer>) -> (Vec<String>, String) {
-        let Compared { primaries, faults, notes } = examine("example.com", &found, &us());
+        let Compared { primaries, faults, notes, .. } = examine("example.com", &found, &us());
         assert!(notes.is_empty(), "{notes:?}");
         (
             primaries,

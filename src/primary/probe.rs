@@ -1,13 +1,11 @@
 //! Whether a mail server takes mail: connection, greeting, EHLO, QUIT (RFC 5321, section 3.1), and no mail command.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::conversation::{CLOSED, Conversation, LATE, told};
+use super::rehearsal::Heard;
 use crate::state::Condition;
-
-/// The longest reply that is read, in bytes.
-const REPLY_LIMIT: usize = 8 * 1024;
 
 /// How long the reply to QUIT may take.
 const PARTING: Duration = Duration::from_millis(200);
@@ -15,29 +13,33 @@ const PARTING: Duration = Duration::from_millis(200);
 /// How much of a reply is shown, in characters.
 const TOLD: usize = 200;
 
-/// Talks to one address of a mail server until the deadline. Returns its condition, and its words or the error.
+/// Talks to one address of a mail server until the deadline. Returns its condition, and its words or what is wrong.
 pub(crate) fn probe(address: IpAddr, port: u16, own_name: &str, deadline: Instant) -> (Condition, String) {
-    match talk(SocketAddr::new(address, port), own_name, deadline) {
-        Ok(found) => found,
-        Err(error) => (Condition::Down, told(&error)),
-    }
+    let mut conversation = match Conversation::begin(SocketAddr::new(address, port), deadline) {
+        Ok(conversation) => conversation,
+        Err(error) => return (Condition::Down, told(&error)),
+    };
+    let (condition, words) = talk(&mut conversation, own_name).unwrap_or_else(silent);
+    (condition, words.chars().take(TOLD).collect())
 }
 
-fn talk(address: SocketAddr, own_name: &str, deadline: Instant) -> io::Result<(Condition, String)> {
-    let stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
-    let mut session = Session { stream, unread: Vec::new(), deadline };
-    let (code, greeting) = session.reply()?;
+/// Greeting and EHLO.
+///
+/// # Errors
+/// What was heard instead of a reply.
+fn talk(conversation: &mut Conversation, own_name: &str) -> Result<(Condition, String), Heard> {
+    let (code, greeting) = reply(conversation.hear())?;
     if code != 220 {
         // "421", or "554 no SMTP service here" (section 3.1).
-        session.quit();
+        quit(conversation);
         return Ok((if code / 100 == 4 { Condition::Busy } else { Condition::Down }, greeting));
     }
-    let (mut code, mut words) = session.command(&format!("EHLO {own_name}"))?;
+    let (mut code, mut words) = reply(conversation.ask(&format!("EHLO {own_name}")))?;
     if code / 100 == 5 {
         // A server from the time before RFC 1869.
-        (code, words) = session.command(&format!("HELO {own_name}"))?;
+        (code, words) = reply(conversation.ask(&format!("HELO {own_name}")))?;
     }
-    session.quit();
+    quit(conversation);
     Ok(match code {
         250 => (Condition::Up, greeting),
         400..500 => (Condition::Busy, words),
@@ -45,84 +47,34 @@ fn talk(address: SocketAddr, own_name: &str, deadline: Instant) -> io::Result<(C
     })
 }
 
-struct Session {
-    stream: TcpStream,
-    unread: Vec<u8>,
-    deadline: Instant,
-}
-
-impl Session {
-    fn command(&mut self, line: &str) -> io::Result<(u16, String)> {
-        self.stream.set_write_timeout(Some(left(self.deadline)?))?;
-        self.stream.write_all(format!("{line}\r\n").as_bytes())?;
-        self.reply()
-    }
-
-    /// Says goodbye. The server may hang up without a word, or take its time.
-    fn quit(&mut self) {
-        self.deadline = self.deadline.min(Instant::now() + PARTING);
-        let _ = self.command("QUIT");
-    }
-
-    /// A reply: its code, and its first line (section 4.2).
-    fn reply(&mut self) -> io::Result<(u16, String)> {
-        let mut first = None;
-        loop {
-            let line = self.line()?;
-            let code = line.get(..3).and_then(|code| code.parse::<u16>().ok());
-            let Some(code) = code.filter(|code| (200..600).contains(code)) else {
-                let line: String = line.chars().take(TOLD).collect();
-                return Err(io::Error::other(format!("this is no mail server; it says “{line}”")));
-            };
-            let goes_on = line.as_bytes().get(3) == Some(&b'-');
-            let first = first.get_or_insert_with(|| line.chars().take(TOLD).collect::<String>());
-            if !goes_on {
-                return Ok((code, first.clone()));
-            }
-        }
-    }
-
-    fn line(&mut self) -> io::Result<String> {
-        loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.unread) {
-                let line = String::from_utf8_lossy(&self.unread[..end]).trim_end().to_owned();
-                self.unread.drain(..=end);
-                return Ok(line);
-            }
-            if self.unread.len() > REPLY_LIMIT {
-                return Err(io::Error::other("its reply has no end"));
-            }
-            let mut buffer = [0; 1024];
-            self.stream.set_read_timeout(Some(left(self.deadline)?))?;
-            match self.stream.read(&mut buffer)? {
-                0 => return Err(io::Error::other("it breaks off the connection")),
-                length => self.unread.extend_from_slice(&buffer[..length]),
-            }
-        }
+fn reply(heard: Heard) -> Result<(u16, String), Heard> {
+    match heard {
+        Heard::Reply(reply) => Ok((reply.code, reply.first_line())),
+        other => Err(other),
     }
 }
 
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+/// What is known of a server that does not reply. One that has begun to greet is up: postscreen(8) lets callers wait
+/// for six seconds after the first line.
+fn silent(heard: Heard) -> (Condition, String) {
+    match heard {
+        Heard::Late { begun: Some(line) } if line.starts_with("220") => (Condition::Up, line),
+        Heard::Nonsense(nonsense) => (Condition::Down, nonsense.to_string()),
+        Heard::Closed => (Condition::Down, CLOSED.into()),
+        Heard::Late { .. } | Heard::Reply(_) => (Condition::Down, LATE.into()),
+    }
 }
 
-/// The error, in the words that mail servers use.
-fn told(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it does not answer in time".into(),
-        io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        io::ErrorKind::HostUnreachable => "no route to host".into(),
-        io::ErrorKind::NetworkUnreachable => "network is unreachable".into(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "it breaks off the connection".into(),
-        _ => error.to_string(),
-    }
+/// Says goodbye. The server may hang up without a word, or take its time.
+fn quit(conversation: &mut Conversation) {
+    conversation.within(PARTING);
+    conversation.ask("QUIT");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
     use std::sync::mpsc;
     use std::thread;
@@ -153,7 +105,7 @@ mod tests {
     fn a_server_that_takes_mail_is_up_and_hears_no_mail_command() {
         let (condition, words, heard) =
             probed(&["220-mx ESMTP\r\n220 hello\r\n", "250-mx\r\n250 SIZE\r\n", "221 bye\r\n"]);
-        assert_eq!((condition, words.as_str()), (Condition::Up, "220-mx ESMTP"));
+        assert_eq!((condition, words.as_str()), (Condition::Up, "220 mx ESMTP"));
         assert_eq!(heard, ["EHLO mx2.example.com", "QUIT"]);
         let (condition, _, heard) = probed(&["220 mx\r\n", "500 what?\r\n", "250 mx\r\n", ""]);
         assert_eq!((condition, heard.len()), (Condition::Up, 3));

@@ -33,13 +33,30 @@ impl Mask {
                 .iter()
                 .map(|recipient| Recipient {
                     address: address(&recipient.address),
-                    reason: recipient.reason.as_deref().map(|reason| text(reason, recipient, message)),
+                    reason: recipient.reason.as_deref().map(|reason| {
+                        let own = [Some(&*recipient.address), message.sender.as_deref()];
+                        text(reason, own.into_iter().flatten())
+                    }),
                     delivered: recipient.delivered,
                     last_attempt: recipient.last_attempt,
                 })
                 .collect(),
             plan: message.plan,
         }
+    }
+}
+
+impl Mask {
+    /// One address.
+    pub(crate) fn address(self, one: &str) -> String {
+        let Mask::LocalPart = self;
+        address(one).into_owned()
+    }
+
+    /// A text that may hold addresses, one of which is known.
+    pub(crate) fn text(self, words: &str, address: &str) -> String {
+        let Mask::LocalPart = self;
+        text(words, [address]).into_owned()
     }
 }
 
@@ -51,13 +68,13 @@ fn address(address: &str) -> Cow<'_, str> {
     }
 }
 
-/// A recipient's reason with its address, the sender's, and everything else that looks like an address masked.
-fn text<'t>(text: &'t str, recipient: &Recipient<'_>, message: &Message<'_>) -> Cow<'t, str> {
+/// A text with these addresses, and everything else that looks like one, masked.
+fn text<'t>(text: &'t str, own: impl IntoIterator<Item: AsRef<str>>) -> Cow<'t, str> {
     if !text.contains('@') {
         return Cow::Borrowed(text);
     }
-    let own = [Some(&*recipient.address), message.sender.as_deref()].into_iter().flatten();
-    let text = own.filter(|own| own.contains('@')).fold(text.to_owned(), |text, own| text.replace(own, &address(own)));
+    let mask = |text: String, own: &str| if own.contains('@') { text.replace(own, &address(own)) } else { text };
+    let text = own.into_iter().fold(text.to_owned(), |text, own| mask(text, own.as_ref()));
     let masked = text.split(' ').map(|word| match word.rfind('@') {
         Some(at) => {
             let start = word[..at].rfind(['<', '(', ':', ',', '=', '"', '[']).map_or(0, |edge| edge + 1);

@@ -4,6 +4,7 @@
 //! page deep in a long queue. A parser lends each [`Message`] for the length of one call; to keep it longer, use
 //! [`Message::into_owned`].
 
+mod candidates;
 mod cause;
 mod clocks;
 mod filter;
@@ -17,6 +18,7 @@ mod selection;
 mod summary;
 mod target;
 
+pub use candidates::{Candidate, Candidates, Stakes, in_turn, is_plain_address};
 pub(crate) use cause::Cause;
 pub(crate) use clocks::Due;
 pub use clocks::{Clocks, Cutoff, Deadlines, Lifetimes, Returns};
@@ -32,4 +34,4 @@ pub use selection::{Selection, Window};
 pub(crate) use summary::Stranded;
 pub use summary::Summary;
 pub(crate) use summary::{AGE_LIMITS, Destination};
-pub use target::Target;
+pub use target::{Despite, Target};

@@ -41,6 +41,29 @@ impl Target {
     }
 }
 
+/// Against what a queue run was asked for all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Despite {
+    /// The primary refuses what waits.
+    Refusals,
+    /// Messages have waited for longer than the mail server keeps them, and the primary does not accept them now.
+    Overdue,
+}
+
+impl Despite {
+    /// Every one.
+    pub(crate) const ALL: [Despite; 2] = [Despite::Refusals, Despite::Overdue];
+
+    /// The word for `despite=`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Despite::Refusals => "refusals",
+            Despite::Overdue => "overdue",
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = ();
 

@@ -11,8 +11,7 @@ use super::reading::Counted;
 use crate::context::{Context, Source};
 use crate::flush::readiness::{self, Readiness};
 use crate::listing::reasons::{self, Explained};
-use crate::listing::{INQUIRY_PATIENCE, Sampling};
-use crate::mta::timing::Timing;
+use crate::listing::{self, INQUIRY_PATIENCE, Sampling};
 use crate::mta::{Facts, Inquiry, Wanted};
 use crate::primary::{PrimaryInquiry, PrimaryStatus};
 use crate::state::{Basis, Outages, Question, Records, Sample};
@@ -52,7 +51,7 @@ impl Inquiries {
         let inquiry = source.filter(|_| remembered.is_none()).map(inquire);
         let primary = PrimaryInquiry::begin(context);
         readiness::ask_for_rules(context);
-        let facts = with_timing(context, remembered.unwrap_or_default());
+        let facts = listing::with_timing(context, remembered.unwrap_or_default());
         Inquiries { inquiry, basis, facts, primary, mounts: Mounts::find(&context.free) }
     }
 
@@ -64,7 +63,7 @@ impl Inquiries {
             if let Some(basis) = self.basis.as_ref().filter(|_| facts.hold()) {
                 context.keep(Question::Settings, basis, &facts);
             }
-            self.facts = with_timing(context, facts);
+            self.facts = listing::with_timing(context, facts);
         }
         &self.facts
     }
@@ -127,21 +126,4 @@ impl Known {
             explained: Explained::default(),
         }
     }
-}
-
-/// The same, with what the configuration says of the clocks in place of what the mail server does.
-fn with_timing(context: &Context, facts: Facts) -> Facts {
-    let mta = &context.config.mta;
-    let found = facts.timing;
-    let timing = match (&context.source, &mta.lifetime) {
-        (Ok(source), Some(lifetime)) => {
-            let seconds = lifetime.seconds;
-            let basis = format!("[mta] lifetime = \"{}\"", lifetime.written);
-            let found = if source.is_local(&mta.list_command) { found } else { Timing::of_elsewhere() };
-            found.with_lifetime(source.mta.lifetimes(seconds), seconds, basis)
-        }
-        (Ok(source), None) if !source.is_local(&mta.list_command) => Timing::of_elsewhere(),
-        _ => found,
-    };
-    Facts { timing, ..facts }
 }

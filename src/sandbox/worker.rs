@@ -20,6 +20,7 @@ pub(crate) const LONGEST: usize = 1024 * 1024;
 /// A worker at its job, whose answer is a `T`.
 pub(crate) struct Worker<T> {
     running: Running,
+    life: Life,
     deadline: Instant,
     answer: PhantomData<T>,
 }
@@ -57,10 +58,33 @@ impl<T: Serialize + DeserializeOwned> Worker<T> {
         patience: Duration,
         job: impl FnOnce(Free) -> T,
     ) -> Result<Worker<T>, NoAnswer> {
-        let equipment = Equipment { input, kept: &[], life: Life::Bound };
+        Worker::with_life(free, input, Life::Bound, patience, job)
+    }
+
+    /// The same, but it goes on when this process ends, or waits no longer: what it does is to be done once.
+    ///
+    /// # Errors
+    /// [`NoAnswer::NotStarted`].
+    pub(crate) fn begin_lasting(
+        free: &Free,
+        input: Option<OwnedFd>,
+        patience: Duration,
+        job: impl FnOnce(Free) -> T,
+    ) -> Result<Worker<T>, NoAnswer> {
+        Worker::with_life(free, input, Life::Free, patience, job)
+    }
+
+    fn with_life(
+        free: &Free,
+        input: Option<OwnedFd>,
+        life: Life,
+        patience: Duration,
+        job: impl FnOnce(Free) -> T,
+    ) -> Result<Worker<T>, NoAnswer> {
+        let equipment = Equipment { input, kept: &[], life };
         let running = process::branch(free, equipment, |free| answer(&job(free)));
         let running = running.map_err(|error| NoAnswer::NotStarted(error.to_string()))?;
-        Ok(Worker { running, deadline: Instant::now() + patience, answer: PhantomData })
+        Ok(Worker { running, life, deadline: Instant::now() + patience, answer: PhantomData })
     }
 
     /// Waits for the answer.
@@ -76,6 +100,10 @@ impl<T: Serialize + DeserializeOwned> Worker<T> {
     /// # Errors
     /// [`NoAnswer`].
     pub(crate) fn answer_for(self, audience: Audience<'_>) -> Result<T, NoAnswer> {
+        if self.life == Life::Free {
+            let output = self.running.collect_or_leave(LONGEST, self.deadline).ok_or(NoAnswer::Late)?;
+            return serde_json::from_slice(&output).map_err(|_| NoAnswer::Broken("answered nonsense".into()));
+        }
         let (exit, output) = self.running.collect_up_to(LONGEST, audience.until(self.deadline));
         match serde_json::from_slice(&output) {
             Ok(answer) if exit.success() => Ok(answer),
@@ -111,6 +139,17 @@ mod tests {
         assert_eq!(work(SOON, |_| vec![1, 2, 3]), Ok(vec![1, 2, 3]));
         let late = work(Duration::from_millis(50), |_| thread::sleep(Duration::from_secs(987)));
         assert_eq!(late, Err(NoAnswer::Late));
+        let lasting = |patience, job: fn(Free) -> u8| {
+            Worker::begin_lasting(&Free::of_main(), None, patience, job).and_then(Worker::answer)
+        };
+        assert_eq!(lasting(SOON, |_| 7), Ok(7));
+        assert_eq!(
+            lasting(Duration::from_millis(50), |_| {
+                thread::sleep(Duration::from_secs(1));
+                7
+            }),
+            Err(NoAnswer::Late)
+        );
         let broken = work(SOON, |_| -> u8 { std::panic::resume_unwind(Box::new(())) });
         assert_eq!(broken, Err(NoAnswer::Broken("ended with status 101".into())));
     }

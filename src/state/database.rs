@@ -421,10 +421,10 @@ mod tests {
             let file = folder.path().join(FILE);
             let later = Connection::open(&file).unwrap();
             later.pragma_update(None, "journal_mode", mode).unwrap();
-            later.execute_batch("CREATE TABLE flush (of_another_kind); PRAGMA user_version = 4").unwrap();
+            later.execute_batch("CREATE TABLE flush (of_another_kind); PRAGMA user_version = 5").unwrap();
             later.close().unwrap();
             let before = fs::read(&file).unwrap();
-            let why = StateError::Later { path: file.clone(), version: 4, known: 3 };
+            let why = StateError::Later { path: file.clone(), version: 5, known: 4 };
             assert_eq!(records.flushes(10), Err(why.clone()));
             assert_eq!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)), Err(why));
             assert!(fs::read(&file).unwrap() == before && records.set_aside().is_none());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::database::{as_signed, as_unsigned};
 use super::{Records, StateError, Turn};
+use crate::queue::Despite;
 use crate::system;
 
 /// How many flushes are kept.
@@ -19,7 +20,7 @@ const IDS_KEPT: u64 = 10;
 const IDS_ROOM: usize = 2 << 20;
 
 /// A flush on record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flush {
     /// Its number, counted from 1; the `N` of `?flushed=N`.
     pub(crate) number: u64,
@@ -37,6 +38,10 @@ pub struct Flush {
     pub(crate) exit: Option<String>,
     /// What came of it, as far as it was watched.
     pub(crate) outcome: Option<Outcome>,
+    /// Against what it was asked for all the same.
+    pub(crate) despite: Option<Despite>,
+    /// What the primary said before it, in a sentence or two; `None` where it was not asked.
+    pub(crate) rehearsal: Option<String>,
 }
 
 /// What came of a flush. Messages that came in after it was started don't count.
@@ -74,7 +79,7 @@ impl Records {
             return Ok(Vec::new());
         }
         self.with_database(|database| {
-            let mut query = database.prepare(&format!("SELECT {COLUMNS} FROM flush ORDER BY number DESC LIMIT ?1"))?;
+            let mut query = database.prepare(&format!("SELECT {COLUMNS} ORDER BY flush.number DESC LIMIT ?1"))?;
             query.query_map([limit], flush)?.collect()
         })
     }
@@ -88,7 +93,7 @@ impl Records {
             return Ok(None);
         }
         self.with_database(|database| {
-            let query = format!("SELECT {COLUMNS} FROM flush WHERE number = ?1");
+            let query = format!("SELECT {COLUMNS} WHERE flush.number = ?1");
             database.query_row(&query, [as_signed(number)], flush).optional()
         })
     }
@@ -135,6 +140,9 @@ impl Records {
                 ],
             )?;
             let number = database.last_insert_rowid();
+            let said = params![number, flush.despite.map(Despite::as_str), flush.rehearsal];
+            database.execute("INSERT OR REPLACE INTO rehearsal (number, despite, said) VALUES (?1, ?2, ?3)", said)?;
+            database.execute("DELETE FROM rehearsal WHERE number <= ?1", [number - as_signed(KEPT)])?;
             database.execute("DELETE FROM flush WHERE number <= ?1", [number - as_signed(KEPT)])?;
             database.execute("UPDATE flush SET ids = NULL WHERE number <= ?1", [number - as_signed(IDS_KEPT)])?;
             Ok(as_unsigned(number))
@@ -186,8 +194,8 @@ impl Records {
     }
 }
 
-const COLUMNS: &str =
-    "number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, settled";
+const COLUMNS: &str = "flush.number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, settled, \
+     despite, said FROM flush LEFT JOIN rehearsal ON rehearsal.number = flush.number";
 
 fn flush(row: &Row<'_>) -> rusqlite::Result<Flush> {
     let unsigned = |index| row.get::<_, Option<i64>>(index).map(|number| number.map(as_unsigned));
@@ -201,6 +209,7 @@ fn flush(row: &Row<'_>) -> rusqlite::Result<Flush> {
             settled: row.get(11)?,
         }),
     };
+    let despite: Option<String> = row.get(12)?;
     Ok(Flush {
         number: as_unsigned(row.get(0)?),
         started: row.get(1)?,
@@ -210,6 +219,8 @@ fn flush(row: &Row<'_>) -> rusqlite::Result<Flush> {
         recipients: unsigned(5)?,
         exit: row.get(6)?,
         outcome,
+        despite: despite.and_then(|word| Despite::ALL.into_iter().find(|known| known.as_str() == word)),
+        rehearsal: row.get(13)?,
     })
 }
 
@@ -228,6 +239,8 @@ pub(super) mod tests {
             recipients: Some(3),
             exit: None,
             outcome: None,
+            despite: None,
+            rehearsal: None,
         }
     }
 
@@ -238,7 +251,9 @@ pub(super) mod tests {
         assert_eq!(records.flushes(10), Ok(vec![]));
         assert_eq!(records.flush(1), Ok(None));
         let turn = records.turn().unwrap();
-        assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(1));
+        let (despite, rehearsal) = (Some(Despite::Refusals), Some("it refused".to_owned()));
+        let against = Flush { despite, rehearsal, ..new_flush() };
+        assert_eq!(records.record(&turn, &against, &Waited::By(1)), Ok(1));
         assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(2));
         records.add_exit(2, "ended with status 0").unwrap();
         let outcome =
@@ -249,7 +264,7 @@ pub(super) mod tests {
         records.add_outcome(2, &Outcome::default()).unwrap();
         let second =
             Flush { number: 2, exit: Some("ended with status 0".into()), outcome: Some(settled), ..new_flush() };
-        assert_eq!(records.flushes(10), Ok(vec![second, Flush { number: 1, ..new_flush() }]));
+        assert_eq!(records.flushes(10), Ok(vec![second, Flush { number: 1, ..against }]));
         records.withdraw(&turn, 2);
         assert_eq!(records.flush(2), Ok(None));
         assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(3), "a number is given once");

@@ -24,6 +24,7 @@ mod requests;
 mod samples;
 mod schema;
 mod sighting;
+mod watching;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -46,6 +47,7 @@ pub(crate) use self::remembered::{Basis, Question};
 pub(crate) use self::requests::RequestPlace;
 pub(crate) use self::samples::Sample;
 pub(crate) use self::sighting::Sighting;
+pub(crate) use self::watching::Watching;
 use crate::system::Account;
 
 /// All that is remembered.

@@ -10,7 +10,7 @@ use super::database::Fault;
 use super::outages;
 
 /// The version of the tables, in `PRAGMA user_version`. Raised with each change of [`TABLES`].
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// The first version with outages.
 const WITH_OUTAGES: i64 = 3;
@@ -84,14 +84,33 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     up_seen_by TEXT
 )",
     ),
+    (
+        "rehearsal",
+        "CREATE TABLE rehearsal (
+    number INTEGER PRIMARY KEY,
+    despite TEXT,
+    said TEXT
+)",
+    ),
+    (
+        "watch",
+        "CREATE TABLE watch (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    good INTEGER NOT NULL,
+    seen INTEGER NOT NULL,
+    stops INTEGER NOT NULL,
+    stopped INTEGER NOT NULL,
+    why TEXT NOT NULL
+)",
+    ),
 ];
 
 /// The objects that SQLite makes by itself, for AUTOINCREMENT and for a key of text.
 const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
-/// Makes the tables that are missing: version 2 added two to those of version 1, and version 3 one, which it fills from
-/// what was known; none was changed. Returns whether there were any, and only if the database holds our tables and
+/// Makes the tables that are missing: version 2 added two to those of version 1, version 3 one, which it fills from what
+/// was known, and version 4 two; none was changed. Returns whether there were any, and only if the database holds our tables and
 /// nothing else.
 pub(super) fn prepare(database: &mut Connection) -> Result<bool, Fault> {
     let earlier = version(database)?;
@@ -155,7 +174,7 @@ mod tests {
     use super::*;
     use crate::state::log::tests::new_flush;
     use crate::state::tests::records;
-    use crate::state::{Condition, Flush, Outage, Outcome, Sample, SeenBy, Waited};
+    use crate::state::{Condition, Flush, Outage, Outcome, Sample, SeenBy, Waited, Watching};
     use std::path::Path;
     use std::thread;
 
@@ -241,7 +260,7 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
     fn the_outages_of_version_2_are_put_together_from_its_changes() {
         let folder = tempfile::tempdir().unwrap();
         let database = Connection::open(folder.path().join("bartleby.db")).unwrap();
-        // Version 2 had all tables but the last.
+        // Version 2 had the first five tables.
         let made: String = TABLES[..5].iter().map(|(_, definition)| format!("{definition};\n")).collect();
         database.execute_batch(&made).unwrap();
         database
@@ -271,6 +290,26 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
         );
         assert_eq!(known.longest, Some(outage("mx3:25", 50, None)));
         assert_eq!(records.set_aside(), None);
+    }
+
+    #[test]
+    fn the_runs_of_version_3_were_not_rehearsed() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Connection::open(folder.path().join("bartleby.db")).unwrap();
+        // Version 3 had the first six tables.
+        let made: String = TABLES[..6].iter().map(|(_, definition)| format!("{definition};\n")).collect();
+        database.execute_batch(&made).unwrap();
+        let flush = "INSERT INTO flush (started, target, by) VALUES (1, 'all', '::1'); PRAGMA user_version = 3";
+        database.execute_batch(flush).unwrap();
+        drop(database);
+        let records = records(folder.path()).unwrap();
+        let before = Flush { number: 1, messages: None, recipients: None, ..new_flush() };
+        assert_eq!(records.flushes(10), Ok(vec![before]));
+        assert_eq!((records.set_aside(), records.watching()), (None, Ok(Watching::default())));
+        let turn = records.turn().unwrap();
+        let rehearsed = Flush { rehearsal: Some("it accepts".into()), ..new_flush() };
+        assert_eq!(records.record(&turn, &rehearsed, &Waited::By(1)), Ok(2));
+        assert_eq!(records.flush(2), Ok(Some(Flush { number: 2, ..rehearsed })));
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::os::unix::fs::FileExt;
 
 use super::Records;
 
-/// The file: a checksum (eight bytes, little-endian), then what was seen.
+/// The files, each a checksum (eight bytes, little-endian) and what was seen: how the primaries are, and what they said
+/// in the last rehearsals.
 const FILE: &str = "primaries.seen";
+const REHEARSALS: &str = "rehearsals.seen";
 
 /// The most that is read of it, in bytes: as much as who asks the primaries may answer.
 const LONGEST: usize = 1024 * 1024;
@@ -30,6 +32,11 @@ impl Records {
     /// The same of something else, which has a file of its own.
     pub(super) fn sighting_in(&self, file: &str) -> Option<Sighting> {
         self.folder.file(file).ok().map(Sighting)
+    }
+
+    /// The last rehearsals; `None` where there is nowhere to keep any.
+    pub(crate) fn rehearsals(&self) -> Option<Sighting> {
+        self.folder.file(REHEARSALS).ok().map(Sighting)
     }
 }
 

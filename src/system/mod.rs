@@ -94,13 +94,26 @@ pub fn close_inherited_descriptors() {
 
 /// Closes every descriptor but the three standard ones and these.
 fn close_all_but(kept: &[i32]) {
-    let listed: Option<Vec<i32>> = fs::read_dir("/proc/self/fd")
+    let mut kept: Vec<u32> = kept.iter().filter_map(|kept| u32::try_from(*kept).ok()).chain([0, 1, 2]).collect();
+    kept.sort_unstable();
+    let ends = kept.iter().skip(1).map(|next| next.saturating_sub(1)).chain([u32::MAX]);
+    let between = kept.iter().map(|kept| kept + 1).zip(ends).filter(|(first, last)| first <= last);
+    for (first, last) in between {
+        if raw::close_range(first, last).is_err() {
+            return close_listed_but(&kept);
+        }
+    }
+}
+
+/// The same, for a kernel that can't close many at once.
+fn close_listed_but(kept: &[u32]) {
+    let listed: Option<Vec<u32>> = fs::read_dir("/proc/self/fd")
         .ok()
         .map(|entries| entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect());
     for descriptor in listed.unwrap_or_else(|| (3..256).collect()) {
-        if descriptor > 2 && !kept.contains(&descriptor) {
+        if !kept.contains(&descriptor) {
             // An error means that it was not open, as the listing's own no longer is.
-            let _ = nix::unistd::close(descriptor);
+            let _ = i32::try_from(descriptor).map(nix::unistd::close);
         }
     }
 }

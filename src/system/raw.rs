@@ -39,6 +39,17 @@ pub(super) fn fork() -> nix::Result<ForkResult> {
     unsafe { nix::unistd::fork() }
 }
 
+/// Closes every descriptor from one number up to another, both included.
+///
+/// # Errors
+/// Those of close_range(2): a kernel before Linux 5.9 does not know it.
+pub(super) fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    // SAFETY: close_range(2) touches no memory. That no variable uses what it closes is the caller's care, as it is with
+    // `nix::unistd::close`.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    nix::errno::Errno::result(closed).map(drop)
+}
+
 /// Ends this process at once, and leaves alone what it shares with the process that it is a copy of: unwritten
 /// output, and what is to be done at the exit of that one.
 pub(super) fn leave(status: u8) -> ! {

@@ -118,8 +118,8 @@ impl Running {
     /// Reads its output, of which so many bytes are kept, if it ends within that time; else it is left to itself, and so
     /// it is when this process ends.
     pub(crate) fn collect_or_leave(mut self, limit: usize, deadline: Instant) -> Option<Vec<u8>> {
-        let (ending, output) = self.beginning(limit, deadline.into());
         self.leave();
+        let (ending, output) = self.beginning(limit, deadline.into());
         (ending == Ending::Exited).then_some(output)
     }
 
@@ -162,7 +162,9 @@ impl Running {
                 late = late.saturating_sub(buffer.len());
             }
             if nobody_is_left {
-                self.stop();
+                if self.ours {
+                    self.stop();
+                }
                 // Lets the signal through, if it is one, which ends this process.
                 drop(signals);
                 return Ending::ReaderGone;

@@ -19,7 +19,7 @@ use crate::text::{first_that_acts, is_plain};
 use crate::view::sentences::of_listing;
 
 /// The version of this form; a change that old readers can't follow raises it.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// How many destinations and reasons are listed one by one.
 const TOP: usize = 100;
@@ -291,6 +291,8 @@ fn flush(flush: &Flush) -> Value {
             "recipients_left": outcome.recipients_left,
             "why": outcome.why,
         })),
+        "despite": flush.despite,
+        "rehearsal": flush.rehearsal,
     })
 }
 
@@ -300,6 +302,11 @@ pub(crate) fn refusal(reader: Reader<'_>, message: &str, remedy: &str) -> Vec<u8
     if let Reader::Admitted { .. } = reader {
         answer["program"] = PROGRAM.into();
     }
+    short(&answer)
+}
+
+/// A short answer as bytes.
+pub(crate) fn short(answer: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut visible = Visible { to: &mut bytes, piece: Vec::new() };
     // Memory takes everything.

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub mod html;
 pub mod json;
 pub mod openmetrics;
+pub(crate) mod rehearsal;
 pub mod sentences;
 pub mod text;
 

@@ -3,7 +3,7 @@
 use crate::mta::Facts;
 use crate::mta::trouble::Status;
 use crate::primary::Comeback;
-use crate::queue::{Destination, State, Stranded, Target};
+use crate::queue::{Despite, Destination, State, Stranded, Target};
 use crate::report::{Note, Report, Verdict};
 use crate::state::Condition;
 use crate::state::{Flush, Outcome};
@@ -179,6 +179,14 @@ pub(crate) fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> Stri
         return "what came of it is not known".into();
     }
     crate::flush::outcome::sentence(flush, outcome)
+}
+
+/// Against what a run was started.
+pub(crate) fn although(despite: Despite) -> &'static str {
+    match despite {
+        Despite::Refusals => "although the main mail server refused this mail",
+        Despite::Overdue => "although mail past its time could go back to its senders",
+    }
 }
 
 /// That the run that was asked about is not on record; 0 stands for one that could not be put on record.

@@ -139,7 +139,13 @@ impl Form for Text {
             }
         }
         if let Some((flush, outcome)) = &report.followed {
-            to.line(format_args!("Queue run {}: {}.", flush.number, sentences::outcome(report, flush, outcome)))?;
+            let although =
+                flush.despite.map(|despite| format!(", {}", sentences::although(despite))).unwrap_or_default();
+            let words = sentences::outcome(report, flush, outcome);
+            to.line(format_args!("Queue run {}{although}: {words}.", flush.number))?;
+            if let Some(said) = &flush.rehearsal {
+                to.line(format_args!("Asked before the run: {said}"))?;
+            }
         }
         if let Some(number) = report.unrecorded {
             writeln!(to, "{}", sentences::unrecorded(number))?;

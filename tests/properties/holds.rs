@@ -35,6 +35,11 @@ use bartleby::view::{self, html};
 use jiff::tz::TimeZone;
 use scraper::{Html, Selector};
 
+#[path = "rehearsal.rs"]
+mod rehearsal;
+
+pub use rehearsal::rehearsal;
+
 /// The day on which the fixtures were recorded: 2026-11-23, 11:45 UTC.
 pub const NOW: i64 = 1_795_434_300;
 

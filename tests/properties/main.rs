@@ -177,6 +177,21 @@ fn any_date() {
     hold("date", seeds("date"), holds::date);
 }
 
+/// What each recorded primary said, without what it was told.
+fn said_by_primaries() -> Vec<Vec<u8>> {
+    let said = |recording: Vec<u8>| {
+        let recording = String::from_utf8(recording).unwrap();
+        let lines = recording.lines().filter_map(|line| Some(format!("{}\r\n", line.split_once("S: ")?.1)));
+        lines.collect::<String>().into_bytes()
+    };
+    fixtures("rehearsal").into_iter().map(said).collect()
+}
+
+#[test]
+fn whatever_a_primary_says() {
+    hold("rehearsal", said_by_primaries(), holds::rehearsal);
+}
+
 /// A local part that smtpd takes, made of what else stands in a line of its listing.
 fn local_part() -> impl Strategy<Value = String> {
     let pieces = [

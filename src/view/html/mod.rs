@@ -7,6 +7,7 @@ mod links;
 mod messages;
 mod overview;
 mod primary;
+pub(crate) mod rehearsal;
 mod runs;
 mod status;
 
@@ -14,7 +15,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use std::io::{self, Write};
 
-use super::sentences::of_listing;
+use super::sentences::{self, of_listing};
 use super::{PROGRAM, Reader};
 use crate::flush::FOLLOWED;
 use crate::mta::trouble::Status;
@@ -159,6 +160,7 @@ fn flush_line(report: &Report, flush: &Flush) -> Markup {
         "Queue run " (flush.number)
         @if flush.target != "all" { " of " bdi { (printable(&flush.target)) } }
         ", " (moment(report, flush.started)) ", by " bdi { (printable(&flush.by)) }
+        @if let Some(despite) = flush.despite { ", " (sentences::although(despite)) }
     }
 }
 

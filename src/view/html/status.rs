@@ -72,6 +72,7 @@ fn followed(report: &Report) -> Markup {
             }
             @if report.flush.under_way { p { "The mail server is still at it." } }
         }
+        @if let Some(said) = &flush.rehearsal { p.aside { "Asked before the run: " bdi { (printable(said)) } } }
     }
 }
 
