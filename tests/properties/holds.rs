@@ -1,8 +1,8 @@
 //! What holds whatever the bytes are: nothing panics, counts add up, a message that comes in comes out once, in every
 //! form, and each form is well-formed. Shared by this test, which makes up bytes, and by `fuzz/`, which hunts for them.
 
-#[path = "json_lines.rs"]
-mod json_lines;
+#[path = "json.rs"]
+mod json;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -27,7 +27,6 @@ use bartleby::system::process::{Ending, Exit};
 use bartleby::system::{Account, Body};
 use bartleby::text::printable;
 use bartleby::view::csv::Csv;
-use bartleby::view::json::Json;
 use bartleby::view::openmetrics::OpenMetrics;
 use bartleby::view::sentences::Sentences;
 use bartleby::view::text::Text;
@@ -101,7 +100,7 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     in_parts(&messages);
 
     if kind == Kind::Postfix {
-        bytes.split(|byte| *byte == b'\n').for_each(json_lines::as_any_parser_reads_it);
+        bytes.split(|byte| *byte == b'\n').for_each(json::as_any_parser_reads_it);
     }
 
     let window = Window { page: 1, per_page: ROWS };
@@ -114,7 +113,7 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     names.for_each(|name| assert!(name.chars().count() <= 121, "{name}"));
     let shown = &messages[..rows.len()];
     assert_eq!(as_page(&report, &rows), printed_ids(shown), "the page");
-    assert_eq!(as_json(&report, &messages), ids(&messages), "JSON");
+    assert_eq!(json::as_json(&report, &messages), ids(&messages), "JSON");
     assert_eq!(as_csv(&report, &messages), ids_of_lines(&messages), "CSV");
     as_text(&report, &messages);
     as_metrics(&report, &messages);
@@ -279,24 +278,6 @@ fn written(mut form: impl Form, report: &Report, messages: &[Message<'_>]) -> Ve
     body.finish().unwrap();
     drop(body);
     bytes
-}
-
-fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
-    let json = written(Json::default(), report, messages);
-    let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    assert_eq!(value["queue"]["messages"], messages.len());
-    assert_eq!(value["queue"]["complete"], report.listing.trouble.is_none());
-    let list = value["messages"].as_array().unwrap();
-    for (written, message) in list.iter().zip(messages) {
-        let serialised = serde_json::to_value(message).unwrap();
-        let planned = |key| serialised.get("plan").map_or(&serde_json::Value::Null, |plan| &plan[key]);
-        assert_eq!(written["attempts"], *planned("attempts"));
-        assert_eq!(written["next_attempt"].is_null(), planned("next_attempt").is_null());
-        for (key, value) in serialised.as_object().unwrap().iter().filter(|(key, _)| *key != "plan") {
-            assert_eq!(written[key], *value, "{key} is written as it is serialised");
-        }
-    }
-    list.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect()
 }
 
 fn as_csv(report: &Report, messages: &[Message<'_>]) -> Vec<String> {

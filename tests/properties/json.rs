@@ -1,10 +1,13 @@
-//! `postqueue -j`, read a second time: by a parser of all JSON alone.
+//! JSON as any parser reads it: what `postqueue -j` prints, and what comes of it.
 
 use bartleby::mta::Kind;
+use bartleby::queue::Message;
+use bartleby::report::Report;
+use bartleby::view::json::Json;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::read;
+use super::{read, written};
 
 /// A line of `postqueue -j`.
 #[derive(Deserialize)]
@@ -53,4 +56,23 @@ pub fn as_any_parser_reads_it(line: &[u8]) {
     let sender = if expected.sender == "MAILER-DAEMON" { "" } else { &expected.sender };
     assert_eq!(value["sender"].as_str(), Some(sender));
     assert_eq!(value["recipients"], recipients.collect::<Value>());
+}
+
+/// The ids of the messages in our JSON, each of which is written as it would be serialised.
+pub fn as_json(report: &Report, messages: &[Message<'_>]) -> Vec<String> {
+    let json = written(Json::default(), report, messages);
+    let value: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(value["queue"]["messages"], messages.len());
+    assert_eq!(value["queue"]["complete"], report.listing.trouble.is_none());
+    let list = value["messages"].as_array().unwrap();
+    for (written, message) in list.iter().zip(messages) {
+        let serialised = serde_json::to_value(message).unwrap();
+        let planned = |key| serialised.get("plan").map_or(&Value::Null, |plan| &plan[key]);
+        assert_eq!(written["attempts"], *planned("attempts"));
+        assert_eq!(written["next_attempt"].is_null(), planned("next_attempt").is_null());
+        for (key, value) in serialised.as_object().unwrap().iter().filter(|(key, _)| *key != "plan") {
+            assert_eq!(written[key], *value, "{key} is written as it is serialised");
+        }
+    }
+    list.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect()
 }
