@@ -280,7 +280,7 @@ impl OpenSmtpdParser {
                     }
                 } else if message.state == State::Held || state == State::Active {
                     // It counts as held back only while all of it is, and as active while any of it is.
-                    (message.state, message.mta_state) = (state, envelope.word().into());
+                    (message.state, message.mta_state) = (state, envelope.word());
                 }
             }
             other => {
@@ -288,7 +288,7 @@ impl OpenSmtpdParser {
                 let before = other.replace(Message {
                     id: envelope.message_id.to_owned().into(),
                     state,
-                    mta_state: envelope.word().into(),
+                    mta_state: envelope.word(),
                     being_returned: false,
                     too_young: false,
                     instance: None,
