@@ -125,7 +125,7 @@ fn outside(name: &str, mta: &dyn Mta, release: &Release) {
     let skipped = told.lines().filter(|line| line.starts_with("*** "));
     skipped.for_each(|line| drop(writeln!(io::stderr(), "\n{line}\n")));
     let passed = status.is_some_and(|status| status.success()) && told.contains("test result: ok. 1 passed");
-    let how = status.map_or(format!("was stopped, as it took too long"), |status| format!("ended with {status}"));
+    let how = status.map_or("was stopped, as it took too long".to_owned(), |status| format!("ended with {status}"));
     assert!(passed, "The lab of Debian {} {how}; what it printed is above.", release.name());
 }
 
