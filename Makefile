@@ -26,6 +26,10 @@ STATIC = -C target-feature=+crt-static \
 	--remap-path-prefix=$(CURDIR)=/bartleby \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
+# Only small functions are put where they are called: LLVM's own limit (225) makes the program a tenth larger, and no
+# quicker as far as can be measured.
+SMALL = -C llvm-args=-inline-threshold=40
+
 # What of SQLite is not used is left out: the log of flushes asks for a row or two.
 SQLITE = -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_JSON -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS \
 	-USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_DBSTAT_VTAB -USQLITE_ENABLE_STAT4 -USQLITE_SOUNDEX \
@@ -55,7 +59,7 @@ INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATED
 # cargo knows what is up to date, so it is always asked. It refuses a program called "index.cgi",
 # hence the copy. The linker says nothing when it could not link statically: look.
 all: ## build target/index.cgi, static and stripped (the default)
-	RUSTFLAGS="$(RUSTFLAGS) $(STATIC)" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked --target-dir target --target $(TARGET) \
+	RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL)" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked --target-dir target --target $(TARGET) \
 	    --bin bartleby
 	@if readelf --version >/dev/null 2>&1; then \
 	    if readelf -lW target/$(TARGET)/release/bartleby | grep INTERP; then \
