@@ -70,11 +70,15 @@ all: ## build target/index.cgi, static and stripped (the default)
 run: all ## serve the page at http://127.0.0.1:8025/ (with a sample queue where there is no mail server)
 	$(CARGO) run --quiet --locked --example serve -- $(PROGRAM)
 
+# How many tests run at the same time: more than there are processors, as most of them wait, for a mail server or for
+# somebody's patience to end.
+TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
+
 test: all lint deny ## check and test everything; as root on Debian also against real mail servers
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
 	fi
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 	@$(MAKE) --no-print-directory reproducible
 
 reproducible: all ## check that a copy of the source in another folder gives the same program

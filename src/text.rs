@@ -132,8 +132,7 @@ pub(crate) fn short(text: &str) -> String {
 /// Foreign text with every character made visible that would act instead of show: controls, and
 /// those that turn the direction of text or have no width. Markup is not its business.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    // Nearly all of it is plain ASCII, which is seen fastest.
-    if is_plain(text.as_bytes()) || !text.chars().any(acts) {
+    if first_that_acts(text).is_none() {
         return Cow::Borrowed(text);
     }
     let mut visible = String::with_capacity(text.len() + 16);
@@ -151,6 +150,24 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(visible)
 }
 
+/// The first character that acts, as [`acts`] has it, and where it begins.
+pub(crate) fn first_that_acts(text: &str) -> Option<(usize, char)> {
+    // Nearly all text is plain ASCII, which is seen fastest; whatever is not is looked at one by one.
+    if is_plain(text.as_bytes()) {
+        return None;
+    }
+    let mut start = 0;
+    while let Some(next) = text.as_bytes()[start..].iter().position(|byte| !is_plain(&[*byte])) {
+        let at = start + next;
+        let c = text[at..].chars().next()?;
+        if acts(c) {
+            return Some((at, c));
+        }
+        start = at + c.len_utf8();
+    }
+    None
+}
+
 /// Whether these are bytes of ASCII that show, and space. All of them are looked at, whatever the first ones are: so the
 /// compiler looks at many at once.
 pub(crate) fn is_plain(bytes: &[u8]) -> bool {
@@ -160,7 +177,7 @@ pub(crate) fn is_plain(bytes: &[u8]) -> bool {
 /// The same for text of several lines of our own, whose line feeds stay. What strangers wrote must be part of it by now,
 /// with its own line feeds made visible where they could pass for ours.
 pub fn printable_lines(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| c != '\n' && acts(c)) {
+    if text.split('\n').all(|line| first_that_acts(line).is_none()) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n"))

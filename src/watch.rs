@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::context::Context;
-use crate::flush::{self, Asker, Care, Heard, Refusal};
+use crate::flush::{self, Asker, Care, End, Heard, Refusal};
 use crate::mta::trouble::Trouble;
 use crate::primary::Primary;
 use crate::queue::Target;
@@ -248,9 +248,9 @@ fn carefully(context: &Context, records: &Records) -> Result<Result<u64, String>
     };
     let care = Care::GoesOn(said);
     let waits = match flush::follow(context, &first, |_| ()) {
-        Some(outcome) if outcome.messages_left == 0 => None,
-        Some(outcome) if outcome.why.is_empty() => Some("it still waits".to_owned()),
-        Some(outcome) => Some(format!("it still waits, {}", outcome.why)),
+        Some(End { outcome, .. }) if outcome.messages_left == 0 => None,
+        Some(End { outcome, .. }) if outcome.why.is_empty() => Some("it still waits".to_owned()),
+        Some(End { outcome, .. }) => Some(format!("it still waits, {}", outcome.why)),
         None => Some("what came of it is not known".to_owned()),
     };
     if let Some(waits) = waits {

@@ -362,7 +362,7 @@ fn where_the_sandbox_does_not_hold_the_page_and_doctor_say_so() {
     };
     let words = "The listing was parsed without the sandbox: this kernel has no Landlock";
     let doctor = on_old_kernel(&[], "doctor");
-    assert!(doctor.contains(&format!("WRONG sandbox: {words}")), "{doctor}");
+    assert!(doctor.contains(&format!("FAIL  sandbox: {words}")), "{doctor}");
     assert!(doctor.contains("Linux 5.13 or later"), "{doctor}");
     let request = [("GATEWAY_INTERFACE", "CGI/1.1"), ("REQUEST_METHOD", "GET"), ("BARTLEBY_ACCESS", "granted")];
     for accept in ["text/html", "text/plain"] {

@@ -203,7 +203,7 @@ fn what_the_web_servers_user_plants_leads_root_nowhere() {
         symlink(machine.path("roots"), machine.path("state").join(name)).unwrap();
     }
     let (_, text) = on_command_line(&machine, &["doctor"]);
-    assert!(text.contains("WRONG state directory: ") && text.contains("flush.lock is not a regular file"), "{text}");
+    assert!(text.contains("FAIL  state directory: ") && text.contains("flush.lock is not a regular file"), "{text}");
     let roots = fs::metadata(machine.path("roots")).unwrap();
     assert_eq!((roots.uid(), fs::read(machine.path("roots")).unwrap()), (0, b"as it was".to_vec()));
     assert!(owners(&machine.path("state-root")).contains(&("samples.table".into(), 0)));
@@ -298,7 +298,7 @@ fn a_database_of_a_later_version_is_left_alone_and_said() {
     assert_eq!(machine.get("flush").status, 303, "without a cool-down");
     let (_, text) = on_command_line(&machine, &["doctor"]);
     assert!(
-        text.contains("WRONG state directory: the cool-down is off: ") && text.contains("Run that version here"),
+        text.contains("FAIL  state directory: the cool-down is off: ") && text.contains("Run that version here"),
         "{text}"
     );
     machine.kill_all();
@@ -353,7 +353,7 @@ fn doctor_says_why_root_does_not_use_a_folder_that_another_user_could_replace() 
         fs::remove_dir_all(folder).unwrap();
     }
     let line =
-        text.lines().find(|line| line.starts_with("WRONG state directory: /run/bartleby-0-")).unwrap_or_default();
+        text.lines().find(|line| line.starts_with("FAIL  state directory: /run/bartleby-0-")).unwrap_or_default();
     let reason = format!(" is used instead, as {} is not safe for root: ", state.display());
     assert!(code == Some(1) && line.contains(&reason), "{text}");
     assert_eq!(owners(&state), []);

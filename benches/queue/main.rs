@@ -15,8 +15,10 @@
 //!     queue --served WHAT            behind Apache, see `served`
 //!     queue --crowd COUNTS           the same, fifty readers at once
 
+mod instructions;
 mod lister;
 mod measure;
+mod outage;
 mod served;
 
 use std::env;
@@ -79,6 +81,7 @@ fn main() -> Result<()> {
     for form in Form::ALL {
         bench.queues(form)?;
     }
+    bench.instructions()?;
     bench.real_pace()?;
     bench.readers()?;
     bench.print_figures();
@@ -225,6 +228,10 @@ impl Bench {
             match messages {
                 0 => self.figure_own(&what("own time"), 3.0, row),
                 100_000 => {
+                    let perl = rows.last().map(|row| row.cost().all).unwrap_or_default();
+                    let (most, found) = (if format == "html" { 1.0 } else { 1.8 }, ratio(row.cost().all, perl));
+                    let limit = format!("{most} x Perl's");
+                    self.figure(&what("time with lister"), &limit, format!("{found:.2} x"), found <= most);
                     self.figure_own(&what("own time"), 150.0, row);
                     self.figure_peak(&what("peak memory"), 16.0, row.cost().peak);
                 }

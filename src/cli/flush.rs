@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, gather, print, say};
 use crate::context::Context;
-use crate::flush::{self, Asker, Care, NotRun, outcome};
+use crate::flush::{self, Asker, Care, End, NotRun, outcome};
 use crate::mta::trouble::Trouble;
 use crate::queue::{Despite, Target};
 use crate::state::{Flush, Outcome, SeenBy};
@@ -76,25 +76,32 @@ fn explain(not_run: &NotRun) {
 /// Tells what comes of a flush until it is over.
 fn follow(context: &Context, flush: &Flush) -> ExitCode {
     let terminal = io::stdout().is_terminal();
-    let outcome = flush::follow(context, flush, |outcome| {
+    let end = flush::follow(context, flush, |outcome| {
         if terminal {
             let _ =
                 print(&format!("\r\x1b[K{} {}", bar(flush, outcome), printable(&outcome::sentence(flush, outcome))));
         }
     });
-    let Some(outcome) = outcome else {
+    let Some(End { outcome, returned }) = end else {
         log("what came of the run is not known, as the queue can't be listed");
         return ExitCode::from(EX_UNAVAILABLE);
     };
     if terminal {
         let _ = print("\r\x1b[K");
     }
-    let _ = say(&format!("Queue run {}: {}.", flush.number, outcome::sentence(flush, &outcome)));
-    ExitCode::from(match flush.messages {
-        _ if outcome.messages_left == 0 => 0,
-        Some(all) if outcome.messages_left >= all => 2,
+    let seen = if returned > 0 { format!("; {returned} seen going back to the sender") } else { String::new() };
+    let _ = say(&format!("Queue run {}: {}{seen}.", flush.number, outcome::sentence(flush, &outcome)));
+    ExitCode::from(status(flush.messages, outcome.messages_left, returned))
+}
+
+/// The exit status of a run of so many messages, where that is known, of which so many are left and so many were seen
+/// going back.
+fn status(messages: Option<u64>, left: u64, returned: u64) -> u8 {
+    match messages {
+        _ if left == 0 && returned == 0 => 0,
+        Some(all) if left > 0 && left >= all => 2,
         _ => 1,
-    })
+    }
 }
 
 /// How much of a flush is done, twenty characters wide.
@@ -103,4 +110,16 @@ fn bar(flush: &Flush, outcome: &Outcome) -> String {
     let all = flush.messages.unwrap_or(0).max(outcome.messages_left).max(1);
     let done = usize::try_from((all - outcome.messages_left) * WIDTH / all).unwrap_or(0);
     format!("[{:<20}]", "#".repeat(done))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_that_left_nothing_and_returned_nothing_ends_with_0() {
+        let statuses = [(Some(3), 0, 0), (None, 0, 0), (Some(3), 0, 1), (Some(3), 1, 0), (Some(3), 3, 0), (None, 2, 0)]
+            .map(|(messages, left, returned)| status(messages, left, returned));
+        assert_eq!(statuses, [0, 0, 1, 1, 2, 1]);
+    }
 }

@@ -16,7 +16,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby -V|--version
        bartleby -h|--help
 
-  list    Prints every message that waits, with its sender, recipients and
+  list    Prints every waiting message, with its sender, recipients and
           reasons, then the totals and the room left on disk; --watch prints it
           again every few seconds.
           Exit status: 0 when all was listed, 69 when it could not be.
@@ -29,8 +29,8 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           Exit status: 0 started, 75 too soon after the last run, 65 nothing of the
           kind waits, 69 not possible, or mail would go back. With --wait it shows what comes of the run,
           until the queue stops changing, and ends with 0 when all messages are gone
-          (delivered, or returned to the sender: which of the two, the queue does not
-          show), 1 when some are, 2 when none is.
+          (delivered, or returned to the sender: which of the two, the queue seldom
+          shows) and none was seen going back, 2 when none is gone, else 1.
   watch   Looks at the primary and at the queue each minute, and runs the queue once
           when the primary has come back from being down, three looks in a row have
           seen it up, and mail waits: one message first, and the rest when that is

@@ -17,7 +17,7 @@ pub(crate) const FOLLOWED: Duration = Duration::from_secs(10 * 60);
 const BLIND: Duration = Duration::from_secs(60);
 
 /// Follows a run, and records its outcome. `seen` gets the outcome of each listing.
-pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -> Option<Outcome> {
+pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Outcome)) -> Option<End> {
     let mut progress = Progress::begin(Instant::now());
     loop {
         let looked = Instant::now();
@@ -41,7 +41,7 @@ pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Out
             }
             seen(&outcome);
             if stage != Stage::GoesOn {
-                return Some(outcome);
+                return Some(End { outcome, returned: progress.returned });
             }
         } else if stage == Stage::GivenUp {
             return None;
@@ -49,6 +49,14 @@ pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Out
         // A slow listing must not keep the mail server from its work.
         thread::sleep((took * 4).max(Duration::from_secs(1)));
     }
+}
+
+/// The end of a run.
+pub(crate) struct End {
+    /// What came of it.
+    pub(crate) outcome: Outcome,
+    /// Messages that were seen on their way back to their senders, at least so many.
+    pub(crate) returned: u64,
 }
 
 /// How far a run is.
@@ -76,11 +84,12 @@ struct Progress {
     listed: Instant,
     moved: Instant,
     recipients: Option<u64>,
+    returned: u64,
 }
 
 impl Progress {
     fn begin(now: Instant) -> Progress {
-        Progress { begun: now, listed: now, moved: now, recipients: None }
+        Progress { begun: now, listed: now, moved: now, recipients: None, returned: 0 }
     }
 
     /// Takes note of what is left.
@@ -91,6 +100,7 @@ impl Progress {
             return if too_long || blind { Stage::GivenUp } else { Stage::GoesOn };
         }
         self.listed = now;
+        self.returned = self.returned.max(left.being_returned);
         if self.recipients.replace(left.recipients) != Some(left.recipients) {
             self.moved = now;
         }
@@ -132,6 +142,15 @@ mod tests {
         );
         let moves = [(1, left(3, 0), Ended), (15, left(2, 0), Ended), (29, left(2, 0), Ended), (30, left(2, 0), Ended)];
         assert_eq!(stages(&moves), [GoesOn, GoesOn, GoesOn, Settled]);
+    }
+
+    #[test]
+    fn what_was_once_seen_going_back_stays_counted() {
+        let begun = Instant::now();
+        let mut progress = Progress::begin(begun);
+        progress.stage(&Count { being_returned: 2, ..left(3, 0) }, Command::Ended, begun);
+        progress.stage(&left(0, 0), Command::Ended, begun);
+        assert_eq!(progress.returned, 2);
     }
 
     #[test]

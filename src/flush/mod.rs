@@ -35,7 +35,7 @@ use crate::sandbox::worker::LONGEST;
 use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
-pub(crate) use follow::{FOLLOWED, follow};
+pub(crate) use follow::{End, FOLLOWED, follow};
 use readiness::{commands, delivers_held, leaves_held, wait_seconds};
 pub(crate) use rehearsal::{Heard, NotRun};
 use worker::Ended;

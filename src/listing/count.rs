@@ -29,6 +29,8 @@ pub(crate) struct Count {
     pub(crate) recipients: u64,
     /// Messages of these that wait for an administrator.
     pub(crate) held: u64,
+    /// Messages of these that the mail server says it returns to their senders.
+    pub(crate) being_returned: u64,
     /// Messages of these that are being delivered now.
     pub(crate) in_delivery: u64,
     /// Why they wait: `mailbox full (2), connection refused (1)`.
@@ -164,6 +166,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) 
         messages: remainder.messages,
         recipients: remainder.recipients,
         held: remainder.held,
+        being_returned: remainder.being_returned,
         in_delivery: remainder.in_delivery,
         why: remainder.why(),
         ids,

@@ -60,6 +60,8 @@ pub(crate) struct Remainder {
     pub(crate) recipients: u64,
     /// Of the messages, those that wait for an administrator.
     pub(crate) held: u64,
+    /// Of the messages, those that the mail server says it returns to their senders.
+    pub(crate) being_returned: u64,
     /// Of the messages, those that are being delivered now.
     pub(crate) in_delivery: u64,
     /// Messages by what keeps them.
@@ -69,7 +71,16 @@ pub(crate) struct Remainder {
 impl Remainder {
     /// Nothing counted yet.
     pub(crate) fn of(target: Option<Target>, waited: Waited) -> Remainder {
-        Remainder { target, waited, messages: 0, recipients: 0, held: 0, in_delivery: 0, reasons: HashMap::new() }
+        Remainder {
+            target,
+            waited,
+            messages: 0,
+            recipients: 0,
+            held: 0,
+            being_returned: 0,
+            in_delivery: 0,
+            reasons: HashMap::new(),
+        }
     }
 
     /// Looks at one message. Returns whether it counts.
@@ -80,6 +91,7 @@ impl Remainder {
         }
         self.messages += 1;
         self.held += u64::from(message.is_on_hold());
+        self.being_returned += u64::from(message.being_returned);
         let is_tried = matches!(message.state, State::Active | State::Incoming);
         self.in_delivery += u64::from(is_tried);
         let mut reasons = HashSet::new();

@@ -38,7 +38,7 @@ pub use inquiry::Facts;
 pub(crate) use inquiry::{Inquiry, Wanted};
 pub use kind::Kind;
 pub use parser::{Clock, Parser};
-pub(crate) use relay::{OwnName, RelayInquiry, Relaying};
+pub(crate) use relay::{OwnName, RelayInquiry, Relaying, inquiry as relay_inquiry};
 pub use search::Search;
 
 /// Where syslogd(8) writes what mail servers log: on Debian and Ubuntu, and elsewhere.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::Mta;
 use crate::system::Free;
 use crate::system::process::{self, Argv};
 
@@ -21,6 +22,14 @@ pub type RelayInquiry = Box<dyn FnOnce(&Free, Instant) -> Relaying>;
 
 /// Finds out what the mail server calls itself, until a deadline. It may start a process.
 pub(crate) type OwnName = Box<dyn FnOnce(&Free, Instant) -> Option<String>>;
+
+/// What a mail server relays and its own name, or that name alone; `None` where its configuration says neither.
+pub(crate) fn inquiry(mta: &dyn Mta) -> Option<RelayInquiry> {
+    let of_name = |ask: OwnName| -> RelayInquiry {
+        Box::new(move |free, deadline| Relaying { own_name: ask(free, deadline), ..Relaying::default() })
+    };
+    mta.relaying().or_else(|| mta.own_name().map(of_name))
+}
 
 /// The name that a command prints as its last word.
 pub(super) fn printed_name(command: Argv) -> OwnName {
@@ -50,6 +59,19 @@ pub(super) fn keys(table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mta::{Kind, Search, find};
+
+    #[test]
+    fn a_mail_server_that_says_no_domains_may_say_its_name() {
+        let machine = tempfile::tempdir().unwrap();
+        let search = Search::below(machine.path());
+        let smtpd = |search| find(Some(Kind::OpenSmtpd), search).unwrap();
+        assert!(inquiry(&*smtpd(&search)).is_none());
+        std::fs::create_dir_all(machine.path().join("etc")).unwrap();
+        std::fs::write(machine.path().join("etc/mailname"), "mx2.example.net\n").unwrap();
+        let found = inquiry(&*smtpd(&search)).unwrap()(&Free::of_main(), Instant::now());
+        assert_eq!(found, Relaying { own_name: Some("mx2.example.net".into()), ..Relaying::default() });
+    }
 
     #[test]
     fn domains_are_picked_out_of_a_configuration() {

@@ -48,7 +48,7 @@ pub enum Trouble {
     #[error("{} was found here. It keeps its queue in a way that Bartleby does not read.", .0.name())]
     Unsupported(Kind),
     /// The mail server's own rules refuse this user.
-    #[error("{} does not let the user {} {}: “{words}”.", .mta.name(), .account.name, .act.verb())]
+    #[error("{} does not let the user {} {}{}.", .mta.name(), .account.name, .act.verb(), by_what(.words))]
     NotPermitted {
         /// Who refused.
         mta: Kind,
@@ -72,7 +72,7 @@ pub enum Trouble {
         words: String,
     },
     /// `no_new_privs` kept the mail server's set-id program from its rights.
-    #[error("{}'s command could not take up its own rights: “{words}”.", .mta.name())]
+    #[error("{}'s command did not get its set-uid or set-gid privileges: “{words}”.", .mta.name())]
     NoNewPrivileges {
         /// Whose command it was.
         mta: Kind,
@@ -191,7 +191,7 @@ pub enum Trouble {
         total: u64,
     },
     /// The rows of the page that was asked for could not be put together.
-    #[error("The rows of this page could not be put together: {why}.")]
+    #[error("This page could not be built: {why}.")]
     NoPage {
         /// Why not.
         why: NoRows,
@@ -229,9 +229,17 @@ impl Act {
         match self {
             Act::List => "list the queue",
             Act::Flush => "run the queue",
-            Act::Explain => "read why messages wait (its listing does not tell)",
+            Act::Explain => "read why messages are waiting (its listing does not say)",
         }
     }
+}
+
+/// What a mail server said, or the setting that says so.
+fn by_what(words: &str) -> String {
+    let is_setting =
+        |name: &str| name.contains('_') && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let name = words.split_once(" =").map_or(words, |(name, _)| name);
+    if is_setting(name) { format!(" (its setting {words})") } else { format!(": “{words}”") }
 }
 
 /// That a listing has no more than these.
@@ -352,11 +360,11 @@ impl Trouble {
             Trouble::TooSlow { .. } | Trouble::Cut { .. } => "The machine may be overloaded, or its disk slow. Reload in a minute; for a \
                  very long queue raise [mta] deadline in /etc/bartleby.toml (and the web server's CGI time limit)."
                 .into(),
-            Trouble::OutOfReach { .. } => "Until it ends it keeps one of the two places among those that list the queue. \
+            Trouble::OutOfReach { .. } => "Until it ends it keeps one of the two places for listing the queue. \
                  As root, look for it (ps -ef), and end it (kill) where it hangs."
                 .into(),
             Trouble::Crowded { .. } => "Reload in a minute. If it stays so, look as root whether an old \
-                 listing command hangs (ps -ef), and who asks for this page so often.".into(),
+                 listing command hangs (ps -ef), and check who requests this page so often.".into(),
             Trouble::Reader { .. } => "Reload. If it happens again, please report it with the mail server's listing. What the \
                  reader said is in the web server's error log."
                 .into(),
@@ -371,7 +379,7 @@ impl Trouble {
             Trouble::Partial { .. } => {
                 "In /etc/mail/sendmail.cf, raise MaxQueueRunSize (confMAX_QUEUE_RUN_SIZE).".into()
             }
-            Trouble::NoPage { why: NoRows::TooLong } => "Ask for fewer a page (per_page), or for the whole queue, without page and per_page.".into(),
+            Trouble::NoPage { why: NoRows::TooLong } => "Request fewer rows per page (per_page), or the whole queue, without page and per_page.".into(),
             Trouble::NoPage { why: NoRows::NotKept(_) } => "Make room in the state directory (bartleby doctor names it); until then turn the order round or set a filter, so \
                  that the page is nearer to the beginning."
                 .into(),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Comeback, Condition, DNS_PATIENCE, PROBE_PATIENCE, Primary, PrimaryStatus, Questions};
 use crate::context::Context;
+use crate::mta;
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
 use crate::state::{Before, Records, SeenBy, Sighting};
@@ -179,7 +180,7 @@ fn ask(context: &Context, locked: Option<OwnedFd>) -> Stage {
 
 /// In the sandbox: asks name servers and primaries.
 fn connect(context: &Context, free: Free) -> PrimaryStatus {
-    let relaying = context.source.as_ref().ok().and_then(|source| source.mta.relaying());
+    let relaying = context.source.as_ref().ok().and_then(|source| mta::relay_inquiry(&*source.mta));
     let questions = Questions::gather(&free, context.config.primary.clone(), relaying, &context.host);
     let sandbox = Sandbox::enter(free, Purpose::Asking);
     PrimaryStatus { gap: sandbox.gap().map(str::to_owned), ..questions.ask() }

@@ -1,10 +1,17 @@
 //! The common cause behind a delivery reason, for the sentence at the head of the page.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-/// The common causes for mail to wait. A reason that fits none of them is shown as it is.
+/// The common causes for mail to wait. A reason that fits none of them is shown as it is. One that fits several has the
+/// first of them: the destination's own answers say more than what became of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
 pub(crate) enum Cause {
+    /// The destination asks unknown senders to come back later.
+    Greylisted,
+    /// The recipient's mailbox is full.
+    MailboxFull,
     /// Nothing listens at the destination.
     Refused,
     /// The destination does not answer.
@@ -15,10 +22,6 @@ pub(crate) enum Cause {
     NoName,
     /// The destination closes the connection in the middle of the conversation.
     BrokenOff,
-    /// The destination asks unknown senders to come back later.
-    Greylisted,
-    /// The recipient's mailbox is full.
-    MailboxFull,
     /// The encrypted connection fails.
     Tls,
     /// The destination answers that it is too busy.
@@ -26,57 +29,37 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// Every cause.
+    /// Every cause, in the order in which they are looked for.
     pub(crate) const ALL: [Cause; 9] = [
+        Cause::Greylisted,
+        Cause::MailboxFull,
         Cause::Refused,
         Cause::TimedOut,
         Cause::Unreachable,
         Cause::NoName,
         Cause::BrokenOff,
-        Cause::Greylisted,
-        Cause::MailboxFull,
         Cause::Tls,
         Cause::Busy,
     ];
 
     /// The cause that a reason names, recognised by the phrases that mail servers and system libraries use; `None`
-    /// where it uses none of them. The destination's own answers (greylisting, a full mailbox) are looked for first.
-    /// Addresses and host names in the reason are left out, because strangers choose them.
+    /// where it uses none of them. Addresses and host names in the reason are left out, because strangers choose them.
     pub(crate) fn of(reason: &str) -> Option<Cause> {
-        /// Each phrase must begin where a word begins.
-        const SIGNS: [(Cause, &[&str]); 9] = [
-            (Cause::Greylisted, &["greylist", "graylist"]),
-            (
-                Cause::MailboxFull,
-                &["over quota", "overquota", "mailbox full", "mailbox is full", "4.2.2 ", "quota exceeded"],
-            ),
-            (Cause::Refused, &["connection refused"]),
-            (Cause::TimedOut, &["timed out", "timeout"]),
-            (
-                Cause::Unreachable,
-                &["no route to host", "network is unreachable", "host is unreachable", "host is down"],
-            ),
-            (
-                Cause::NoName,
-                &[
-                    "name service error",
-                    "host not found",
-                    "name or service not known",
-                    "name server",
-                    "host name lookup",
-                ],
-            ),
-            (Cause::BrokenOff, &["lost connection", "connection reset", "broken pipe", "premature close"]),
-            (Cause::Tls, &["tls ", "starttls ", "certificate "]),
-            (Cause::Busy, &["421 ", "too many connections", "too busy"]),
-        ];
         let words = plain_words(reason);
-        let says = |sign: &&str| words.match_indices(*sign).any(|(at, _)| words[..at].ends_with(' '));
+        let mut named = [false; Cause::ALL.len()];
+        let mut is_reply = false;
+        let mut rest = words.as_str();
+        while let Some(end) = rest.bytes().position(|byte| byte == b' ') {
+            is_reply |= matches!(rest.as_bytes()[..end], [b'4' | b'5', b'0'..=b'9', b'0'..=b'9']);
+            for (phrase, cause) in rest.as_bytes().first_chunk().map(phrases).unwrap_or_default() {
+                named[*cause as usize] |= rest.starts_with(phrase);
+            }
+            rest = &rest[end + 1..];
+        }
         // The words after a reply code are the destination's own: there, "host not found" is about the sender.
-        let is_reply = words.split(' ').any(|word| word.len() == 3 && matches!(word.parse(), Ok(400..=599)));
         let is_possible =
             |cause: Cause| !is_reply || matches!(cause, Cause::Greylisted | Cause::MailboxFull | Cause::Busy);
-        SIGNS.into_iter().find(|(cause, signs)| is_possible(*cause) && signs.iter().any(says)).map(|(cause, _)| cause)
+        Cause::ALL.into_iter().find(|cause| named[*cause as usize] && is_possible(*cause))
     }
 
     /// Whether the destination could not be reached at all, so that another attempt helps as soon as it can be.
@@ -119,27 +102,100 @@ impl Cause {
     }
 }
 
-/// The words of a reason in lower case, with a space around each. Punctuation is left out, and so are addresses, host
+/// The phrases that begin with these two letters. Each begins where a word does, and may end within one ("greylisting").
+fn phrases(letters: &[u8; 2]) -> &'static [(&'static str, Cause)] {
+    match letters {
+        b"4." => &[("4.2.2 ", Cause::MailboxFull)],
+        b"42" => &[("421 ", Cause::Busy)],
+        b"br" => &[("broken pipe", Cause::BrokenOff)],
+        b"ce" => &[("certificate ", Cause::Tls)],
+        b"co" => &[("connection refused", Cause::Refused), ("connection reset", Cause::BrokenOff)],
+        b"gr" => &[("graylist", Cause::Greylisted), ("greylist", Cause::Greylisted)],
+        b"ho" => &[
+            ("host is down", Cause::Unreachable),
+            ("host is unreachable", Cause::Unreachable),
+            ("host name lookup", Cause::NoName),
+            ("host not found", Cause::NoName),
+        ],
+        b"lo" => &[("lost connection", Cause::BrokenOff)],
+        b"ma" => &[("mailbox full", Cause::MailboxFull), ("mailbox is full", Cause::MailboxFull)],
+        b"na" => &[
+            ("name or service not known", Cause::NoName),
+            ("name server", Cause::NoName),
+            ("name service error", Cause::NoName),
+        ],
+        b"ne" => &[("network is unreachable", Cause::Unreachable)],
+        b"no" => &[("no route to host", Cause::Unreachable)],
+        b"ov" => &[("over quota", Cause::MailboxFull), ("overquota", Cause::MailboxFull)],
+        b"pr" => &[("premature close", Cause::BrokenOff)],
+        b"qu" => &[("quota exceeded", Cause::MailboxFull)],
+        b"st" => &[("starttls ", Cause::Tls)],
+        b"ti" => &[("timed out", Cause::TimedOut), ("timeout", Cause::TimedOut)],
+        b"tl" => &[("tls ", Cause::Tls)],
+        b"to" => &[("too busy", Cause::Busy), ("too many connections", Cause::Busy)],
+        _ => &[],
+    }
+}
+
+/// The words of a reason in lower case, with a space behind each. Punctuation is left out, and so are addresses, host
 /// names and settings (`name=x.example`).
 fn plain_words(reason: &str) -> String {
-    let mut words = String::from(" ");
-    for word in without_addresses(reason).split_whitespace() {
+    let reason = without_addresses(reason);
+    // A word of one character that ends the reason gets a space more.
+    let mut words = String::with_capacity(reason.len() + 1);
+    for word in reason.split_ascii_whitespace() {
         let word = word.trim_matches(|c: char| !c.is_alphanumeric());
-        let is_name = word.contains(['.', '@', '=', '[', ':', '_']) && word.contains(|c: char| c.is_alphabetic());
-        if !word.is_empty() && !is_name {
-            // "421-4.3.2 busy": a reply code and an enhanced status code (RFC 5321, section 4.2.1).
-            let is_code = word.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte));
-            let word = word.to_ascii_lowercase();
-            words += &if is_code { word.replace('-', " ") } else { word };
-            words.push(' ');
+        let kinds = word.bytes().fold(0, |kinds, byte| kinds | KINDS[usize::from(byte)]);
+        let is_name = kinds & LETTER != 0 && kinds & (DOT | NAME_MARK) != 0;
+        if word.is_empty() || is_name {
+            continue;
         }
+        // "421-4.3.2 busy": a reply code and an enhanced status code (RFC 5321, section 4.2.1).
+        let is_code = kinds & !(DIGIT | DOT | DASH) == 0 && kinds & DASH != 0;
+        if is_code {
+            words.push_str(&word.replace('-', " "))
+        } else {
+            words.push_str(word)
+        }
+        words.push(' ');
     }
+    words.make_ascii_lowercase();
     words
 }
 
+// Kinds of bytes in a word.
+const LETTER: u8 = 1;
+const DIGIT: u8 = 1 << 1;
+const DOT: u8 = 1 << 2;
+const DASH: u8 = 1 << 3;
+/// What stands in addresses and settings.
+const NAME_MARK: u8 = 1 << 4;
+const OTHER: u8 = 1 << 5;
+
+/// The kind of each byte. Those of characters beyond ASCII pass for letters.
+const KINDS: [u8; 256] = {
+    let mut kinds = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' | 0x80.. => LETTER,
+            b'0'..=b'9' => DIGIT,
+            b'.' => DOT,
+            b'-' => DASH,
+            b'@' | b'=' | b'[' | b':' | b'_' => NAME_MARK,
+            _ => OTHER,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
 /// A reason without the addresses in angle brackets (RFC 5321 calls them paths), whose local parts may be quoted. A
 /// single word in brackets (`<greylisted>`) is no address and stays.
-fn without_addresses(reason: &str) -> String {
+fn without_addresses(reason: &str) -> Cow<'_, str> {
+    if !reason.contains('<') {
+        return Cow::Borrowed(reason);
+    }
     let mut kept = String::with_capacity(reason.len());
     let mut rest = reason;
     while let Some(start) = rest.find('<') {
@@ -147,21 +203,21 @@ fn without_addresses(reason: &str) -> String {
         kept += before;
         let mut quoted = false;
         let mut escaped = false;
-        let end = bracket.char_indices().find(|(_, c)| {
-            let closes = *c == '>' && !quoted;
-            quoted ^= *c == '"' && !escaped;
-            escaped = *c == '\\' && !escaped;
+        let end = bracket.bytes().position(|byte| {
+            let closes = byte == b'>' && !quoted;
+            quoted ^= byte == b'"' && !escaped;
+            escaped = byte == b'\\' && !escaped;
             closes
         });
         // Nothing closes the bracket: the reason was cut off within an address.
-        let Some((end, _)) = end else { return kept };
+        let Some(end) = end else { return Cow::Owned(kept) };
         if !bracket[..end].contains('@') {
             kept += &bracket[1..end];
         }
         kept.push(' ');
         rest = &bracket[end + 1..];
     }
-    kept + rest
+    Cow::Owned(kept + rest)
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ fn own(text: Cow<'_, str>) -> Cow<'static, str> {
 /// RFC 5321, section 4.1.2). It is `…` where the server cut the address before its domain, and empty for a local name
 /// without a domain.
 fn domain_of(address: &str) -> &str {
-    match address.rfind('@') {
+    match memchr::memrchr(b'@', address.as_bytes()) {
         Some(at) if !address[at + 1..].contains('"') => &address[at + 1..],
         _ if address.ends_with('…') => "…",
         _ => "",
@@ -184,7 +184,7 @@ pub(crate) fn rfc3339(seconds: i64) -> Option<String> {
 ///
 /// # Errors
 /// Those of the serializer.
-pub(crate) fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
+fn serialize_instant<S: Serializer>(instant: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
     match instant.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
         Some(instant) => to.collect_str(&instant),
         None => to.serialize_none(),

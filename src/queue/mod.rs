@@ -25,7 +25,7 @@ pub use clocks::{Clocks, Cutoff, Deadlines, Lifetimes, Returns};
 pub(crate) use filter::{Ages, Filter};
 pub use mask::Mask;
 pub use message::{Message, Plan, State};
-pub(crate) use message::{Recipient, beginning, rfc3339, serialize_instant};
+pub(crate) use message::{Recipient, beginning, rfc3339};
 pub use order::{Order, SortKey};
 pub(crate) use pattern::{common_part, pattern};
 pub use row::Row;

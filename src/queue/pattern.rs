@@ -40,15 +40,23 @@ pub(crate) fn common_part(pattern: &str) -> &str {
 }
 
 fn names_something(word: &str, core: &str) -> bool {
-    let has_letter = core.contains(|c: char| c.is_alphabetic());
+    let bytes = word.as_bytes();
+    // A URL is looked for in this way because most words are too short for the usual one to pay.
+    let is_address =
+        bytes.iter().any(|byte| matches!(byte, b'@' | b'[')) || bytes.windows(3).any(|part| part == b"://");
+    if is_address {
+        return true;
+    }
     let digits = core.bytes().filter(u8::is_ascii_digit).count();
-    let is_status_code = !has_letter && core.len() <= 9 && core.split(['.', '-']).all(|part| part.len() <= 3);
-    let is_address = word.contains('@') || word.contains("://") || word.contains('[');
-    let is_host = has_letter && core.contains('.') && core.split('.').all(|label| !label.is_empty());
-    let is_number = !has_letter && digits > 3 && !is_status_code;
-    let is_id = has_letter && digits > 2 && core.len() > 7;
-    let is_ip = !has_letter && core.split('.').count() == 4;
-    is_address || is_host || is_number || is_id || is_ip
+    if core.contains(|c: char| c.is_alphabetic()) {
+        let is_host = core.contains('.') && core.split('.').all(|label| !label.is_empty());
+        let is_id = digits > 2 && core.len() > 7;
+        return is_host || is_id;
+    }
+    let is_status_code = core.len() <= 9 && core.split(['.', '-']).all(|part| part.len() <= 3);
+    let is_number = digits > 3 && !is_status_code;
+    let is_ip = core.split('.').count() == 4;
+    is_number || is_ip
 }
 
 #[cfg(test)]

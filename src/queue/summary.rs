@@ -355,14 +355,15 @@ impl<V: Tally> Counters<V> {
 
     fn keep_the_larger_half(&mut self) {
         let mut all: Vec<_> = self.named.drain().collect();
-        all.sort_unstable_by(|(a_name, a), (b_name, b)| {
+        let half = all.len() / 2;
+        all.select_nth_unstable_by(half, |(a_name, a), (b_name, b)| {
             b.recipients().cmp(&a.recipients()).then_with(|| a_name.cmp(b_name))
         });
-        for (_, smaller) in all.split_off(all.len() / 2) {
+        for (_, smaller) in all.drain(half..) {
             self.other.merge(&smaller);
         }
         self.length = all.iter().map(|(name, _)| name.len()).sum();
-        self.named = all.into_iter().collect();
+        self.named.extend(all);
     }
 }
 

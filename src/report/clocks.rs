@@ -92,9 +92,11 @@ impl Report {
         summary.messages.saturating_sub(summary.state(State::Held))
     }
 
-    /// Whether anything waits that is tried again or goes back.
+    /// Whether anything waits that is tried again or goes back. Of a listing that is not complete nothing is claimed: what
+    /// was not read may go back first.
     pub(crate) fn has_clocks(&self) -> bool {
-        self.not_held() > 0 || self.listing.summary.deadlines.first.is_some()
+        let deadlines = &self.listing.summary.deadlines;
+        self.listing.trouble.is_none() && (self.not_held() > 0 || deadlines.first.is_some())
     }
 
     /// When the first of what waits goes back; `None` where nothing waits that goes back, or nothing is known of it.
@@ -102,12 +104,12 @@ impl Report {
         let summary = &self.listing.summary;
         let Deadlines { first, next, overdue, .. } = summary.deadlines;
         let kind = ReturnKind::of(&summary.lifetimes()).unwrap_or(ReturnKind::NotBefore);
-        first.map(|at| FirstReturn { at, kind, overdue, next })
+        first.filter(|_| self.has_clocks()).map(|at| FirstReturn { at, kind, overdue, next })
     }
 
     /// Why it is not known when mail goes back, where something waits whose time is not known.
     pub(crate) fn return_gap(&self) -> Option<Gap> {
-        if self.listing.summary.deadlines.unknown == 0 {
+        if !self.has_clocks() || self.listing.summary.deadlines.unknown == 0 {
             return None;
         }
         match &self.listing.facts.timing.lifetime {
@@ -128,7 +130,7 @@ impl Report {
     /// # Errors
     /// Why that is not known.
     pub(crate) fn next_attempt(&self) -> Option<Result<NextAttempt<'_>, &Gap>> {
-        if self.not_held() == 0 {
+        if !self.has_clocks() || self.not_held() == 0 {
             return None;
         }
         match &self.listing.facts.timing.retry {

@@ -33,17 +33,18 @@ impl Clocks {
         };
         let goes_back = first.as_ref().and_then(|first| goes_back(report, first));
         let are = count(waiting, "message is", "messages are");
-        sentences.push(match (&tries, &goes_back) {
+        sentences.extend(match (&tries, &goes_back) {
             // Past its time, or about to be, nothing is safe.
             (Some(tries), Some(goes_back)) if overdue == 0 && report.urgency() < Urgency::Alarm => {
                 let are = if waiting == 1 { "is" } else { "are" };
                 let messages = count(waiting, "message", "messages");
-                format!("{messages} {are} waiting here and {are} safe: the mail server {tries}, and {goes_back}.")
+                Some(format!("{messages} {are} waiting here and {are} safe: the mail server {tries}, and {goes_back}."))
             }
-            (Some(tries), Some(goes_back)) => format!("{are} waiting: the mail server {tries}, and {goes_back}."),
-            (Some(tries), None) => format!("{are} waiting: the mail server {tries}."),
-            (None, Some(goes_back)) => format!("{are} waiting: {goes_back}."),
-            (None, None) => format!("{are} waiting."),
+            (Some(tries), Some(goes_back)) => Some(format!("{are} waiting: the mail server {tries}, and {goes_back}.")),
+            (Some(tries), None) => Some(format!("{are} waiting: the mail server {tries}.")),
+            (None, Some(goes_back)) => Some(format!("{are} waiting: {goes_back}.")),
+            // The headline says how many.
+            (None, None) => None,
         });
         if overdue > 0 {
             sentences.push(past_their_time(report, overdue));

@@ -85,7 +85,7 @@ impl Form for Doctor {
             match found {
                 Ok(found) => to.line(format_args!("ok    {subject}: {found}"))?,
                 Err(Fault { message, remedy }) => {
-                    to.line(format_args!("WRONG {subject}: {message}"))?;
+                    to.line(format_args!("FAIL  {subject}: {message}"))?;
                     to.line(format_args!("      To do: {remedy}"))?;
                 }
             }
@@ -109,7 +109,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
         (None, kind) => Ok(format!(
             "{} {}",
             kind.map_or("unknown", |kind| kind.name()),
-            listing.facts.version.as_deref().unwrap_or("(its version is not told)")
+            listing.facts.version.as_deref().unwrap_or("(its version is unknown)")
         )),
     };
     let may_list = match &listing.trouble {
@@ -174,8 +174,8 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
         Check { subject: "configuration", found: Ok(config_file) },
         Check { subject: "mail server", found: mail_server },
         Check { subject: "queue directory", found: directory },
-        Check { subject: "may list", found: may_list },
-        Check { subject: "may flush", found: may_flush },
+        Check { subject: "listing the queue", found: may_list },
+        Check { subject: "running the queue", found: may_flush },
         Check { subject: "state directory", found: state },
         Check {
             subject: "access",

@@ -3,7 +3,7 @@
 use crate::mta::Facts;
 use crate::mta::trouble::Status;
 use crate::primary::Comeback;
-use crate::queue::{Despite, Destination, State, Stranded, Target};
+use crate::queue::{Despite, Destination, Stranded, Summary, Target};
 use crate::report::{Note, Report, Verdict};
 use crate::state::Condition;
 use crate::state::{Flush, Outcome};
@@ -37,10 +37,13 @@ impl Sentences {
         let summary = &report.listing.summary;
         let complete = report.listing.trouble.is_none();
         if summary.messages == 0 {
-            let headline = if complete { "The queue is empty." } else { "Whether mail waits here is not known." };
+            let headline = if complete {
+                "The queue is empty."
+            } else {
+                "The queue could not be read, so it is not known whether mail is waiting."
+            };
             return Sentences { headline: [headline.into(), String::new(), String::new()], details: Vec::new() };
         }
-        let held = summary.state(State::Held);
         let destinations = summary.destinations(NAMED);
         if destinations.is_empty() && summary.delivered > 0 {
             let remain = count(summary.messages, "message remains", "messages remain");
@@ -48,24 +51,34 @@ impl Sentences {
             let headline = format!("{at_least}{remain}, but the mail server has no more to do for any recipient.");
             return Sentences { headline: [headline, String::new(), String::new()], details: Vec::new() };
         }
-        let before = format!("{}{} for ", if complete { "" } else { "At least " }, waiting(summary.messages));
-        let (first, others) = match destinations.as_slice() {
-            [] => ("recipients that the mail server does not tell".into(), ""),
-            [only] => (name(only), ""),
-            [first, ..] => (name(first), " and others"),
+        let before = format!("{}{}", if complete { "" } else { "At least " }, waiting(summary.messages));
+        let is_most = |first: &Destination| first.recipients * 2 > summary.recipients;
+        let (before, first, others) = match destinations.as_slice() {
+            [] => (format!("{before}, for recipients that the mail server does not name"), String::new(), ""),
+            [only] => (format!("{before} for "), name(only), ""),
+            [first, ..] if is_most(first) => (format!("{before}, most of them for "), name(first), ""),
+            [first, ..] => (format!("{before} for "), name(first), " and others"),
         };
         let mut parts = vec![others.to_owned()];
         parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", report.waited(oldest))));
-        let passed_over = if report.passed_over() > 0 { ", which a queue run passes over" } else { "" };
-        if held == summary.messages {
-            parts.push(format!("all held{passed_over}"));
-        } else if held > 0 {
-            parts.push(format!("{} held{passed_over}", thousands(held)));
-        } else if let [only] = destinations.as_slice() {
+        if let [only] = destinations.as_slice() {
             parts.extend(only.cause.map(|cause| cause.phrase().to_owned()));
         }
         let details = destinations.iter().map(detail).collect();
-        Sentences { headline: [before, first, format!("{}.", parts.join("; "))], details }
+        Sentences { headline: [before, first, format!("{}.{}", parts.join("; "), on_hold(summary))], details }
+    }
+}
+
+/// That some messages wait for an administrator; nothing where none does.
+fn on_hold(summary: &Summary) -> String {
+    match summary.on_hold {
+        0 => String::new(),
+        all if all == summary.messages && all > 1 => {
+            " All are on hold and stay until an administrator releases them.".into()
+        }
+        1 if summary.messages == 1 => " It is on hold and stays until an administrator releases it.".into(),
+        1 => " 1 is on hold and stays until an administrator releases it.".into(),
+        some => format!(" {} are on hold and stay until an administrator releases them.", thousands(some)),
     }
 }
 
@@ -73,7 +86,7 @@ impl Sentences {
 pub(crate) fn note(note: Note) -> &'static str {
     match note {
         Note::Blind => "This mail server's listing does not hold reasons, so the filter could not look at them.",
-        Note::NoReasons => "This mail server's listing does not tell why messages wait.",
+        Note::NoReasons => "This mail server's listing does not say why messages are waiting.",
         Note::Streamed => {
             "This mail server's listing does not hold reasons. They are asked for one message at a time, so only on the \
              page and where per_page is given."
@@ -208,7 +221,7 @@ pub(crate) fn gap_of_primaries(gap: &str) -> String {
 }
 
 fn waiting(messages: u64) -> String {
-    format!("{} {}", count(messages, "message", "messages"), if messages == 1 { "waits" } else { "wait" })
+    count(messages, "message is waiting", "messages are waiting")
 }
 
 fn detail(destination: &Destination) -> Detail {

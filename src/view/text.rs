@@ -75,7 +75,7 @@ impl Form for Text {
         let age = message.arrival.map_or("?".into(), |arrival| words::short_time_between(arrival, self.now));
         let size = message.size.map_or("?".into(), words::bytes);
         let sender = match message.sender.as_deref() {
-            None => "(sender not told)",
+            None => "(sender unknown)",
             Some("") => "<>",
             Some(sender) => sender,
         };

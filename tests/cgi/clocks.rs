@@ -1,5 +1,6 @@
 //! The three clocks: since when the primary is down, by when what waits is tried again, and when it goes back.
 
+use std::fs;
 use std::net::TcpListener;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -59,6 +60,20 @@ fn nothing_goes_back_before_the_first_message_has_waited_for_its_lifetime() {
     assert!(machine.get("format=csv").body.lines().nth(1).unwrap().ends_with("Z"));
 }
 
+/// What was not read may go back first.
+#[test]
+fn of_a_listing_that_broke_off_nothing_is_claimed() {
+    let machine = postfix(&[60, 2 * DAY], "lifetime = \"6d\"");
+    let script = fs::read_to_string(machine.path("list")).unwrap();
+    fs::write(machine.path("list"), script + "\nexit 1\n").unwrap();
+    let (status, json) = machine.json();
+    assert_eq!((status, &json["queue"]["messages"], &json["queue"]["returns"]), (503, &json!(2), &Value::Null));
+    for format in ["html", "text"] {
+        let shown = machine.get(&format!("format={format}")).body;
+        assert!(!shown.contains("goes back to its sender before") && !shown.contains("are safe"), "{shown}");
+    }
+}
+
 #[test]
 fn what_is_past_its_time_is_counted_named_and_found() {
     let machine = postfix(&[60, 7 * DAY, 8 * DAY], "lifetime = \"6d\"");
@@ -94,7 +109,7 @@ fn less_than_a_day_is_an_alarm_and_less_than_a_quarter_a_warning_with_what_gives
 
 #[test]
 fn a_lifetime_that_is_not_known_is_said_to_be_that_with_the_remedy() {
-    let machine = postfix(&[60], "");
+    let machine = postfix(&[60], "[disk]\nwarn = \"0%\"\ncritical = \"0%\"");
     let json = machine.json().1;
     assert_eq!(json["queue"]["returns"], Value::Null);
     let error = &json["queue"]["returns_error"];
@@ -212,7 +227,7 @@ fn doctor_judges_the_lifetime() {
     );
     let short = doctor("lifetime = \"4d\"");
     assert!(
-        short.starts_with("WRONG lifetime: mail is returned after 4 days") && short.contains("RFC 5321"),
+        short.starts_with("FAIL  lifetime: mail is returned after 4 days") && short.contains("RFC 5321"),
         "{short}"
     );
     let unknown = doctor("");

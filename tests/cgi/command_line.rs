@@ -70,7 +70,7 @@ fn on_a_terminal_the_list_is_a_table_with_colours_that_fits() {
     assert!(coloured.contains("    full@example.com  host 127.0.0.2[127.0.0.2] said: 452"), "{coloured}");
     let plain = on_a_terminal(&machine, "list", "NO_COLOR=1");
     assert!(!plain.contains('\x1b') && plain.contains("21 messages, 28 recipients"), "{plain}");
-    let table = plain.split("21 messages wait").next().unwrap();
+    let table = plain.split("21 messages are waiting").next().unwrap();
     assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
     let piped = machine.command().arg("list").output().unwrap();
     let piped = String::from_utf8(piped.stdout).unwrap();
@@ -99,16 +99,17 @@ fn doctor_names_what_is_wrong_and_the_fix() {
     let (code, text) = run(&machine);
     assert_eq!(code, Some(1));
     assert!(
-        text.contains("WRONG may list: Postfix does not let the user") && text.contains("authorized_mailq_users"),
+        text.contains("FAIL  listing the queue: Postfix does not let the user")
+            && text.contains("authorized_mailq_users"),
         "{text}"
     );
-    assert!(text.contains("ok    may flush: the whole queue, with the configured flush_command"), "{text}");
+    assert!(text.contains("ok    running the queue: the whole queue, with the configured flush_command"), "{text}");
     let machine = Machine::with_fixture("postfix/mixed-json");
     let (_, text) = run(&machine);
-    assert!(text.contains("ok    may list: 21 messages in 0.0"), "{text}");
+    assert!(text.contains("ok    listing the queue: 21 messages in 0."), "{text}");
     fs::remove_dir_all(machine.path("state")).unwrap();
     fs::write(machine.path("state"), "").unwrap();
-    assert!(run(&machine).1.contains("WRONG state directory: no folder is usable"));
+    assert!(run(&machine).1.contains("FAIL  state directory: no folder is usable"));
 }
 
 #[test]

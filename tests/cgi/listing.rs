@@ -156,7 +156,7 @@ fn a_lister_that_hangs_is_stopped_and_what_it_printed_is_kept() {
     assert_eq!(json["messages"].as_array().unwrap().len(), 5);
     let page = machine.get("format=html").body;
     assert!(
-        page.contains("At least 5 messages wait")
+        page.contains("At least 5 messages are waiting")
             && page.contains("These are the first 5 messages: the listing was cut after 0.3 s"),
         "{page}"
     );
@@ -226,7 +226,7 @@ fn of_sendmail_nothing_is_said_to_the_second_and_a_bounce_has_the_null_sender() 
 #[test]
 fn of_exim_missing_reasons_are_said_in_every_form_and_a_recipient_is_done() {
     let machine = Machine::with_fixture("exim/mixed-bp");
-    let note = "This mail server's listing does not tell why messages wait.";
+    let note = "This mail server's listing does not say why messages are waiting.";
     for form in ["text", "html"] {
         let shown = machine.get(&format!("format={form}")).body;
         assert!(shown.contains(" (done)") && !shown.contains("(delivered)"), "{shown}");

@@ -28,7 +28,7 @@ fn the_memory_does_not_grow_with_the_page() {
     // Those that wait on disk meanwhile take nothing of what is to stay free for the mail queue.
     machine.configure("postfix", "[disk]\nwarn = \"100%\"\ncritical = \"100%\"");
     let answer = machine.get("page=600&sort=age&format=text");
-    let words = "The rows of this page could not be put together: no space left but what [disk] critical keeps free.";
+    let words = "This page could not be built: no space left but what [disk] critical keeps free.";
     assert!(answer.status == 503 && answer.body.contains(words), "{}", answer.body);
     assert_eq!(machine.get("page=1&sort=age&format=text").status, 200);
 }
@@ -57,5 +57,9 @@ fn one_reason_for_very_many_recipients_takes_no_memory() {
     }
     let answer = answer("json&page=1");
     assert_eq!(answer.status, 503);
-    assert!(answer.body.contains(r#"they take more than 16 MiB.","remedy":"Ask for fewer a page"#), "{}", answer.body);
+    assert!(
+        answer.body.contains(r#"they take more than 16 MiB.","remedy":"Request fewer rows per page"#),
+        "{}",
+        answer.body
+    );
 }

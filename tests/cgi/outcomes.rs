@@ -122,7 +122,7 @@ fn mail_that_comes_in_while_the_queue_is_run_does_not_count() {
     assert_eq!(machine.get("flush").status, 303);
     let page = machine.get("flushed=1&format=html");
     assert!(page.body.contains("all 21 are gone from here: delivered, or returned to the sender"), "{}", page.body);
-    assert!(page.body.contains("21 messages wait for"), "{}", page.body);
+    assert!(page.body.contains("21 messages are waiting"), "{}", page.body);
 }
 
 /// That such a run never counts as settled, however long it lasts, is a unit test of the flush.

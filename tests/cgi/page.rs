@@ -8,7 +8,10 @@ use crate::machine::Machine;
 fn the_page_tells_what_goes_on_and_isolates_what_strangers_wrote() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     let page = machine.get("format=html").body;
-    assert!(page.contains("21 messages wait for <bdi>example.com</bdi> and others; the oldest for "), "{page}");
+    assert!(
+        page.contains("21 messages are waiting, most of them for <bdi>example.com</bdi>; the oldest for "),
+        "{page}"
+    );
     assert!(page.contains(
         "<bdi>example.com</bdi></a>: 23 recipients; at the last attempt, the server there refused the connection"
     ));
@@ -84,7 +87,7 @@ fn filters_order_and_search_are_plain_links_and_one_form() {
 fn held_mail_is_told() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     let page = machine.get("format=html");
-    assert!(page.body.contains("; 1 held, which a queue run passes over."), "{}", page.body);
+    assert!(page.body.contains(" 1 is on hold and stays until an administrator releases it."), "{}", page.body);
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn where_the_mail_server_does_not_tell_reasons_the_page_says_so() {
     let page = Machine::with_fixture("exim/mixed-bp").get("format=html").body;
     assert!(page.contains("1xVSDK-0002Gk-2p") && page.contains("larry@example.com</bdi> (done)"), "{page}");
     assert!(
-        page.contains("This mail server's listing does not tell why messages wait.") && !page.contains("-Mvl"),
+        page.contains("This mail server's listing does not say why messages are waiting.") && !page.contains("-Mvl"),
         "{page}"
     );
     let filtered = Machine::with_fixture("exim/mixed-bp").get("format=html&reason=greylisted").body;
@@ -110,7 +113,7 @@ fn where_the_mail_server_does_not_tell_reasons_the_page_says_so() {
 #[test]
 fn how_it_went_is_drawn_from_earlier_looks() {
     let machine = Machine::with_fixture("postfix/mixed-json");
-    assert!(!machine.get("format=html").body.contains("How it went"), "of one look there is no line");
+    assert!(!machine.get("format=html").body.contains("History"), "of one look there is no line");
     let file = machine.path("state").join("samples.table");
     let number = |at: usize| u64::from_le_bytes(fs::read(&file).unwrap()[at..at + 8].try_into().unwrap());
     let [taken, recipients, bytes] = [0, 16, 24].map(number);
@@ -119,7 +122,10 @@ fn how_it_went_is_drawn_from_earlier_looks() {
     let sample: Vec<u8> = numbers.iter().chain([&sum]).flat_map(|number| number.to_le_bytes()).collect();
     fs::write(&file, sample).unwrap();
     let page = machine.get("format=html").body;
-    assert!(page.contains("The last day: 7 then, 21 messages now, 21 at the most, 597 KiB at the most"), "{page}");
+    assert!(
+        page.contains("Last 24 hours: 7 messages at first, 21 now, never more than 21 (597 KiB) when looked at"),
+        "{page}"
+    );
     assert!(page.contains("<polygon points=\""), "{page}");
 }
 
@@ -134,7 +140,12 @@ fn a_message_with_very_many_recipients_does_not_take_the_page() {
     fs::write(machine.path("queue"), line).unwrap();
     fs::write(machine.path("list"), format!("#!/bin/sh\ncat {}\n", machine.path("queue").display())).unwrap();
     let page = machine.get("format=html").body;
-    assert!(page.contains("recipients too many for a page") && page.contains("40,000"), "{}", page.len());
+    assert!(
+        page.contains("more recipients; the <a href=\"?format=json\">JSON output</a> lists all")
+            && page.contains("40,000"),
+        "{}",
+        page.len()
+    );
     assert!(page.len() < 200_000, "{}", page.len());
     let (_, json) = machine.json();
     assert_eq!(json["messages"][0]["recipients"].as_array().unwrap().len(), 40_000);
@@ -157,7 +168,7 @@ fn a_hundred_rows_fit_into_sixty_kilobytes() {
     let page = machine.get("format=html").body;
     assert!(page.contains("Messages 1-100 of 300"));
     // With buttons that run each message, which a configured command has not.
-    let buttons = 100 * "<button name=\"flush\" value=\"id:4X7Qkk0B5bz00000\">run</button> ".len();
+    let buttons = 100 * "<button name=\"flush\" value=\"id:4X7Qkk0B5bz00000\">try now</button> ".len();
     assert!(page.len() + buttons <= 60_000, "{} + {buttons} bytes", page.len());
     assert!(!page.contains(" src=") && !page.contains("<script") && !page.contains("@import"), "one request");
 }

@@ -34,7 +34,7 @@ fn a_damaged_state_database_is_set_aside_and_said() {
     assert_eq!(machine.get("flush").status, 303, "no cool-down is known any more");
     let doctor = machine.command().arg("doctor").output().unwrap();
     assert!(
-        String::from_utf8_lossy(&doctor.stdout).contains("WRONG state directory: the log of queue runs was damaged")
+        String::from_utf8_lossy(&doctor.stdout).contains("FAIL  state directory: the log of queue runs was damaged")
     );
 }
 

@@ -115,7 +115,7 @@ fn a_page_that_says_what_is_wrong_is_quoted() {
     let own = Arc::clone(&machine);
     let text = told(&machine, server(move |asked| run(&own, asked, "localhost", "127.0.0.1", "granted")));
     let fault = "/bartleby/ answers, but it can't list the queue: Postfix does not let the user";
-    assert!(text.contains("WRONG web page: ") && text.contains(fault), "{text}");
+    assert!(text.contains("FAIL  web page: ") && text.contains(fault), "{text}");
     assert!(text.contains("authorized_mailq_users") && text.contains("web, other names"), "{text}");
     // The program itself refuses this machine, or cannot read its configuration.
     let machine = with_fixture();
@@ -131,7 +131,7 @@ fn a_web_server_that_shows_strangers_the_queue_is_found_out() {
     let machine = with_fixture();
     let own = Arc::clone(&machine);
     let text = told(&machine, server(move |asked| run(&own, asked, "localhost", "127.0.0.1", "granted")));
-    assert!(text.contains("WRONG web, other names: called by the name stranger.example, it shows the queue"), "{text}");
+    assert!(text.contains("FAIL  web, other names: called by the name stranger.example, it shows the queue"), "{text}");
     assert!(text.contains("ProxyPreserveHost On"), "{text}");
     // A proxy is trusted to name the client, and everybody is let in.
     let machine = with_fixture();
@@ -148,7 +148,7 @@ fn a_web_server_that_shows_strangers_the_queue_is_found_out() {
         run(&own, &asked, "localhost", &client, "granted")
     });
     let text = told(&machine, port);
-    assert!(text.contains("WRONG web, proxies: through a proxy here, 203.0.113.9 is shown the queue"), "{text}");
+    assert!(text.contains("FAIL  web, proxies: through a proxy here, 203.0.113.9 is shown the queue"), "{text}");
     assert!(text.contains("Require all granted"), "{text}");
 }
 
@@ -161,7 +161,7 @@ fn a_queue_that_is_too_long_to_be_read_to_its_end_is_one_all_the_same() {
         [begin.as_bytes(), &b"{},".repeat(1 << 20)].concat()
     });
     let text = told(&machine, port);
-    assert!(text.contains("ok    web page: ") && text.contains("WRONG web, other names"), "{text}");
+    assert!(text.contains("ok    web page: ") && text.contains("FAIL  web, other names"), "{text}");
 }
 
 #[test]
@@ -194,11 +194,11 @@ fn each_fault_of_a_web_server_is_told_with_its_fix() {
         ),
     ] {
         let text = told(&machine, server(move |_| format!("HTTP/1.1 {answer}").into_bytes()));
-        assert!(text.starts_with("WRONG web page: ") && text.contains(fault) && text.contains(fix), "{answer}: {text}");
+        assert!(text.starts_with("FAIL  web page: ") && text.contains(fault) && text.contains(fix), "{answer}: {text}");
     }
     for (answer, fault) in [("", "hangs up without an answer"), ("220 mail ESMTP\r\n", "this is no web server")] {
         let text = told(&machine, server(|_| answer.into()));
-        assert!(text.starts_with("WRONG web page: 127.0.0.1:") && text.contains(fault), "{answer}: {text}");
+        assert!(text.starts_with("FAIL  web page: 127.0.0.1:") && text.contains(fault), "{answer}: {text}");
     }
     // A log-in is no fault.
     let text = told(&machine, server(|_| b"HTTP/1.1 401 Unauthorized\r\n\r\n".into()));

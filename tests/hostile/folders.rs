@@ -58,11 +58,11 @@ fn doctor_names_the_folder_that_is_not_used_and_why_and_the_fix() {
         ("ln -s nowhere /var/lib/bartleby", "/var/lib/bartleby is not a folder"),
     ] {
         let said = state_directory(SOMEBODY, script, "");
-        assert!(said.starts_with("WRONG state directory: /tmp/bartleby-4242-"), "{said}");
+        assert!(said.starts_with("FAIL  state directory: /tmp/bartleby-4242-"), "{said}");
         assert!(said.ends_with(&format!(" is used instead, as {why}{fix}")), "{said}");
         // What the configuration names is used, or nothing is.
         let said = state_directory(SOMEBODY, script, "[state]\ndirectory = \"/var/lib/bartleby\"\n");
-        let none = "WRONG state directory: no folder is usable, so the cool-down is off: ";
+        let none = "FAIL  state directory: no folder is usable, so the cool-down is off: ";
         assert_eq!(said, format!("{none}{why}{fix}"));
     }
     let said = state_directory(SOMEBODY, "true", "[state]\ndirectory = \"/var/lib/no/such\"\n");

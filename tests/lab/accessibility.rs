@@ -58,9 +58,9 @@ fn text_browsers() {
             String::from_utf8_lossy(&run(program, arguments).stdout).split_whitespace().collect::<Vec<_>>().join(" ");
         let places: Vec<_> = [
             "Waiting",
-            "messages wait for",
-            "Run the queue now",
-            "For whom",
+            "messages are waiting",
+            "Deliver waiting mail now",
+            "Waiting for",
             "Why",
             "from alice@example.org",
             "Disk",

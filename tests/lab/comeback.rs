@@ -158,7 +158,7 @@ pub fn of_the_primary(lab: &mut Lab) {
     watch("the primary does not take mail");
     let (_, text) = apache::command_line(&["doctor"]);
     assert!(text.contains("ok    DNS: the MX records of example.com, "), "{text}");
-    assert!(text.contains("WRONG primary: tuccster.example.com:25 is down: connection refused"), "{text}");
+    assert!(text.contains("FAIL  primary: tuccster.example.com:25 is down: connection refused"), "{text}");
 
     // It greets, but not for us.
     lab.primary.up(Mode::TurnsAway);
@@ -254,7 +254,7 @@ fn names_that_are_wrong() {
     });
     assert!(page.contains(&format!("Give this host a worse preference: example.com. IN MX 20 {HOSTNAME}.")), "{page}");
     let (code, text) = apache::command_line(&["doctor"]);
-    assert!(code == Some(1) && text.contains("WRONG DNS: tuccster.example.com and this host are equal"), "{text}");
+    assert!(code == Some(1) && text.contains("FAIL  DNS: tuccster.example.com and this host are equal"), "{text}");
 
     // Without a name server nothing is guessed.
     run("kill", &[pid.trim()]);

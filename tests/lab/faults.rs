@@ -242,7 +242,7 @@ pub fn of_the_machine(_lab: &mut Lab) {
         (0..10).for_each(|number| drop(fs::write(Path::new(STATE).join(format!("filler{number}")), "")));
         well(&options, 100_000);
         let answer = page::get(deep);
-        assert!(answer.body.contains("The rows of this page could not be put together"), "{options}: {answer:?}");
+        assert!(answer.body.contains("This page could not be built"), "{options}: {answer:?}");
         assert!(!answer.body.contains("The queue is empty"), "{options}: {answer:?}");
         run("umount", &[STATE]);
     }

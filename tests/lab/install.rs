@@ -138,7 +138,7 @@ fn doctor(path: &str) -> String {
 /// Fails unless doctor finds this fault and names this fix.
 fn finds(path: &str, fault: &str, fix: &str) {
     let found = doctor(path);
-    assert!(found.starts_with("WRONG web page: "), "{found}");
+    assert!(found.starts_with("FAIL  web page: "), "{found}");
     assert!(found.contains(fault) && found.contains(fix), "{fault}, {fix}: {found}");
 }
 
@@ -256,7 +256,7 @@ fn trusting_a_proxy() {
     fs::write(SNIPPET, snippet.replacen("Require local", "Require all granted", 1)).unwrap();
     must("systemctl restart apache2");
     let found = doctor("/bartleby/");
-    assert!(found.contains("WRONG web, proxies: through a proxy here, 203.0.113.9 is shown the queue"), "{found}");
+    assert!(found.contains("FAIL  web, proxies: through a proxy here, 203.0.113.9 is shown the queue"), "{found}");
     assert!(found.contains("192.0.2.5, this machine's address in its network, is let in"), "{found}");
     assert!(found.contains("ok    web, other names: "), "{found}");
     fs::write(SNIPPET, snippet).unwrap();

@@ -127,7 +127,10 @@ pub fn refusing_or_down(lab: &mut Lab) {
 
     run("postsuper", &["-h", "ALL"]);
     let held = page::html(200);
-    assert!(held.contains("all held, which a queue run passes over") && held.contains("postsuper -H"), "{held}");
+    assert!(
+        held.contains("It is on hold and stays until an administrator releases it.") && held.contains("postsuper -H"),
+        "{held}"
+    );
     assert!(!held.contains("name=\"flush\""), "a button that can't work");
     for part in ["?flush".to_owned(), format!("?flush=id:{}", queued[0].id)] {
         let refused = page::get(&part).expect(409);

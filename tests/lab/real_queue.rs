@@ -33,7 +33,7 @@ const LISTER: &str = "/usr/local/sbin/counted-postqueue";
 const COUNTS: &str = "/var/lib/counts";
 
 /// The variable that names the bench's program.
-const BENCH: &str = "BARTLEBY_BENCH";
+pub const BENCH: &str = "BARTLEBY_BENCH";
 
 /// Postfix beside the bench.
 pub struct PostfixWithBench;

@@ -50,13 +50,16 @@ impl Mta for Sendmail {
         ]
     }
 
-    /// As its example says, but without DNS.
+    /// As its example says, but without DNS, and however busy this machine is: from a load average of its own choice on,
+    /// sendmail puts mail into the queue untried (`QueueLA` in op.me), or takes none (`RefuseLA`).
     fn start(&self) {
         let name = "dnl define(`confDOMAIN_NAME', `bartleby.example.com')dnl\n";
         let ours = format!(
             "{}\
              define(`confSERVICE_SWITCH_FILE', `/etc/mail/service.switch-nodns')dnl\n\
              define(`ESMTP_MAILER_ARGS', `TCP $h {}')dnl\n\
+             define(`confQUEUE_LA', `1000')dnl\n\
+             define(`confREFUSE_LA', `1000')dnl\n\
              FEATURE(`accept_unresolvable_domains')dnl\n",
             name.trim_start_matches("dnl "),
             TUCCSTER.port()

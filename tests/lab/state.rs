@@ -38,7 +38,7 @@ pub fn can_not_be_kept(lab: &mut Lab) {
         });
         let page = page::html(200);
         assert!(page.contains("The cool-down between queue runs and their log are off"), "{subject}: {page}");
-        assert!(page.contains(reason) && page.contains("Run the queue now"), "{subject}: {page}");
+        assert!(page.contains(reason) && page.contains("Deliver waiting mail now"), "{subject}: {page}");
         lab.primary.up(Mode::Accepts);
         let outcome = page::flush("?flush").body;
         assert!(outcome.contains("There is no record of it"), "{subject}: {outcome}");

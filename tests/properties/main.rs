@@ -29,7 +29,7 @@ fn bytes(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let line = any::<prop::sample::Index>().prop_map(move |index| index.get(&lines).clone());
     let change = (
         any::<prop::sample::Index>(),
-        prop_oneof![any::<u8>(), prop::sample::select(b"\0\n\t \"<>(){}@\xff".to_vec())],
+        prop_oneof![any::<u8>(), prop::sample::select(b"\0\n\t \"\\<>(){}@\xff".to_vec())],
     );
     let changed = |(lines, changes): (Vec<Vec<u8>>, Vec<(prop::sample::Index, u8)>)| {
         let mut bytes = lines.concat();

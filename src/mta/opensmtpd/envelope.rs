@@ -3,6 +3,8 @@
 //! Sources: `show_queue_envelope()` of OpenSMTPD's `smtpctl.c`, and the recorded output under
 //! `tests/fixtures/opensmtpd`.
 
+use std::borrow::Cow;
+
 use crate::queue::{Plan, State};
 
 /// One line, taken apart.
@@ -15,7 +17,7 @@ pub(super) struct Envelope<'a> {
     pub(super) recipient: &'a str,
     pub(super) creation: i64,
     pub(super) tries: u64,
-    pub(super) run_state: &'a str,
+    pub(super) run_state: &'static str,
     /// Seconds until the next try, or since it is due; `None` where no try is pending.
     pub(super) wait: Option<i64>,
     pub(super) error: &'a str,
@@ -30,9 +32,8 @@ impl<'a> Envelope<'a> {
     /// fixed form is only that behind the third address (fixture `forged-offline-show-queue`). Where no such fields
     /// are there, this looks for them and keeps the addresses as one text, unread.
     pub(super) fn read(line: &'a str) -> Option<Envelope<'a>> {
-        let mut parts = line.splitn(5, '|');
-        let (id, _source, _agent, flags, rest) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let mut rest = line;
+        let [id, _source, _agent, flags] = fields(&mut rest)?;
         if id.len() != 16 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
@@ -92,10 +93,13 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    pub(super) fn word(&self) -> String {
+    pub(super) fn word(&self) -> Cow<'static, str> {
+        if self.flags.is_empty() && self.sender.is_some() {
+            return Cow::Borrowed(self.run_state);
+        }
         let ambiguous = if self.sender.is_none() { " (addresses not clear)" } else { "" };
         let flags = if self.flags.is_empty() { String::new() } else { format!(", {}", self.flags) };
-        format!("{}{flags}{ambiguous}", self.run_state)
+        Cow::Owned(format!("{}{flags}{ambiguous}", self.run_state))
     }
 }
 
@@ -111,25 +115,35 @@ pub(super) fn both(one: Plan, other: Plan) -> Plan {
 struct Anchor<'a> {
     creation: i64,
     tries: u64,
-    run_state: &'a str,
+    run_state: &'static str,
     wait: Option<i64>,
     error: &'a str,
 }
 
 impl<'a> Anchor<'a> {
     fn read(text: &'a str) -> Option<Anchor<'a>> {
-        let is_number = |field: &&str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+        let mut rest = text;
         // Most bars are not where these fields begin, and the first field shows it.
-        let mut fields = text.splitn(7, '|');
-        let creation = fields.next().filter(is_number)?;
-        (0..2).try_for_each(|_| fields.next().filter(is_number).map(|_| ()))?;
-        let tries = fields.next().filter(is_number)?.parse().ok()?;
-        let known = |state: &&str| matches!(*state, "pending" | "inflight" | "invalid" | "offline");
-        let run_state = fields.next().filter(known)?;
-        let is_wait = |field: &&str| field.is_empty() || is_number(&field.strip_prefix('-').unwrap_or(field));
-        let wait = fields.next().filter(is_wait)?.parse().ok().filter(|_| run_state == "pending");
-        Some(Anchor { creation: creation.parse().ok()?, tries, run_state, wait, error: fields.next()? })
+        let [creation] = fields(&mut rest).filter(|[field]| is_number(field))?;
+        let [expiry, last_try, tries, state, wait] = fields(&mut rest)?;
+        let run_state = ["pending", "inflight", "invalid", "offline"].into_iter().find(|known| *known == state)?;
+        let is_wait = wait.is_empty() || is_number(wait.strip_prefix('-').unwrap_or(wait));
+        let is_fixed = is_wait && [expiry, last_try, tries].into_iter().all(is_number);
+        let (creation, tries) = (creation.parse().ok()?, tries.parse().ok()?);
+        let wait = wait.parse().ok().filter(|_| run_state == "pending");
+        is_fixed.then_some(Anchor { creation, tries, run_state, wait, error: rest })
     }
+}
+
+/// Takes so many fields, each with the `|` behind it.
+fn fields<'a, const N: usize>(rest: &mut &'a str) -> Option<[&'a str; N]> {
+    let mut fields = [""; N];
+    for field in &mut fields {
+        let end = memchr::memchr(b'|', rest.as_bytes())?;
+        (*field, *rest) = (&rest[..end], &rest[end + 1..]);
+    }
+    Some(fields)
 }
 
 /// Sender, recipient and resolved recipient, and what stands behind their last `|`. Of several ways to split a text

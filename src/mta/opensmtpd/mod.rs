@@ -38,6 +38,7 @@ const CONFIGURATIONS: [&str; 4] =
 pub(super) struct OpenSmtpd {
     program: PathBuf,
     daemon: Option<PathBuf>,
+    mailname: PathBuf,
     configuration: PathBuf,
 }
 
@@ -47,6 +48,7 @@ impl OpenSmtpd {
         OpenSmtpd {
             program: search.program("smtpctl").unwrap_or_else(|| "/usr/sbin/smtpctl".into()),
             daemon: search.program("smtpd"),
+            mailname: search.below_root(Path::new(MAILNAME)),
             configuration: {
                 let mut files = CONFIGURATIONS.into_iter().map(|file| search.below_root(Path::new(file)));
                 files.clone().find(|file| file.exists()).or_else(|| files.next()).unwrap_or_default()
@@ -102,7 +104,7 @@ impl Mta for OpenSmtpd {
 
     /// smtpd.conf(5): the first line of this file, where there is one.
     fn own_name(&self) -> Option<OwnName> {
-        let text = fs::read_to_string(MAILNAME).ok()?;
+        let text = fs::read_to_string(&self.mailname).ok()?;
         let name = text.lines().next()?.trim().to_owned();
         Some(Box::new(move |_, _| Some(name)))
     }
@@ -280,7 +282,7 @@ impl OpenSmtpdParser {
                     }
                 } else if message.state == State::Held || state == State::Active {
                     // It counts as held back only while all of it is, and as active while any of it is.
-                    (message.state, message.mta_state) = (state, envelope.word().into());
+                    (message.state, message.mta_state) = (state, envelope.word());
                 }
             }
             other => {
@@ -288,7 +290,7 @@ impl OpenSmtpdParser {
                 let before = other.replace(Message {
                     id: envelope.message_id.to_owned().into(),
                     state,
-                    mta_state: envelope.word().into(),
+                    mta_state: envelope.word(),
                     being_returned: false,
                     too_young: false,
                     instance: None,

@@ -5,20 +5,19 @@
 
 mod configuration;
 mod instances;
+mod json;
 mod lifetime;
 mod table;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
 use super::remedy::{Refused, Remedy};
 use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
-use crate::queue::{Message, Plan, Recipient, State};
+use crate::queue::{Message, State};
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 use crate::text::plain_word;
@@ -230,12 +229,11 @@ impl Parser for PostfixParser {
         self.lines += 1;
         let text = text(line);
         if self.lines == 1 && table::is_table(&text) {
-            self.table = Some(Table::default());
+            self.table = Some(Table::of(self.instance.as_ref().map(|instance| instance.name.clone())));
         }
-        let instance = self.instance.as_ref().map(|instance| &*instance.name);
         let understood = match &mut self.table {
-            Some(table) => table.line(&text, &self.clock, &mut |message| found(&named(message, instance))),
-            None => json(&text, instance, found),
+            Some(table) => table.line(&text, &self.clock, found),
+            None => json::line(&text, self.instance.as_ref().map(|instance| &*instance.name), found),
         };
         if !understood {
             self.malformed.note(self.lines, line);
@@ -249,8 +247,6 @@ impl Parser for PostfixParser {
         account: &Account,
         found: &mut dyn FnMut(&Message<'_>),
     ) -> Result<(), Trouble> {
-        let instance = self.instance.as_ref().map(|instance| &*instance.name);
-        let found = &mut |message: &Message<'_>| found(&named(message, instance));
         let complete = self.table.as_mut().is_none_or(|table| table.end(found));
         let ended = verdict(Act::List, command, exit, account);
         let ended =
@@ -258,74 +254,6 @@ impl Parser for PostfixParser {
         self.malformed.verdict(Kind::Postfix, ended)?;
         if complete { Ok(()) } else { Err(Trouble::BrokenOff { mta: Kind::Postfix, lines: self.lines }) }
     }
-}
-
-/// One line of `postqueue -j`.
-#[derive(Deserialize)]
-struct Entry<'a> {
-    #[serde(borrow)]
-    queue_name: Cow<'a, str>,
-    #[serde(borrow)]
-    queue_id: Cow<'a, str>,
-    arrival_time: i64,
-    message_size: u64,
-    /// Whether an administrator has let it expire (`postsuper -e`); since 3.5.
-    #[serde(default)]
-    forced_expire: bool,
-    #[serde(borrow)]
-    sender: Cow<'a, str>,
-    #[serde(borrow)]
-    recipients: Vec<EntryRecipient<'a>>,
-}
-
-/// A recipient in that line. Since Postfix 3.11, the reason may also be one for a bounce, or another.
-#[derive(Deserialize)]
-struct EntryRecipient<'a> {
-    #[serde(borrow)]
-    address: Cow<'a, str>,
-    #[serde(borrow, default, alias = "other_reason")]
-    delay_reason: Cow<'a, str>,
-    /// In place of that, since 3.11: the message is being returned.
-    #[serde(borrow, default)]
-    bounce_reason: Cow<'a, str>,
-}
-
-fn json(line: &str, instance: Option<&str>, found: &mut dyn FnMut(&Message<'_>)) -> bool {
-    let Ok(entry) = serde_json::from_str::<Entry<'_>>(line) else { return false };
-    let is_bounced = entry.recipients.iter().any(|recipient| !recipient.bounce_reason.is_empty());
-    let expiry = match () {
-        () if is_bounced => Expiry::Returned,
-        () if entry.forced_expire => Expiry::forced(&entry.queue_name),
-        () => Expiry::None,
-    };
-    let recipients = entry.recipients.into_iter().map(|EntryRecipient { address, delay_reason, bounce_reason }| {
-        let reason = if bounce_reason.is_empty() { delay_reason } else { bounce_reason };
-        Recipient {
-            address,
-            reason: Some(reason).filter(|reason| !reason.is_empty()),
-            delivered: false,
-            last_attempt: None,
-        }
-    });
-    found(&Message {
-        id: entry.queue_id,
-        state: state(&entry.queue_name),
-        size: Some(entry.message_size),
-        arrival: Some(entry.arrival_time),
-        sender: Some(sender(entry.sender)),
-        recipients: recipients.collect(),
-        mta_state: expiry.word(entry.queue_name),
-        being_returned: expiry != Expiry::None,
-        too_young: false,
-        instance: instance.map(Cow::Borrowed),
-        plan: Plan::default(),
-    });
-    true
-}
-
-/// The message, as one of this instance.
-fn named<'m>(message: &'m Message<'_>, instance: Option<&'m str>) -> Message<'m> {
-    Message { instance: instance.map(Cow::Borrowed), ..message.clone() }
 }
 
 /// Whether a message goes back to its sender.
@@ -380,26 +308,6 @@ mod tests {
 
     fn account() -> Account {
         Account { uid: 33, name: "www-data".into(), bound: false }
-    }
-
-    #[test]
-    fn a_message_that_is_being_returned_is_called_so() {
-        let word = |queue: &str, expire: bool, reason: &str| {
-            let line = format!(
-                r#"{{"queue_name":"{queue}","queue_id":"A1","arrival_time":1,"message_size":9,"forced_expire":{expire},"sender":"a@b.example","recipients":[{{"address":"c@d.example","{reason}":"x"}}]}}"#
-            );
-            let mut words = (String::new(), None);
-            assert!(json(&line, None, &mut |message| {
-                words = (message.mta_state.to_string(), message.recipients[0].reason.clone().map(Cow::into_owned));
-                assert_eq!(message.being_returned, expire || reason == "bounce_reason");
-            }));
-            assert_eq!(words.1.as_deref(), Some("x"));
-            words.0
-        };
-        assert_eq!(word("deferred", false, "delay_reason"), "deferred");
-        assert_eq!(word("deferred", true, "delay_reason"), "deferred, returned to the sender at the next attempt");
-        assert_eq!(word("active", true, "delay_reason"), "active, being returned to the sender");
-        assert_eq!(word("deferred", false, "bounce_reason"), "deferred, being returned to the sender");
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(super) fn is_table(line: &str) -> bool {
 /// another one than the recipient before.
 #[derive(Default)]
 pub(super) struct Table {
+    /// The instance whose queue it is, where there are several.
+    instance: Option<String>,
     /// The message that is being read, still without its recipients.
     message: Option<Message<'static>>,
     recipients: Vec<Group>,
@@ -45,6 +47,11 @@ impl Group {
 }
 
 impl Table {
+    /// A table at its beginning.
+    pub(super) fn of(instance: Option<String>) -> Table {
+        Table { instance, ..Table::default() }
+    }
+
     pub(super) fn line(&mut self, line: &str, clock: &Clock, found: &mut dyn FnMut(&Message<'_>)) -> bool {
         if self.closed {
             return false;
@@ -67,7 +74,7 @@ impl Table {
             self.message = Some(message);
             return true;
         }
-        let text = line.trim_start();
+        let text = line.trim_ascii_start();
         if self.message.is_none() {
             return line.contains("-Queue ID-");
         }
@@ -87,7 +94,11 @@ impl Table {
         let groups = std::mem::take(&mut self.recipients);
         if let Some(message) = self.message.take() {
             self.read += 1;
-            found(&Message { recipients: groups.iter().flat_map(Group::recipients).collect(), ..message });
+            found(&Message {
+                recipients: groups.iter().flat_map(Group::recipients).collect(),
+                instance: self.instance.as_deref().map(Cow::Borrowed),
+                ..message
+            });
         }
     }
 

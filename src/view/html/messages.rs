@@ -32,7 +32,7 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
             (chips(asked, matched))
             @if let Some(note) = report.note { p { (sentences::note(note)) } }
             @if rows.is_empty() && matched > 0 {
-                p { "There is no page " (window.page) ". " a href=(links::page(asked, window.pages(matched))) { "To the last page" } }
+                p { "There is no page " (window.page) ". " a href=(links::page(asked, window.pages(matched))) { "Go to the last page" } }
             }
             @if let Some(trouble) = report.unexplained.as_ref().filter(|_| !rows.is_empty()) {
                 (status::told(trouble))
@@ -43,7 +43,7 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                     thead {
                         tr {
                             th scope="col" aria-sort=[direction(asked, SortKey::Age).or_else(|| direction(asked, SortKey::Returns))] {
-                                (sort(asked, SortKey::Age, "Waits"))
+                                (sort(asked, SortKey::Age, "Waiting"))
                                 @if lifetimes != Lifetimes::Unknown { ", " (sort(asked, SortKey::Returns, "goes back")) }
                             }
                             th scope="col" aria-sort=[direction(asked, SortKey::Sender).or_else(|| direction(asked, SortKey::Domain))] {
@@ -121,7 +121,7 @@ fn chips(asked: &Asked, matched: u64) -> Markup {
                 (count(matched, "message matches", "messages match")) ": "
                 @for (name, value, remove) in set {
                     @if let Some(value) = value {
-                        a href=(links::filtered(asked, remove)) title="Take this filter away" {
+                        a href=(links::filtered(asked, remove)) title="Remove this filter" {
                             (name) " " bdi { "“" (printable(value)) "”" } " ×"
                         }
                         " "
@@ -161,7 +161,7 @@ fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row) 
                     " " time datetime=[rfc3339(arrival)] title=(report.local_time(arrival)) {
                         (report.local_time(arrival).get(..16).unwrap_or_default())
                     }
-                } @else { "not told" }
+                } @else { "unknown" }
                 (clocks::of_message(report, lifetimes, message))
             }
             td {
@@ -190,7 +190,7 @@ fn run(report: &Report, message: &Message<'_>) -> Option<Target> {
 fn sender(message: &Message<'_>) -> Markup {
     html! {
         @match message.sender.as_deref() {
-            None => i { "sender not told" },
+            None => i { "sender unknown" },
             Some("") => { "<> " i { "null sender, a bounce or notice" } }
             Some(sender) => bdi { (breakable(sender)) },
         }
@@ -208,7 +208,7 @@ fn recipients(report: &Report, all: &[Recipient<'_>], left_out: u64) -> Markup {
             }
         }
         @if left_out > 0 {
-            p.soft { "and " (count(left_out, "recipient", "recipients")) " too many for a page: " a href="?format=json" { "JSON" } " has all" }
+            p.soft { "and " (count(left_out, "more recipient", "more recipients")) "; the " a href="?format=json" { "JSON output" } " lists all" }
         }
     }
 }

@@ -133,7 +133,7 @@ pub fn notice(reader: Reader<'_>, title: &str, message: &str, remedy: &str) -> M
                 h2.headline { (title) }
                 p { (printable(message)) }
                 (status::remedy(remedy))
-                @if let Reader::Admitted { .. } = reader { p { a href="?" { "To the mail queue" } } }
+                @if let Reader::Admitted { .. } = reader { p { a href="?" { "Back to the queue" } } }
             }
         },
     )
@@ -146,7 +146,7 @@ fn run_form(content: Markup) -> Markup {
 
 /// The button of such a form that runs a part of the queue. It looks like a link.
 fn run_button(target: &Target) -> Markup {
-    html! { button name="flush" value=(target) { "run" } }
+    html! { button name="flush" value=(target) { "try now" } }
 }
 
 /// An instant: in few words for people, the whole of it for programs and where the mouse rests.

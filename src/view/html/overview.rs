@@ -15,7 +15,7 @@ use crate::text::{bytes, count, printable, short, thousands};
 const REASONS: usize = 5;
 
 /// The spans that the history is drawn over: name, and length in seconds.
-const SPANS: [(&str, i64); 2] = [("day", 24 * 60 * 60), ("week", 7 * 24 * 60 * 60)];
+const SPANS: [(&str, i64); 2] = [("24 hours", 24 * 60 * 60), ("7 days", 7 * 24 * 60 * 60)];
 
 /// The most points of a line.
 const POINTS: i64 = 96;
@@ -41,7 +41,7 @@ pub(crate) fn overview(report: &Report, asked: &Asked) -> Markup {
 fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
     html! {
         div {
-            h2 { "For whom, and for how long" }
+            h2 { "Waiting for" }
             (run_form(html! { ul {
                 @for (detail, destination) in details.iter().zip(report.listing.summary.destinations(details.len())) {
                     li {
@@ -116,7 +116,7 @@ fn reasons(report: &Report, asked: &Asked) -> Markup {
     html! {
         @if !patterns.is_empty() {
             div {
-                h2 { "Why" }
+                h2 { "Reasons" }
                 ul {
                     @for (pattern, recipients) in &patterns {
                         li {
@@ -151,7 +151,7 @@ fn history(report: &Report, asked: &Asked) -> Markup {
     html! {
         @if !drawn.is_empty() {
             div.history {
-                h2 { "How it went" }
+                h2 { "History" }
                 @for (name, length, samples) in drawn { (lines(name, now - length, length, &samples, asked)) }
             }
         }
@@ -163,11 +163,11 @@ fn lines(name: &str, start: i64, length: i64, samples: &[&Sample], asked: &Asked
     let largest = samples.iter().filter_map(|sample| sample.bytes).max();
     let first = samples.first().map_or(0, |sample| sample.messages);
     let last = samples.last().map_or(0, |sample| sample.messages);
-    let size = largest.map(|largest| format!(", {} at the most", bytes(largest))).unwrap_or_default();
+    let size = largest.map(|largest| format!(" ({})", bytes(largest))).unwrap_or_default();
     let label = format!(
-        "The last {name}: {} then, {} now, {} at the most{size}",
-        thousands(first),
-        count(last, "message", "messages"),
+        "Last {name}: {} at first, {} now, never more than {}{size} when looked at",
+        count(first, "message", "messages"),
+        thousands(last),
         thousands(most)
     );
     html! {

@@ -31,11 +31,11 @@ pub(crate) fn primary(report: &Report) -> Markup {
 
 fn line(report: &Report, primary: &Primary) -> Markup {
     html! {
-        bdi { (printable(&primary.host)) } " is "
+        @let since = primary.since.map(|since| report.age(since)).filter(|age| *age >= 60);
+        bdi { (printable(&primary.host)) }
+        @if since.is_some() { " has been " } @else { " is " }
         strong { (primary.state.as_str()) }
-        @if let Some(since) = primary.since.filter(|since| report.age(*since) >= 60) {
-            " for " (duration(report.age(since)))
-        }
+        @if let Some(age) = since { " for " (duration(age)) " (as far as seen)" }
         @if !primary.detail.is_empty() { ": " bdi { (printable(&primary.detail)) } }
         span.soft { " (" (primary.milliseconds) " ms)" }
     }

@@ -70,7 +70,7 @@ fn followed(report: &Report) -> Markup {
             @if let Some(all) = flush.messages.filter(|all| *all > 0 && report.listing.trouble.is_none()) {
                 progress max=(all) value=(all.saturating_sub(outcome.messages_left)) { (outcome.messages_left) " left" }
             }
-            @if report.flush.under_way { p { "The mail server is still at it." } }
+            @if report.flush.under_way { p { "The run is still in progress." } }
         }
         @if let Some(said) = &flush.rehearsal { p.aside { "Asked before the run: " bdi { (printable(said)) } } }
     }
@@ -94,10 +94,10 @@ fn flush(report: &Report) -> Markup {
                     "The queue was run a moment ago; it can be run again in "
                     (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
                 } @else {
-                    button.action name="flush" value="all" { "Run the queue now" }
-                    @if report.passed_over() > 0 { " Tries to deliver at once whatever is not held." }
-                    @else { " Tries to deliver everything at once." }
-                    @if report.primary.primaries.is_empty() { " Do it when the primary is back." }
+                    button.action name="flush" value="all" { "Deliver waiting mail now" }
+                    @if report.passed_over() > 0 { " Tries to deliver all that is not on hold. Nothing is deleted." }
+                    @else { " Tries to deliver all waiting mail now. Nothing is deleted." }
+                    @if report.primary.primaries.is_empty() { " It helps once the main mail server is back." }
                 }
             } })),
             _ => {}
@@ -113,7 +113,7 @@ fn flush(report: &Report) -> Markup {
         }
         @if let Some(file) = &report.flush.set_aside {
             p.aside {
-                "The log of queue runs was damaged, and begins anew; what there was is kept as "
+                "The log of queue runs was damaged, so a new one was begun. The old one is kept as "
                 code { (printable(&file.to_string_lossy())) } "."
             }
         }
