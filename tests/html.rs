@@ -4,6 +4,9 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod machine;
+#[path = "cgi/played.rs"]
+#[allow(dead_code, reason = "not every moody primary is met here")]
+mod played;
 
 use std::env;
 use std::fs;
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use machine::Machine;
+use played::{Played, refuses};
 
 fn validator() -> Option<PathBuf> {
     let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vnu/node_modules/vnu-jar/build/dist/vnu.jar");
@@ -42,6 +46,8 @@ fn every_kind_of_page_is_valid_html() {
     mixed.get("flush");
     save(mixed.get("flushed=1&format=html").body);
     save(mixed.ask(&[("BARTLEBY_ACCESS", b""), ("HTTP_ACCEPT", b"text/html")]).body);
+    let primary = Played::new(refuses);
+    save(primary.machine("").get("flush&format=html").body);
     for fixture in [
         "postfix/empty-json",
         "postfix/denied-list",

@@ -13,7 +13,7 @@ use crate::primary::rehearsal::{Answers, Asked, Counts, End, Said};
 use crate::primary::verdict::{NotKnown, Refuses, Verdict};
 use crate::primary::{Grounds, Lacks, Rehearsed};
 use crate::queue::{Candidate, Despite, Mask, Stakes, Target};
-use crate::text::{count, duration, local_time};
+use crate::text::{bytes, count, duration, local_time};
 
 /// How many refused recipients a sentence names.
 const NAMED: usize = 3;
@@ -51,6 +51,8 @@ pub(crate) struct Spoken {
     pub(crate) rehearsed: Rehearsed,
     /// When that was, as people here read it, where it was not now.
     pub(crate) earlier: Option<String>,
+    /// Messages that wait for it and are larger than it takes, in a sentence.
+    pub(crate) too_large: Option<String>,
 }
 
 /// What came of a rehearsal after which the queue may be run.
@@ -79,7 +81,7 @@ pub(super) fn rehearse(
         Err(lacks) => return Ok(Heard { said: Some(not_asked(lacks)), oldest_accepted: None }),
     };
     let oldest_accepted = asked.iter().filter_map(Rehearsed::oldest_accepted).min_by_key(|one| one.arrival).cloned();
-    let mut asked: Vec<_> = asked.into_iter().map(|rehearsed| Spoken::of(rehearsed, context)).collect();
+    let mut asked: Vec<_> = asked.into_iter().map(|rehearsed| Spoken::of(rehearsed, stakes, context)).collect();
     asked.sort_by_key(|spoken| Reverse(spoken.rehearsed.verdict));
     let messages = overdue(&asked, stakes);
     let why = match care {
@@ -203,18 +205,20 @@ impl std::fmt::Display for NotRun {
 }
 
 impl Spoken {
-    fn of(mut rehearsed: Rehearsed, context: &Context) -> Spoken {
+    fn of(mut rehearsed: Rehearsed, stakes: &Stakes, context: &Context) -> Spoken {
         if let Some(mask) = context.config.privacy.mask {
             hide(&mut rehearsed.answers, mask);
         }
         let earlier = rehearsed.kept.then(|| local_time(rehearsed.at, &context.clock.zone));
-        Spoken { rehearsed, earlier }
+        let too_large = too_large(&rehearsed, stakes);
+        Spoken { rehearsed, earlier, too_large }
     }
 
     /// What it said, in a sentence or two.
     pub(crate) fn sentence(&self) -> String {
         let Rehearsed { host, answers, verdict, .. } = &self.rehearsed;
         let said = sentence(host, answers, *verdict);
+        let said = self.too_large.iter().fold(said, |said, too_large| format!("{said} {too_large}"));
         match &self.earlier {
             None => said,
             Some(at) => format!(
@@ -223,6 +227,21 @@ impl Spoken {
             ),
         }
     }
+}
+
+/// What a primary says of its longest message in EHLO (RFC 1870) is a refusal of what is larger.
+fn too_large(rehearsed: &Rehearsed, stakes: &Stakes) -> Option<String> {
+    let longest = rehearsed.answers.longest?;
+    let sizes = rehearsed.domains.iter().filter_map(|domain| stakes.sizes.get(domain)).flatten();
+    let larger = sizes.filter(|size| **size > longest).count() as u64;
+    let messages = match larger {
+        0 => return None,
+        1 => "1 message is larger, and would go back".to_owned(),
+        // Not more of each domain are known.
+        10.. => "10 messages or more are larger, and would go back".to_owned(),
+        several => format!("{several} messages are larger, and would go back"),
+    };
+    Some(format!("It takes {} at the most: {messages}.", bytes(longest)))
 }
 
 fn sentence(host: &str, answers: &Answers, verdict: Verdict) -> String {

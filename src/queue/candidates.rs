@@ -1,5 +1,5 @@
 //! What is at stake in a queue run, of the domains that this host is a fall-back for: the recipients that a rehearsal may
-//! ask a primary for, the oldest of each domain, and how many messages are past their time.
+//! ask a primary for, the oldest of each domain, how many messages are past their time, and how large the largest are.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Clocks, Message, Returns, State};
 
-/// How many recipients of a domain are kept.
+/// How many recipients of a domain are kept, and how many sizes.
 const KEPT: usize = 10;
 
 /// Of how many domains with waiting mail.
 const MOST_DOMAINS: usize = 200;
+
+/// No mail server refuses a message for less, in bytes (RFC 5321, section 4.5.3.1.7).
+const SMALL: u64 = 64 * 1024;
 
 /// The longest address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
 const LONGEST: usize = 254;
@@ -51,6 +54,8 @@ pub struct Stakes {
     /// By domain, how many messages have waited for longer than the mail server keeps them: these go back at the next
     /// attempt that fails.
     pub overdue: BTreeMap<String, u64>,
+    /// By domain, how large the largest messages are, in bytes, the largest first; at most ten.
+    pub sizes: BTreeMap<String, Vec<u64>>,
 }
 
 /// Collects that while the messages pass by, in bounded memory.
@@ -60,6 +65,7 @@ pub struct Candidates {
     with_mail: usize,
     clocks: Clocks,
     overdue: BTreeMap<String, u64>,
+    sizes: BTreeMap<String, Vec<u64>>,
 }
 
 impl Candidates {
@@ -72,9 +78,12 @@ impl Candidates {
     /// Looks at a message. Held ones and those on their way back don't count; nor are recipients of null-sender messages
     /// (bounces, notices) asked for.
     pub fn add(&mut self, message: &Message<'_>) {
+        if self.domains.is_empty() || message.being_returned || message.state == State::Held {
+            return;
+        }
         self.add_overdue(message);
-        let is_null = message.sender.as_deref().is_some_and(str::is_empty);
-        if self.domains.is_empty() || is_null || message.being_returned || message.state == State::Held {
+        self.add_size(message);
+        if message.sender.as_deref().is_some_and(str::is_empty) {
             return;
         }
         for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
@@ -98,14 +107,30 @@ impl Candidates {
             returns @ (Returns::NotBefore(_) | Returns::About(_)) => returns.is_overdue(self.clocks.now),
             Returns::Now | Returns::At(_) | Returns::Never | Returns::Unknown => false,
         };
-        if !is_at_risk {
-            return;
+        if is_at_risk {
+            self.domains_of(message).into_iter().for_each(|domain| *self.overdue.entry(domain).or_default() += 1);
         }
+    }
+
+    fn add_size(&mut self, message: &Message<'_>) {
+        let Some(size) = message.size.filter(|size| *size >= SMALL) else { return };
+        for domain in self.domains_of(message) {
+            if self.sizes.len() == MOST_DOMAINS && !self.sizes.contains_key(&domain) {
+                continue;
+            }
+            let largest = self.sizes.entry(domain).or_default();
+            largest.insert(largest.partition_point(|other| *other >= size), size);
+            largest.truncate(KEPT);
+        }
+    }
+
+    /// The domains of ours that this message waits for.
+    fn domains_of(&self, message: &Message<'_>) -> Vec<String> {
         let waiting = message.recipients.iter().filter(|recipient| !recipient.delivered);
         let mut domains: Vec<_> = waiting.filter_map(|recipient| self.above(&domain(&recipient.address))).collect();
         domains.sort();
         domains.dedup();
-        domains.into_iter().for_each(|domain| *self.overdue.entry(domain).or_default() += 1);
+        domains
     }
 
     /// The domain of ours that this one is, or is below.
@@ -118,7 +143,7 @@ impl Candidates {
     pub fn into_stakes(self) -> Stakes {
         let mut candidates: Vec<_> = self.domains.into_values().flatten().collect();
         candidates.sort_by(|one, other| (one.age(), &one.address).cmp(&(other.age(), &other.address)));
-        Stakes { candidates, overdue: self.overdue }
+        Stakes { candidates, overdue: self.overdue, sizes: self.sizes }
     }
 }
 
@@ -289,5 +314,19 @@ mod tests {
         assert_eq!(overdue(exim).len(), 2);
         assert_eq!(overdue(Lifetimes::At { message: 500 }), []);
         assert_eq!(overdue(Lifetimes::Unknown), []);
+    }
+
+    #[test]
+    fn the_largest_messages_of_a_domain_are_known() {
+        let mut candidates = Candidates::of(&["example.com".to_owned()], Clocks::default());
+        for size in (1..100).map(|number| number * 10_000) {
+            let sized = |to: &'static str| Message { size: Some(size), ..message("A", 1, "a@example.org", &[to]) };
+            candidates.add(&sized("moe@example.com"));
+            candidates.add(&sized("x@elsewhere.example"));
+        }
+        candidates.add(&message("B", 1, "a@example.org", &["moe@example.com"]));
+        let sizes = candidates.into_stakes().sizes;
+        let largest = &sizes["example.com"];
+        assert_eq!((sizes.len(), largest.len(), largest[0], largest[9]), (1, KEPT, 990_000, 900_000));
     }
 }

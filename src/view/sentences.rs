@@ -194,11 +194,11 @@ pub(crate) fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> Stri
     crate::flush::outcome::sentence(flush, outcome)
 }
 
-/// Against what a run was started.
-pub(crate) fn although(despite: Despite) -> &'static str {
+/// What a run was started in spite of.
+pub(crate) fn in_spite_of(despite: Despite) -> &'static str {
     match despite {
-        Despite::Refusals => "although the main mail server refused this mail",
-        Despite::Overdue => "although mail past its time could go back to its senders",
+        Despite::Refusals => "whatever the main mail server refuses",
+        Despite::Overdue => "whatever is past its time",
     }
 }
 

@@ -139,10 +139,10 @@ impl Form for Text {
             }
         }
         if let Some((flush, outcome)) = &report.followed {
-            let although =
-                flush.despite.map(|despite| format!(", {}", sentences::although(despite))).unwrap_or_default();
+            let in_spite =
+                flush.despite.map(|despite| format!(", {}", sentences::in_spite_of(despite))).unwrap_or_default();
             let words = sentences::outcome(report, flush, outcome);
-            to.line(format_args!("Queue run {}{although}: {words}.", flush.number))?;
+            to.line(format_args!("Queue run {}{in_spite}: {words}.", flush.number))?;
             if let Some(said) = &flush.rehearsal {
                 to.line(format_args!("Asked before the run: {said}"))?;
             }

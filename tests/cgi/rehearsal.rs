@@ -97,7 +97,7 @@ fn who_runs_the_queue_against_refusals_says_so_by_a_post_and_is_on_record_with_i
     assert_eq!((machine.flushes(), primary.rehearsals()), (1, 1), "it was not asked again");
     assert_eq!(last(&machine)["despite"], "refusals");
     let page = machine.get("format=html").body;
-    assert!(page.contains(", although the main mail server refused this mail"), "{page}");
+    assert!(page.contains(", whatever the main mail server refuses"), "{page}");
     let output = machine.command().args(["flush", "--despite-refusals"]).output().unwrap();
     assert_eq!((output.status.code(), machine.flushes(), primary.rehearsals()), (Some(0), 2, 1));
     let foreign = post(&machine, "26", b"flush=all&despite=refusals", &[("HTTP_ORIGIN", b"http://evil.example")]);
@@ -116,6 +116,19 @@ fn a_few_refusals_or_a_primary_that_puts_off_keep_nobody_from_a_run_and_are_said
         let said = last(&machine)["rehearsal"].as_str().unwrap().to_owned();
         assert!(said.contains(words), "{said}");
     }
+}
+
+#[test]
+fn a_message_that_is_larger_than_the_primary_takes_is_said_to_go_back() {
+    let small = |line: &str| {
+        let said = accepts(line)?;
+        Some(said.replace("SIZE 50000000", "SIZE 200000"))
+    };
+    let primary = Played::new(small);
+    let machine = primary.machine("");
+    assert_eq!(machine.get("flush").status, 303);
+    let said = last(&machine)["rehearsal"].as_str().unwrap().to_owned();
+    assert!(said.ends_with("It takes 195 KiB at the most: 1 message is larger, and would go back."), "{said}");
 }
 
 #[test]

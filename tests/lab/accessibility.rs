@@ -12,6 +12,7 @@ use crate::machine::{BROUGHT, Lab};
 use crate::mails;
 use crate::mta::run;
 use crate::page;
+use crate::primary::{Mode, TUCCSTER};
 use crate::story;
 use crate::wait;
 
@@ -120,6 +121,14 @@ pub fn of_every_page(lab: &mut Lab) {
     ] {
         look(query);
     }
+
+    // A run that the main mail server would refuse.
+    fs::write("/etc/bartleby.toml", format!("[primary]\nhosts = [\"{TUCCSTER}\"]\ndomains = [\"example.com\"]\n"))
+        .unwrap();
+    lab.primary.up(Mode::Refuses);
+    look("?flush");
+    lab.primary.down();
+    fs::remove_file("/etc/bartleby.toml").unwrap();
 
     assert_eq!(
         [tone(&browser, "light"), tone(&browser, "dark")],

@@ -4,6 +4,8 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -112,13 +114,27 @@ fn delivered(lab: &Lab, all: &[&Queued]) {
     assert_eq!(lab.primary.deliveries(), primary::due(all.iter().map(|queued| &queued.mail)));
 }
 
-/// As if so much time had passed that what was seen of the primary is no longer good.
+/// As if so much time had passed that what was seen of the primary, and what it said, is no longer good.
 fn later() {
+    forget(&["primaries.seen", "rehearsals.seen"]);
+}
+
+fn forget(files: &[&str]) {
     let parents = ["/var/lib", "/run", "/tmp"].into_iter().flat_map(fs::read_dir).flatten().flatten();
     for folder in parents.filter(|entry| entry.file_name().to_string_lossy().starts_with("bartleby")) {
         // Only one of them is used.
-        let _ = fs::remove_file(folder.path().join("primaries.seen"));
+        for file in files {
+            let _ = fs::remove_file(folder.path().join(file));
+        }
     }
+}
+
+/// What `watch` says; each look is of a second of its own.
+#[track_caller]
+fn watch(words: &str) {
+    sleep(Duration::from_millis(1100));
+    let (code, text) = apache::command_line(&["watch", "--once"]);
+    assert!(code == Some(0) && text.contains(words), "{code:?} {text}");
 }
 
 /// The page tells when the primary is back; `watch` runs the queue then, once.
@@ -139,8 +155,7 @@ pub fn of_the_primary(lab: &mut Lab) {
     assert_eq!(told["dns"]["faults"], serde_json::json!([]), "{told:#}");
     let page = page::html(200);
     assert!(page.contains("does not answer. Nothing is lost: the mail waits here."), "{page}");
-    let (code, text) = apache::command_line(&["watch", "--once"]);
-    assert!(code == Some(0) && text.contains("the primary does not take mail"), "{code:?} {text}");
+    watch("the primary does not take mail");
     let (_, text) = apache::command_line(&["doctor"]);
     assert!(text.contains("ok    DNS: the MX records of example.com, "), "{text}");
     assert!(text.contains("FAIL  primary: tuccster.example.com:25 is down: connection refused"), "{text}");
@@ -155,34 +170,75 @@ pub fn of_the_primary(lab: &mut Lab) {
     let told = json();
     assert_eq!(told["primary"][0]["detail"], "it does not answer in time", "{told:#}");
 
+    refuses(lab);
+    takes_no_message_yet(lab);
+
     // Back: the page says so, and nothing is run by looking at it.
+    forget(&["bartleby.db"]);
+    lab.primary.down();
+    watch("the primary does not take mail");
     lab.primary.up(Mode::Accepts);
     later();
     let page = page::html(200);
-    assert!(page.contains("The main mail server is back, and mail for 2 recipients is waiting because it could not be reached: deliver it now."), "{page}");
+    assert!(page.contains("The main mail server is back, and mail for 1 recipient is waiting because it could not be reached: deliver it now."), "{page}");
     assert!(json()["flush"]["last"].is_null());
-    let (code, text) = apache::command_line(&["watch", "--once"]);
-    assert!(code == Some(0) && text.contains("the primary is back: queue run 1 was started"), "{code:?} {text}");
+    watch("the primary is back, seen 1 of 3 times in a row");
+    watch("seen 2 of 3 times in a row");
+    watch("the primary is back: queue run 2 was started");
     delivered(lab, &first.iter().collect::<Vec<_>>());
-    assert_eq!(json()["flush"]["last"]["by"], "watch, as the primary is back");
-    let (code, text) = apache::command_line(&["watch", "--once"]);
-    assert!(code == Some(0) && text.contains("the queue was run since the primary came back"), "{code:?} {text}");
+    let told = json();
+    assert_eq!(told["flush"]["last"]["by"], "watch, as the primary is back");
+    // One message went before the other.
+    let targets: Vec<_> =
+        told["flush"]["log"].as_array().unwrap().iter().map(|run| run["target"].as_str().unwrap()).collect();
+    assert!(targets[0] == "all" && targets[1].starts_with("id:"), "{targets:?}");
+    assert!(
+        told["flush"]["last"]["rehearsal"].as_str().unwrap().contains("tuccster.example.com:25 accepts"),
+        "{told:#}"
+    );
+    watch("the queue was run since the primary came back");
 
     // Up and down again, too soon to run the queue by itself; a person may.
     lab.primary.down();
     later();
     let second = deferred(lab, "second");
     later();
-    assert_eq!(apache::command_line(&["watch", "--once"]).0, Some(0));
+    watch("the primary does not take mail");
     lab.primary.up(Mode::Accepts);
     later();
-    let (code, text) = apache::command_line(&["watch", "--once"]);
-    assert!(code == Some(0) && text.contains("goes up and down: the next queue run is due in "), "{code:?} {text}");
+    watch("seen 1 of 3 times in a row");
+    watch("seen 2 of 3 times in a row");
+    watch("goes up and down: the next queue run is due in ");
     assert_eq!(json()["queue"]["messages"], 2);
     story::cooled_down();
     page::flush("?flush");
     delivered(lab, &first.iter().chain(&second).collect::<Vec<_>>());
     names_that_are_wrong();
+}
+
+/// Restored without its mailboxes: nothing is run, and nothing goes back.
+fn refuses(lab: &mut Lab) {
+    lab.primary.up(Mode::Refuses);
+    later();
+    let refused = page::get("?flush").expect(409);
+    for words in
+        ["tuccster.example.com:25 refused 1 of 1 recipient", "mail.other.example:25 refused", "550 5.1.1 User unknown"]
+    {
+        assert!(refused.body.contains(words), "{words}: {}", refused.body);
+    }
+    assert_eq!(json()["queue"]["messages"], 2);
+}
+
+/// It takes recipients and no message: the one message that is tried first keeps the others here.
+fn takes_no_message_yet(lab: &mut Lab) {
+    lab.primary.up(Mode::PutsOffData);
+    later();
+    watch("seen 1 of 3 times in a row");
+    watch("seen 2 of 3 times in a row");
+    watch("the queue is not run: one message was tried first (id:");
+    watch("and it still waits");
+    let told = json();
+    assert_eq!((&told["queue"]["messages"], &told["flush"]["log"].as_array().unwrap().len()), (&2.into(), &1));
 }
 
 /// Each fault in the domain name system is told, with the record to add.

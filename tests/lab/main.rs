@@ -41,6 +41,7 @@ mod primary;
 mod programs;
 mod real_queue;
 mod rebinding;
+mod rehearsal;
 mod relay;
 mod release;
 mod response_headers;
@@ -207,6 +208,26 @@ fn exim_by_the_one_rule_for_root() {
 #[test]
 fn opensmtpd_by_the_one_rule_for_root() {
     in_each_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
+}
+
+#[test]
+fn rehearsal_with_a_real_postfix() {
+    in_lab("rehearsal_with_a_real_postfix", &rehearsal::POSTFIX, rehearsal::with_postfix);
+}
+
+#[test]
+fn rehearsal_with_a_real_exim() {
+    in_lab("rehearsal_with_a_real_exim", &rehearsal::EXIM, rehearsal::with_exim);
+}
+
+#[test]
+fn rehearsal_with_a_real_opensmtpd() {
+    in_lab("rehearsal_with_a_real_opensmtpd", &rehearsal::OPENSMTPD, rehearsal::with_opensmtpd);
+}
+
+#[test]
+fn rehearsal_with_a_real_sendmail() {
+    in_lab("rehearsal_with_a_real_sendmail", &rehearsal::SENDMAIL, rehearsal::with_sendmail);
 }
 
 #[test]

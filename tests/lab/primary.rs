@@ -23,6 +23,10 @@ pub enum Mode {
     Accepts,
     /// Defers the recipients `slow` and `full`, takes the rest.
     Mixed,
+    /// Refuses every recipient: it was restored without its mailboxes.
+    Refuses,
+    /// Takes every recipient, and no mail for the present.
+    PutsOffData,
     /// Says so in its greeting.
     TurnsAway,
     /// Takes the connection and says nothing.

@@ -160,7 +160,7 @@ fn flush_line(report: &Report, flush: &Flush) -> Markup {
         "Queue run " (flush.number)
         @if flush.target != "all" { " of " bdi { (printable(&flush.target)) } }
         ", " (moment(report, flush.started)) ", by " bdi { (printable(&flush.by)) }
-        @if let Some(despite) = flush.despite { ", " (sentences::although(despite)) }
+        @if let Some(despite) = flush.despite { ", " (sentences::in_spite_of(despite)) }
     }
 }
 
