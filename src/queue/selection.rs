@@ -13,8 +13,7 @@ use super::{Clocks, Filter, Message, Order, Row};
 use crate::system::ScratchFile;
 
 /// The most rows that are held in memory, where they usually take some two MiB. Where there are more up to the end of
-/// the page that is asked for, they go to disk: never for a page beyond the end of a queue that fits, nor for
-/// one far beyond the end of any.
+/// the page that is asked for, they go to disk: never for a page beyond the end of a queue that fits.
 const HELD_LIMIT: usize = 5000;
 
 /// The most memory that these may take, in bytes; where they take more, they go to disk, too.
@@ -52,13 +51,6 @@ impl Window {
     /// How many rows come before the page.
     pub(crate) fn first(self) -> usize {
         (self.page - 1).saturating_mul(self.per_page)
-    }
-
-    /// Whether the page is so far behind the end of a queue that had so many messages when it was last seen, that there is
-    /// no point in keeping the rows in front of it on disk. A queue that has grown to more than twice the number is told by
-    /// [`NoRows`].
-    pub(crate) fn is_far_beyond(self, last_seen: u64) -> bool {
-        self.first() as u64 > last_seen.saturating_mul(2).saturating_add(HELD_LIMIT as u64)
     }
 
     /// How many rows there are up to the end of the page.
@@ -448,18 +440,6 @@ mod tests {
             assert_eq!((selection.matched(), selection.into_rows()), (900, Ok(Vec::new())));
             assert_eq!(fstat(&written).unwrap().st_size, 0, "page {page}");
         }
-    }
-
-    /// Each request for it wrote all rows of a long queue to the disk that the mail queue is on.
-    #[test]
-    fn a_page_far_beyond_the_end_of_a_long_queue_needs_no_file_and_is_empty() {
-        let window = Window { page: 4_000_000_000, per_page: 1000 };
-        assert!(window.is_far_beyond(HELD_LIMIT as u64 * 100));
-        let last = Window { page: 60_000 / 100 + 1, per_page: 100 };
-        assert!(!last.is_far_beyond(60_000) && !last.is_far_beyond(30_000) && last.is_far_beyond(20_000));
-        let mut selection = Selection::new(Filter::default(), Order::from_word("id"), window, 0, None);
-        (0..HELD_LIMIT + 1000).for_each(|_| selection.offer(&message("a", None, None)));
-        assert_eq!((selection.matched(), selection.into_rows()), (HELD_LIMIT as u64 + 1000, Ok(Vec::new())));
     }
 
     #[test]

@@ -17,7 +17,6 @@ use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
 use crate::queue::{Clocks, Lifetimes, Row};
 use crate::request::{Asked, Format};
-use crate::state::Records;
 use crate::system::output::Output;
 use crate::system::{Audience, Body, EndingSignals, log};
 
@@ -151,9 +150,7 @@ fn read(
     let context = handing.context;
     let Some(mut task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
     let followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
-    let last_seen = || context.records.as_ref().ok().and_then(Records::last_seen_waiting);
-    let window = asked.window.filter(|window| !last_seen().is_some_and(|messages| window.is_far_beyond(messages)));
-    let overflow = window.and(context.scratch.as_ref()).and_then(|scratch| scratch.file().ok());
+    let overflow = asked.window.and(context.scratch.as_ref()).and_then(|scratch| scratch.file().ok());
     lister.wait_for_first_bytes(context, Some(io::stdout().as_fd()));
     let mut inquiries = handing.inquiries.take();
     task.lifetimes = lifetimes(context, &mut inquiries, handing.audience(&io::stdout()));

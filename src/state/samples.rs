@@ -71,11 +71,6 @@ impl Records {
         if write(&file, &samples).is_ok() { samples } else { known }
     }
 
-    /// How many messages waited when that was last noted.
-    pub(crate) fn last_seen_waiting(&self) -> Option<u64> {
-        read(&self.folder.file(FILE).ok()?).last().map(|sample| sample.messages)
-    }
-
     /// An earlier version kept them in the database.
     fn samples_of_earlier_version(&self) -> Vec<Sample> {
         if !self.has_database() {
@@ -174,7 +169,6 @@ mod tests {
         let add = |seconds| records.add_sample(&sample(start + seconds));
         let after = [0, 59, 60, 60, 125].map(add);
         assert_eq!(after[4], [sample(start), sample(start + 60), sample(start + 120)]);
-        assert_eq!(records.last_seen_waiting(), Some(2));
         assert_eq!(add(2 * DAY).len(), 2, "a day later, one of each quarter of an hour is left");
         assert_eq!(add(60 + SAMPLES_KEPT).len(), 2, "the first is too old");
         assert_eq!(add(-start), [sample(0)], "after the clock was set back, what was the future is gone");

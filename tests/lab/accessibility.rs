@@ -61,7 +61,7 @@ fn text_browsers() {
             "messages are waiting",
             "Deliver waiting mail now",
             "Waiting for",
-            "Why",
+            "Reasons",
             "from alice@example.org",
             "Disk",
             "The listing is complete",

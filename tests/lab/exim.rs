@@ -179,7 +179,7 @@ pub fn by_its_own_options(lab: &mut Lab) {
         (listing.queue.states["deferred"] == 1 && listing.flush.allowed).then_some(()).ok_or(format!("{listing:?}"))
     });
     let page = page::html(200);
-    assert!(page.contains("does not let the user www-data read why messages wait"), "{page}");
+    assert!(page.contains("does not let the user www-data read why messages are waiting"), "{page}");
     assert!(page.contains("/usr/local/sbin/bartleby as-root"), "no remedy in {page}");
     // In a stream nobody is asked for reasons, which is said.
     for format in ["json", "csv", "text"] {

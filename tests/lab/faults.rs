@@ -384,7 +384,9 @@ pub fn of_many_readers(_lab: &mut Lab) {
     }
     nothing_is_left("SIGTERM");
     well("after all that", MESSAGES);
-    assert_eq!(names(STATE).difference(&before).filter(|name| !name.starts_with("listing-")).count(), 0);
+    // The first queue run makes the log of runs.
+    let stays = |name: &str| name.starts_with("listing-") || ["bartleby.db", "database.lock"].contains(&name);
+    assert_eq!(names(STATE).difference(&before).filter(|name| !stays(name)).collect::<Vec<_>>(), [""; 0]);
     assert_eq!(names("/tmp"), temporary);
     for name in names(STATE) {
         let mode = fs::metadata(Path::new(STATE).join(&name)).unwrap().mode() & 0o777;

@@ -160,7 +160,7 @@ pub fn as_the_readme_says(lab: &mut Lab) {
     }
     let (_, found) = sh(look);
     for line in [
-        "ok    may list: 1 message in ",
+        "ok    listing the queue: 1 message in ",
         "ok    web page: bartleby ",
         "ok    web, other names: called by the name stranger.example, it shows nothing (403)",
         "ok    web, other addresses: asked from 192.0.2.5, this machine's address in its network, it shows nothing (403)",

@@ -117,7 +117,8 @@ pub fn backup_mx(lab: &mut Lab) {
     no_part_without_a_rule(&queued);
     shape::is_refused_as_recorded(&["/usr/sbin/sendmail", "-q"], "as-www-data-flush");
     allow_flush();
-    programs::of_a_second_view(8);
+    // Two under sudo: since 1.9.14 (Debian 13) a process of its own watches each (sudoers(5), use_pty).
+    programs::of_a_second_view(10);
     // Of a reply, sendmail keeps the first line.
     let (slow, full) = (format!("Deferred: {}", SLOW[0]), format!("Deferred: {}", session::full()));
     story::partial_recovery(lab, &queued, &slow, &full);
