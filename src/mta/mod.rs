@@ -9,6 +9,7 @@ mod date;
 mod exim;
 mod inquiry;
 mod kind;
+mod maillog;
 mod opensmtpd;
 mod parser;
 mod postfix;
@@ -37,6 +38,7 @@ pub use date::past_instant;
 pub use inquiry::Facts;
 pub(crate) use inquiry::{Inquiry, Wanted};
 pub use kind::Kind;
+pub use maillog::{MailLog, Outcome};
 pub use parser::{Clock, Parser};
 pub(crate) use relay::{OwnName, RelayInquiry, Relaying, inquiry as relay_inquiry};
 pub use search::Search;
@@ -232,6 +234,8 @@ struct Reads {
     at: fn(&Search) -> Box<dyn Mta>,
     /// What an administrator can do about its refusal.
     remedy: fn(&Refused<'_>) -> Remedy,
+    /// How its log is read.
+    log: maillog::Grammar,
 }
 
 /// The mail servers, each at the place of its [`Kind`]. Where several are installed and `/usr/sbin/sendmail` leads to
@@ -244,7 +248,11 @@ static ROWS: [Row; 7] = [
         unit: "postfix",
         is_installed: |search| search.program("postqueue").is_some(),
         is_behind_sendmail: |target| has_word(target, "postfix"),
-        reads: Some(Reads { at: |search| Box::new(Postfix::at(search)), remedy: postfix::remedy }),
+        reads: Some(Reads {
+            at: |search| Box::new(Postfix::at(search)),
+            remedy: postfix::remedy,
+            log: maillog::postfix,
+        }),
     },
     Row {
         kind: Kind::Sendmail,
@@ -253,7 +261,11 @@ static ROWS: [Row; 7] = [
         unit: "sendmail",
         is_installed: |search| sendmail::installed(search).is_some(),
         is_behind_sendmail: sendmail::is_sendmail,
-        reads: Some(Reads { at: |search| Box::new(Sendmail::at(search)), remedy: sendmail::remedy }),
+        reads: Some(Reads {
+            at: |search| Box::new(Sendmail::at(search)),
+            remedy: sendmail::remedy,
+            log: maillog::sendmail,
+        }),
     },
     Row {
         kind: Kind::Exim,
@@ -262,7 +274,7 @@ static ROWS: [Row; 7] = [
         unit: "exim4",
         is_installed: |search| exim::installed(search).is_some(),
         is_behind_sendmail: |target| has_word(target, "exim"),
-        reads: Some(Reads { at: |search| Box::new(Exim::at(search)), remedy: exim::remedy }),
+        reads: Some(Reads { at: |search| Box::new(Exim::at(search)), remedy: exim::remedy, log: maillog::exim }),
     },
     Row {
         kind: Kind::OpenSmtpd,
@@ -271,7 +283,11 @@ static ROWS: [Row; 7] = [
         unit: "opensmtpd",
         is_installed: |search| search.program("smtpctl").is_some(),
         is_behind_sendmail: |target| has_word(target, "smtpctl"),
-        reads: Some(Reads { at: |search| Box::new(OpenSmtpd::at(search)), remedy: opensmtpd::remedy }),
+        reads: Some(Reads {
+            at: |search| Box::new(OpenSmtpd::at(search)),
+            remedy: opensmtpd::remedy,
+            log: maillog::opensmtpd,
+        }),
     },
     Row {
         kind: Kind::Courier,
