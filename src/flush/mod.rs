@@ -241,6 +241,9 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
             Err(error) => log(&format!("the flush could not be put on record: {error}")),
         }
     }
+    if let Some(turn) = &turn {
+        turn.begins();
+    }
     let own = || source.mta.flush_commands(&Part::All).first().map(Argv::program).unwrap_or_default();
     let outcome = run(context, &flush, &commands, prepared, turn.as_ref()).and_then(|report| match report {
         // Where some messages were run and a later one was not, only the record says so.

@@ -11,6 +11,7 @@
 //! folder, `folder` opens its files, `database` and `schema` let SQLite do no more than it must.
 
 mod database;
+mod door;
 mod error;
 mod folder;
 mod locks;
@@ -34,9 +35,10 @@ use std::rc::Rc;
 use rusqlite::Connection;
 
 use self::database::Identity;
+pub(crate) use self::door::{OpenDoor, SHARED_FOR};
 pub(crate) use self::error::StateError;
 use self::folder::Folder;
-pub(crate) use self::locks::{NoTurn, Turn};
+pub(crate) use self::locks::{AGAIN, NoTurn, Turn};
 pub(crate) use self::log::{Flush, Outcome, Waited};
 pub(crate) use self::outages::Outage;
 pub use self::outages::Outages;

@@ -23,6 +23,7 @@ mod process;
 mod rehearsal;
 mod requests;
 mod servers;
+mod share;
 mod slow_readers;
 mod start;
 mod state;
