@@ -80,7 +80,7 @@ impl Form for Json {
                 "next_attempt": report.next_attempt().and_then(Result::ok).map(|next| {
                     json!({"within_seconds": next.within, "basis": next.basis})
                 }),
-                "next_attempt_error": report.next_attempt().and_then(Result::err).map(gap),
+                "next_attempt_error": report.next_attempt().and_then(Result::err).as_deref().map(gap),
                 "command": listing.sampling.command,
                 "seconds": listing.sampling.took.as_secs_f64(),
             }),
