@@ -199,10 +199,7 @@ impl Summary {
         self.on_hold += u64::from(message.is_on_hold());
         self.too_young += u64::from(message.too_young && !message.is_on_hold());
         self.newest = self.newest.max(message.arrival);
-        self.oldest = match (self.oldest, message.arrival) {
-            (Some(oldest), Some(arrival)) => Some(oldest.min(arrival)),
-            (oldest, arrival) => oldest.or(arrival),
-        };
+        self.oldest = self.oldest.into_iter().chain(message.arrival).min();
         let is_cut = |text: Option<&str>| u64::from(text.is_some_and(|text| text.ends_with('…')));
         self.cut += is_cut(message.sender.as_deref());
         for recipient in &message.recipients {

@@ -8,6 +8,7 @@ mod messages;
 mod overview;
 mod primary;
 pub(crate) mod rehearsal;
+mod returned;
 mod runs;
 mod status;
 
@@ -17,7 +18,7 @@ use std::io::{self, Write};
 
 use super::sentences::{self, of_listing};
 use super::{PROGRAM, Reader};
-use crate::flush::FOLLOWED;
+use crate::flush::UNMOVED;
 use crate::mta::trouble::Status;
 use crate::queue::{Row, Target, rfc3339};
 use crate::report::clocks::Urgency;
@@ -85,7 +86,8 @@ impl Form for Page {
 
     fn verdict(&self, report: &Report) -> Verdict {
         let goes_on = |(flush, outcome): &(Flush, Outcome)| {
-            !outcome.settled && (0..FOLLOWED.as_secs().cast_signed()).contains(&(self.now - flush.started))
+            let moved = flush.outcome.as_ref().map_or(flush.started, |on_record| on_record.sampled.max(flush.started));
+            !outcome.settled && !flush.restarted && (0..UNMOVED.as_secs().cast_signed()).contains(&(self.now - moved))
         };
         Verdict { renew: report.followed.as_ref().is_some_and(goes_on), ..of_listing(report) }
     }
@@ -98,6 +100,7 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
         report.filesystems.iter().any(|filesystem| filesystem.queue && filesystem.level == Level::Critical);
     let (tone, word) = match (report.listing.status(), summary.messages) {
         (Status::Ok, _) if disk_is_full => (Tone::Alarm, "Disk full"),
+        (Status::Ok, _) if goes_back(report) => (Tone::Alarm, "Mail returned"),
         (Status::Ok, 0) => (Tone::Calm, "Empty"),
         (Status::Ok, _) if report.urgency() == Urgency::Alarm => (Tone::Alarm, "Urgent"),
         (Status::Ok, _) => (Tone::Waiting, "Waiting"),
@@ -111,6 +114,7 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
         html! {
             (status::label(report))
             (status::status(report, tone, word, asked))
+            (returned::returned(report))
             (overview::overview(report, asked))
             (primary::primary(report))
             (clocks::outages(report))
@@ -120,6 +124,11 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
             (foot::foot(report))
         },
     )
+}
+
+/// Whether much of what left in the run that was asked about went back.
+fn goes_back(report: &Report) -> bool {
+    report.followed.as_ref().is_some_and(|(_, outcome)| outcome.is_alarming())
 }
 
 /// A page that tells one thing: a refusal, or a mistake in the request.
