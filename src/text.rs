@@ -45,6 +45,17 @@ pub(crate) fn duration(seconds: i64) -> String {
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }
 
+/// A time in which something happens at the latest: no shorter than it is.
+pub(crate) fn at_most(seconds: i64) -> String {
+    let in_units = |unit: u64, one: &str, many: &str| count(seconds.max(0).unsigned_abs().div_ceil(unit), one, many);
+    match seconds {
+        ..120 => in_units(1, "second", "seconds"),
+        120..7200 => in_units(60, "minute", "minutes"),
+        7200..172_800 => in_units(3600, "hour", "hours"),
+        _ => in_units(86_400, "day", "days"),
+    }
+}
+
 /// `3 h`, for where there is little room.
 pub(crate) fn short_duration(seconds: i64) -> String {
     let (number, unit) = in_largest_unit(seconds);
@@ -396,5 +407,22 @@ mod tests {
     fn below_a_domain_is_not_behind_its_letters() {
         assert!(is_within("example.com", "Example.com") && is_within("a.b.example.com", "example.com"));
         assert!(!is_within("evilexample.com", "example.com") && !is_within("com", "example.com"));
+    }
+
+    #[test]
+    fn a_bound_is_never_said_to_be_shorter_than_it_is() {
+        let words = [1, 119, 120, 121, 4300, 7200, 7201, 172_800, 172_801].map(at_most);
+        let expected = [
+            "1 second",
+            "119 seconds",
+            "2 minutes",
+            "3 minutes",
+            "72 minutes",
+            "2 hours",
+            "3 hours",
+            "2 days",
+            "3 days",
+        ];
+        assert_eq!(words, expected);
     }
 }

@@ -73,6 +73,8 @@ pub(crate) enum Retry {
         seconds: i64,
         /// The settings that say so.
         basis: String,
+        /// Since when they have been in force; `None` where nothing that waits goes by earlier ones.
+        since: Option<Since>,
     },
     /// The listing says it of each message.
     Listed {
@@ -81,6 +83,30 @@ pub(crate) enum Retry {
     },
     /// It is not known.
     Unknown(Gap),
+}
+
+/// Since when a mail server goes by its present settings. What it put off before that waits for as long as the earlier ones
+/// said, which are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Since {
+    /// In seconds since 1970.
+    pub(crate) at: i64,
+    /// The longest time for which anything was put off, in seconds; `None`: for as long as it had waited by then.
+    pub(crate) longest: Option<i64>,
+}
+
+/// The least time for which a message may have been put off by settings that are not known, in seconds.
+const LEAST: i64 = DAY;
+
+impl Since {
+    /// Until when a queue, whose oldest message came at `oldest`, may hold mail that was put off by the earlier settings;
+    /// `None` where it holds none at `now`. All in seconds since 1970.
+    pub(crate) fn unknown_until(self, oldest: Option<i64>, now: i64) -> Option<i64> {
+        let oldest = oldest.unwrap_or(i64::MIN);
+        let longest = self.longest.unwrap_or_else(|| self.at.saturating_sub(oldest)).max(LEAST);
+        let until = self.at.saturating_add(longest);
+        (oldest < self.at && now < until).then_some(until)
+    }
 }
 
 /// Nobody has asked yet.
@@ -249,6 +275,18 @@ mod tests {
         assert_eq!(is(&[1, -1, 2]), InForce::No, "one of them has not read it");
         assert_eq!(is(&[]), InForce::Yes, "nobody was seen");
         assert_eq!(InForce::of(Path::new("/nonexistent"), [changed].into_iter()), InForce::Yes);
+    }
+
+    #[test]
+    fn what_earlier_settings_put_off_is_known_to_be_tried_when_they_can_keep_it_no_longer() {
+        let since = |longest| Since { at: 100 * DAY, longest };
+        let until = |oldest: i64, now: i64| since(None).unknown_until(Some(oldest), now);
+        assert_eq!(until(100 * DAY, 100 * DAY + 1), None, "it came later");
+        assert_eq!(until(97 * DAY, 100 * DAY + 1), Some(103 * DAY), "it had waited for three days");
+        assert_eq!(until(97 * DAY, 103 * DAY), None);
+        assert_eq!(until(100 * DAY - 60, 100 * DAY + 3600), Some(101 * DAY), "the least back-off is not known, either");
+        assert_eq!(since(Some(2 * DAY)).unknown_until(Some(0), 101 * DAY), Some(102 * DAY));
+        assert!(since(None).unknown_until(None, 200 * DAY).is_some(), "it is not known when it came");
     }
 
     #[test]

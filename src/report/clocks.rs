@@ -1,9 +1,12 @@
 //! The three clocks of a queue: since when the primary is down, by when what waits is tried again, and when the first of it
 //! goes back to its sender.
 
+use std::borrow::Cow;
+
 use super::{Report, history};
 use crate::mta::timing::{Gap, Lifetime, Retry};
 use crate::queue::{Deadlines, Lifetimes, State};
+use crate::text::{at_most, weekday_time};
 
 /// When the first of what waits goes back to its sender. Instants are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,17 +132,39 @@ impl Report {
     ///
     /// # Errors
     /// Why that is not known.
-    pub(crate) fn next_attempt(&self) -> Option<Result<NextAttempt<'_>, &Gap>> {
+    pub(crate) fn next_attempt(&self) -> Option<Result<NextAttempt<'_>, Cow<'_, Gap>>> {
         if !self.has_clocks() || self.not_held() == 0 {
             return None;
         }
         match &self.listing.facts.timing.retry {
-            Retry::Within { seconds, basis } => Some(Ok(NextAttempt { within: *seconds, basis })),
+            Retry::Within { seconds, basis, since } => {
+                let oldest = self.listing.summary.oldest;
+                let earlier = since
+                    .and_then(|since| Some((since.at, since.unknown_until(oldest, self.listing.sampling.started)?)));
+                Some(match earlier {
+                    Some((since, until)) => Err(Cow::Owned(self.put_off_by_earlier_settings(*seconds, since, until))),
+                    None => Ok(NextAttempt { within: *seconds, basis }),
+                })
+            }
             Retry::Listed { basis } => {
                 let next = self.listing.summary.deadlines.next_attempt?;
                 Some(Ok(NextAttempt { within: (next - self.listing.sampling.started).max(0), basis }))
             }
-            Retry::Unknown(gap) => Some(Err(gap)),
+            Retry::Unknown(gap) => Some(Err(Cow::Borrowed(gap))),
+        }
+    }
+
+    /// Why it is not known when all of it is tried again.
+    fn put_off_by_earlier_settings(&self, seconds: i64, since: i64, until: i64) -> Gap {
+        let when = |at: i64| weekday_time(at, &self.zone);
+        Gap {
+            why: format!(
+                "its settings have been in force since {}, and mail that was put off before that waits as the earlier ones \
+                 said; any other is tried again within {}",
+                when(since),
+                at_most(seconds)
+            ),
+            remedy: format!("Nothing need be done: it is known from {} on at the latest.", when(until)),
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::queue::{Lifetimes, Message, Returns};
 use crate::report::Report;
 use crate::report::clocks::{First, FirstReturn, NextAttempt, ReturnKind, Urgency};
-use crate::text::{count, duration, exact_weekday_time, short_moment, weekday_time};
+use crate::text::{at_most, count, duration, exact_weekday_time, short_moment, weekday_time};
 
 /// The clocks of a queue in which something waits.
 pub(crate) struct Clocks {
@@ -40,7 +40,7 @@ impl Clocks {
         let is_stopped = report.listing.facts.timing.stopped.is_some();
         let no_return = report.return_gap();
         match (next.and_then(Result::err), &no_return) {
-            (Some(gap), Some(other)) if gap == other => {}
+            (Some(gap), Some(other)) if *gap == *other => {}
             (Some(gap), _) => {
                 let what = if is_stopped { "Attention" } else { "It is not known when it is tried again" };
                 unknown.push(format!("{what}: {}.", gap.why));
@@ -86,18 +86,7 @@ fn down(report: &Report) -> Option<String> {
 fn tries(next: &NextAttempt<'_>) -> String {
     match next.within {
         0 => "tries again by itself now".into(),
-        within => format!("tries again by itself within {}", rounded_up(within)),
-    }
-}
-
-/// A time in which something happens at the latest: no shorter than it is.
-pub(crate) fn rounded_up(seconds: i64) -> String {
-    let in_units = |unit: u64, one: &str, many: &str| count(seconds.max(0).unsigned_abs().div_ceil(unit), one, many);
-    match seconds {
-        ..120 => in_units(1, "second", "seconds"),
-        120..7200 => in_units(60, "minute", "minutes"),
-        7200..172_800 => in_units(3600, "hour", "hours"),
-        _ => in_units(86_400, "day", "days"),
+        within => format!("tries again by itself within {}", at_most(within)),
     }
 }
 
@@ -201,30 +190,8 @@ pub(crate) fn attempts(report: &Report, message: &Message<'_>) -> Option<String>
     };
     let now = report.listing.sampling.started;
     Some(match message.plan.next_attempt {
-        Some(next) if next > now => format!("{tried}, next in {}", rounded_up(next - now)),
+        Some(next) if next > now => format!("{tried}, next in {}", at_most(next - now)),
         Some(_) => format!("{tried}, next now"),
         None => tried,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bound_is_never_said_to_be_shorter_than_it_is() {
-        let words = [1, 119, 120, 121, 4300, 7200, 7201, 172_800, 172_801].map(rounded_up);
-        let expected = [
-            "1 second",
-            "119 seconds",
-            "2 minutes",
-            "3 minutes",
-            "72 minutes",
-            "2 hours",
-            "3 hours",
-            "2 days",
-            "3 days",
-        ];
-        assert_eq!(words, expected);
-    }
 }

@@ -96,21 +96,29 @@ fn has_more_time(queued: &Queued) {
     assert!(waits(&later, &queued.id), "{later}");
 }
 
-/// Postfix: not before, then at the next attempt. A changed main.cf is not in force until the reload.
+/// Postfix: not before, then at the next attempt. A changed main.cf is not in force until the reload, and what was put off
+/// before that waits as the earlier settings said.
 pub fn of_postfix(lab: &mut Lab) {
     let set = |what: &[&str]| run("postconf", &[&["-e"], what].concat());
     sleep(Duration::from_secs(1));
     set(&["maximal_queue_lifetime=60s", "bounce_queue_lifetime=60s", "minimal_backoff_time=5s"]);
     set(&["maximal_backoff_time=5s", "queue_run_delay=5s"]);
-    let queued = send(lab, "one");
+    let early = send(lab, "early");
     let changed = until("it is said that main.cf is not in force", |clocks| {
         clocks["queue"]["returns_error"]["remedy"] == "As root: postfix reload"
     });
     assert_eq!(changed["queue"]["returns"], Value::Null);
     run("postfix", &["reload"]);
-    // The first attempt was put off by the earlier settings, for five minutes: the next one is by these.
-    sleep(Duration::from_secs(1));
-    run("postqueue", &["-f"]);
+    // It was put off for five minutes, though the settings say five seconds now.
+    let unknown = until("it is said that it is not known when that is tried again", |clocks| {
+        let error = clocks["queue"]["next_attempt_error"]["message"].as_str();
+        error.is_some_and(|error| error.contains("put off before that") && error.contains("within 10 seconds"))
+    });
+    assert_eq!(unknown["queue"]["next_attempt"], Value::Null);
+    sleep(Duration::from_secs(15));
+    assert!(waits(&clocks(), &early.id), "it was tried within the new time");
+    run("postsuper", &["-d", &early.id]);
+    let queued = send(lab, "one");
     let at = said("not_before");
     let within = &clocks()["queue"]["next_attempt"]["within_seconds"];
     assert_eq!(*within, 10);

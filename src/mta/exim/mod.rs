@@ -21,7 +21,7 @@ use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free, processes};
 pub(super) use configuration::remedy;
-use configuration::{relaying, settings_file};
+use configuration::{last_change, read_by_exim, relaying, settings_file};
 
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
@@ -41,15 +41,19 @@ pub(super) struct Exim {
     /// What prints its databases.
     dump: PathBuf,
     settings: Option<PathBuf>,
+    /// The file by which it goes.
+    read: PathBuf,
 }
 
 impl Exim {
     /// The Exim among the programs of `search`. If there is none, its program is assumed at Debian's usual path.
     pub(super) fn at(search: &Search) -> Exim {
+        let settings = settings_file(search);
         Exim {
             program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()),
             dump: search.program("exim_dumpdb").unwrap_or_else(|| "/usr/sbin/exim_dumpdb".into()),
-            settings: settings_file(search),
+            read: read_by_exim(settings.as_deref(), search),
+            settings,
         }
     }
 
@@ -92,7 +96,7 @@ impl Mta for Exim {
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        let (program, settings) = (self.program.clone(), self.settings.clone());
+        let (program, settings, file) = (self.program.clone(), self.settings.clone(), self.read.clone());
         Inquiry::start_then(free, &self.questions(wanted), move |free, output, deadline| {
             if wanted != Wanted::Everything {
                 return facts(output);
@@ -105,7 +109,13 @@ impl Mta for Exim {
             let rules = answers(free, &domains.iter().map(rule).collect::<Vec<_>>(), deadline);
             let processes = processes::named(&["exim4", "exim"]);
             let rules: Vec<_> = domains.into_iter().zip(rules).collect();
-            let asked = retry::Answers { options: output, rules: &rules, processes, settings: settings.as_deref() };
+            let asked = retry::Answers {
+                options: output,
+                rules: &rules,
+                processes,
+                settings: settings.as_deref(),
+                changed: last_change(&file),
+            };
             Facts { timing: retry::timing(&asked), ..facts(output) }
         })
     }

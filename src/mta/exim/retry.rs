@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use crate::mta::timing::{Gap, Lifetime, Retry, Timing, longer, seconds};
+use crate::mta::timing::{Gap, Lifetime, Retry, Since, Timing, longer, seconds};
 use crate::queue::{Cutoff, Lifetimes};
 use crate::system::processes::Process;
 
@@ -30,6 +30,8 @@ pub(super) struct Answers<'a> {
     pub(super) processes: Option<Vec<Process>>,
     /// The file in which settings count, where it is known.
     pub(super) settings: Option<&'a Path>,
+    /// When the configuration was changed last, in seconds since 1970, where that can be seen.
+    pub(super) changed: Option<i64>,
 }
 
 /// What Exim and the machine say.
@@ -78,7 +80,13 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
         lifetime,
         retry: match (runner, waits) {
             (Runner::Every(every, word), Some(wait)) => {
-                Retry::Within { seconds: wait.saturating_add(every), basis: format!("the retry rule and {word}") }
+                Retry::Within {
+                    seconds: wait.saturating_add(every),
+                    basis: format!("the retry rule and {word}"),
+                    // When a host is tried next is noted when it fails. Without the option nothing is put off for more than
+                    // a day (specification, "Main configuration").
+                    since: answers.changed.map(|at| Since { at, longest: option("retry_interval_max") }),
+                }
             }
             (runner, _) => Retry::Unknown(runner.stopped().or(rules.err()).unwrap_or_else(|| Gap {
                 why: "the processes of other users can't be seen, so not how often Exim runs its queue".into(),
@@ -235,7 +243,8 @@ mod tests {
 
     fn of(rules: &[(&str, &str)], options: &str, processes: Option<Vec<Process>>) -> Timing {
         let rules: Vec<_> = rules.iter().map(|(domain, rule)| ((*domain).to_owned(), (*rule).to_owned())).collect();
-        timing(&Answers { options, rules: &rules, processes, settings: Some(Path::new("/etc/exim4/exim4.conf")) })
+        let settings = Some(Path::new("/etc/exim4/exim4.conf"));
+        timing(&Answers { options, rules: &rules, processes, settings, changed: Some(7) })
     }
 
     fn running() -> Option<Vec<Process>> {
@@ -255,7 +264,8 @@ mod tests {
         };
         assert_eq!((lifetime, stopped), (expected, None));
         let basis = "the retry rule and -q30m".to_owned();
-        assert_eq!(retry, Retry::Within { seconds: 45 * 60, basis });
+        let since = Some(Since { at: 7, longest: Some(DAY) });
+        assert_eq!(retry, Retry::Within { seconds: 45 * 60, basis, since });
         assert!(more_time.contains("In /etc/exim4/exim4.conf") && more_time.contains("F,14d,15m"), "{more_time}");
         assert_eq!(Rule::read(OF_A_USER).unwrap().cutoff(), 6 * DAY);
     }

@@ -113,8 +113,8 @@ impl Mta for Postfix {
             match wanted {
                 Wanted::Everything if several => Facts { timing: lifetime::of_several(), ..facts },
                 Wanted::Everything => {
-                    let is = lifetime::in_force(&main_cf);
-                    Facts { timing: lifetime::timing(output, &main_cf, is), ..facts }
+                    let seen = lifetime::Seen::now();
+                    Facts { timing: lifetime::timing(output, &main_cf, &seen), ..facts }
                 }
                 Wanted::Permissions | Wanted::Nothing => facts,
             }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::clocks::{is_by_oldest, rounded_up};
+use super::super::clocks::is_by_oldest;
 use super::disk::meter;
 use super::{short_time, small_name};
 use crate::mta::timing::{Gap, Lifetime};
@@ -10,7 +10,7 @@ use crate::primary::{Condition, Primary};
 use crate::report::Report;
 use crate::report::clocks::{FirstReturn, ReturnKind, Urgency};
 use crate::report::disk::{Filesystem, Level, Usage};
-use crate::text::{bytes, count, duration, is_same_day, printable, short};
+use crate::text::{at_most, bytes, count, duration, is_same_day, printable, short};
 
 /// One fact.
 struct Fact {
@@ -93,7 +93,7 @@ fn next_attempt(report: &Report) -> Option<Fact> {
             // The minute in which it ends.
             let at = now.saturating_add(next.within).saturating_add(59);
             let big = html! { "before " (short_time(report, at - at.rem_euclid(60))) };
-            Fact { term: TERM, level: "", big, more: html! { "in " (rounded_up(next.within)) " at the latest" } }
+            Fact { term: TERM, level: "", big, more: html! { "in " (at_most(next.within)) " at the latest" } }
         }
         Err(gap) => not_known(TERM, &gap.why),
     })
