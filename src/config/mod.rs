@@ -68,6 +68,9 @@ pub struct MtaConfig {
     /// How long the mail server keeps mail; by default its own configuration says so.
     #[serde(deserialize_with = "lifetime::read")]
     pub(crate) lifetime: Option<LifetimeConfig>,
+    /// The file in which it logs; by default it is found.
+    #[serde(deserialize_with = "folder")]
+    pub(crate) log: Option<PathBuf>,
     /// A name for this queue on the page, so that a recorded sample is not taken for the real queue.
     pub(crate) label: Option<String>,
 }
@@ -80,6 +83,7 @@ impl Default for MtaConfig {
             flush_command: Vec::new(),
             deadline: Duration::from_secs(20),
             lifetime: None,
+            log: None,
             label: None,
         }
     }

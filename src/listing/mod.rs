@@ -11,6 +11,7 @@ pub(crate) mod reader;
 pub(crate) mod reasons;
 pub(crate) mod remainder;
 pub(crate) mod session;
+pub(crate) mod tally;
 
 use std::time::{Duration, Instant};
 

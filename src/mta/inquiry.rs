@@ -14,7 +14,7 @@ use crate::system::{Free, Until};
 pub enum Wanted {
     /// All of [`Facts`].
     Everything,
-    /// Whether this user may run the queue: [`Facts::flush_users`] and [`Facts::flush_needs_admin`].
+    /// Whether this user may run the queue: [`Facts::flush_users`] and [`Facts::flush_needs_admin`]; and [`Facts::log`].
     Permissions,
     /// The queue alone: no program is started.
     Nothing,
@@ -34,6 +34,9 @@ pub struct Facts {
     pub(crate) unlisted: Vec<String>,
     /// Exim: whether it takes an admin user to run the queue (`prod_requires_admin`).
     pub(crate) flush_needs_admin: Option<bool>,
+    /// Where its settings say that it logs, where that is a file.
+    #[serde(default)]
+    pub(crate) log: Option<PathBuf>,
     /// How long mail is kept, and by when it is tried again.
     pub(crate) timing: Timing,
 }

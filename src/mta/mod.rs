@@ -38,6 +38,7 @@ pub use date::past_instant;
 pub use inquiry::Facts;
 pub(crate) use inquiry::{Inquiry, Wanted};
 pub use kind::Kind;
+pub(crate) use maillog::text as log_text;
 pub use maillog::{MailLog, Outcome};
 pub use parser::{Clock, Parser};
 pub(crate) use relay::{OwnName, RelayInquiry, Relaying, inquiry as relay_inquiry};
@@ -162,8 +163,7 @@ pub trait Mta {
         None
     }
 
-    /// Where it may log, the first that is in use; the older part of each is named with `.1` behind it. Where none is, it
-    /// logs to the journal.
+    /// Where it may log, where its settings don't say, the first that is in use. Where none is, it logs to the journal.
     fn logs(&self) -> &'static [&'static str] {
         &SYSLOG
     }

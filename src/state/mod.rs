@@ -41,7 +41,6 @@ pub(crate) use self::locks::{NoTurn, Turn};
 pub(crate) use self::log::{Flush, Waited};
 pub(crate) use self::outages::Outage;
 pub use self::outages::Outages;
-#[allow(unused_imports, reason = "the mail log fills them in")]
 pub(crate) use self::outcome::{LISTED, Outcome, Pace, SentBack, Tally};
 use self::place::Place;
 pub use self::primaries::SeenBy;

@@ -52,6 +52,10 @@ impl Headline {
         let say = |tone, word, sentence: String, rest: String| Headline { tone, word, sentence, rest };
         let waiting = count(messages, "message is waiting", "messages are waiting");
         let full = report.filesystems.iter().find(|of| of.queue && of.level == Level::Critical);
+        let went_back = returned(report).filter(|_| report.listing.status() == Status::Ok && full.is_none());
+        if let Some(sentence) = went_back {
+            return say(Tone::Alarm, "Mail returned", sentence, String::new());
+        }
         match (report.listing.status(), messages, full) {
             (Status::Ok, _, Some(disk)) => {
                 let rest = if messages > 0 { format!("{waiting}.") } else { String::new() };
@@ -71,6 +75,14 @@ impl Headline {
             _ => say(Tone::Alarm, "Unknown", format!("At least {waiting}."), "The list is not complete.".into()),
         }
     }
+}
+
+/// That much of what left in the run that was asked about went back.
+fn returned(report: &Report) -> Option<String> {
+    let outcome = report.followed.as_ref().map(|(_, outcome)| outcome).filter(|outcome| outcome.is_alarming())?;
+    let tally = outcome.tally.as_ref()?;
+    let some = format!("{} of {}", thousands(tally.returned), count(tally.left(), "recipient", "recipients"));
+    Some(format!("Mail for {some} went back to its sender."))
 }
 
 /// Mail waits, and nothing is urgent.

@@ -13,7 +13,7 @@ use crate::primary::{Primary, PrimaryStatus};
 use crate::queue::{Clocks, Lifetimes, Message, Recipient, Row, State, rfc3339};
 use crate::report::clocks::FirstReturn;
 use crate::report::{Form, Report, Verdict};
-use crate::state::{Flush, Outage};
+use crate::state::{Flush, Outage, Pace};
 use crate::system::Body;
 use crate::text::{first_that_acts, is_plain};
 use crate::view::sentences::of_listing;
@@ -295,6 +295,7 @@ fn flush(flush: &Flush) -> Value {
             "unrecorded": outcome.tally.as_ref().map(|tally| tally.unrecorded),
             "returned_for": outcome.tally.as_ref().map(|tally| &tally.sent_back).filter(|list| !list.is_empty()),
             "per_minute": outcome.pace.map(|pace| pace.per_minute),
+            "slower": outcome.pace.map(Pace::is_slower),
             "done_about": outcome.pace.and_then(|pace| pace.done_about).and_then(rfc3339),
         })),
         "despite": flush.despite,

@@ -8,6 +8,7 @@ use super::PROGRAM;
 use super::clocks::Clocks;
 use super::headline::Headline;
 use super::sentences::{self, Sentences, of_listing};
+use crate::flush::outcome;
 use crate::queue::{Message, Recipient, Row, State};
 use crate::report::disk::{Filesystem, Level};
 use crate::report::{Form, Report, Verdict};
@@ -145,11 +146,18 @@ impl Form for Text {
                 to.line(format_args!("REMEDY: {remedy}"))?;
             }
         }
-        if let Some((flush, outcome)) = &report.followed {
+        if let Some((flush, found)) = &report.followed {
             let in_spite =
                 flush.despite.map(|despite| format!(", {}", sentences::in_spite_of(despite))).unwrap_or_default();
-            let words = sentences::outcome(report, flush, outcome);
+            let words = sentences::outcome(report, flush, found);
             to.line(format_args!("Queue run {}{in_spite}: {words}.", flush.number))?;
+            if let Some(pace) = found.pace {
+                let pace = outcome::pace(pace, report.listing.sampling.started);
+                to.line(format_args!("While it runs: {pace}."))?;
+            }
+            for line in found.tally.iter().flat_map(outcome::sent_back) {
+                to.line(format_args!("{line}"))?;
+            }
             if let Some(said) = &flush.rehearsal {
                 to.line(format_args!("Asked before the run: {said}"))?;
             }

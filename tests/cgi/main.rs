@@ -13,6 +13,7 @@ mod crowd;
 mod flush;
 mod listing;
 mod machines;
+mod mail_log;
 mod memory;
 mod names;
 mod outcomes;

@@ -59,7 +59,7 @@ impl Exim {
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
         let ask = |arguments: &[&str]| Argv::new(&self.program, arguments);
-        let settings = ["-bP", "prod_requires_admin", "spool_directory"];
+        let settings = ["-bP", "prod_requires_admin", "spool_directory", "log_file_path"];
         match wanted {
             Wanted::Everything => {
                 vec![ask(&[&settings[..], &retry::OPTIONS].concat()), ask(&["-bV"]), ask(&["-bP", "+relay_to_domains"])]
@@ -202,6 +202,14 @@ impl Mta for Exim {
     }
 }
 
+/// The main log by `log_file_path` (specification, "Where the logs are written"): files, with `%s` for the log's name, and
+/// the word `syslog`. Where the name holds a date, too, it is not known.
+fn log_file(paths: &str) -> Option<PathBuf> {
+    let path = paths.split(':').map(str::trim).find(|path| path.starts_with('/') && path.contains("%s"))?;
+    let path = path.replace("%s", "main");
+    (!path.contains('%')).then(|| path.into())
+}
+
 /// The answers to `-bP` and `-bV`.
 fn facts(output: &str) -> Facts {
     let line = |start: &str| output.lines().find_map(|line| line.strip_prefix(start));
@@ -214,6 +222,7 @@ fn facts(output: &str) -> Facts {
             (_, true) => Some(false),
             _ => None,
         },
+        log: line("log_file_path = ").and_then(log_file),
         ..Facts::default()
     }
     .or_usual("/var/spool/exim4")
@@ -442,7 +451,7 @@ mod tests {
     fn the_version_takes_a_process_only_where_it_is_wanted() {
         let exim = Exim::at(&Search::below(Path::new("/nonexistent")));
         let questions = |wanted| exim.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let settings = "/usr/sbin/exim4 -bP prod_requires_admin spool_directory";
+        let settings = "/usr/sbin/exim4 -bP prod_requires_admin spool_directory log_file_path";
         let more = format!("{settings} timeout_frozen_after retry_interval_max");
         let domains = "/usr/sbin/exim4 -bP +relay_to_domains";
         assert_eq!(questions(Wanted::Everything), [&more, "/usr/sbin/exim4 -bV", domains]);
@@ -456,6 +465,10 @@ mod tests {
             facts("prod_requires_admin\nspool_directory = /var/spool/exim4\nExim version 4.96 #2 built 27-May\n");
         assert_eq!((read.version.as_deref(), read.flush_needs_admin), (Some("4.96"), Some(true)));
         assert_eq!(facts("no_prod_requires_admin\n").flush_needs_admin, Some(false));
+        let log = |paths: &str| facts(&format!("log_file_path = {paths}\n")).log;
+        assert_eq!(log("/var/log/exim4/%slog"), Some("/var/log/exim4/mainlog".into()));
+        assert_eq!(log("syslog : /srv/exim/%s.log"), Some("/srv/exim/main.log".into()));
+        assert_eq!([log(""), log("syslog"), log("/srv/exim/%slog-%D")], [None, None, None]);
         assert_eq!(facts("").flush_needs_admin, None);
     }
 }

@@ -395,10 +395,10 @@ mod tests {
         fs::write(folder.join("postconf"), "").unwrap();
         let postfix = Postfix::at(&Search::below(machine.path()));
         let questions = |wanted| postfix.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users \
+        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users maillog_file \
                           maximal_queue_lifetime bounce_queue_lifetime maximal_backoff_time queue_run_delay";
         assert_eq!(questions(Wanted::Everything), [everything]);
-        assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
+        assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users maillog_file"]);
         assert!(questions(Wanted::Nothing).is_empty());
     }
 }

@@ -10,6 +10,7 @@ mod messages;
 mod overview;
 mod primary;
 pub(crate) mod rehearsal;
+mod returned;
 mod runs;
 mod status;
 
@@ -20,7 +21,7 @@ use std::io::{self, Write};
 use super::headline::{Headline, Tone};
 use super::sentences::{self, of_listing};
 use super::{PROGRAM, Reader};
-use crate::flush::FOLLOWED;
+use crate::flush::UNMOVED;
 use crate::queue::{Row, Target, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::request::Asked;
@@ -50,7 +51,8 @@ impl Form for Page {
 
     fn verdict(&self, report: &Report) -> Verdict {
         let goes_on = |(flush, outcome): &(Flush, Outcome)| {
-            !outcome.settled && (0..FOLLOWED.as_secs().cast_signed()).contains(&(self.now - flush.started))
+            let moved = flush.outcome.as_ref().map_or(flush.started, |on_record| on_record.sampled.max(flush.started));
+            !outcome.settled && !flush.restarted && (0..UNMOVED.as_secs().cast_signed()).contains(&(self.now - moved))
         };
         Verdict { renew: report.followed.as_ref().is_some_and(goes_on), ..of_listing(report) }
     }
@@ -79,6 +81,7 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
             (status::status(report, &headline))
             (facts::facts(report))
             (clocks::notes(report))
+            (returned::returned(report))
             (overview::overview(report, asked))
             (messages::messages(report, rows, asked))
             div.columns {

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::super::sentences::{self, Sentences};
 use super::{flush_line, run_form};
+use crate::flush::outcome;
 use crate::mta::trouble::Trouble;
 use crate::report::Report;
 use crate::text::{duration, printable};
@@ -33,17 +34,18 @@ pub(crate) fn status(report: &Report, headline: &Headline) -> Markup {
 
 /// What comes of the flush that was asked for.
 fn followed(report: &Report) -> Markup {
-    let Some((flush, outcome)) = &report.followed else {
+    let Some((flush, found)) = &report.followed else {
         return html! { @if let Some(number) = report.unrecorded { p.outcome { (sentences::unrecorded(number)) } } };
     };
     html! {
-        div.outcome role="status" {
+        div class={ "outcome" @if found.is_alarming() { " alarm" } } role="status" {
             p {
-                (flush_line(report, flush)) ": " bdi { (printable(&sentences::outcome(report, flush, outcome))) } "."
+                (flush_line(report, flush)) ": " bdi { (printable(&sentences::outcome(report, flush, found))) } "."
             }
             @if let Some(all) = flush.messages.filter(|all| *all > 0 && report.listing.trouble.is_none()) {
-                progress max=(all) value=(all.saturating_sub(outcome.messages_left)) { (outcome.messages_left) " left" }
+                progress max=(all) value=(all.saturating_sub(found.messages_left)) { (found.messages_left) " left" }
             }
+            @if let Some(pace) = found.pace { p { "While it runs: " (outcome::pace(pace, report.listing.sampling.started)) "." } }
             @if report.flush.under_way { p { "The run is still in progress." } }
         }
         @if let Some(said) = &flush.rehearsal { p.aside { "Asked before the run: " bdi { (printable(said)) } } }
