@@ -41,6 +41,20 @@ pub struct Facts {
     pub(crate) timing: Timing,
 }
 
+/// What a mail server has noted of a host or an address that failed, where only root can read that. Instants are in seconds
+/// since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// The host, as the mail server names it there; `None` for an address.
+    pub(crate) host: Option<String>,
+    /// The first failure.
+    pub(crate) first: i64,
+    /// The last attempt.
+    pub(crate) last: i64,
+    /// When it is tried next, at the earliest.
+    pub(crate) next: i64,
+}
+
 /// An inquiry under way: commands that print version and settings.
 pub struct Inquiry {
     running: Vec<process::Running>,

@@ -51,6 +51,8 @@ pub struct Cutoff {
     pub domain: String,
     /// In seconds.
     pub seconds: i64,
+    /// When the hosts that it goes to began to fail, in seconds since 1970, where that is known.
+    pub failing_since: Option<i64>,
 }
 
 /// When a message goes back to its sender. Instants are in seconds since 1970.
@@ -119,10 +121,8 @@ impl Lifetimes {
             }
             Lifetimes::At { message: any } => after(*any).map_or(Returns::Unknown, Returns::At),
             Lifetimes::About { cutoffs, otherwise, failing_since, .. } => {
-                let since = failing_since.or(message.arrival);
-                let since_and_cutoff = since.zip(shortest(cutoffs, *otherwise, message));
-                since_and_cutoff
-                    .map_or(Returns::Unknown, |(since, cutoff)| Returns::About(since.saturating_add(cutoff)))
+                let at = first_cutoff(cutoffs, *otherwise, failing_since.or(message.arrival), message);
+                at.map_or(Returns::Unknown, Returns::About)
             }
         }
     }
@@ -143,11 +143,15 @@ impl Lifetimes {
     }
 }
 
-/// The shortest time that counts for one of the recipients still waiting, in seconds.
-fn shortest(cutoffs: &[Cutoff], otherwise: Option<i64>, message: &Message<'_>) -> Option<i64> {
+/// When the time is over of the first of the recipients still waiting, in seconds since 1970; `since`: when the hosts began to
+/// fail of which it is not known.
+fn first_cutoff(cutoffs: &[Cutoff], otherwise: Option<i64>, since: Option<i64>, message: &Message<'_>) -> Option<i64> {
     let waiting = message.recipients.iter().filter(|recipient| !recipient.delivered);
-    let known = |domain: &str| cutoffs.iter().find(|of| of.domain.eq_ignore_ascii_case(domain)).map(|of| of.seconds);
-    waiting.filter_map(|recipient| known(recipient.domain()).or(otherwise)).min()
+    let of_recipient = |domain: &str| match cutoffs.iter().find(|of| of.domain.eq_ignore_ascii_case(domain)) {
+        Some(of) => Some(of.failing_since.or(since)?.saturating_add(of.seconds)),
+        None => Some(since?.saturating_add(otherwise?)),
+    };
+    waiting.filter_map(|recipient| of_recipient(recipient.domain())).min()
 }
 
 /// The present, and how long mail is kept: what filters, orders and totals go by.
@@ -309,7 +313,8 @@ mod tests {
     }
 
     fn exim(failing_since: Option<i64>, frozen: Option<i64>) -> Lifetimes {
-        let cutoff = |domain: &str, days: i64| Cutoff { domain: domain.to_owned(), seconds: days * DAY };
+        let cutoff =
+            |domain: &str, days: i64| Cutoff { domain: domain.to_owned(), seconds: days * DAY, failing_since: None };
         Lifetimes::About {
             cutoffs: vec![cutoff("example.com", 6), cutoff("other.example", 1)],
             otherwise: None,

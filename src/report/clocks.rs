@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::{Report, history};
-use crate::mta::timing::{Gap, Lifetime, Retry};
+use crate::mta::timing::{Gap, Hinted, Lifetime, Retry};
 use crate::queue::{Deadlines, Lifetimes, State};
 use crate::text::{at_most, weekday_time};
 
@@ -137,7 +137,10 @@ impl Report {
             return None;
         }
         match &self.listing.facts.timing.retry {
-            Retry::Within { seconds, basis, since } => {
+            Retry::Within { hinted: Some(Hinted { at, basis, .. }), .. } if self.hints_hold() => {
+                Some(Ok(NextAttempt { within: (at - self.listing.sampling.started).max(0), basis }))
+            }
+            Retry::Within { seconds, basis, since, .. } => {
                 let oldest = self.listing.summary.oldest;
                 let earlier = since
                     .and_then(|since| Some((since.at, since.unknown_until(oldest, self.listing.sampling.started)?)));
@@ -152,6 +155,12 @@ impl Report {
             }
             Retry::Unknown(gap) => Some(Err(Cow::Borrowed(gap))),
         }
+    }
+
+    fn hints_hold(&self) -> bool {
+        let newest = self.listing.summary.newest;
+        let now = self.listing.sampling.started;
+        matches!(&self.listing.facts.timing.retry, Retry::Within { hinted: Some(hinted), .. } if hinted.holds(newest, now))
     }
 
     /// Why it is not known when all of it is tried again.

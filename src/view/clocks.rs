@@ -122,7 +122,10 @@ fn goes_back(report: &Report, first: &FirstReturn) -> Option<String> {
 
 /// Whether the first failure of the host is only taken for that of the oldest message.
 pub(crate) fn is_by_oldest(report: &Report) -> bool {
-    matches!(report.listing.facts.timing.lifetimes(), Lifetimes::About { failing_since: None, .. })
+    let Lifetimes::About { cutoffs, failing_since: None, .. } = report.listing.facts.timing.lifetimes() else {
+        return false;
+    };
+    cutoffs.is_empty() || cutoffs.iter().any(|cutoff| cutoff.failing_since.is_none())
 }
 
 /// What happens to messages that are past their time.

@@ -111,7 +111,7 @@ fn lifetime(output: &str) -> Result<Lifetime, Gap> {
 
 fn retry(output: &str, since: Since) -> Result<Retry, Gap> {
     let sum = read(output, BACK_OFF)?.0 + read(output, SCAN)?.0;
-    Ok(Retry::Within { seconds: sum, basis: format!("{} + {}", BACK_OFF.0, SCAN.0), since: Some(since) })
+    Ok(Retry::Within { seconds: sum, basis: format!("{} + {}", BACK_OFF.0, SCAN.0), since: Some(since), hinted: None })
 }
 
 /// A parameter in seconds, and as it is written. One that names another one has that one's value.
