@@ -162,7 +162,12 @@ impl Gap {
 impl Timing {
     /// The same, where the lifetime is written into our own configuration.
     pub(crate) fn with_lifetime(self, lifetimes: Lifetimes, seconds: i64, basis: String) -> Timing {
-        Timing { lifetime: Lifetime::Known { lifetimes, seconds, null_sender: seconds, basis }, ..self }
+        // Nothing in that file says when mail is tried again.
+        let retry = match self.retry {
+            Retry::Unknown(gap) => Retry::Unknown(Gap { remedy: String::new(), ..gap }),
+            known => known,
+        };
+        Timing { lifetime: Lifetime::Known { lifetimes, seconds, null_sender: seconds, basis }, retry, ..self }
     }
 
     /// What is known where the listed queue is not known to be that of this machine's mail server: nothing.

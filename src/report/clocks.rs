@@ -188,6 +188,11 @@ impl Report {
         primaries.iter().filter_map(|primary| since(&primary.host).or(primary.since)).max()
     }
 
+    /// Whether a primary accepts mail.
+    pub(crate) fn has_primary_up(&self) -> bool {
+        self.primary.primaries.iter().any(|primary| primary.is_up() == Some(true))
+    }
+
     /// How soon somebody must act. What waits for other domains than the primary's, mostly notices to senders who do not
     /// exist, is no reason to.
     pub(crate) fn urgency(&self) -> Urgency {
@@ -200,7 +205,7 @@ impl Report {
         }
         let now = self.listing.sampling.started;
         let summary = &self.listing.summary;
-        let is_up = self.primary.primaries.iter().any(|primary| primary.is_up() == Some(true));
+        let is_up = self.has_primary_up();
         let is_about = ReturnKind::of(&summary.lifetimes()) == Some(ReturnKind::About);
         match (summary.first_return(|domain| self.primary.may_be_for(domain)), &timing.lifetime) {
             // The host that decides does not fail.
