@@ -120,9 +120,32 @@ pub(crate) fn exact_weekday_time(seconds: i64, zone: &TimeZone) -> String {
     in_zone(seconds, zone, "%A %-d %B, %H:%M:%S %Z")
 }
 
-/// `Sat 28 Nov 14:10`, for where there is little room.
-pub(crate) fn short_weekday_time(seconds: i64, zone: &TimeZone) -> String {
-    in_zone(seconds, zone, "%a %-d %b %H:%M")
+/// An instant for where there is little room, for who reads it at `now`: `14:10`, of another day `Sat 28 Nov, 14:10`, of
+/// another year `28 Nov 2025, 14:10`. In the machine's zone.
+pub(crate) fn short_moment(seconds: i64, now: i64, zone: &TimeZone) -> String {
+    let local = |seconds| jiff::Timestamp::from_second(seconds).map(|instant| instant.to_zoned(zone.clone()));
+    match (local(seconds), local(now)) {
+        (Ok(then), Ok(now)) if then.date() == now.date() => then.strftime("%H:%M").to_string(),
+        (Ok(then), Ok(now)) if then.year() == now.year() => then.strftime("%a %-d %b, %H:%M").to_string(),
+        (Ok(then), _) => then.strftime("%-d %b %Y, %H:%M").to_string(),
+        _ => "?".into(),
+    }
+}
+
+/// Whether two instants are of one day in this zone.
+pub(crate) fn is_same_day(one: i64, other: i64, zone: &TimeZone) -> bool {
+    let day = |seconds| Some(jiff::Timestamp::from_second(seconds).ok()?.to_zoned(zone.clone()).date());
+    day(one).is_some_and(|of_one| day(other) == Some(of_one))
+}
+
+/// `14:03:10 CET`
+pub(crate) fn clock_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%H:%M:%S %Z")
+}
+
+/// A label of a time axis: `06:00`, for a span of days `Mon 23`.
+pub(crate) fn tick(seconds: i64, zone: &TimeZone, step: i64) -> String {
+    in_zone(seconds, zone, if step < 86_400 { "%H:%M" } else { "%a %-d" })
 }
 
 fn in_zone(seconds: i64, zone: &TimeZone, form: &str) -> String {
@@ -352,7 +375,8 @@ mod tests {
         assert_eq!(local_time(1_795_432_688, &zone), "2026-11-23 12:18:08+01:00");
         assert_eq!(weekday_time(1_795_432_688, &zone), "Monday 23 November, 12:18 CET");
         assert_eq!(exact_weekday_time(1_795_432_688, &TimeZone::UTC), "Monday 23 November, 11:18:08 UTC");
-        assert_eq!(short_weekday_time(1_795_432_688, &zone), "Mon 23 Nov 12:18");
+        assert_eq!(clock_time(1_795_432_688, &zone), "12:18:08 CET");
+        assert_eq!([3600, 86_400].map(|step| tick(1_795_432_688, &zone, step)), ["12:18", "Mon 23"]);
     }
 
     #[test]
@@ -362,6 +386,11 @@ mod tests {
         assert_eq!(at(1_795_432_688), "12:18:08 today (CET)");
         assert_eq!(at(1_795_432_688 - 86_400), "2026-11-22 12:18 (CET)");
         assert_eq!(at(i64::MAX), "?");
+        let at = |seconds| short_moment(seconds, 1_795_432_688, &zone);
+        let days = [0, 1, 365].map(|days| at(1_795_432_688 - days * 86_400));
+        assert!(is_same_day(1_795_432_688, 1_795_432_688 - 43_000, &zone));
+        assert!(!is_same_day(1_795_432_688, 1_795_432_688 - 45_000, &zone) && !is_same_day(i64::MAX, i64::MAX, &zone));
+        assert_eq!(days, ["12:18", "Sun 22 Nov, 12:18", "23 Nov 2025, 12:18"]);
     }
 
     #[test]

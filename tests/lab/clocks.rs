@@ -169,9 +169,28 @@ pub fn of_sendmail(lab: &mut Lab) {
     assert!(page.contains("daemon is not running, so nothing is tried again"), "{page}");
 }
 
-/// Exim: about, and a young message goes with the old one.
+/// Exim: about, and a young message goes with the old one. By the rule for root it is known since when its host fails, and when
+/// that is tried next.
 pub fn of_exim(lab: &mut Lab) {
     rule::install();
+    let first = send(lab, "first");
+    let hinted = until("Exim's retry hints are read", |clocks| {
+        let queue = &clocks["queue"];
+        let says = |basis: &Value, words: &str| basis.as_str().is_some_and(|basis| basis.contains(words));
+        says(&queue["next_attempt"]["basis"], "retry hints and -q")
+            && says(&queue["returns"]["basis"], "first failure of its host")
+    });
+    // The shipped rule and the shipped daemon: each a quarter and half of an hour.
+    let within = hinted["queue"]["next_attempt"]["within_seconds"].as_i64().unwrap();
+    assert!((30 * 60..=45 * 60).contains(&within), "{hinted}");
+    let times = Command::new("exim_dumpdb").args(["-z", "/var/spool/exim4", "retry"]).output().unwrap().stdout;
+    let times = String::from_utf8(times).unwrap();
+    let failed = times.lines().skip_while(|line| !line.starts_with("  T:")).nth(1).unwrap();
+    let clock = &failed[12..20];
+    let returns = hinted["queue"]["returns"]["not_before"].as_str().unwrap();
+    assert!(returns.contains(&format!("T{clock}")), "{returns}, but it failed at {failed}");
+    run("exim4", &["-Mrm", &first.id]);
+    shell("rm /var/spool/exim4/db/retry*");
     let configuration = "/etc/exim4/exim4.conf";
     let text = fs::read_to_string(configuration).unwrap();
     fs::write(configuration, text.replace("F,6d,15m", "F,60s,5s")).unwrap();

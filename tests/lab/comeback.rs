@@ -129,7 +129,7 @@ pub fn of_the_primary(lab: &mut Lab) {
     }
     assert_eq!(told["dns"]["faults"], serde_json::json!([]), "{told:#}");
     let page = page::html(200);
-    assert!(page.contains("does not answer. Nothing is lost: the mail waits here."), "{page}");
+    assert!(page.contains("does not answer. Its mail is kept here until it is back"), "{page}");
     watch("the primary does not take mail");
     let (_, text) = apache::command_line(&["doctor"]);
     assert!(text.contains("ok    DNS: the MX records of example.com, "), "{text}");

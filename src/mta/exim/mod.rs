@@ -6,16 +6,20 @@
 //! imitate: a message begins within the first five, a recipient in the eleventh.
 
 mod configuration;
+mod hints;
 mod message_log;
 mod retry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::inquiry::answers;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
-use super::{Attempt, Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
+use super::{
+    Attempt, Clock, Facts, Hint, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted,
+};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
@@ -34,6 +38,9 @@ const LOGS: [&str; 5] = [
     "/var/log/mail.log",
     "/var/log/maillog",
 ];
+
+/// The names of its processes.
+const DAEMONS: [&str; 2] = ["exim4", "exim"];
 
 /// An installed Exim.
 pub(super) struct Exim {
@@ -107,7 +114,7 @@ impl Mta for Exim {
             domains.truncate(retry::MOST_DOMAINS);
             let rule = |domain: &String| Argv::new(&program, &["-brt", domain]);
             let rules = answers(free, &domains.iter().map(rule).collect::<Vec<_>>(), deadline);
-            let processes = processes::named(&["exim4", "exim"]);
+            let processes = processes::named(&DAEMONS);
             let rules: Vec<_> = domains.into_iter().zip(rules).collect();
             let asked = retry::Answers {
                 options: output,
@@ -191,6 +198,18 @@ impl Mta for Exim {
     fn next_command(&self, queue: &Path) -> Option<Argv> {
         let queue = queue.to_str()?;
         Some(Argv::new(&self.dump, &["-z", queue, "retry"]))
+    }
+
+    fn read_next(&self, output: &str) -> Option<Vec<Hint>> {
+        hints::read(output)
+    }
+
+    fn with_hints(&self, free: &Free, facts: Facts, hints: &[Hint], now: i64, deadline: Instant) -> Facts {
+        let route = |domain: &String| Argv::new(&self.program, &["-bt", &format!("postmaster@{domain}")]);
+        let domains = hints::domains(&facts.timing, hints);
+        let routes = answers(free, &domains.iter().map(route).collect::<Vec<_>>(), deadline);
+        let processes = processes::named(&DAEMONS);
+        Facts { timing: hints::timing(facts.timing, hints, &routes, processes.as_deref(), now), ..facts }
     }
 
     fn logs(&self) -> &'static [&'static str] {
