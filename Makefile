@@ -8,6 +8,10 @@
 # (?= and = ask rustc only where TARGET is used, so that `make install` works without it.)
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 
+# What it is built from, for --version: a commit, or nothing where there is no git.
+COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+export COMMIT
+
 # Where things go. DESTDIR is put before each, for packages.
 PREFIX   ?= /usr/local
 WWWDIR   ?= /var/www/bartleby
@@ -72,7 +76,7 @@ all: ## build target/index.cgi, static and stripped (the default)
 	@mkdir -p target; packed=; \
 	if echo 'fn main() {}' | rustc --target $(TARGET) $(STATIC) $(PACKED) -o target/packed - 2>/dev/null && \
 	    target/packed 2>/dev/null; then packed='$(PACKED)'; fi; rm -f target/packed; \
-	RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL) $$packed" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked \
+	BARTLEBY_COMMIT='$(COMMIT)' RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL) $$packed" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked \
 	    --target-dir target --target $(TARGET) --bin bartleby
 	@if readelf --version >/dev/null 2>&1; then \
 	    if readelf -lW target/$(TARGET)/release/bartleby | grep INTERP; then \

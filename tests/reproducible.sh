@@ -13,6 +13,12 @@ mkdir "$copy"
 # All but what is built and what git keeps.
 tar --create --exclude=./target --exclude=./.git --exclude=./fuzz . | tar --extract --directory "$copy"
 
+# make gives COMMIT to both builds: the copy has no git.
+case $(target/index.cgi --version) in
+*"${COMMIT:-}"*) ;;
+*) echo "make: target/index.cgi does not say that it was built from $COMMIT" >&2; exit 1 ;;
+esac
+
 ${MAKE:-make} --silent -C "$copy" all
 if ! cmp target/index.cgi "$copy/target/index.cgi"; then
     ls -l target/index.cgi "$copy/target/index.cgi"
