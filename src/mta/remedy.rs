@@ -56,7 +56,7 @@ impl Refused<'_> {
             "As root (needs the package sudo, or doas with examples/doas.conf, and root's own copy of this program at {}, \
              where make install puts it): echo {} > {SUDO_RULE} && chmod 440 {SUDO_RULE} && \
              chmod a+x /etc/sudoers.d{fewer}",
-            as_root::PROGRAM,
+            as_root::program(),
             shell_quoted(&one)?
         ))
     }
