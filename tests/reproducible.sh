@@ -26,3 +26,15 @@ if ! cmp target/index.cgi "$copy/target/index.cgi"; then
     exit 1
 fi
 echo "The same source gave the same program in another folder."
+
+# And the same packages.
+for package in dist $(test ! -e target/bartleby.deb || echo deb); do
+    for folder in . "$copy"; do
+        ${MAKE:-make} --silent -C "$folder" --old-file=all "$package" >"$folder/target/$package.log" 2>&1 ||
+            { cat "$folder/target/$package.log"; exit 1; }
+    done
+done
+for file in $(cd target && ls bartleby-*.tar.gz bartleby.deb 2>/dev/null); do
+    cmp "target/$file" "$copy/target/$file" || exit 1
+    echo "... and the same $file."
+done
