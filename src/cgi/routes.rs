@@ -19,6 +19,9 @@ use crate::view::{self, Reader, Setting, html, json, text};
 /// How often the page reloads itself while a queue run goes on, in seconds.
 const RENEWED: u32 = 3;
 
+/// How often a page that is kept live reloads itself, in seconds.
+const LIVE: u32 = 10;
+
 /// After how many seconds somebody who came when too many requests were under way may come again.
 const CROWDED: u32 = 5;
 
@@ -158,7 +161,9 @@ impl Exchange<'_> {
         let head = |verdict: Verdict| {
             let failed = StatusCode::from_u16(row.failed).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
             let head = Head::new(if verdict.status == 0 { StatusCode::OK } else { failed }, row.media_type);
-            let renewed = verdict.renew.then(|| (header::REFRESH, RENEWED.to_string()));
+            let live = asked.live && asked.format == Format::Html;
+            let after = verdict.renew.then_some(RENEWED).or_else(|| live.then_some(LIVE));
+            let renewed = after.map(|seconds| (header::REFRESH, seconds.to_string()));
             renewed.into_iter().fold(head, |head, (name, value)| head.with(name, value)).to_bytes()
         };
         let body = if self.request.method == Method::Head { HasBody::No } else { HasBody::Yes };
