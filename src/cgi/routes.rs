@@ -71,8 +71,9 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             status: StatusCode::FORBIDDEN,
             title: "Not allowed from here",
             message: "This page is for certain addresses only, and yours is none of them.",
-            remedy: "Either let the web server decide, with Require ip and SetEnv BARTLEBY_ACCESS granted in its configuration \
-                     (see apache/bartleby.conf), or list the address in /etc/bartleby.toml: [access] allow = [\"192.0.2.0/24\"]",
+            remedy: "Let the web server decide, with these lines in its configuration (see apache/bartleby.conf):\n    Require ip \
+                     192.0.2.0/24\n    SetEnv BARTLEBY_ACCESS granted\nOr list the address in /etc/bartleby.toml:\n    [access]\n    \
+                     allow = [\"192.0.2.0/24\"]",
             field: None,
         });
     }
@@ -83,9 +84,9 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             message: &format!(
                 "A proxy on this machine handed this request on ({field}), so the web server takes everybody for local."
             ),
-            remedy: "Let the web server find out who really asks (Apache: mod_remoteip with RemoteIPHeader X-Forwarded-For and \
-                     RemoteIPInternalProxy 127.0.0.1 ::1). Or, if the proxy itself lets in only whom it should, say so in \
-                     /etc/bartleby.toml: [access] proxy = true",
+            remedy: "Let the web server find out who really asks (Apache: mod_remoteip with these lines):\n    RemoteIPHeader \
+                     X-Forwarded-For\n    RemoteIPInternalProxy 127.0.0.1 ::1\nOr, if the proxy itself lets in only whom it \
+                     should, say so in /etc/bartleby.toml:\n    [access]\n    proxy = true",
             field: None,
         });
     }
@@ -100,7 +101,9 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             title: "Not by this name",
             message: "This page was called by a name that is not known to be this machine's. \
                       Anybody can make a name of their own lead here, so nothing is shown.",
-            remedy: &format!("If the name is right, add it to /etc/bartleby.toml: [access] hosts = [\"{name}\"]"),
+            remedy: &format!(
+                "If the name is right, add it to /etc/bartleby.toml:\n    [access]\n    hosts = [\"{name}\"]"
+            ),
             field: None,
         });
     }

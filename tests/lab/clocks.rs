@@ -105,7 +105,7 @@ pub fn of_postfix(lab: &mut Lab) {
     set(&["maximal_backoff_time=5s", "queue_run_delay=5s"]);
     let early = send(lab, "early");
     let changed = until("it is said that main.cf is not in force", |clocks| {
-        clocks["queue"]["returns_error"]["remedy"] == "As root: postfix reload"
+        clocks["queue"]["returns_error"]["remedy"] == "As root:\n    postfix reload"
     });
     assert_eq!(changed["queue"]["returns"], Value::Null);
     run("postfix", &["reload"]);

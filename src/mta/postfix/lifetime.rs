@@ -86,11 +86,11 @@ pub(super) fn timing(output: &str, main_cf: &Path, seen: &Seen) -> Timing {
         _ => longer(0),
     };
     Timing {
-        lifetime: lifetime.in_force(main_cf, is, "As root: postfix reload"),
+        lifetime: lifetime.in_force(main_cf, is, "As root:\n    postfix reload"),
         retry: retry(output, seen.since(main_cf, SystemTime::now())).unwrap_or_else(Retry::Unknown),
         stopped: None,
         more_time: format!(
-            "As root: postconf -e maximal_queue_lifetime={days}d bounce_queue_lifetime={days}d && postfix reload"
+            "As root:\n    postconf -e maximal_queue_lifetime={days}d bounce_queue_lifetime={days}d\n    postfix reload"
         ),
     }
 }
@@ -151,7 +151,7 @@ mod tests {
         let Retry::Within { seconds, basis, .. } = retry else { panic!("{retry:?}") };
         assert_eq!((seconds, basis.as_str()), (3600, "maximal_backoff_time + queue_run_delay"));
         assert_eq!(stopped, None);
-        assert!(more_time.contains("maximal_queue_lifetime=14d bounce_queue_lifetime=14d && postfix reload"));
+        assert!(more_time.contains("maximal_queue_lifetime=14d bounce_queue_lifetime=14d\n    postfix reload"));
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
             seconds: 6 * DAY,
             basis: "maximal_queue_lifetime = 6d".into(),
             file: main_cf.path().display().to_string(),
-            step: "As root: postfix reload".into(),
+            step: "As root:\n    postfix reload".into(),
         };
         assert_eq!(lifetime, expected);
     }
@@ -209,7 +209,7 @@ mod tests {
             let Timing { lifetime: Lifetime::Unknown(gap), retry: Retry::Unknown(_), .. } = of(output) else {
                 panic!("{output}")
             };
-            assert!(gap.remedy.contains("[mta] lifetime"), "{gap:?}");
+            assert!(gap.remedy.contains("lifetime = \"5d\""), "{gap:?}");
         }
         // As long as they refer to each other.
         let circle =

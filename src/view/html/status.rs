@@ -7,7 +7,7 @@ use super::{flush_line, run_form};
 use crate::flush::outcome;
 use crate::mta::trouble::Trouble;
 use crate::report::Report;
-use crate::text::{duration, printable};
+use crate::text::{Step, duration, printable, steps};
 use crate::view::headline::{Headline, Tone};
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
@@ -67,14 +67,7 @@ fn flush(report: &Report) -> Markup {
                 (remedy(&report.flush.release))
             }
             Ok(()) if report.listing.summary.messages > 0 => (run_form(html! { div.run {
-                @if report.flush.under_way {
-                    @if report.followed.is_none() {
-                        p {
-                            "It is being run now. "
-                            @if let Some(run) = report.flush.last().filter(|run| !run.outcome.as_ref().is_some_and(|outcome| outcome.settled)) { a href={ "?flushed=" (run.number) } { "See what comes of it" } }
-                        }
-                    }
-                }
+                @if report.flush.under_way { @if report.followed.is_none() { p { "The queue is being run now." } } }
                 @else if report.flush.wait_seconds > 0 {
                     p {
                         "The queue was run a moment ago; it can be run again in "
@@ -117,9 +110,19 @@ pub(crate) fn told(trouble: &Trouble) -> Markup {
     }
 }
 
-/// A remedy.
+/// A remedy: sentences, and blocks that can be selected and pasted as a whole.
 pub(crate) fn remedy(text: &str) -> Markup {
     html! {
-        @if !text.is_empty() { p.remedy { strong { "To do: " } (printable(text)) } }
+        @if !text.is_empty() {
+            div.remedy {
+                p.small { "To do" }
+                @for step in steps(text) {
+                    @match step {
+                        Step::Say(words) => p { (printable(words)) },
+                        Step::Paste(lines) => pre { @for line in lines { (printable(line)) "\n" } },
+                    }
+                }
+            }
+        }
     }
 }
