@@ -25,6 +25,8 @@ pub enum Lifetimes {
         /// The same for a message with the null sender.
         null_sender: i64,
     },
+    /// The same for each instance of the mail server by itself (Postfix). Of a message of any other it is not known.
+    Each(Vec<OfInstance>),
     /// From the arrival of the message, which goes back to the second, without another attempt (OpenSMTPD).
     At {
         /// For how long each message is kept.
@@ -42,6 +44,17 @@ pub enum Lifetimes {
         /// For how long a frozen message is kept from its arrival; `None`: for ever.
         frozen: Option<i64>,
     },
+}
+
+/// For how long an instance of a mail server keeps mail, in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfInstance {
+    /// Its name, which its messages have.
+    pub name: String,
+    /// The shortest time for which any message is kept.
+    pub message: i64,
+    /// The same for a message with the null sender.
+    pub null_sender: i64,
 }
 
 /// For how long mail for a domain is kept.
@@ -106,6 +119,10 @@ impl Lifetimes {
     /// When this message goes back.
     pub fn returns(&self, message: &Message<'_>) -> Returns {
         let after = |seconds: i64| message.arrival.map(|arrival| arrival.saturating_add(seconds));
+        let not_before = |any: i64, null_sender: i64| {
+            let seconds = if message.sender.as_deref() == Some("") { null_sender } else { any };
+            after(seconds).map_or(Returns::Unknown, Returns::NotBefore)
+        };
         let held = message.state == State::Held && !message.plan.partly_held;
         match self {
             _ if message.being_returned && !held => Returns::Now,
@@ -115,9 +132,10 @@ impl Lifetimes {
             }
             _ if held => Returns::Never,
             Lifetimes::Unknown => Returns::Unknown,
-            Lifetimes::NotBefore { message: any, null_sender } => {
-                let seconds = if message.sender.as_deref() == Some("") { null_sender } else { any };
-                after(*seconds).map_or(Returns::Unknown, Returns::NotBefore)
+            Lifetimes::NotBefore { message: any, null_sender } => not_before(*any, *null_sender),
+            Lifetimes::Each(each) => {
+                let of = each.iter().find(|of| message.instance.as_deref() == Some(&of.name));
+                of.map_or(Returns::Unknown, |of| not_before(of.message, of.null_sender))
             }
             Lifetimes::At { message: any } => after(*any).map_or(Returns::Unknown, Returns::At),
             Lifetimes::About { cutoffs, otherwise, failing_since, .. } => {
@@ -330,6 +348,14 @@ mod tests {
         assert_eq!(postfix.returns(&message(100, "")), Returns::NotBefore(100 + 2 * DAY));
         assert_eq!(postfix.returns(&held(message(100, ""))), Returns::Never);
         assert_eq!(postfix.returns(&Message { arrival: None, ..message(0, "") }), Returns::Unknown);
+        let of = |name: &str, days: i64| OfInstance { name: name.into(), message: days * DAY, null_sender: DAY };
+        let each = Lifetimes::Each(vec![of("postfix", 5), of("postfix-out", 2)]);
+        let from = |instance: &'static str, sender| Message { instance: Some(instance.into()), ..message(100, sender) };
+        assert_eq!(each.returns(&from("postfix-out", "x")), Returns::NotBefore(100 + 2 * DAY));
+        assert_eq!(each.returns(&from("postfix", "x")), Returns::NotBefore(100 + 5 * DAY));
+        assert_eq!(each.returns(&from("postfix", "")), Returns::NotBefore(100 + DAY));
+        assert_eq!(each.returns(&from("other", "x")), Returns::Unknown);
+        assert_eq!(each.returns(&message(100, "x")), Returns::Unknown);
         let opensmtpd = Lifetimes::At { message: 4 * DAY };
         let partly = Plan { partly_held: true, ..Plan::default() };
         let partly = Message { plan: partly, ..held(message(100, "")) };

@@ -46,7 +46,7 @@ impl ReturnKind {
     pub(crate) fn of(lifetimes: &Lifetimes) -> Option<ReturnKind> {
         match lifetimes {
             Lifetimes::Unknown => None,
-            Lifetimes::NotBefore { .. } => Some(ReturnKind::NotBefore),
+            Lifetimes::NotBefore { .. } | Lifetimes::Each(_) => Some(ReturnKind::NotBefore),
             Lifetimes::At { .. } => Some(ReturnKind::At),
             Lifetimes::About { .. } => Some(ReturnKind::About),
         }

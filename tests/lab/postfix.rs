@@ -30,7 +30,7 @@ impl Mta for Postfix {
     fn brings(&self) -> Vec<&'static str> {
         let further = [
             "apache/htaccess",
-            "apache/site.sh",
+            "apache",
             "tests/fixtures/postfix/mixed-json.stdout",
             "tests/fixtures/postfix/mixed-text.stdout",
         ];

@@ -30,9 +30,9 @@ pub(crate) fn all(asked: &Asked) -> &'static str {
     if asked.live { "?live=" } else { "?" }
 }
 
-/// The same view, kept live or not.
-pub(crate) fn live(asked: &Asked, live: bool) -> String {
-    let mut list = parameters(&Asked { live, ..asked.clone() });
+/// The same view; kept live if it is not, and still if it is.
+pub(crate) fn live(asked: &Asked) -> String {
+    let mut list = parameters(&Asked { live: !asked.live, ..asked.clone() });
     list.extend(asked.flushed.map(|number| ("flushed", number.to_string())));
     link(list, asked.window.map(|window| window.page as u64).filter(|page| *page > 1))
 }
@@ -77,9 +77,9 @@ mod tests {
     #[test]
     fn a_live_view_stays_where_it_is() {
         let asked = asked("q=x&page=3&flushed=7");
-        assert_eq!(live(&asked, true), "?q=x&live=&flushed=7&page=3");
+        assert_eq!(live(&asked), "?q=x&live=&flushed=7&page=3");
         let kept = Asked { live: true, ..asked };
-        assert_eq!(live(&kept, false), "?q=x&flushed=7&page=3");
+        assert_eq!(live(&kept), "?q=x&flushed=7&page=3");
         assert_eq!(page(&kept, 4), "?q=x&live=&page=4");
     }
 

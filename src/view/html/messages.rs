@@ -32,7 +32,7 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
         section.messages aria-labelledby="messages" {
             h2 #messages { (heading(report, rows.len(), window, matched)) }
             // A page that renews itself would take away what is being typed.
-            @if asked.live { p { a href=(links::live(asked, false)) { "Stop renewing the page, to search" } } } @else { (search(asked)) }
+            @if asked.live { p { a href=(links::live(asked)) { "Stop renewing the page, to search" } } } @else { (search(asked)) }
             (chips(asked, matched))
             @if let Some(note) = report.note { p { (sentences::note(note)) } }
             @if rows.is_empty() && matched > 0 {
