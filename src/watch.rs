@@ -98,6 +98,7 @@ pub(crate) enum WatchError {
 pub(crate) fn once(context: &Context) -> Result<String, WatchError> {
     let records = context.records.as_ref().map_err(|reason| WatchError::NoRecords(reason.clone()))?;
     records.room()?;
+    records.note_look();
     let looked = look_and_run(context, records);
     // Even where the rest failed, a primary that went down or came back is news.
     let news = news(records, &context.clock.zone);

@@ -8,6 +8,7 @@ pub mod as_root;
 mod date;
 mod exim;
 mod inquiry;
+pub(crate) mod intake;
 mod kind;
 mod maillog;
 mod opensmtpd;
@@ -37,6 +38,7 @@ pub(crate) use date::log_instant;
 pub use date::past_instant;
 pub use inquiry::Facts;
 pub(crate) use inquiry::{Inquiry, Wanted};
+use intake::Gate;
 pub use kind::Kind;
 pub use maillog::{MailLog, Outcome};
 pub use parser::{Clock, Parser};
@@ -137,6 +139,9 @@ pub trait Mta {
     fn relaying(&self) -> Option<RelayInquiry> {
         None
     }
+
+    /// Whom it takes mail for, and what tries again by itself, for a rehearsal of an outage.
+    fn gate(&self) -> Gate;
 
     /// Whether its listing cuts long addresses and reasons short.
     fn cuts_short(&self) -> bool {

@@ -4,6 +4,7 @@
 pub(crate) mod answer;
 pub(crate) mod clocks;
 pub(crate) mod disk;
+pub(crate) mod drill;
 pub(crate) mod history;
 mod known;
 mod reading;

@@ -10,6 +10,7 @@ mod advice;
 mod clocks;
 mod command_line;
 mod crowd;
+mod drill;
 mod flush;
 mod listing;
 mod machines;

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::inquiry::answers;
+use super::intake::{Gate, Intake, List};
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
 use super::{Attempt, Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
@@ -35,12 +36,16 @@ const LOGS: [&str; 5] = [
     "/var/log/maillog",
 ];
 
+/// The recipients that the example takes mail for.
+const RECIPIENTS: &str = "/etc/exim4/relay_recipients";
+
 /// An installed Exim.
 pub(super) struct Exim {
     program: PathBuf,
     /// What prints its databases.
     dump: PathBuf,
     settings: Option<PathBuf>,
+    recipients: PathBuf,
 }
 
 impl Exim {
@@ -50,6 +55,7 @@ impl Exim {
             program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()),
             dump: search.program("exim_dumpdb").unwrap_or_else(|| "/usr/sbin/exim_dumpdb".into()),
             settings: settings_file(search),
+            recipients: search.below_root(Path::new(RECIPIENTS)),
         }
     }
 
@@ -152,6 +158,18 @@ impl Mta for Exim {
     }
 
     /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it, and `primary_hostname`.
+    /// The file of the example: Exim prints no ACL.
+    fn gate(&self) -> Gate {
+        let file = self.recipients.clone();
+        Gate {
+            ask: Box::new(move |_, _| Intake { list: List::of_file(&file), softens: None }),
+            refusing: "Name every recipient that the primary knows in a file, and let the ACL of RCPT refuse all others \
+                       (see examples/exim).",
+            runners: &[],
+            softener: None,
+        }
+    }
+
     fn relaying(&self) -> Option<RelayInquiry> {
         let question = Argv::new(&self.program, &["-bP", "+relay_to_domains", "primary_hostname"]);
         Some(Box::new(move |free, deadline| {
