@@ -27,8 +27,12 @@ STATIC = -C target-feature=+crt-static \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
 # Only small functions are put where they are called: LLVM's own limit (225) makes the program a tenth larger, and no
-# quicker as far as can be measured.
-SMALL = -C llvm-args=-inline-threshold=40
+# quicker as far as can be measured. A panic ends the program, so nothing looks up how to unwind its stack.
+SMALL = -C llvm-args=-inline-threshold=40 -C link-arg=-Wl,--no-eh-frame-hdr
+
+# A bit for an address that is to be relocated, rather than 24 bytes, where the linker and the C library know that (lld or
+# binutils 2.38, and glibc 2.36). An older library would crash at the start, so it is tried on an empty program.
+PACKED = -C link-arg=-Wl,-z,pack-relative-relocs
 
 # What of SQLite is not used is left out: the log of flushes asks for a row or two.
 SQLITE = -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_JSON -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS \
@@ -59,8 +63,11 @@ INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATED
 # cargo knows what is up to date, so it is always asked. It refuses a program called "index.cgi",
 # hence the copy. The linker says nothing when it could not link statically: look.
 all: ## build target/index.cgi, static and stripped (the default)
-	RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL)" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked --target-dir target --target $(TARGET) \
-	    --bin bartleby
+	@mkdir -p target; packed=; \
+	if echo 'fn main() {}' | rustc --target $(TARGET) $(STATIC) $(PACKED) -o target/packed - 2>/dev/null && \
+	    target/packed 2>/dev/null; then packed='$(PACKED)'; fi; rm -f target/packed; \
+	RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL) $$packed" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked \
+	    --target-dir target --target $(TARGET) --bin bartleby
 	@if readelf --version >/dev/null 2>&1; then \
 	    if readelf -lW target/$(TARGET)/release/bartleby | grep INTERP; then \
 	        echo "make: the program is not static: it asks for the loader above" >&2; exit 1; \
@@ -79,6 +86,7 @@ run: all ## serve the page at http://127.0.0.1:8025/ (with a sample queue where 
 TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 
 test: all lint deny ## check and test everything; as root on Debian also against real mail servers
+	@test "$$(wc -c <'$(PROGRAM)')" -le 4718592 || { echo "make: $(PROGRAM) is larger than 4.5 MiB" >&2; exit 1; }
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
 	fi

@@ -34,6 +34,7 @@ pub(crate) fn follow(context: &Context, flush: &Flush, mut seen: impl FnMut(&Out
                 recipients_left: left.recipients,
                 why: left.why,
                 settled: stage == Stage::Settled,
+                ..Outcome::default()
             };
             if let Ok(records) = &context.records {
                 // The disk may have filled up meanwhile; then the page shows its own count.

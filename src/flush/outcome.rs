@@ -119,13 +119,7 @@ mod tests {
 
     #[test]
     fn every_outcome_has_its_sentence() {
-        let left = |messages_left, settled| Outcome {
-            sampled: 0,
-            messages_left,
-            recipients_left: 0,
-            why: String::new(),
-            settled,
-        };
+        let left = |messages_left, settled| Outcome { messages_left, settled, ..Outcome::default() };
         let gone = "gone from here: delivered, or returned to the sender";
         for (messages, outcome, expected) in [
             (Some(3), left(0, true), format!("all 3 are {gone}")),

@@ -10,7 +10,7 @@ use super::database::Fault;
 use super::outages;
 
 /// The version of the tables, in `PRAGMA user_version`. Raised with each change of [`TABLES`].
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// The first version with outages.
 const WITH_OUTAGES: i64 = 3;
@@ -103,6 +103,21 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     why TEXT NOT NULL
 )",
     ),
+    (
+        "result",
+        "CREATE TABLE result (
+    number INTEGER PRIMARY KEY,
+    boot TEXT NOT NULL,
+    delivered INTEGER,
+    returned INTEGER,
+    unrecorded INTEGER,
+    reason TEXT,
+    sent_back TEXT,
+    per_minute INTEGER,
+    fastest INTEGER,
+    done_about INTEGER
+)",
+    ),
 ];
 
 /// The objects that SQLite makes by itself, for AUTOINCREMENT and for a key of text.
@@ -110,7 +125,7 @@ const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
 /// Makes the tables that are missing: version 2 added two to those of version 1, version 3 one, which it fills from what
-/// was known, and version 4 two; none was changed. Returns whether there were any, and only if the database holds our tables and
+/// was known, version 4 two, and version 5 one; none was changed. Returns whether there were any, and only if the database holds our tables and
 /// nothing else.
 pub(super) fn prepare(database: &mut Connection) -> Result<bool, Fault> {
     let earlier = version(database)?;
@@ -174,7 +189,7 @@ mod tests {
     use super::*;
     use crate::state::log::tests::new_flush;
     use crate::state::tests::records;
-    use crate::state::{Condition, Flush, Outage, Outcome, Sample, SeenBy, Waited, Watching};
+    use crate::state::{Condition, Flush, Outage, Outcome, Sample, SeenBy, Tally, Waited, Watching};
     use std::path::Path;
     use std::thread;
 
@@ -232,6 +247,7 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
                 recipients_left: 2,
                 why: "full (2)".into(),
                 settled: true,
+                ..Outcome::default()
             }),
             ..new_flush()
         };
@@ -310,6 +326,30 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
         let rehearsed = Flush { rehearsal: Some("it accepts".into()), ..new_flush() };
         assert_eq!(records.record(&turn, &rehearsed, &Waited::By(1)), Ok(2));
         assert_eq!(records.flush(2), Ok(Some(Flush { number: 2, ..rehearsed })));
+    }
+
+    #[test]
+    fn of_the_runs_of_version_4_it_is_not_known_who_got_the_mail() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Connection::open(folder.path().join("bartleby.db")).unwrap();
+        // Version 4 had the first eight tables.
+        let made: String = TABLES[..8].iter().map(|(_, definition)| format!("{definition};\n")).collect();
+        database.execute_batch(&made).unwrap();
+        let flush = "INSERT INTO flush (started, target, by, sampled, settled) VALUES (1, 'all', '::1', 9, 1);
+                     INSERT INTO flush (started, target, by) VALUES (2, 'all', '::1'); PRAGMA user_version = 4";
+        database.execute_batch(flush).unwrap();
+        drop(database);
+        let records = records(folder.path()).unwrap();
+        let outcome = Outcome { sampled: 9, settled: true, ..Outcome::default() };
+        let before =
+            Flush { number: 1, messages: None, recipients: None, outcome: Some(outcome.clone()), ..new_flush() };
+        assert_eq!(records.flush(1), Ok(Some(before)));
+        assert_eq!(records.set_aside(), None);
+        // One that was under way meanwhile goes on.
+        let tally = Some(Tally { delivered: 3, ..Tally::default() });
+        let outcome = Outcome { tally, ..outcome };
+        records.add_outcome(2, &outcome).unwrap();
+        assert_eq!(records.flush(2).unwrap().unwrap().outcome, Some(outcome));
     }
 
     #[test]

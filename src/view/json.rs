@@ -290,9 +290,16 @@ fn flush(flush: &Flush) -> Value {
             "messages_left": outcome.messages_left,
             "recipients_left": outcome.recipients_left,
             "why": outcome.why,
+            "delivered": outcome.tally.as_ref().map(|tally| tally.delivered),
+            "returned": outcome.tally.as_ref().map(|tally| tally.returned),
+            "unrecorded": outcome.tally.as_ref().map(|tally| tally.unrecorded),
+            "returned_for": outcome.tally.as_ref().map(|tally| &tally.sent_back).filter(|list| !list.is_empty()),
+            "per_minute": outcome.pace.map(|pace| pace.per_minute),
+            "done_about": outcome.pace.and_then(|pace| pace.done_about).and_then(rfc3339),
         })),
         "despite": flush.despite,
         "rehearsal": flush.rehearsal,
+        "restarted": flush.restarted,
     })
 }
 
