@@ -127,12 +127,18 @@ fn front_door(
     let unknown = format!("{UNKNOWN}@{domain}");
     let asked: Vec<String> = known.iter().cloned().chain([unknown.clone()]).collect();
     let answers = grounds.ask_here(context, &asked);
-    let is_open = list.is_some_and(|list| list.open.contains(&domain));
-    judge_door(&answers, &unknown, is_open, refusing, context.config.privacy.mask)
+    let open_list = list.filter(|list| list.open.contains(&domain)).map(|list| list.name.as_str());
+    judge_door(&answers, &unknown, open_list, refusing, context.config.privacy.mask)
 }
 
-/// What this host's answers mean.
-fn judge_door(answers: &Answers, unknown: &str, is_open: bool, refusing: &'static str, mask: Option<Mask>) -> Finding {
+/// What this host's answers mean; `open_list` has every address of the unknown one's domain.
+fn judge_door(
+    answers: &Answers,
+    unknown: &str,
+    open_list: Option<&str>,
+    refusing: &'static str,
+    mask: Option<Mask>,
+) -> Finding {
     let words = |asked: &Asked| {
         mask.map_or_else(|| asked.said.words.clone(), |mask| mask.text(&asked.said.words, &asked.recipient))
     };
@@ -185,7 +191,8 @@ fn judge_door(answers: &Answers, unknown: &str, is_open: bool, refusing: &'stati
                 refusing,
             ),
             Counts::Accepted => {
-                let why = if is_open { ", as every address of that domain is in the list" } else { "" };
+                let why =
+                    open_list.map(|list| format!(", as {list} has every address of that domain")).unwrap_or_default();
                 wrong(
                     format!(
                         "{taken}, but also for {}, whom nobody knows{why}: what the primary then refuses goes back to senders \
@@ -353,7 +360,7 @@ mod tests {
     }
 
     fn judged(answers: &Answers, mask: Option<Mask>) -> (char, String) {
-        match judge_door(answers, "nobody@example.com", false, "Name them.", mask) {
+        match judge_door(answers, "nobody@example.com", None, "Name them.", mask) {
             Finding::Fine(said) => ('+', said),
             Finding::Open(fault) => ('?', fault.message),
             Finding::Wrong(fault) => ('-', fault.message),
