@@ -4,6 +4,7 @@ mod trust;
 
 mod disk;
 mod lifetime;
+mod notify;
 mod primary;
 mod words;
 
@@ -23,6 +24,7 @@ use crate::queue::Mask;
 use crate::text::printable;
 pub use disk::{DiskConfig, Threshold};
 pub use lifetime::LifetimeConfig;
+pub use notify::NotifyConfig;
 pub use primary::PrimaryConfig;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
@@ -42,6 +44,8 @@ pub struct Config {
     pub disk: DiskConfig,
     /// `[primary]`
     pub primary: PrimaryConfig,
+    /// `[notify]`
+    pub notify: NotifyConfig,
     /// `[privacy]`
     pub privacy: PrivacyConfig,
     /// `[state]`
@@ -401,6 +405,8 @@ mod tests {
             [primary]
             hosts = ["tuccster.example.com:25"]
             domains = ["example.com"]
+            [notify]
+            command = ["/usr/local/bin/tell", "larry"]
             [state]
             directory = "/srv/bartleby"
             "#,
@@ -474,6 +480,10 @@ mod tests {
                 "line 4, [mta] list_command[1]: a text in quotes is expected here, not the number 5",
             ),
             ("[access]\nallow = [\n \"::1\",\n \"x\",\n]\n", "line 4, [access] allow[1]: “x” is neither"),
+            ("[notify]\ncommand = []\n", "line 2, [notify] command: a command has at least one word"),
+            ("[notify]\ncommand = [\"./tell\"]\n", "line 2, [notify] command: “./tell” is no program"),
+            ("[notify]\ncommand = \"logger\"\n", "line 2, [notify] command: a list such as"),
+            ("[notify]\n\nurl = \"x\"\n", "line 3, [notify] url: there is no `url` here"),
             ("[mta\n", "line 1"),
         ] {
             let error = parse(text).unwrap_err();

@@ -154,6 +154,13 @@ impl Report {
         primaries.iter().filter_map(|primary| since(&primary.host).or(primary.since)).max()
     }
 
+    /// When the first of what waits for the primaries goes back, if that is an alarm: less than a day is left.
+    pub(crate) fn returns_within_a_day(&self) -> Option<i64> {
+        let first = self.listing.summary.first_return(|domain| self.primary.may_be_for(domain))?;
+        let is_near = first.saturating_sub(self.listing.sampling.started) < DAY;
+        Some(first).filter(|_| is_near && self.urgency() == Urgency::Alarm)
+    }
+
     /// How soon somebody must act. What waits for other domains than the primary's, mostly notices to senders who do not
     /// exist, is no reason to.
     pub(crate) fn urgency(&self) -> Urgency {

@@ -105,7 +105,7 @@ fn recipients(context: &Context, grounds: &Grounds, list: Option<&List>) -> (Vec
     }
     let waiting = Count::with_stakes(context, &Target::All, grounds.domains(), Lifetimes::Unknown);
     let waiting = in_turn(&waiting.stakes.candidates, ASKED_FOR);
-    (waiting, "of the mail that waits, as no list of recipients was found".to_owned())
+    (waiting, "of the mail that waits, as no list of recipients could be read".to_owned())
 }
 
 /// Whether this host takes mail for those it knows, and refuses one that nobody knows.
@@ -156,7 +156,7 @@ fn judge_door(
         (_, None) => return wrong("the mail server here does not greet", "Look at the mail server's log."),
         _ => {}
     }
-    let by_hand = "Ask from another machine: RCPT TO for a known and for an unknown recipient.";
+    let by_hand = "Ask as root: bartleby doctor --rehearse; or from another machine: RCPT TO for a known and for an unknown recipient.";
     if answers.recipients.is_empty() || answers.blames_sender() {
         let said = answers.recipients.first().map(|asked| &asked.said).or(answers.mail.as_ref());
         let said = said.map(|said| format!(": “{}”", said.words)).unwrap_or_default();
@@ -172,7 +172,8 @@ fn judge_door(
     }
     let known = answers.recipients.iter().filter(|asked| asked.recipient != unknown).count();
     let taken = match known {
-        0 => "nobody is known who could be asked for".to_owned(),
+        0 => "nobody is known who could be asked for: there is no list of recipients, or this user can't read it"
+            .to_owned(),
         1 => "it takes mail for the recipient that was asked for".to_owned(),
         known => format!("it takes mail for the {known} recipients that were asked for"),
     };
@@ -271,8 +272,8 @@ fn mail_log(context: &Context, source: &Source) -> Finding {
 /// Whether `watch` looks.
 fn watch(context: &Context) -> Finding {
     let now = context.clock.now;
-    let remedy = "As root: systemctl enable --now bartleby-watch.timer (see examples), or a line in /etc/cron.d: \
-                  * * * * * www-data /usr/local/sbin/bartleby watch --once";
+    let remedy = "As root: systemctl enable --now bartleby-watch.timer, or without systemd: \
+                  install -m 644 examples/bartleby-watch.cron /etc/cron.d/bartleby";
     let consequence =
         "the queue is run by hand alone, and an outage is on record only as far as somebody looked at the page";
     match context.records.as_ref().map(Records::last_look) {

@@ -15,6 +15,7 @@ mod error;
 mod folder;
 mod locks;
 mod log;
+mod notices;
 mod outages;
 mod outcome;
 mod place;
@@ -39,6 +40,7 @@ pub(crate) use self::error::StateError;
 use self::folder::Folder;
 pub(crate) use self::locks::{NoTurn, Turn};
 pub(crate) use self::log::{Flush, Waited};
+pub(crate) use self::notices::{Notice, TRIES};
 pub(crate) use self::outages::Outage;
 pub use self::outages::Outages;
 #[allow(unused_imports, reason = "the mail log fills them in")]

@@ -114,7 +114,7 @@ impl Form for Doctor {
 
     fn verdict(&self, report: &Report) -> Verdict {
         let wrong = examine(self, report).iter().any(|check| !matches!(check.found, Finding::Fine(_)));
-        Verdict { status: u8::from(wrong), renew: false }
+        Verdict { status: u8::from(wrong), ..Verdict::default() }
     }
 }
 

@@ -23,7 +23,7 @@ fn a_primary_that_accepts_three_recipients_is_fine_and_nothing_is_sent_or_run() 
     let (code, text) = doctor(&machine, &["--rehearse"]);
     let handing = line(&text, "handing over");
     let expected = format!(
-        "ok    handing over: {} accepts 3 recipients. (recipients of the mail that waits, as no list of recipients was found)",
+        "ok    handing over: {} accepts 3 recipients. (recipients of the mail that waits, as no list of recipients could be read)",
         primary.host
     );
     assert_eq!((code, handing), (Some(1), expected.as_str()), "nothing watches here");

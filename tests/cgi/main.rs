@@ -7,6 +7,7 @@ mod machine;
 
 mod access;
 mod advice;
+mod announced;
 mod clocks;
 mod command_line;
 mod crowd;
@@ -16,6 +17,7 @@ mod listing;
 mod machines;
 mod memory;
 mod names;
+mod notify;
 mod outcomes;
 mod page;
 mod played;

@@ -13,6 +13,7 @@ mod accessibility;
 mod apache;
 mod as_root;
 mod browser;
+mod by_itself;
 mod client;
 mod clocks;
 mod comeback;
@@ -330,4 +331,9 @@ fn exim_rehearsing_an_outage() {
 #[test]
 fn opensmtpd_rehearsing_an_outage() {
     in_lab("opensmtpd_rehearsing_an_outage", &OpenSmtpd, drill::of_an_outage);
+}
+
+#[test]
+fn watch_by_cron_and_by_systemd_as_shipped() {
+    in_lab("watch_by_cron_and_by_systemd_as_shipped", &Postfix, by_itself::as_shipped);
 }

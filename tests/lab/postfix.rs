@@ -31,6 +31,8 @@ impl Mta for Postfix {
         &[
             "apache/htaccess",
             "apache/site.sh",
+            "examples/bartleby-watch.cron",
+            "examples/bartleby-watch.service",
             "examples/postfix/main.cf",
             "examples/postfix/relay_domains",
             "examples/postfix/relay_recipients",
