@@ -27,8 +27,9 @@ STATIC = -C target-feature=+crt-static \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
 # Only small functions are put where they are called: LLVM's own limit (225) makes the program a tenth larger, and no
-# quicker as far as can be measured. A panic ends the program, so nothing looks up how to unwind its stack.
-SMALL = -C llvm-args=-inline-threshold=40 -C link-arg=-Wl,--no-eh-frame-hdr
+# quicker as far as can be measured. A panic ends the program, so there is nothing in it for unwinding its stack.
+SMALL = -C llvm-args=-inline-threshold=40 -C link-arg=-Wl,--no-eh-frame-hdr \
+	-C link-arg=-Wl,-T,$(CURDIR)/.cargo/no-unwind.ld
 
 # A bit for an address that is to be relocated, rather than 24 bytes, where the linker and the C library know that (lld or
 # binutils 2.38, and glibc 2.36). An older library would crash at the start, so it is tried on an empty program.

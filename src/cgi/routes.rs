@@ -189,8 +189,8 @@ impl Exchange<'_> {
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
         match flush::start(context, target, Asker { by, address: self.request.remote_addr }, &care) {
-            Ok(flush) => {
-                let place = format!("?flushed={}", flush.number);
+            Ok(run) => {
+                let place = format!("?flushed={}", run.flush.number);
                 let media_type = view::form(Format::Text).media_type;
                 let head = Head::new(StatusCode::SEE_OTHER, media_type).with(header::LOCATION, &*place);
                 self.send(&head, format!("The queue run was started: {place}\n").into_bytes());

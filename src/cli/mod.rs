@@ -29,7 +29,7 @@ const EX_USAGE: u8 = 64;
 const EX_DATAERR: u8 = 65;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_IOERR: u8 = 74;
-const EX_TEMPFAIL: u8 = 75;
+use crate::mta::as_root::EX_TEMPFAIL;
 const EX_CONFIG: u8 = 78;
 
 /// A command: it gets the right of this process, and the arguments after its name.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::follow;
+use super::{Notes, follow};
 use crate::config::Config;
 use crate::context::Context;
 use crate::sandbox::worker::answer;
@@ -26,7 +26,7 @@ pub(super) struct Ended {
 
 /// Runs the commands one after the other, answers how they [`Ended`], and records that under the run's number (0: it
 /// has none). Then it follows the run. The first `prepared` commands are a preparation.
-pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], prepared: usize) {
+pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], prepared: usize, notes: Option<&Notes>) {
     let ended = run_all(&free, commands, prepared);
     answer(&ended);
     // The parent stops waiting, and the lock is released.
@@ -42,7 +42,7 @@ pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], p
         log(&error.to_string());
     }
     if let Ok(Some(flush)) = records.flush(number) {
-        follow(&context, &flush, |_| ());
+        follow(&context, &flush, notes, |_| ());
     }
 }
 

@@ -37,6 +37,8 @@ const SAID: usize = 200;
 
 /// Exit statuses of sysexits(3) by which a request is refused.
 pub(crate) const EX_USAGE: u8 = 64;
+/// The answer is not all of it.
+pub(crate) const EX_TEMPFAIL: u8 = 75;
 pub(crate) const EX_NOPERM: u8 = 77;
 pub(crate) const EX_CONFIG: u8 = 78;
 

@@ -24,6 +24,7 @@ pub mod trouble;
 mod verdict;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use self::exim::Exim;
 use self::opensmtpd::OpenSmtpd;
@@ -36,10 +37,11 @@ use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 pub(crate) use date::log_instant;
 pub use date::past_instant;
-pub use inquiry::Facts;
+pub use inquiry::{Facts, Hint};
 pub(crate) use inquiry::{Inquiry, Wanted};
 use intake::Gate;
 pub use kind::Kind;
+pub(crate) use maillog::text as log_text;
 pub use maillog::{MailLog, Outcome};
 pub use parser::{Clock, Parser};
 pub(crate) use relay::{OwnName, RelayInquiry, Relaying, inquiry as relay_inquiry};
@@ -167,8 +169,17 @@ pub trait Mta {
         None
     }
 
-    /// Where it may log, the first that is in use; the older part of each is named with `.1` behind it. Where none is, it
-    /// logs to the journal.
+    /// What that command printed; `None` where it is too much. This is read in the sandbox.
+    fn read_next(&self, _output: &str) -> Option<Vec<Hint>> {
+        None
+    }
+
+    /// The same facts with what these say, at this time in seconds since 1970.
+    fn with_hints(&self, _free: &Free, facts: Facts, _hints: &[Hint], _now: i64, _deadline: Instant) -> Facts {
+        facts
+    }
+
+    /// Where it may log, where its settings don't say, the first that is in use. Where none is, it logs to the journal.
     fn logs(&self) -> &'static [&'static str] {
         &SYSLOG
     }

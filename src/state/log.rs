@@ -213,6 +213,7 @@ fn flush(boot: &str) -> impl Fn(&Row<'_>) -> rusqlite::Result<Flush> {
                 settled: row.get(11)?,
                 tally,
                 pace,
+                left_later: 0,
             }),
         };
         let despite: Option<String> = row.get(12)?;

@@ -43,7 +43,6 @@ pub(crate) use self::log::{Flush, Waited};
 pub(crate) use self::notices::{Notice, TRIES};
 pub(crate) use self::outages::Outage;
 pub use self::outages::Outages;
-#[allow(unused_imports, reason = "the mail log fills them in")]
 pub(crate) use self::outcome::{LISTED, Outcome, Pace, SentBack, Tally};
 use self::place::Place;
 pub use self::primaries::SeenBy;

@@ -33,6 +33,8 @@ pub struct Outcome {
     pub(crate) tally: Option<Tally>,
     /// How fast it goes, where that is known.
     pub(crate) pace: Option<Pace>,
+    /// Recipients that were still waiting at the end of it and wait no longer; as a listing shows, and not on record.
+    pub(crate) left_later: u64,
 }
 
 /// What became of the recipients that wait no longer, by the mail log. Each recipient of each message counts.
@@ -72,10 +74,22 @@ pub struct Pace {
     pub(crate) done_about: Option<i64>,
 }
 
-impl Tally {
+impl Outcome {
     /// Whether more than a tenth of those that left went back.
     pub(crate) fn is_alarming(&self) -> bool {
-        self.returned > 0 && self.returned * 10 > self.delivered + self.returned + self.unrecorded
+        self.tally.as_ref().is_some_and(Tally::is_alarming)
+    }
+}
+
+impl Tally {
+    /// Whether more than a tenth of those that left went back.
+    fn is_alarming(&self) -> bool {
+        self.returned > 0 && self.returned * 10 > self.left()
+    }
+
+    /// How many left in all.
+    pub(crate) fn left(&self) -> u64 {
+        self.delivered + self.returned + self.unrecorded
     }
 
     /// Whether so much went back that not each is listed: how many are not.

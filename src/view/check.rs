@@ -167,6 +167,10 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
         told.push(format!("the oldest for {}", report.waited_briefly(oldest)));
     }
     told.extend(clocks_in_words(report, thresholds));
+    if let Some(returned) = returned_lately(report) {
+        worst = worst.max(Severity::Warning);
+        told.push(returned);
+    }
     let text = |range: &Option<Range>| range.as_ref().map(|range| range.text.clone()).unwrap_or_default();
     let mut data = vec![
         format!("messages={};{};{};0", summary.messages, text(&thresholds.warning), text(&thresholds.critical)),
@@ -201,6 +205,18 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
     }
     let line = format!("BARTLEBY {} - {}", worst.word(), told.join(", ").replace('|', "/"));
     (worst, format!("{line} | {}", data.join(" ").replace('|', "_")))
+}
+
+/// For how long a run that returned much is a reason to look, in seconds.
+const LATELY: i64 = 24 * 60 * 60;
+
+/// That more than a tenth of what the last run moved went back, where that was not long ago.
+fn returned_lately(report: &Report) -> Option<String> {
+    let last = report.flush.last()?;
+    let is_recent = report.age(last.started) < LATELY;
+    let outcome = last.outcome.as_ref().filter(|outcome| is_recent && outcome.is_alarming())?;
+    let returned = outcome.tally.as_ref()?.returned;
+    Some(format!("queue run {} returned mail for {}", last.number, count(returned, "recipient", "recipients")))
 }
 
 /// Seconds until the first of what waits goes back, less than 0 where it is past its time; `None` where nothing goes back,

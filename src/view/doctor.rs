@@ -14,7 +14,7 @@ use crate::report::drill::{Checked, Finding};
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
-use crate::text::{Odd, bytes, count, duration, shell_quoted};
+use crate::text::{Odd, at_most, bytes, count, duration, shell_quoted};
 
 /// One thing that was checked.
 struct Check {
@@ -308,9 +308,10 @@ fn clock_checks(report: &Report) -> Vec<Check> {
     };
     let retry = match (&timing.stopped, &timing.retry) {
         (Some(gap), _) => fault(gap.why.clone(), format!("{}.", gap.remedy)),
-        (None, Retry::Within { seconds, basis }) => {
-            Ok(format!("what waits is tried again within {} ({basis})", duration(*seconds)))
-        }
+        (None, Retry::Within { seconds, basis, .. }) => match report.next_attempt() {
+            Some(Err(gap)) => Ok(format!("it is not known when all that waits is tried again: {}", gap.why)),
+            _ => Ok(format!("what waits is tried again within {} ({basis})", at_most(*seconds))),
+        },
         (None, Retry::Listed { basis }) => Ok(format!("{basis} says when each message is tried again")),
         (None, Retry::Unknown(gap)) => Ok(format!("it is not known when what waits is tried again: {}", gap.why)),
     };

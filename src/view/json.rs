@@ -13,7 +13,7 @@ use crate::primary::{Primary, PrimaryStatus};
 use crate::queue::{Clocks, Lifetimes, Message, Recipient, Row, State, rfc3339};
 use crate::report::clocks::FirstReturn;
 use crate::report::{Form, Report, Verdict};
-use crate::state::{Flush, Outage};
+use crate::state::{Flush, Outage, Pace};
 use crate::system::Body;
 use crate::text::{first_that_acts, is_plain};
 use crate::view::sentences::of_listing;
@@ -80,7 +80,7 @@ impl Form for Json {
                 "next_attempt": report.next_attempt().and_then(Result::ok).map(|next| {
                     json!({"within_seconds": next.within, "basis": next.basis})
                 }),
-                "next_attempt_error": report.next_attempt().and_then(Result::err).map(gap),
+                "next_attempt_error": report.next_attempt().and_then(Result::err).as_deref().map(gap),
                 "command": listing.sampling.command,
                 "seconds": listing.sampling.took.as_secs_f64(),
             }),
@@ -295,6 +295,7 @@ fn flush(flush: &Flush) -> Value {
             "unrecorded": outcome.tally.as_ref().map(|tally| tally.unrecorded),
             "returned_for": outcome.tally.as_ref().map(|tally| &tally.sent_back).filter(|list| !list.is_empty()),
             "per_minute": outcome.pace.map(|pace| pace.per_minute),
+            "slower": outcome.pace.map(Pace::is_slower),
             "done_about": outcome.pace.and_then(|pace| pace.done_about).and_then(rfc3339),
         })),
         "despite": flush.despite,

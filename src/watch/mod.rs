@@ -12,13 +12,13 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use crate::context::Context;
-use crate::flush::{self, Asker, Care, End, Heard, Refusal};
+use crate::flush::{self, Asker, Care, End, Heard, Refusal, Run};
 use crate::mta::trouble::Trouble;
 use crate::primary::Primary;
 use crate::queue::Target;
 use crate::report::disk::{Filesystem, Level};
 use crate::report::{self, Stock};
-use crate::state::{Condition, Flush, Records, StateError, Transition, Watching};
+use crate::state::{Condition, Flush, Records, StateError, Tally, Transition, Watching};
 use crate::system::log;
 use crate::text::{count, local_time};
 use events::{NotRunYet, Seen, Unlisted, Waiting};
@@ -280,21 +280,17 @@ fn carefully(context: &Context, records: &Records, seen: &mut Seen) -> Result<Re
         // It can't be run alone.
         Some(Err(_)) | None => {
             let all = flush::start(context, &Target::All, Asker::here(BY), &Care::Rehearsed(said))?;
-            return Ok(Ok(all.number));
+            return Ok(Ok(all.flush.number));
         }
     };
-    let care = Care::GoesOn(said);
-    let waits = match flush::follow(context, &first, |_| ()) {
-        Some(End { outcome, .. }) if outcome.messages_left == 0 => None,
-        Some(End { outcome, .. }) if outcome.why.is_empty() => Some("it still waits".to_owned()),
-        Some(End { outcome, .. }) => Some(format!("it still waits, {}", outcome.why)),
-        None => Some("what came of it is not known".to_owned()),
+    let Run { flush: first, notes } = first;
+    let said = match first_delivered(flush::follow(context, &first, notes.as_ref(), |_| ())) {
+        Ok(told) => [said.as_deref(), Some(told)].into_iter().flatten().collect::<Vec<_>>().join(" "),
+        Err(why) => return Ok(Err(format!("one message was tried first ({}), and {why}.", first.target))),
     };
-    if let Some(waits) = waits {
-        return Ok(Err(format!("one message was tried first ({}), and {waits}.", first.target)));
-    }
+    let care = Care::GoesOn(Some(said));
     match flush::start(context, &Target::All, Asker::here(BY), &care) {
-        Ok(flush) => Ok(Ok(flush.number)),
+        Ok(run) => Ok(Ok(run.flush.number)),
         // That was all.
         Err(Refusal::NotQueued(_) | Refusal::Held { .. }) => {
             // Where this can't be noted, the queue is run again.
@@ -302,6 +298,29 @@ fn carefully(context: &Context, records: &Records, seen: &mut Seen) -> Result<Re
             Ok(Ok(first.number))
         }
         Err(refusal) => Err(refusal),
+    }
+}
+
+/// Whether the message that was tried first was delivered, so that the others may follow: what is said of it, or else why
+/// not. Where the mail log can't be read, that it has left the queue must do, unless it was seen going back.
+fn first_delivered(end: Option<End>) -> Result<&'static str, String> {
+    let Some(End { outcome, returned }) = end else { return Err("what came of it is not known".into()) };
+    let left = outcome.messages_left;
+    match outcome.tally {
+        Some(Tally { returned, reason, .. }) if returned > 0 && reason.is_empty() => {
+            Err("it went back to its sender".into())
+        }
+        Some(Tally { returned, reason, .. }) if returned > 0 => Err(format!("it went back to its sender: {reason}")),
+        _ if left > 0 && outcome.why.is_empty() => Err("it still waits".into()),
+        _ if left > 0 => Err(format!("it still waits, {}", outcome.why)),
+        Some(Tally { unrecorded, .. }) if unrecorded > 0 => {
+            Err("it left the queue, but the mail log does not say that it was delivered".into())
+        }
+        Some(_) => Ok("One message was tried first, and was delivered."),
+        None if returned > 0 => Err("it was seen going back to its sender".into()),
+        None => Ok(
+            "One message was tried first and left the queue. The mail log can't be read, so it is not known whether it was delivered.",
+        ),
     }
 }
 
@@ -327,6 +346,7 @@ fn back_off(log: &[Flush], now: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Outcome;
 
     #[test]
     fn a_primary_that_goes_up_and_down_gets_the_queue_less_and_less_often() {
@@ -342,6 +362,31 @@ mod tests {
         assert_eq!(back_off(&many, now), LONGEST_BACK_OFF);
         assert_eq!(back_off(&[flush(now - REMEMBERED - 1, BY)], now), 0);
         assert_eq!(back_off(&[flush(now + 5000, BY)], now), 0, "the clock was set back");
+    }
+
+    #[test]
+    fn the_others_follow_only_when_the_first_message_was_delivered() {
+        let end = |messages_left, tally, returned| {
+            let why = if messages_left > 0 { "1 because a mailbox was full".into() } else { String::new() };
+            Some(End { outcome: Outcome { messages_left, tally, why, ..Outcome::default() }, returned })
+        };
+        let tally = |delivered, returned, unrecorded| {
+            let reason = if returned > 0 { "550 5.1.1 unknown user".to_owned() } else { String::new() };
+            Some(Tally { delivered, returned, unrecorded, reason, ..Tally::default() })
+        };
+        for (end, expected) in [
+            (end(0, tally(1, 0, 0), 0), Ok("One message was tried first, and was delivered.")),
+            (end(0, tally(1, 1, 0), 0), Err("it went back to its sender: 550 5.1.1 unknown user")),
+            (end(0, tally(0, 0, 1), 0), Err("it left the queue, but the mail log does not say that it was delivered")),
+            (end(1, tally(0, 0, 0), 0), Err("it still waits, 1 because a mailbox was full")),
+            (end(1, tally(1, 0, 0), 0), Err("it still waits, 1 because a mailbox was full")),
+            (end(1, None, 0), Err("it still waits, 1 because a mailbox was full")),
+            (end(0, None, 1), Err("it was seen going back to its sender")),
+            (None, Err("what came of it is not known")),
+        ] {
+            assert_eq!(first_delivered(end), expected.map_err(str::to_owned));
+        }
+        assert!(first_delivered(end(0, None, 0)).unwrap().contains("not known whether it was delivered"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod drill;
 mod flush;
 mod listing;
 mod machines;
+mod mail_log;
 mod memory;
 mod names;
 mod notify;

@@ -96,21 +96,29 @@ fn has_more_time(queued: &Queued) {
     assert!(waits(&later, &queued.id), "{later}");
 }
 
-/// Postfix: not before, then at the next attempt. A changed main.cf is not in force until the reload.
+/// Postfix: not before, then at the next attempt. A changed main.cf is not in force until the reload, and what was put off
+/// before that waits as the earlier settings said.
 pub fn of_postfix(lab: &mut Lab) {
     let set = |what: &[&str]| run("postconf", &[&["-e"], what].concat());
     sleep(Duration::from_secs(1));
     set(&["maximal_queue_lifetime=60s", "bounce_queue_lifetime=60s", "minimal_backoff_time=5s"]);
     set(&["maximal_backoff_time=5s", "queue_run_delay=5s"]);
-    let queued = send(lab, "one");
+    let early = send(lab, "early");
     let changed = until("it is said that main.cf is not in force", |clocks| {
         clocks["queue"]["returns_error"]["remedy"] == "As root: postfix reload"
     });
     assert_eq!(changed["queue"]["returns"], Value::Null);
     run("postfix", &["reload"]);
-    // The first attempt was put off by the earlier settings, for five minutes: the next one is by these.
-    sleep(Duration::from_secs(1));
-    run("postqueue", &["-f"]);
+    // It was put off for five minutes, though the settings say five seconds now.
+    let unknown = until("it is said that it is not known when that is tried again", |clocks| {
+        let error = clocks["queue"]["next_attempt_error"]["message"].as_str();
+        error.is_some_and(|error| error.contains("put off before that") && error.contains("within 10 seconds"))
+    });
+    assert_eq!(unknown["queue"]["next_attempt"], Value::Null);
+    sleep(Duration::from_secs(15));
+    assert!(waits(&clocks(), &early.id), "it was tried within the new time");
+    run("postsuper", &["-d", &early.id]);
+    let queued = send(lab, "one");
     let at = said("not_before");
     let within = &clocks()["queue"]["next_attempt"]["within_seconds"];
     assert_eq!(*within, 10);
@@ -161,9 +169,28 @@ pub fn of_sendmail(lab: &mut Lab) {
     assert!(page.contains("daemon is not running, so nothing is tried again"), "{page}");
 }
 
-/// Exim: about, and a young message goes with the old one.
+/// Exim: about, and a young message goes with the old one. By the rule for root it is known since when its host fails, and when
+/// that is tried next.
 pub fn of_exim(lab: &mut Lab) {
     rule::install();
+    let first = send(lab, "first");
+    let hinted = until("Exim's retry hints are read", |clocks| {
+        let queue = &clocks["queue"];
+        let says = |basis: &Value, words: &str| basis.as_str().is_some_and(|basis| basis.contains(words));
+        says(&queue["next_attempt"]["basis"], "retry hints and -q")
+            && says(&queue["returns"]["basis"], "first failure of its host")
+    });
+    // The shipped rule and the shipped daemon: each a quarter and half of an hour.
+    let within = hinted["queue"]["next_attempt"]["within_seconds"].as_i64().unwrap();
+    assert!((30 * 60..=45 * 60).contains(&within), "{hinted}");
+    let times = Command::new("exim_dumpdb").args(["-z", "/var/spool/exim4", "retry"]).output().unwrap().stdout;
+    let times = String::from_utf8(times).unwrap();
+    let failed = times.lines().skip_while(|line| !line.starts_with("  T:")).nth(1).unwrap();
+    let clock = &failed[12..20];
+    let returns = hinted["queue"]["returns"]["not_before"].as_str().unwrap();
+    assert!(returns.contains(&format!("T{clock}")), "{returns}, but it failed at {failed}");
+    run("exim4", &["-Mrm", &first.id]);
+    shell("rm /var/spool/exim4/db/retry*");
     let configuration = "/etc/exim4/exim4.conf";
     let text = fs::read_to_string(configuration).unwrap();
     fs::write(configuration, text.replace("F,6d,15m", "F,60s,5s")).unwrap();

@@ -56,16 +56,16 @@ mod story;
 mod syslog;
 mod wait;
 
-use as_root::PostfixWithRules;
-use comeback::PostfixWithNames;
+use as_root::POSTFIX_WITH_RULES;
+use comeback::POSTFIX_WITH_NAMES;
 use exim::Exim;
 use faults::Script;
-use guards::PostfixWithBrowser;
-use install::PostfixToInstall;
+use guards::POSTFIX_WITH_BROWSER;
+use install::POSTFIX_TO_INSTALL;
 use machine::{in_each_lab, in_lab};
 use opensmtpd::OpenSmtpd;
 use postfix::Postfix;
-use real_queue::PostfixWithBench;
+use real_queue::POSTFIX_WITH_BENCH;
 use sendmail::Sendmail;
 
 #[test]
@@ -95,19 +95,19 @@ fn postfix_with_a_second_instance() {
 
 #[test]
 fn the_primary_comes_back() {
-    in_lab("the_primary_comes_back", &PostfixWithNames, comeback::of_the_primary);
+    in_lab("the_primary_comes_back", &POSTFIX_WITH_NAMES, comeback::of_the_primary);
 }
 
 #[test]
 fn another_origin_sets_nothing_off_in_a_browser() {
-    in_lab("another_origin_sets_nothing_off_in_a_browser", &PostfixWithBrowser, guards::in_a_browser);
+    in_lab("another_origin_sets_nothing_off_in_a_browser", &POSTFIX_WITH_BROWSER, guards::in_a_browser);
 }
 
 #[test]
 fn a_name_that_a_stranger_rebinds_reads_and_runs_nothing_in_a_browser() {
     in_lab(
         "a_name_that_a_stranger_rebinds_reads_and_runs_nothing_in_a_browser",
-        &PostfixWithBrowser,
+        &POSTFIX_WITH_BROWSER,
         rebinding::of_a_name,
     );
 }
@@ -119,7 +119,7 @@ fn names_through_apache() {
 
 #[test]
 fn the_page_is_for_everybody() {
-    in_lab("the_page_is_for_everybody", &PostfixWithBrowser, accessibility::of_every_page);
+    in_lab("the_page_is_for_everybody", &POSTFIX_WITH_BROWSER, accessibility::of_every_page);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn opensmtpd_running_a_part_of_the_queue() {
 
 #[test]
 fn postfix_by_the_one_rule_for_root() {
-    in_each_lab("postfix_by_the_one_rule_for_root", &PostfixWithRules, as_root::by_every_tool);
+    in_each_lab("postfix_by_the_one_rule_for_root", &POSTFIX_WITH_RULES, as_root::by_every_tool);
 }
 
 #[test]
@@ -244,12 +244,12 @@ fn apache_sends_our_headers_with_every_status() {
 
 #[test]
 fn installed_as_the_readme_says() {
-    in_each_lab("installed_as_the_readme_says", &PostfixToInstall, install::as_the_readme_says);
+    in_each_lab("installed_as_the_readme_says", &POSTFIX_TO_INSTALL, install::as_the_readme_says);
 }
 
 #[test]
 fn apache_set_up_wrongly_is_found_out() {
-    in_each_lab("apache_set_up_wrongly_is_found_out", &PostfixToInstall, install::set_up_wrongly);
+    in_each_lab("apache_set_up_wrongly_is_found_out", &POSTFIX_TO_INSTALL, install::set_up_wrongly);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn apache_with_listers_out_of_reach() {
 #[test]
 #[ignore = "make bench runs it"]
 fn a_real_postfix_queue() {
-    in_lab("a_real_postfix_queue", &PostfixWithBench, real_queue::is_measured);
+    in_lab("a_real_postfix_queue", &POSTFIX_WITH_BENCH, real_queue::is_measured);
 }
 
 #[test]

@@ -97,14 +97,17 @@ fn intake(settings: &str, table: impl Fn(&str) -> Option<String>) -> Intake {
     Intake { list: lists.into_iter().nth(known), softens }
 }
 
+/// The file that postlogd(8) writes, if any (since Postfix 3.4).
+const LOG: &str = "maillog_file";
+
 /// The parameters that say what is wanted.
 pub(super) fn parameters(wanted: Wanted) -> Vec<&'static str> {
     match wanted {
         Wanted::Everything => {
-            let names = ["mail_version", "queue_directory", "authorized_flush_users"];
+            let names = ["mail_version", "queue_directory", "authorized_flush_users", LOG];
             names.into_iter().chain(lifetime::parameters()).collect()
         }
-        Wanted::Permissions => vec!["authorized_flush_users"],
+        Wanted::Permissions => vec!["authorized_flush_users", LOG],
         Wanted::Nothing => Vec::new(),
     }
 }
@@ -115,6 +118,7 @@ pub(super) fn facts(output: &str) -> Facts {
         version: value(output, "mail_version"),
         queue_directory: value(output, "queue_directory").map(PathBuf::from),
         flush_users: value(output, "authorized_flush_users"),
+        log: value(output, LOG).map(PathBuf::from).filter(|log| log.is_absolute()),
         ..Facts::default()
     }
     .or_usual("/var/spool/postfix")
@@ -179,5 +183,9 @@ mod tests {
         assert_eq!(read.version.as_deref(), Some("3.7.11"));
         assert_eq!(read.queue_directory, Some("/var/spool/postfix".into()));
         assert_eq!(read.flush_users.as_deref(), Some(""));
+        assert_eq!(read.log, None);
+        let log = |line: &str| facts(line).log;
+        assert_eq!(log("maillog_file = /var/log/postfix.log\n"), Some("/var/log/postfix.log".into()));
+        assert_eq!(log("maillog_file =\n"), None);
     }
 }

@@ -65,7 +65,13 @@ impl Postfix {
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
         let names = configuration::parameters(wanted);
-        self.postconf.iter().filter(|_| !names.is_empty()).map(|postconf| Argv::new(postconf, &names)).collect()
+        let ask = |postconf| {
+            let of = |instance: &Instance| Argv::new(postconf, &instance.arguments(&names));
+            let asked =
+                if wanted == Wanted::Everything { &self.instances.running[..] } else { &self.instances.running[..1] };
+            asked.iter().map(of).collect()
+        };
+        self.postconf.as_ref().filter(|_| !names.is_empty()).map(ask).unwrap_or_default()
     }
 }
 
@@ -108,14 +114,13 @@ impl Mta for Postfix {
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let (main_cf, unlisted) = (self.main_cf.clone(), self.instances.disabled.clone());
-        let several = self.tells_parts_apart();
-        Inquiry::start(free, &self.questions(wanted), move |output| {
-            let facts = Facts { unlisted: unlisted.clone(), ..facts(output) };
+        let instances = self.instances.running.clone();
+        Inquiry::start_each(free, &self.questions(wanted), move |outputs| {
+            let facts = Facts { unlisted, ..facts(outputs.first().map_or("", String::as_str)) };
             match wanted {
-                Wanted::Everything if several => Facts { timing: lifetime::of_several(), ..facts },
                 Wanted::Everything => {
-                    let is = lifetime::in_force(&main_cf);
-                    Facts { timing: lifetime::timing(output, &main_cf, is), ..facts }
+                    let seen = lifetime::Seen::now();
+                    Facts { timing: lifetime::timing(&instances, outputs, &main_cf, &seen), ..facts }
                 }
                 Wanted::Permissions | Wanted::Nothing => facts,
             }
@@ -406,10 +411,10 @@ mod tests {
         fs::write(folder.join("postconf"), "").unwrap();
         let postfix = Postfix::at(&Search::below(machine.path()));
         let questions = |wanted| postfix.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users \
+        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users maillog_file \
                           maximal_queue_lifetime bounce_queue_lifetime maximal_backoff_time queue_run_delay";
         assert_eq!(questions(Wanted::Everything), [everything]);
-        assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
+        assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users maillog_file"]);
         assert!(questions(Wanted::Nothing).is_empty());
     }
 }

@@ -228,7 +228,8 @@ fn retry(runner: Runner, options: Option<&Options<'_>>) -> Retry {
     let wait = age("minqueueage").max(age("maxqueueage"));
     let runs = if wait > 0 { wait / every.max(1) + 1 } else { 1 };
     let basis = if wait > 0 { format!("{basis} and MinQueueAge or MaxQueueAge") } else { basis };
-    Retry::Within { seconds: every.max(1).saturating_mul(runs), basis }
+    // When a message was tried last is looked at in each run, by the settings of that time.
+    Retry::Within { seconds: every.max(1).saturating_mul(runs), basis, since: None, hinted: None }
 }
 
 #[cfg(test)]
