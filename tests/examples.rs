@@ -37,7 +37,7 @@ fn every_setting_of_the_example_configuration_can_be_used() {
     fs::write(&file, used.join("\n")).expect("write");
     let config = Config::read(&file).expect("every setting of the example");
     assert_ne!(config, Config::default());
-    assert_eq!(settings, 18, "the example has every setting");
+    assert_eq!(settings, 19, "the example has every setting");
     // Those that show their default show the right one.
     let default = Config::default();
     assert_eq!(config.mta.deadline, default.mta.deadline);
