@@ -13,9 +13,11 @@ mod accessibility;
 mod apache;
 mod as_root;
 mod browser;
+mod by_itself;
 mod client;
 mod clocks;
 mod comeback;
+mod drill;
 mod evidence;
 mod example;
 mod exim;
@@ -311,6 +313,31 @@ fn exim_returns_mail_when_the_page_said() {
 #[test]
 fn opensmtpd_returns_mail_when_the_page_said() {
     in_lab("opensmtpd_returns_mail_when_the_page_said", &OpenSmtpd, clocks::of_opensmtpd);
+}
+
+#[test]
+fn postfix_rehearsing_an_outage() {
+    in_lab("postfix_rehearsing_an_outage", &Postfix, drill::of_an_outage);
+}
+
+#[test]
+fn sendmail_rehearsing_an_outage() {
+    in_lab("sendmail_rehearsing_an_outage", &Sendmail, drill::of_an_outage);
+}
+
+#[test]
+fn exim_rehearsing_an_outage() {
+    in_lab("exim_rehearsing_an_outage", &Exim, drill::of_an_outage);
+}
+
+#[test]
+fn opensmtpd_rehearsing_an_outage() {
+    in_lab("opensmtpd_rehearsing_an_outage", &OpenSmtpd, drill::of_an_outage);
+}
+
+#[test]
+fn watch_by_cron_and_by_systemd_as_shipped() {
+    in_lab("watch_by_cron_and_by_systemd_as_shipped", &Postfix, by_itself::as_shipped);
 }
 
 #[test]
