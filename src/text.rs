@@ -120,9 +120,32 @@ pub(crate) fn exact_weekday_time(seconds: i64, zone: &TimeZone) -> String {
     in_zone(seconds, zone, "%A %-d %B, %H:%M:%S %Z")
 }
 
-/// `Sat 28 Nov 14:10`, for where there is little room.
-pub(crate) fn short_weekday_time(seconds: i64, zone: &TimeZone) -> String {
-    in_zone(seconds, zone, "%a %-d %b %H:%M")
+/// An instant for where there is little room, for who reads it at `now`: `14:10`, of another day `Sat 28 Nov, 14:10`, of
+/// another year `28 Nov 2025, 14:10`. In the machine's zone.
+pub(crate) fn short_moment(seconds: i64, now: i64, zone: &TimeZone) -> String {
+    let local = |seconds| jiff::Timestamp::from_second(seconds).map(|instant| instant.to_zoned(zone.clone()));
+    match (local(seconds), local(now)) {
+        (Ok(then), Ok(now)) if then.date() == now.date() => then.strftime("%H:%M").to_string(),
+        (Ok(then), Ok(now)) if then.year() == now.year() => then.strftime("%a %-d %b, %H:%M").to_string(),
+        (Ok(then), _) => then.strftime("%-d %b %Y, %H:%M").to_string(),
+        _ => "?".into(),
+    }
+}
+
+/// Whether two instants are of one day in this zone.
+pub(crate) fn is_same_day(one: i64, other: i64, zone: &TimeZone) -> bool {
+    let day = |seconds| Some(jiff::Timestamp::from_second(seconds).ok()?.to_zoned(zone.clone()).date());
+    day(one).is_some_and(|of_one| day(other) == Some(of_one))
+}
+
+/// `14:03:10 CET`
+pub(crate) fn clock_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%H:%M:%S %Z")
+}
+
+/// A label of a time axis: `06:00`, for a span of days `Mon 23`.
+pub(crate) fn tick(seconds: i64, zone: &TimeZone, step: i64) -> String {
+    in_zone(seconds, zone, if step < 86_400 { "%H:%M" } else { "%a %-d" })
 }
 
 fn in_zone(seconds: i64, zone: &TimeZone, form: &str) -> String {
@@ -192,6 +215,45 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n"))
+}
+
+/// What begins a line of a remedy that is to be pasted as it is. All other lines are sentences.
+const PASTE: &str = "    ";
+
+/// A sentence without its end, and behind it the lines to paste, one command each.
+pub(crate) fn to_paste(sentence: &str, lines: &[&str]) -> String {
+    lines.iter().fold(format!("{sentence}:"), |remedy, line| remedy + "\n" + PASTE + line)
+}
+
+/// A part of a remedy.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// A sentence or several.
+    Say(&'a str),
+    /// Lines to be pasted as a whole.
+    Paste(Vec<&'a str>),
+}
+
+/// The parts of a remedy, in their order.
+pub(crate) fn steps(remedy: &str) -> Vec<Step<'_>> {
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    for line in remedy.lines() {
+        match (line.strip_prefix(PASTE), steps.last_mut()) {
+            (Some(line), Some(Step::Paste(lines))) => lines.push(line),
+            (Some(line), _) => steps.push(Step::Paste(vec![line])),
+            (None, _) => steps.push(Step::Say(line)),
+        }
+    }
+    steps
+}
+
+/// A remedy where there is room for one line alone.
+pub(crate) fn one_line(remedy: &str) -> String {
+    let parts = steps(remedy).into_iter().map(|step| match step {
+        Step::Say(words) => Cow::Borrowed(words),
+        Step::Paste(lines) => Cow::Owned(lines.join("; ")),
+    });
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 /// A value that no command to be pasted may hold. Its `Display` says so in the command's place, without a full stop.
@@ -340,6 +402,21 @@ mod tests {
     }
 
     #[test]
+    fn a_remedy_is_sentences_and_lines_to_paste() {
+        let remedy = to_paste("As root", &["postconf -e x=y", "postfix reload"]) + "\nThen look again.";
+        assert_eq!(
+            steps(&remedy),
+            [
+                Step::Say("As root:"),
+                Step::Paste(vec!["postconf -e x=y", "postfix reload"]),
+                Step::Say("Then look again.")
+            ]
+        );
+        assert_eq!(one_line(&remedy), "As root: postconf -e x=y; postfix reload Then look again.");
+        assert_eq!((steps(""), one_line("Reload.")), (vec![], "Reload.".into()));
+    }
+
+    #[test]
     fn long_text_is_shortened() {
         assert_eq!(short(&"é".repeat(120)), "é".repeat(120));
         assert_eq!(short(&"é".repeat(5000)), format!("{}…", "é".repeat(120)));
@@ -352,7 +429,8 @@ mod tests {
         assert_eq!(local_time(1_795_432_688, &zone), "2026-11-23 12:18:08+01:00");
         assert_eq!(weekday_time(1_795_432_688, &zone), "Monday 23 November, 12:18 CET");
         assert_eq!(exact_weekday_time(1_795_432_688, &TimeZone::UTC), "Monday 23 November, 11:18:08 UTC");
-        assert_eq!(short_weekday_time(1_795_432_688, &zone), "Mon 23 Nov 12:18");
+        assert_eq!(clock_time(1_795_432_688, &zone), "12:18:08 CET");
+        assert_eq!([3600, 86_400].map(|step| tick(1_795_432_688, &zone, step)), ["12:18", "Mon 23"]);
     }
 
     #[test]
@@ -362,6 +440,11 @@ mod tests {
         assert_eq!(at(1_795_432_688), "12:18:08 today (CET)");
         assert_eq!(at(1_795_432_688 - 86_400), "2026-11-22 12:18 (CET)");
         assert_eq!(at(i64::MAX), "?");
+        let at = |seconds| short_moment(seconds, 1_795_432_688, &zone);
+        let days = [0, 1, 365].map(|days| at(1_795_432_688 - days * 86_400));
+        assert!(is_same_day(1_795_432_688, 1_795_432_688 - 43_000, &zone));
+        assert!(!is_same_day(1_795_432_688, 1_795_432_688 - 45_000, &zone) && !is_same_day(i64::MAX, i64::MAX, &zone));
+        assert_eq!(days, ["12:18", "Sun 22 Nov, 12:18", "23 Nov 2025, 12:18"]);
     }
 
     #[test]

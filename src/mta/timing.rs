@@ -75,6 +75,8 @@ pub(crate) enum Retry {
         basis: String,
         /// Since when they have been in force; `None` where nothing that waits goes by earlier ones.
         since: Option<Since>,
+        /// The same by what the mail server has noted of each host, where that could be read.
+        hinted: Option<Hinted>,
     },
     /// The listing says it of each message.
     Listed {
@@ -93,6 +95,26 @@ pub(crate) struct Since {
     pub(crate) at: i64,
     /// The longest time for which anything was put off, in seconds; `None`: for as long as it had waited by then.
     pub(crate) longest: Option<i64>,
+}
+
+/// When all that waited at some time is tried again at the latest. Instants are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hinted {
+    /// Then.
+    pub(crate) at: i64,
+    /// What says so.
+    pub(crate) basis: String,
+    /// When it was asked: of what came later it is not known.
+    pub(crate) asked: i64,
+    /// Until when nothing of it can have been tried, so that it holds.
+    pub(crate) until: i64,
+}
+
+impl Hinted {
+    /// Whether it goes for a queue that was listed at `now`, and whose latest message came at `newest`.
+    pub(crate) fn holds(&self, newest: Option<i64>, now: i64) -> bool {
+        now <= self.until && newest.is_some_and(|newest| newest < self.asked)
+    }
 }
 
 /// The least time for which a message may have been put off by settings that are not known, in seconds.
@@ -133,14 +155,22 @@ impl Default for Gap {
 impl Gap {
     /// Something is not known, whose remedy is to name the lifetime in our own configuration.
     pub(super) fn of_lifetime(why: impl Into<String>) -> Gap {
-        Gap { why: why.into(), remedy: "Write it into /etc/bartleby.toml, such as [mta] lifetime = \"5d\".".into() }
+        Gap {
+            why: why.into(),
+            remedy: "Write it into /etc/bartleby.toml, such as:\n    [mta]\n    lifetime = \"5d\"".into(),
+        }
     }
 }
 
 impl Timing {
     /// The same, where the lifetime is written into our own configuration.
     pub(crate) fn with_lifetime(self, lifetimes: Lifetimes, seconds: i64, basis: String) -> Timing {
-        Timing { lifetime: Lifetime::Known { lifetimes, seconds, null_sender: seconds, basis }, ..self }
+        // Nothing in that file says when mail is tried again.
+        let retry = match self.retry {
+            Retry::Unknown(gap) => Retry::Unknown(Gap { remedy: String::new(), ..gap }),
+            known => known,
+        };
+        Timing { lifetime: Lifetime::Known { lifetimes, seconds, null_sender: seconds, basis }, retry, ..self }
     }
 
     /// What is known where the listed queue is not known to be that of this machine's mail server: nothing.
@@ -282,6 +312,13 @@ mod tests {
         assert_eq!(until(100 * DAY - 60, 100 * DAY + 3600), Some(101 * DAY), "the least back-off is not known, either");
         assert_eq!(since(Some(2 * DAY)).unknown_until(Some(0), 101 * DAY), Some(102 * DAY));
         assert!(since(None).unknown_until(None, 200 * DAY).is_some(), "it is not known when it came");
+    }
+
+    #[test]
+    fn hints_hold_for_what_came_before_they_were_read_until_the_next_attempt() {
+        let hinted = Hinted { at: 900, basis: String::new(), asked: 100, until: 160 };
+        assert!(hinted.holds(Some(99), 100) && hinted.holds(Some(99), 160));
+        assert!(!hinted.holds(Some(99), 161) && !hinted.holds(Some(100), 110) && !hinted.holds(None, 110));
     }
 
     #[test]

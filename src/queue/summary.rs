@@ -37,6 +37,8 @@ pub struct Summary {
     sized: u64,
     /// Arrival of the oldest message, in seconds since 1970.
     pub(crate) oldest: Option<i64>,
+    /// Arrival of the newest message.
+    pub(crate) newest: Option<i64>,
     /// Senders, recipients and reasons that the mail server cut short.
     pub(crate) cut: u64,
     states: [u64; State::ALL.len()],
@@ -196,10 +198,8 @@ impl Summary {
         self.states[message.state as usize] += 1;
         self.on_hold += u64::from(message.is_on_hold());
         self.too_young += u64::from(message.too_young && !message.is_on_hold());
-        self.oldest = match (self.oldest, message.arrival) {
-            (Some(oldest), Some(arrival)) => Some(oldest.min(arrival)),
-            (oldest, arrival) => oldest.or(arrival),
-        };
+        self.newest = self.newest.max(message.arrival);
+        self.oldest = self.oldest.into_iter().chain(message.arrival).min();
         let is_cut = |text: Option<&str>| u64::from(text.is_some_and(|text| text.ends_with('…')));
         self.cut += is_cut(message.sender.as_deref());
         for recipient in &message.recipients {

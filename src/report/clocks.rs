@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::{Report, history};
-use crate::mta::timing::{Gap, Lifetime, Retry};
+use crate::mta::timing::{Gap, Hinted, Lifetime, Retry};
 use crate::queue::{Deadlines, Lifetimes, State};
 use crate::text::{at_most, weekday_time};
 
@@ -46,7 +46,7 @@ impl ReturnKind {
     pub(crate) fn of(lifetimes: &Lifetimes) -> Option<ReturnKind> {
         match lifetimes {
             Lifetimes::Unknown => None,
-            Lifetimes::NotBefore { .. } => Some(ReturnKind::NotBefore),
+            Lifetimes::NotBefore { .. } | Lifetimes::Each(_) => Some(ReturnKind::NotBefore),
             Lifetimes::At { .. } => Some(ReturnKind::At),
             Lifetimes::About { .. } => Some(ReturnKind::About),
         }
@@ -137,7 +137,10 @@ impl Report {
             return None;
         }
         match &self.listing.facts.timing.retry {
-            Retry::Within { seconds, basis, since } => {
+            Retry::Within { hinted: Some(Hinted { at, basis, .. }), .. } if self.hints_hold() => {
+                Some(Ok(NextAttempt { within: (at - self.listing.sampling.started).max(0), basis }))
+            }
+            Retry::Within { seconds, basis, since, .. } => {
                 let oldest = self.listing.summary.oldest;
                 let earlier = since
                     .and_then(|since| Some((since.at, since.unknown_until(oldest, self.listing.sampling.started)?)));
@@ -152,6 +155,12 @@ impl Report {
             }
             Retry::Unknown(gap) => Some(Err(Cow::Borrowed(gap))),
         }
+    }
+
+    fn hints_hold(&self) -> bool {
+        let newest = self.listing.summary.newest;
+        let now = self.listing.sampling.started;
+        matches!(&self.listing.facts.timing.retry, Retry::Within { hinted: Some(hinted), .. } if hinted.holds(newest, now))
     }
 
     /// Why it is not known when all of it is tried again.
@@ -179,6 +188,18 @@ impl Report {
         primaries.iter().filter_map(|primary| since(&primary.host).or(primary.since)).max()
     }
 
+    /// When the first of what waits for the primaries goes back, if that is an alarm: less than a day is left.
+    pub(crate) fn returns_within_a_day(&self) -> Option<i64> {
+        let first = self.listing.summary.first_return(|domain| self.primary.may_be_for(domain))?;
+        let is_near = first.saturating_sub(self.listing.sampling.started) < DAY;
+        Some(first).filter(|_| is_near && self.urgency() == Urgency::Alarm)
+    }
+
+    /// Whether a primary accepts mail.
+    pub(crate) fn has_primary_up(&self) -> bool {
+        self.primary.primaries.iter().any(|primary| primary.is_up() == Some(true))
+    }
+
     /// How soon somebody must act. What waits for other domains than the primary's, mostly notices to senders who do not
     /// exist, is no reason to.
     pub(crate) fn urgency(&self) -> Urgency {
@@ -191,7 +212,7 @@ impl Report {
         }
         let now = self.listing.sampling.started;
         let summary = &self.listing.summary;
-        let is_up = self.primary.primaries.iter().any(|primary| primary.is_up() == Some(true));
+        let is_up = self.has_primary_up();
         let is_about = ReturnKind::of(&summary.lifetimes()) == Some(ReturnKind::About);
         match (summary.first_return(|domain| self.primary.may_be_for(domain)), &timing.lifetime) {
             // The host that decides does not fail.

@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod clocks;
 pub mod csv;
 pub(crate) mod doctor;
+pub(crate) mod headline;
 pub mod html;
 pub mod json;
 pub mod openmetrics;

@@ -217,7 +217,10 @@ fn of_sendmail_nothing_is_said_to_the_second_and_a_bounce_has_the_null_sender() 
         \t\t\t\t\t\t<alice@example.org>\n\t\tTotal requests: 1\nE";
     let machine = Machine::with_lister("sendmail", script);
     let text = machine.get("format=text").body;
-    assert!(text.contains("the oldest for under a minute") || text.contains("the oldest for 1 minute"), "{text}");
+    assert!(
+        text.contains("it has been waiting for under a minute") || text.contains("it has been waiting for 1 minute"),
+        "{text}"
+    );
     assert!(text.contains("< 1 min ") || text.contains(" 1 min "), "{text}");
     assert_eq!(machine.json().1["messages"][0]["sender"], "");
 }

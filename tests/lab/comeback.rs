@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,69 +12,45 @@ use crate::client::{self, Queued};
 use crate::http::{self, ALLOWED};
 use crate::machine::{HOSTNAME, Lab};
 use crate::mails::Mail;
-use crate::mta::{Mta, run};
+use crate::mta::run;
 use crate::page::{self, target};
-use crate::postfix::Postfix;
+use crate::postfix::{Postfix, PostfixWith};
 use crate::primary::{self, Mode, OTHER, TUCCSTER};
 use crate::{apache, example, story, wait};
 
 const ZONE: &str = "/etc/nsd/example.com.zone";
 
 /// Postfix beside a name server.
-pub struct PostfixWithNames;
+pub static POSTFIX_WITH_NAMES: PostfixWith = PostfixWith {
+    layer: "names",
+    packages: &["postfix", "nsd"],
+    brings: &["examples/zone.example.com"],
+    start,
+    ..PostfixWith::NOTHING
+};
 
-impl Mta for PostfixWithNames {
-    fn kind(&self) -> &'static str {
-        Postfix.kind()
-    }
-
-    fn layer(&self) -> &'static str {
-        "names"
-    }
-
-    fn packages(&self) -> &'static [&'static str] {
-        &["postfix", "nsd"]
-    }
-
-    fn brings(&self) -> &'static [&'static str] {
-        &[
-            "examples/postfix/main.cf",
-            "examples/postfix/relay_domains",
-            "examples/postfix/relay_recipients",
-            "examples/zone.example.com",
-        ]
-    }
-
-    /// Leaves the primaries' port 25 to them.
-    fn start(&self) {
-        Postfix.configure();
-        run("postconf", &["-e", "inet_interfaces=127.0.0.1"]);
-        // As Debian's installer leaves a machine: a short name, and the full one in /etc/hosts alone.
-        let (short, _) = HOSTNAME.split_once('.').unwrap();
-        run("hostname", &[short]);
-        fs::write("/etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {HOSTNAME} {short}\n")).unwrap();
-        run("postfix", &["start"]);
-        zone("20");
-        let own = "$TTL 60\n@ IN SOA ns1 hostmaster 1 2 3 4 5\n@ IN NS ns1\nbartleby IN A 198.51.100.25\nns1 IN A 127.0.0.1\n";
-        fs::write("/etc/nsd/example.net.zone", own).unwrap();
-        let other = "$TTL 60\n@ IN SOA ns1.other.example. hostmaster 1 2 3 4 5\n@ IN NS ns1\n@ IN MX 10 mail\n\
-                     @ IN MX 20 bartleby.example.net.\nmail IN A 127.0.0.3\nns1 IN A 127.0.0.1\n";
-        fs::write("/etc/nsd/other.example.zone", other).unwrap();
-        let zones = ["example.com", "example.net", "other.example"]
-            .map(|name| format!("zone:\n  name: {name}\n  zonefile: /etc/nsd/{name}.zone\n"))
-            .concat();
-        let server = "server:\n  ip-address: 127.0.0.1\n  username: \"\"\n  pidfile: /run/nsd.pid\n  server-count: 1\n";
-        fs::write("/etc/nsd/nsd.conf", format!("{server}{zones}")).unwrap();
-        run("nsd", &["-c", "/etc/nsd/nsd.conf"]);
-    }
-
-    fn queue_command(&self) -> Command {
-        Postfix.queue_command()
-    }
-
-    fn queue_id(&self, reply: &str) -> String {
-        Postfix.queue_id(reply)
-    }
+/// Leaves the primaries' port 25 to them.
+fn start() {
+    Postfix.configure();
+    run("postconf", &["-e", "inet_interfaces=127.0.0.1"]);
+    // As Debian's installer leaves a machine: a short name, and the full one in /etc/hosts alone.
+    let (short, _) = HOSTNAME.split_once('.').unwrap();
+    run("hostname", &[short]);
+    fs::write("/etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {HOSTNAME} {short}\n")).unwrap();
+    run("postfix", &["start"]);
+    zone("20");
+    let own =
+        "$TTL 60\n@ IN SOA ns1 hostmaster 1 2 3 4 5\n@ IN NS ns1\nbartleby IN A 198.51.100.25\nns1 IN A 127.0.0.1\n";
+    fs::write("/etc/nsd/example.net.zone", own).unwrap();
+    let other = "$TTL 60\n@ IN SOA ns1.other.example. hostmaster 1 2 3 4 5\n@ IN NS ns1\n@ IN MX 10 mail\n\
+                 @ IN MX 20 bartleby.example.net.\nmail IN A 127.0.0.3\nns1 IN A 127.0.0.1\n";
+    fs::write("/etc/nsd/other.example.zone", other).unwrap();
+    let zones = ["example.com", "example.net", "other.example"]
+        .map(|name| format!("zone:\n  name: {name}\n  zonefile: /etc/nsd/{name}.zone\n"))
+        .concat();
+    let server = "server:\n  ip-address: 127.0.0.1\n  username: \"\"\n  pidfile: /run/nsd.pid\n  server-count: 1\n";
+    fs::write("/etc/nsd/nsd.conf", format!("{server}{zones}")).unwrap();
+    run("nsd", &["-c", "/etc/nsd/nsd.conf"]);
 }
 
 /// Writes the example's zone with this machine's names and addresses, and this preference for the backup MX.
@@ -154,7 +129,7 @@ pub fn of_the_primary(lab: &mut Lab) {
     }
     assert_eq!(told["dns"]["faults"], serde_json::json!([]), "{told:#}");
     let page = page::html(200);
-    assert!(page.contains("does not answer. Nothing is lost: the mail waits here."), "{page}");
+    assert!(page.contains("does not answer. Its mail is kept here until it is back"), "{page}");
     watch("the primary does not take mail");
     let (_, text) = apache::command_line(&["doctor"]);
     assert!(text.contains("ok    DNS: the MX records of example.com, "), "{text}");

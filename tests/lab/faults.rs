@@ -48,8 +48,8 @@ impl Mta for Script {
         &["faketime", "sudo"]
     }
 
-    fn brings(&self) -> &'static [&'static str] {
-        &[
+    fn brings(&self) -> Vec<&'static str> {
+        vec![
             "tests/fixtures/postfix/mixed-json.stdout",
             "tests/fixtures/sendmail/mixed-bp-verbose.stdout",
             // A fake clock takes a program that is not static.

@@ -24,8 +24,8 @@ pub trait Mta: Sync {
     }
 
     /// Files of this project, besides program and snippet, that its tests bring along.
-    fn brings(&self) -> &'static [&'static str] {
-        &[]
+    fn brings(&self) -> Vec<&'static str> {
+        Vec::new()
     }
 
     /// Configures it as the backup MX and starts it. It relays from this machine to the next hops of

@@ -42,8 +42,8 @@ impl Mta for OpenSmtpd {
         &["sudo-rs"]
     }
 
-    fn brings(&self) -> &'static [&'static str] {
-        &[
+    fn brings(&self) -> Vec<&'static str> {
+        vec![
             "examples/opensmtpd/smtpd.conf",
             "examples/opensmtpd/relay_domains",
             "examples/opensmtpd/relay_recipients",

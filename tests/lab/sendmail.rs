@@ -35,8 +35,8 @@ impl Mta for Sendmail {
         &["sudo-rs"]
     }
 
-    fn brings(&self) -> &'static [&'static str] {
-        &[
+    fn brings(&self) -> Vec<&'static str> {
+        vec![
             "examples/sendmail/sendmail.mc",
             "examples/sendmail/access",
             "examples/sendmail/mailertable",

@@ -109,7 +109,7 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     let rows = first.into_rows().unwrap();
     let report = report(kind, summary, trouble, window);
     let told = Sentences::of(&report);
-    let names = told.details.iter().map(|detail| &detail.name).chain([&told.headline[1]]);
+    let names = told.details.iter().map(|detail| &detail.name).chain([&told.for_whom[1]]);
     names.for_each(|name| assert!(name.chars().count() <= 121, "{name}"));
     let shown = &messages[..rows.len()];
     assert_eq!(as_page(&report, &rows), printed_ids(shown), "the page");

@@ -6,16 +6,21 @@
 //! imitate: a message begins within the first five, a recipient in the eleventh.
 
 mod configuration;
+mod hints;
 mod message_log;
 mod retry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::inquiry::answers;
+use super::intake::Gate;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
-use super::{Attempt, Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
+use super::{
+    Attempt, Clock, Facts, Hint, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted,
+};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
@@ -35,12 +40,16 @@ const LOGS: [&str; 5] = [
     "/var/log/maillog",
 ];
 
+/// The names of its processes.
+const DAEMONS: [&str; 2] = ["exim4", "exim"];
+
 /// An installed Exim.
 pub(super) struct Exim {
     program: PathBuf,
     /// What prints its databases.
     dump: PathBuf,
     settings: Option<PathBuf>,
+    recipients: PathBuf,
     /// The file by which it goes.
     read: PathBuf,
 }
@@ -52,6 +61,7 @@ impl Exim {
         Exim {
             program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()),
             dump: search.program("exim_dumpdb").unwrap_or_else(|| "/usr/sbin/exim_dumpdb".into()),
+            recipients: search.below_root(Path::new(configuration::RECIPIENTS)),
             read: read_by_exim(settings.as_deref(), search),
             settings,
         }
@@ -107,7 +117,7 @@ impl Mta for Exim {
             domains.truncate(retry::MOST_DOMAINS);
             let rule = |domain: &String| Argv::new(&program, &["-brt", domain]);
             let rules = answers(free, &domains.iter().map(rule).collect::<Vec<_>>(), deadline);
-            let processes = processes::named(&["exim4", "exim"]);
+            let processes = processes::named(&DAEMONS);
             let rules: Vec<_> = domains.into_iter().zip(rules).collect();
             let asked = retry::Answers {
                 options: output,
@@ -142,7 +152,7 @@ impl Mta for Exim {
     }
 
     fn release(&self) -> &'static str {
-        "As root: exim4 -M ID, which releases a message and tries to deliver it, or exim4 -qff, which tries all of them."
+        "To release a frozen message and try to deliver it, as root:\n    exim4 -M ID\nOr all of them:\n    exim4 -qff"
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -162,6 +172,10 @@ impl Mta for Exim {
     }
 
     /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it, and `primary_hostname`.
+    fn gate(&self) -> Gate {
+        configuration::gate(self.recipients.clone())
+    }
+
     fn relaying(&self) -> Option<RelayInquiry> {
         let question = Argv::new(&self.program, &["-bP", "+relay_to_domains", "primary_hostname"]);
         Some(Box::new(move |free, deadline| {
@@ -191,6 +205,18 @@ impl Mta for Exim {
     fn next_command(&self, queue: &Path) -> Option<Argv> {
         let queue = queue.to_str()?;
         Some(Argv::new(&self.dump, &["-z", queue, "retry"]))
+    }
+
+    fn read_next(&self, output: &str) -> Option<Vec<Hint>> {
+        hints::read(output)
+    }
+
+    fn with_hints(&self, free: &Free, facts: Facts, hints: &[Hint], now: i64, deadline: Instant) -> Facts {
+        let route = |domain: &String| Argv::new(&self.program, &["-bt", &format!("postmaster@{domain}")]);
+        let domains = hints::domains(&facts.timing, hints);
+        let routes = answers(free, &domains.iter().map(route).collect::<Vec<_>>(), deadline);
+        let processes = processes::named(&DAEMONS);
+        Facts { timing: hints::timing(facts.timing, hints, &routes, processes.as_deref(), now), ..facts }
     }
 
     fn logs(&self) -> &'static [&'static str] {

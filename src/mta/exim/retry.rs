@@ -54,8 +54,11 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
         rules.as_ref().ok().and_then(|rules| rules.iter().map(|(_, rule)| rule).min_by_key(|rule| rule.cutoff()));
     let lifetime = match (&rules, shortest) {
         (Ok(rules), Some(shortest)) => {
-            let cutoff =
-                |(domain, rule): &(&String, Rule)| Cutoff { domain: (*domain).clone(), seconds: rule.cutoff() };
+            let cutoff = |(domain, rule): &(&String, Rule)| Cutoff {
+                domain: (*domain).clone(),
+                seconds: rule.cutoff(),
+                failing_since: None,
+            };
             Lifetime::Known {
                 lifetimes: Lifetimes::About {
                     cutoffs: rules.iter().map(cutoff).collect(),
@@ -86,11 +89,12 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
                     // When a host is tried next is noted when it fails. Without the option nothing is put off for more than
                     // a day (specification, "Main configuration").
                     since: answers.changed.map(|at| Since { at, longest: option("retry_interval_max") }),
+                    hinted: None,
                 }
             }
             (runner, _) => Retry::Unknown(runner.stopped().or(rules.err()).unwrap_or_else(|| Gap {
                 why: "the processes of other users can't be seen, so not how often Exim runs its queue".into(),
-                remedy: "Ask as root, who sees them: bartleby doctor".into(),
+                remedy: "Ask as root, who sees them:\n    bartleby doctor".into(),
             })),
         },
         stopped,
@@ -99,14 +103,14 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
 
 fn more_time(settings: Option<&Path>, days: i64) -> String {
     let (file, then) = match settings.and_then(Path::to_str) {
-        Some(file) if file.ends_with(".template") => (file, "; then, as root: update-exim4.conf"),
-        Some(file) if file.contains("/conf.d/") => (PART, "; then, as root: update-exim4.conf"),
+        Some(file) if file.ends_with(".template") => (file, "\nThen, as root:\n    update-exim4.conf"),
+        Some(file) if file.contains("/conf.d/") => (PART, "\nThen, as root:\n    update-exim4.conf"),
         Some(file) => (file, ""),
         None => ("Exim's configuration", ""),
     };
     format!(
-        "In {file}, below “begin retry”, write the rule for the main mail server's domains as “*  *  F,{days}d,15m”{then}. \
-         Exim goes by it at once"
+        "In {file}, below “begin retry”, write this rule for the main mail server's domains:\n    *  *  F,{days}d,15m{then}\n\
+         Exim goes by it at once."
     )
 }
 
@@ -173,7 +177,7 @@ impl Rule {
 }
 
 /// Who runs the queue.
-enum Runner {
+pub(super) enum Runner {
     /// A daemon, so often, in seconds; and the argument that says so.
     Every(i64, String),
     /// The daemon does not.
@@ -185,7 +189,7 @@ enum Runner {
 }
 
 impl Runner {
-    fn find(processes: Option<&[Process]>) -> Runner {
+    pub(super) fn find(processes: Option<&[Process]>) -> Runner {
         let Some(processes) = processes else { return Runner::Hidden };
         let every = |process: &Process| process.arguments.iter().skip(1).find_map(|word| interval(word));
         let is_daemon = |process: &Process| {
@@ -201,15 +205,17 @@ impl Runner {
 
     fn stopped(&self) -> Option<Gap> {
         let (why, remedy) = match self {
-            Runner::Nobody => ("Exim's daemon is not running, so nothing is tried again", "systemctl restart exim4"),
+            Runner::Nobody => {
+                ("Exim's daemon is not running, so nothing is tried again", "As root:\n    systemctl restart exim4")
+            }
             Runner::Never => (
                 "Exim's daemon was started without -q, so nothing is tried again by itself",
-                "start it with -q30m (Debian 12: QUEUEINTERVAL='30m', Debian 13: EXIMSERVICE='-bdf -q30m', both in \
-                 /etc/default/exim4), then systemctl restart exim4",
+                "Start it with -q30m (Debian 12: QUEUEINTERVAL='30m', Debian 13: EXIMSERVICE='-bdf -q30m', both in \
+                 /etc/default/exim4). Then, as root:\n    systemctl restart exim4",
             ),
             Runner::Every(..) | Runner::Hidden => return None,
         };
-        Some(Gap { why: why.into(), remedy: format!("As root: {remedy}") })
+        Some(Gap { why: why.into(), remedy: remedy.into() })
     }
 }
 
@@ -255,7 +261,7 @@ mod tests {
     fn the_shipped_configuration_keeps_mail_for_six_days() {
         let Timing { lifetime, retry, stopped, more_time } =
             of(&[("example.com", SHIPPED)], RECORDED_OPTIONS, running());
-        let cutoffs = vec![Cutoff { domain: "example.com".into(), seconds: 6 * DAY }];
+        let cutoffs = vec![Cutoff { domain: "example.com".into(), seconds: 6 * DAY, failing_since: None }];
         let expected = Lifetime::Known {
             lifetimes: Lifetimes::About { cutoffs, otherwise: None, failing_since: None, frozen: None },
             seconds: 6 * DAY,
@@ -265,7 +271,7 @@ mod tests {
         assert_eq!((lifetime, stopped), (expected, None));
         let basis = "the retry rule and -q30m".to_owned();
         let since = Some(Since { at: 7, longest: Some(DAY) });
-        assert_eq!(retry, Retry::Within { seconds: 45 * 60, basis, since });
+        assert_eq!(retry, Retry::Within { seconds: 45 * 60, basis, since, hinted: None });
         assert!(more_time.contains("In /etc/exim4/exim4.conf") && more_time.contains("F,14d,15m"), "{more_time}");
         assert_eq!(Rule::read(OF_A_USER).unwrap().cutoff(), 6 * DAY);
     }
@@ -302,7 +308,7 @@ mod tests {
             else {
                 panic!("{rules:?}")
             };
-            assert!(gap.remedy.contains("[mta] lifetime"), "{gap:?}");
+            assert!(gap.remedy.contains("lifetime = \"5d\""), "{gap:?}");
         }
     }
 

@@ -10,6 +10,7 @@ mod lifetime;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::intake::{Gate, Intake, List};
 use super::parser::{Malformed, text};
 use super::remedy::{Refused, Remedy};
 use super::timing::{InForce, Timing};
@@ -109,6 +110,21 @@ impl Mta for OpenSmtpd {
         Some(Box::new(move |_, _| Some(name)))
     }
 
+    /// The file of the table `relay_recipients`, as the example has it.
+    fn gate(&self) -> Gate {
+        let configuration = self.configuration.clone();
+        Gate {
+            ask: Box::new(move |_, _| {
+                let text = fs::read_to_string(&configuration).unwrap_or_default();
+                Intake { list: recipients(&text).and_then(|file| List::of_file(Path::new(file))), softens: None }
+            }),
+            refusing: "Name every recipient that the primary knows in a table, and match only mail to these \
+                       (rcpt-to <relay_recipients>, see examples/opensmtpd).",
+            runners: &["smtpd"],
+            softener: None,
+        }
+    }
+
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         let schedule = |what: &str| Argv::new(&self.program, &["schedule", what]);
         match part {
@@ -153,7 +169,7 @@ impl Mta for OpenSmtpd {
     }
 
     fn release(&self) -> &'static str {
-        "As root: smtpctl resume envelope ID, then run the queue."
+        "To release a message, and then deliver it, as root:\n    smtpctl resume envelope ID"
     }
 
     /// Only root may ask the daemon anything.
@@ -235,7 +251,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
 /// smtpctl works for root alone, and no setting changes that.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     let rule = refused.rule(&["show queue", "schedule all"]);
-    Remedy::Rule(format!("Only root may ask OpenSMTPD. {rule}"))
+    Remedy::Rule(format!("Only root may ask OpenSMTPD.\n{rule}"))
 }
 
 /// Reads `smtpctl show queue`, grouping envelopes that follow each other into messages.
@@ -333,9 +349,25 @@ impl Parser for OpenSmtpdParser {
     }
 }
 
+/// The file of the table of recipients in smtpd.conf(5).
+fn recipients(configuration: &str) -> Option<&str> {
+    configuration.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let is_meant = words.next() == Some("table") && words.next() == Some("relay_recipients");
+        words.next().filter(|_| is_meant)?.strip_prefix("file:")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_file_of_the_recipients_is_found() {
+        let shipped = include_str!("../../../examples/opensmtpd/smtpd.conf");
+        assert_eq!(recipients(shipped), Some("/etc/smtpd.relay_recipients"));
+        assert_eq!(recipients("table other file:/x\n#table relay_recipients file:/y\n"), None);
+    }
 
     #[test]
     fn what_is_not_clear_is_no_word_of_the_daemons() {

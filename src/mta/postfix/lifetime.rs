@@ -12,9 +12,11 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::configuration::value;
+use super::instances::Instance;
 use crate::mta::timing::{Gap, InForce, Lifetime, Retry, Since, Timing, longer, seconds};
-use crate::queue::Lifetimes;
+use crate::queue::{Lifetimes, OfInstance};
 use crate::system::processes;
+use crate::text::to_paste;
 
 /// The parameters that say so, each with its usual unit (postconf(5)).
 const PARAMETERS: [(&str, char); 4] = [LIFETIME, NULL_SENDER, BACK_OFF, SCAN];
@@ -77,41 +79,89 @@ impl Seen {
     }
 }
 
-/// What postconf(1) printed of these parameters.
-pub(super) fn timing(output: &str, main_cf: &Path, seen: &Seen) -> Timing {
-    let is = seen.in_force(main_cf);
-    let lifetime = lifetime(output).unwrap_or_else(Lifetime::Unknown);
-    let days = match &lifetime {
-        Lifetime::Known { seconds, .. } => longer(*seconds),
-        _ => longer(0),
+/// What postconf(1) printed of these parameters, for each instance in their order; `main_cf`: that of the first.
+pub(super) fn timing(instances: &[Instance], outputs: &[String], main_cf: &Path, seen: &Seen) -> Timing {
+    let outputs = || instances.iter().enumerate().map(|(place, _)| outputs.get(place).map_or("", String::as_str));
+    let kept: Result<Vec<Kept>, Gap> = outputs().map(lifetime).collect();
+    let longest = kept.as_ref().ok().and_then(|all| all.iter().map(|of| of.message).max());
+    let days = longer(longest.unwrap_or(0));
+    let each = |command: &dyn Fn(&str) -> String| {
+        let commands = instances.iter().map(|instance| instance.option().map(|option| command(&option)));
+        commands.collect::<Result<Vec<_>, _>>().map(|commands| {
+            let lines: Vec<_> = commands.iter().flat_map(|command| command.lines()).collect();
+            to_paste("As root", &lines)
+        })
     };
+    let more_time = each(&|option| {
+        format!(
+            "postconf{option} -e maximal_queue_lifetime={days}d bounce_queue_lifetime={days}d\npostfix{option} reload"
+        )
+    });
+    let files = || instances.iter().map(|instance| instance.main_cf(main_cf));
+    let changed = files().position(|file| seen.in_force(&file) == InForce::No);
+    let lifetime = match (kept, changed.and_then(|place| Some((place, files().nth(place)?)))) {
+        (Err(gap), _) => Lifetime::Unknown(gap),
+        (Ok(all), Some((place, file))) => {
+            let reload = each(&|option| format!("postfix{option} reload")).unwrap_or_else(|odd| odd.to_string());
+            together(&[], all.get(place..=place).unwrap_or_default()).in_force(&file, InForce::No, &reload)
+        }
+        (Ok(all), None) => together(instances, &all),
+    };
+    let now = SystemTime::now();
+    let retry = outputs().map(retry_seconds).collect::<Result<Vec<_>, _>>().map(|all| Retry::Within {
+        seconds: all.into_iter().max().unwrap_or_default(),
+        basis: format!("{} + {}", BACK_OFF.0, SCAN.0),
+        since: files().map(|file| seen.since(&file, now)).max_by_key(|since| since.at),
+        hinted: None,
+    });
     Timing {
-        lifetime: lifetime.in_force(main_cf, is, "As root: postfix reload"),
-        retry: retry(output, seen.since(main_cf, SystemTime::now())).unwrap_or_else(Retry::Unknown),
+        lifetime,
+        retry: retry.unwrap_or_else(Retry::Unknown),
         stopped: None,
-        more_time: format!(
-            "As root: postconf -e maximal_queue_lifetime={days}d bounce_queue_lifetime={days}d && postfix reload"
-        ),
+        more_time: more_time.unwrap_or_default(),
     }
 }
 
-/// The same where there are several instances, each of which has parameters of its own: what goes for the mail of one does
-/// not for that of another.
-pub(super) fn of_several() -> Timing {
-    let gap = || Gap::of_lifetime("several instances of Postfix run here, and each has settings of its own");
-    Timing { lifetime: Lifetime::Unknown(gap()), retry: Retry::Unknown(gap()), ..Timing::default() }
+/// How long one instance keeps mail, in seconds.
+#[derive(Clone, Debug)]
+struct Kept {
+    message: i64,
+    null_sender: i64,
+    /// The setting that says so.
+    basis: String,
 }
 
-fn lifetime(output: &str) -> Result<Lifetime, Gap> {
+/// That of all instances; of one alone, whose messages don't name it, without its name.
+fn together(instances: &[Instance], all: &[Kept]) -> Lifetime {
+    let Some((place, shortest)) = all.iter().enumerate().min_by_key(|(_, of)| of.message) else {
+        return Lifetime::default();
+    };
+    let null_sender = all.iter().map(|of| of.null_sender).min().unwrap_or_default();
+    let of = |(instance, of): (&Instance, &Kept)| OfInstance {
+        name: instance.name.clone(),
+        message: of.message,
+        null_sender: of.null_sender,
+    };
+    let which = instances.get(place).filter(|_| all.len() > 1);
+    Lifetime::Known {
+        lifetimes: match which {
+            Some(_) => Lifetimes::Each(instances.iter().zip(all).map(of).collect()),
+            None => Lifetimes::NotBefore { message: shortest.message, null_sender },
+        },
+        seconds: shortest.message,
+        null_sender,
+        basis: which.map_or_else(|| shortest.basis.clone(), |which| format!("{} of {}", shortest.basis, which.name)),
+    }
+}
+
+fn lifetime(output: &str) -> Result<Kept, Gap> {
     let (any, written) = read(output, LIFETIME)?;
     let null_sender = read(output, NULL_SENDER)?.0.min(any);
-    let lifetimes = Lifetimes::NotBefore { message: any, null_sender };
-    Ok(Lifetime::Known { lifetimes, seconds: any, null_sender, basis: format!("{} = {written}", LIFETIME.0) })
+    Ok(Kept { message: any, null_sender, basis: format!("{} = {written}", LIFETIME.0) })
 }
 
-fn retry(output: &str, since: Since) -> Result<Retry, Gap> {
-    let sum = read(output, BACK_OFF)?.0 + read(output, SCAN)?.0;
-    Ok(Retry::Within { seconds: sum, basis: format!("{} + {}", BACK_OFF.0, SCAN.0), since: Some(since) })
+fn retry_seconds(output: &str) -> Result<i64, Gap> {
+    Ok(read(output, BACK_OFF)?.0 + read(output, SCAN)?.0)
 }
 
 /// A parameter in seconds, and as it is written. One that names another one has that one's value.
@@ -135,8 +185,16 @@ mod tests {
     /// The output of Debian 13's postconf, with the shipped main.cf.
     const RECORDED: &str = include_str!("../../../tests/fixtures-clocks/postfix/lifetime.stdout");
 
+    fn instance(name: &str) -> Instance {
+        Instance::named(name, (name != "postfix").then(|| format!("/nonexistent/{name}")))
+    }
+
+    fn alone() -> [Instance; 1] {
+        [instance("postfix")]
+    }
+
     fn of(output: &str) -> Timing {
-        timing(output, Path::new("/etc/postfix/main.cf"), &Seen::default())
+        timing(&alone(), &[output.to_owned()], Path::new("/etc/postfix/main.cf"), &Seen::default())
     }
 
     fn known(message: i64, null_sender: i64, basis: &str) -> Lifetime {
@@ -151,7 +209,7 @@ mod tests {
         let Retry::Within { seconds, basis, .. } = retry else { panic!("{retry:?}") };
         assert_eq!((seconds, basis.as_str()), (3600, "maximal_backoff_time + queue_run_delay"));
         assert_eq!(stopped, None);
-        assert!(more_time.contains("maximal_queue_lifetime=14d bounce_queue_lifetime=14d && postfix reload"));
+        assert!(more_time.contains("maximal_queue_lifetime=14d bounce_queue_lifetime=14d\n    postfix reload"));
     }
 
     #[test]
@@ -166,15 +224,45 @@ mod tests {
     }
 
     #[test]
+    fn of_several_instances_each_has_its_own_lifetime() {
+        let output = |lifetime: &str, back_off: &str| {
+            format!(
+                "maximal_queue_lifetime = {lifetime}\nbounce_queue_lifetime = {lifetime}\nmaximal_backoff_time = {back_off}\n\
+                 queue_run_delay = 300s\n"
+            )
+        };
+        let both = [instance("postfix"), instance("postfix-out")];
+        let of = |outputs: &[String]| timing(&both, outputs, Path::new("/etc/postfix/main.cf"), &Seen::default());
+        let found = of(&[output("5d", "4000s"), output("2d", "1h")]);
+        let each =
+            |name: &str, days: i64| OfInstance { name: name.into(), message: days * DAY, null_sender: days * DAY };
+        let expected = Lifetime::Known {
+            lifetimes: Lifetimes::Each(vec![each("postfix", 5), each("postfix-out", 2)]),
+            seconds: 2 * DAY,
+            null_sender: 2 * DAY,
+            basis: "maximal_queue_lifetime = 2d of postfix-out".into(),
+        };
+        assert_eq!(found.lifetime, expected);
+        assert!(matches!(found.retry, Retry::Within { seconds: 4300, .. }), "the longest of both");
+        let set = "-e maximal_queue_lifetime=14d bounce_queue_lifetime=14d\n    postfix";
+        let out = "-c /nonexistent/postfix-out";
+        let more = format!("As root:\n    postconf {set} reload\n    postconf {out} {set} {out} reload");
+        assert_eq!(found.more_time, more);
+        let one = of(&[output("5d", "4000s")]);
+        assert!(matches!((one.lifetime, one.retry), (Lifetime::Unknown(_), Retry::Unknown(_))), "one did not answer");
+    }
+
+    #[test]
     fn a_changed_file_is_not_in_force_until_the_reload() {
         let main_cf = tempfile::NamedTempFile::new().unwrap();
         let past = SystemTime::now() - Duration::from_secs(60);
-        let Timing { lifetime, .. } = timing(RECORDED, main_cf.path(), &Seen { managers: vec![past], masters: vec![] });
+        let seen = Seen { managers: vec![past], masters: vec![] };
+        let Timing { lifetime, .. } = timing(&alone(), &[RECORDED.to_owned()], main_cf.path(), &seen);
         let expected = Lifetime::NotInForce {
             seconds: 6 * DAY,
             basis: "maximal_queue_lifetime = 6d".into(),
             file: main_cf.path().display().to_string(),
-            step: "As root: postfix reload".into(),
+            step: "As root:\n    postfix reload".into(),
         };
         assert_eq!(lifetime, expected);
     }
@@ -209,7 +297,7 @@ mod tests {
             let Timing { lifetime: Lifetime::Unknown(gap), retry: Retry::Unknown(_), .. } = of(output) else {
                 panic!("{output}")
             };
-            assert!(gap.remedy.contains("[mta] lifetime"), "{gap:?}");
+            assert!(gap.remedy.contains("lifetime = \"5d\""), "{gap:?}");
         }
         // As long as they refer to each other.
         let circle =

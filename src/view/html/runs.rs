@@ -16,7 +16,7 @@ pub(crate) fn runs(report: &Report) -> Markup {
     html! {
         section aria-labelledby="runs" {
             h2 #runs { "Queue runs" }
-            ul.runs { @for flush in &report.flush.log { (run(report, flush)) } }
+            ul.rows { @for flush in &report.flush.log { (run(report, flush)) } }
         }
     }
 }

@@ -1,0 +1,266 @@
+//! Every state of the page as people see it, made by the built program from played mail servers: the sentence that is read
+//! first, and what comes after it. `BARTLEBY_SCREENS=FOLDER` keeps the pages.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod machine;
+#[path = "cgi/played.rs"]
+#[allow(dead_code, reason = "not every moody primary is met here")]
+mod played;
+
+use std::collections::HashMap;
+use std::env;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::params;
+use serde_json::json;
+
+use machine::Machine;
+use played::{Played, accepts, refuses};
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+const REFUSED: &str = "connect to tuccster.example.com[192.0.2.25]:25: Connection refused";
+const GREYLISTED: &str = "host mx.example.org[198.51.100.7] said: 450 4.2.0 <anna@example.org>: Recipient address rejected: \
+                          Greylisted, see https://greylist.example.org/help/example.org.html (in reply to RCPT TO command)";
+const FULL: &str =
+    "host mx.example.net[198.51.100.9] said: 452 4.2.2 The mailbox is full (in reply to RCPT TO command)";
+
+const SENDERS: [&str; 8] = [
+    "service@bank.example",
+    "bounce-4719@news.example",
+    "j.smith@school.example",
+    "o'brien&sons@solicitors.example",
+    "",
+    "no-reply@travel.example",
+    "newsletter+larry=example.com@mailing-lists.shop.example",
+    "ward3@hospital.example",
+];
+const RECIPIENTS: [&str; 6] = [
+    "larry@example.com",
+    "moe@example.com",
+    "office@example.com",
+    "orders@sales.example.com",
+    "curly@example.com",
+    "accounts@example.com",
+];
+
+/// The line of Postfix's listing for a message of this age.
+fn line(number: usize, age: i64, state: &str, recipients: &[(&str, &str)]) -> String {
+    let recipients: Vec<_> =
+        recipients.iter().map(|(address, why)| json!({"address": address, "delay_reason": why})).collect();
+    json!({
+        "queue_name": state, "queue_id": format!("{:X}9901{number:02X}", 0x2FBE3 + number * 7919), "arrival_time": now() - age,
+        "message_size": 1200 + number * number * 977, "forced_expire": false, "sender": SENDERS[number % SENDERS.len()],
+        "recipients": recipients,
+    })
+    .to_string()
+}
+
+/// Thirty-odd messages, the oldest this old: most wait for the main mail server, some for other reasons.
+fn lines(oldest: i64) -> Vec<String> {
+    let mut lines: Vec<String> = (0..29)
+        .map(|number| {
+            let age = oldest - oldest * number as i64 / 30;
+            line(number, age, "deferred", &[(RECIPIENTS[number % RECIPIENTS.len()], REFUSED)])
+        })
+        .collect();
+    lines.push(line(31, oldest / 3, "deferred", &[("anna@example.org", GREYLISTED), ("bert@example.org", GREYLISTED)]));
+    lines.push(line(32, oldest / 4, "deferred", &[("gertrud@example.net", FULL), ("moe@example.com", REFUSED)]));
+    lines.push(line(33, oldest / 2, "hold", &[("ward3@example.com", "")]));
+    lines
+}
+
+/// A machine with such a queue, and the rest of its configuration.
+fn queue(lines: &[String], more: &str) -> Machine {
+    let machine = Machine::with_lister("postfix", "cat $(dirname $0)/listing");
+    fs::write(machine.path("listing"), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    configure(&machine, "postfix", more);
+    machine
+}
+
+/// Far from full, whatever machine this is.
+const DISK: &str = "[disk]\nwarn = \"0%\"\ncritical = \"0%\"";
+
+fn configure(machine: &Machine, kind: &str, more: &str) {
+    let disk = if more.contains("[disk]") { "" } else { DISK };
+    machine.configure(kind, &format!("lifetime = \"5d\"\n{more}\n{disk}"));
+}
+
+fn primary(host: &str) -> String {
+    format!("[primary]\nhosts = [\"{host}\"]\ndomains = [\"example.com\"]")
+}
+
+/// An address of this machine at which nobody listens.
+fn nobody() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// Looks as they were taken every quarter of an hour, of these numbers of messages.
+fn remember(machine: &Machine, messages: impl Fn(i64) -> u64, span: i64) {
+    // One look of the program's own makes the folder.
+    machine.json();
+    let free = machine.json().1["filesystems"][0]["bytes_available"].as_u64().unwrap();
+    let minute = now() / MINUTE * MINUTE;
+    let bytes: Vec<u8> = (1..=span / (15 * MINUTE))
+        .rev()
+        .flat_map(|quarter| {
+            let age = quarter * 15 * MINUTE;
+            let count = messages(age);
+            let numbers = [(minute - age) as u64, count, count, count * 14_336, free + age as u64 * 2000];
+            let sum =
+                numbers.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, n| (sum ^ n).wrapping_mul(0x0000_0100_0000_01b3));
+            numbers.into_iter().chain([sum]).flat_map(u64::to_le_bytes).collect::<Vec<u8>>()
+        })
+        .collect();
+    fs::write(machine.path("state/samples.table"), bytes).unwrap();
+}
+
+/// An outage on record, the last of which may still go on.
+fn outage(machine: &Machine, host: &str, down: i64, up: Option<i64>, messages: i64) {
+    let database = rusqlite::Connection::open(machine.path("state/bartleby.db")).unwrap();
+    database
+        .execute("UPDATE primary_host SET since = ?1 WHERE ?2", params![down, up.is_none()])
+        .and_then(|_| {
+            let columns = "INSERT INTO outage (host, down, up, messages, down_seen_by, up_seen_by)";
+            let values = params![host, down, up, messages, "watch", up.map(|_| "watch")];
+            database.execute("DELETE FROM outage WHERE up IS NULL AND ?1 IS NULL", params![up])?;
+            database.execute(&format!("{columns} VALUES (?1, ?2, ?3, ?4, ?5, ?6)"), values)
+        })
+        .unwrap();
+}
+
+fn page(machine: &Machine, query: &str) -> String {
+    machine.get(&format!("{query}&format=html")).body
+}
+
+/// A machine whose main mail server has been down for a night.
+fn down_for_a_night(oldest: i64) -> (Machine, String) {
+    let host = nobody();
+    let machine = queue(&lines(oldest), &primary(&host));
+    let since = (oldest - HOUR).min(9 * HOUR + 12 * MINUTE);
+    remember(
+        &machine,
+        |age| if age > since { u64::from(age % (7 * HOUR) < HOUR) } else { (32 * (since - age) / since) as u64 },
+        30 * HOUR,
+    );
+    machine.command().arg("doctor").output().unwrap();
+    outage(&machine, &host, now() - 9 * DAY, Some(now() - 9 * DAY + 3 * HOUR), 17);
+    outage(&machine, &host, now() - since, None, 32);
+    (machine, host)
+}
+
+/// The pages, each by its name.
+fn pages() -> Vec<(&'static str, String)> {
+    let mut pages = Vec::new();
+    let up = Played::new(accepts);
+    let empty = queue(&[], &primary(&up.host));
+    remember(&empty, |age| u64::from((3 * HOUR..5 * HOUR).contains(&age)) * 7, 7 * DAY);
+    pages.push(("empty", page(&empty, "")));
+    let waiting = queue(&lines(20 * HOUR)[29..], &primary(&up.host));
+    pages.push(("waiting", page(&waiting, "")));
+    let (down, host) = down_for_a_night(26 * HOUR);
+    pages.push(("primary-down", page(&down, "")));
+    pages.push(("filtered", page(&down, "q=smith&domain=example.com&sort=-size")));
+    let (near, _) = down_for_a_night(4 * DAY + 11 * HOUR + 30 * MINUTE);
+    pages.push(("near-the-end", page(&near, "")));
+    let (past, _) = down_for_a_night(5 * DAY + 2 * HOUR);
+    pages.push(("past-its-time", page(&past, "")));
+    // It comes back.
+    let listener = TcpListener::bind(&host).unwrap();
+    drop(listener);
+    let back = Played::new(accepts);
+    let text = fs::read_to_string(down.path("bartleby.toml")).unwrap().replace(&host, &back.host);
+    fs::write(down.path("bartleby.toml"), text).unwrap();
+    let database = rusqlite::Connection::open(down.path("state/bartleby.db")).unwrap();
+    database.execute("UPDATE primary_host SET host = ?1", params![back.host]).unwrap();
+    database.execute("UPDATE outage SET host = ?1", params![back.host]).unwrap();
+    drop(database);
+    down.command().arg("doctor").output().unwrap();
+    pages.push(("back", page(&down, "")));
+    fs::write(down.path("flush"), "#!/bin/sh\nsleep 20\n").unwrap();
+    assert_eq!(down.get("flush").status, 303);
+    let all = lines(26 * HOUR);
+    fs::write(down.path("listing"), all[25..].iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    pages.push(("running", page(&down, "flushed=1")));
+    down.kill_all();
+    let refusing = Played::new(refuses);
+    let refused = queue(&lines(26 * HOUR), &primary(&refusing.host));
+    pages.push(("refusals", page(&refused, "flush")));
+    pages.push(("denied", page(&Machine::with_fixture("postfix/denied-list"), "")));
+    pages.push(("down", page(&Machine::with_fixture("postfix/down-list-root-head"), "")));
+    let cut = queue(&lines(26 * HOUR), "deadline = \"300ms\"");
+    fs::write(cut.path("list"), format!("#!/bin/sh\ncat {}\nsleep 977\n", cut.path("listing").display())).unwrap();
+    pages.push(("cut", page(&cut, "")));
+    pages.push(("first-visit", page(&queue(&lines(3 * HOUR), ""), "")));
+    let stranger = waiting.ask(&[("BARTLEBY_ACCESS", b""), ("HTTP_ACCEPT", b"text/html")]);
+    pages.push(("stranger", stranger.body));
+    pages
+}
+
+/// The first sentence of each page.
+const HEADLINES: [(&str, &str); 14] = [
+    ("empty", "The queue is empty. No mail is waiting here."),
+    ("waiting", "3 messages are waiting here. None is lost."),
+    ("primary-down", "32 messages are waiting here. None is lost."),
+    ("filtered", "32 messages are waiting here. None is lost."),
+    ("near-the-end", "In 12 hours the first of 32 messages can go back to its sender."),
+    ("past-its-time", "1 message is past its time: the next attempt that fails returns it to its sender."),
+    ("back", "The main mail server is back. Mail for 30 recipients can be delivered now."),
+    ("running", "The queue is being run. 7 messages are still waiting."),
+    ("refusals", "Nothing was tried: the main mail server would refuse this mail."),
+    ("denied", "The queue could not be read, so it is not known whether mail is waiting."),
+    ("down", "At least 3 messages are waiting. The list is not complete."),
+    ("cut", "At least 32 messages are waiting. The list is not complete."),
+    ("first-visit", "32 messages are waiting here. None is lost."),
+    ("stranger", "Not allowed from here"),
+];
+
+/// What of the page comes first, and what after that.
+const ORDER: [&str; 8] = [
+    "<h1>",
+    "headline",
+    "class=\"facts\"",
+    "id=\"for\"",
+    "id=\"reasons\"",
+    "id=\"history\"",
+    "id=\"messages\"",
+    "The listing is",
+];
+
+fn text(markup: &str) -> String {
+    let fragment = scraper::Html::parse_fragment(markup);
+    fragment.root_element().text().collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_state_of_the_page_has_its_sentence_and_what_matters_comes_first() {
+    let pages = pages();
+    let by_name: HashMap<_, _> = pages.iter().map(|(name, page)| (*name, page)).collect();
+    assert_eq!(by_name.len(), HEADLINES.len());
+    for (name, headline) in HEADLINES {
+        let page = by_name[name];
+        let start = page.split_once("headline\">").unwrap().1;
+        let end = start.find("</p>").unwrap_or(usize::MAX).min(start.find("</h2>").unwrap_or(usize::MAX));
+        assert_eq!(text(&start[..end]), headline, "{name}");
+        // Behind the style sheet, which has words of its own.
+        let (style, body) = page.split_once("</style>").unwrap();
+        assert!(style.len() < 9000, "{} bytes of style", style.len());
+        let places: Vec<_> = ORDER.iter().filter_map(|part| body.find(part)).collect();
+        assert!(places.is_sorted(), "{name}: {places:?}");
+    }
+    assert_eq!(ORDER.iter().filter(|part| by_name["primary-down"].contains(*part)).count(), ORDER.len());
+    if let Some(folder) = env::var_os("BARTLEBY_SCREENS") {
+        for (name, page) in &pages {
+            fs::write(Path::new(&folder).join(name).with_extension("html"), page).unwrap();
+        }
+    }
+}
