@@ -217,7 +217,7 @@ fn opensmtpd_by_the_one_rule_for_root() {
 
 #[test]
 fn postfix_tells_what_came_of_a_run() {
-    in_each_lab("postfix_tells_what_came_of_a_run", &PostfixWithRules, outcome::of_a_run);
+    in_each_lab("postfix_tells_what_came_of_a_run", &POSTFIX_WITH_RULES, outcome::of_a_run);
 }
 
 #[test]
