@@ -13,7 +13,9 @@ PREFIX   ?= /usr/local
 WWWDIR   ?= /var/www/bartleby
 STATEDIR ?= /var/lib/bartleby
 DESTDIR  ?=
-# Whose layout the snippet is installed for: debian, redhat or none; default: found out.
+# Whose snippet is installed: apache, lighttpd, nginx, caddy or none; default: what is there.
+WEBSERVER ?=
+# In whose layout that of Apache is: debian, redhat or none; default: found out.
 APACHE   ?=
 
 CARGO   ?= cargo
@@ -48,6 +50,9 @@ SQLITE_POOLS = -DSQLITE_OMIT_LOOKASIDE -DSQLITE_DEFAULT_PCACHE_INITSZ=0
 DOCUMENTS = README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md CHANGELOG.md LICENSE
 NO_DOCS = apache/site.sh examples/serve.rs examples/sample-queue
 
+# Web servers, each a folder with its snippet.
+SERVERS = apache lighttpd nginx caddy busybox
+
 # Below $(PREFIX)/share.
 MANUALS = man/man8/bartleby.8 man/man5/bartleby.toml.5
 COMPLETIONS = bash-completion/completions/bartleby zsh/site-functions/_bartleby \
@@ -57,7 +62,7 @@ COMPLETIONS = bash-completion/completions/bartleby zsh/site-functions/_bartleby 
 completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(notdir $1))
 
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
-	APACHE='$(APACHE)' sh apache/site.sh
+	WEBSERVER='$(WEBSERVER)' APACHE='$(APACHE)' sh apache/site.sh
 
 .PHONY: all run test reproducible lint deny fuzz bench install uninstall clean help
 
@@ -140,7 +145,7 @@ bench: all ## measure against the lister alone and a Perl script (and BEFORE=old
 
 # The command line is a copy, not a link into the document root: root runs it, and who may write there must not decide
 # what that is. The earlier link is replaced.
-install: ## install what `make` built, and the Apache snippet (as root; PREFIX, WWWDIR, DESTDIR, APACHE)
+install: ## install what `make` built, and the web server's snippet (as root; PREFIX, WWWDIR, DESTDIR, WEBSERVER)
 	@test -f '$(PROGRAM)' || { echo "make install: no $(PROGRAM): run make first (not as root)" >&2; exit 1; }
 	install -d '$(DESTDIR)$(WWWDIR)' '$(DESTDIR)$(PREFIX)/sbin'
 	install -m 755 '$(PROGRAM)' '$(DESTDIR)$(WWWDIR)/index.cgi.tmp'
@@ -149,7 +154,7 @@ install: ## install what `make` built, and the Apache snippet (as root; PREFIX, 
 	mv -fT '$(DESTDIR)$(PREFIX)/sbin/bartleby.tmp' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
-	cp -R $(DOCUMENTS) apache examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
+	cp -R $(DOCUMENTS) $(SERVERS) examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
 	cd '$(DESTDIR)$(PREFIX)/share/doc/bartleby' && rm -rf $(NO_DOCS)
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d $(foreach folder,$(dir $(MANUALS) $(COMPLETIONS)),'$(DESTDIR)$(PREFIX)/share/$(folder)')

@@ -31,7 +31,9 @@ impl Machine {
         fs::create_dir_all(source.join("target")).expect("source/target");
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
-        for part in ["Makefile", "apache", "examples", "man", "completions"].iter().chain(&documents) {
+        let servers = ["apache", "lighttpd", "nginx", "caddy", "busybox"];
+        let others = ["Makefile", "examples", "man", "completions"];
+        for part in others.iter().chain(&servers).chain(&documents) {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
         }
@@ -64,7 +66,9 @@ impl Machine {
     /// `make ARGUMENTS...`, without cargo and without what the caller's environment says.
     fn make(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("make");
-        for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PREFIX", "WWWDIR", "STATEDIR", "APACHE", "PROGRAM"] {
+        for name in
+            ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PREFIX", "WWWDIR", "STATEDIR", "WEBSERVER", "APACHE", "PROGRAM"]
+        {
             command.env_remove(name);
         }
         command.arg("-C").arg(self.folder.path().join("source")).arg("CARGO=/bin/false");
@@ -176,12 +180,58 @@ fn the_layout_can_be_told() {
 
     let machine = Machine::with(&[]);
     let said = machine.made(&["install"]);
-    assert!(said.contains("no Apache found"), "{said}");
+    assert!(said.contains("no web server found"), "{said}");
     assert!(machine.path(PROGRAM).exists() && !machine.path("etc").exists());
 
-    let output = machine.make(&["install", "APACHE=nginx"]);
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("debian, redhat or none"));
+    for (wrong, words) in [
+        ("APACHE=nginx", "APACHE=nginx: it must be debian, redhat or none"),
+        ("WEBSERVER=iis", "WEBSERVER=iis: it must be apache, lighttpd, nginx, caddy or none"),
+    ] {
+        let output = machine.make(&["install", wrong]);
+        assert!(!output.status.success(), "{wrong}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{output:?}");
+    }
+}
+
+/// The web servers besides Apache, and where each wants its snippet.
+const OTHERS: [(&str, &str); 3] = [
+    ("lighttpd", "etc/lighttpd/conf-available/90-bartleby.conf"),
+    ("nginx", "etc/nginx/snippets/bartleby.conf"),
+    ("caddy", "etc/caddy/bartleby.caddyfile"),
+];
+
+#[test]
+fn the_web_server_that_is_there_gets_its_snippet_and_leaves_nothing() {
+    for (server, snippet) in OTHERS {
+        let folder = format!("etc/{server}");
+        let machine = Machine::with(&[&folder]);
+        let said = machine.made(&["install", "WWWDIR=/srv/queue"]);
+        let next = if server == "lighttpd" { "lighty-enable-mod bartleby" } else { "fcgiwrap" };
+        assert!(said.contains(next) && !said.contains("mod_cgid"), "{said}");
+        let text = machine.read(snippet);
+        assert!(text.contains("/srv/queue/") && !text.contains("/var/www"), "{text}");
+        // One that was edited stays, as Apache's does.
+        machine.write(snippet, "mine\n");
+        machine.made(&["install", "WWWDIR=/srv/queue"]);
+        assert_eq!(machine.read(snippet), "mine\n");
+        machine.write(snippet, &text);
+        machine.made(&["uninstall", "WWWDIR=/srv/queue"]);
+        assert_eq!(machine.files(), BTreeSet::new(), "{server}");
+    }
+}
+
+#[test]
+fn another_web_server_can_be_named() {
+    let machine = Machine::with(&["etc/apache2/conf-enabled", "etc/nginx/sites-available"]);
+    machine.made(&["install", "WEBSERVER=nginx"]);
+    assert!(!machine.path(DEBIAN).exists() && machine.path(OTHERS[1].1).exists());
+    // A configuration that asks for the snippet would be refused without it.
+    let site = "etc/nginx/sites-available/default";
+    machine.write(site, "server {\n    include snippets/bartleby.conf;\n}\n");
+    let said = machine.made(&["uninstall"]);
+    assert!(said.contains("sites-available/default includes it") && machine.path(OTHERS[1].1).exists(), "{said}");
+    machine.made(&["install", "WEBSERVER=none"]);
+    assert!(!machine.path(DEBIAN).exists() && machine.path(PROGRAM).exists());
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod as_root;
 mod date;
 mod exim;
 mod inquiry;
+pub(crate) mod intake;
 mod kind;
 mod maillog;
 mod opensmtpd;
@@ -38,6 +39,7 @@ pub(crate) use date::log_instant;
 pub use date::past_instant;
 pub use inquiry::{Facts, Hint, Hints};
 pub(crate) use inquiry::{Inquiry, Wanted};
+use intake::Gate;
 pub use kind::Kind;
 pub(crate) use maillog::text as log_text;
 pub use maillog::{MailLog, Outcome};
@@ -139,6 +141,9 @@ pub trait Mta {
     fn relaying(&self) -> Option<RelayInquiry> {
         None
     }
+
+    /// Whom it takes mail for, and what tries again by itself, for a rehearsal of an outage.
+    fn gate(&self) -> Gate;
 
     /// Whether its listing cuts long addresses and reasons short.
     fn cuts_short(&self) -> bool {

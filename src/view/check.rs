@@ -135,7 +135,7 @@ impl Form for Check {
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        Verdict { status: examine(report, &self.thresholds).0.code(), renew: false }
+        Verdict { status: examine(report, &self.thresholds).0.code(), ..Verdict::default() }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::mta::trouble::Trouble;
 use crate::primary::{Fault, PrimaryStatus};
 use crate::queue::Row;
 use crate::report::disk::Level;
+use crate::report::drill::{Checked, Finding};
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
@@ -19,8 +20,14 @@ use crate::text::{Odd, at_most, bytes, count, duration, shell_quoted};
 struct Check {
     /// Its name.
     subject: &'static str,
-    /// The finding, or the fault with its fix.
-    found: Result<String, Fault>,
+    /// What was found.
+    found: Finding,
+}
+
+impl Check {
+    fn new(subject: &'static str, found: Result<String, Fault>) -> Check {
+        Check { subject, found: found.into() }
+    }
 }
 
 /// The state folder in use.
@@ -59,11 +66,18 @@ pub(crate) struct Doctor {
     flush_command: Vec<String>,
     /// What the web server was found to do, where it was asked.
     web: Vec<(&'static str, Result<String, Fault>)>,
+    /// What came of a rehearsed outage, where one was asked for.
+    drill: Vec<Checked>,
 }
 
 impl Doctor {
-    /// Takes the facts that are known before the queue is listed, and what the web server was found to do.
-    pub(crate) fn of(context: &Context, web: Vec<(&'static str, Result<String, Fault>)>) -> Doctor {
+    /// Takes the facts that are known before the queue is listed, what the web server was found to do, and what came of a
+    /// rehearsed outage.
+    pub(crate) fn of(
+        context: &Context,
+        web: Vec<(&'static str, Result<String, Fault>)>,
+        drill: Vec<Checked>,
+    ) -> Doctor {
         let Context { config, account, source, records, .. } = context;
         let allow: Vec<String> = config.access.allow.iter().map(ToString::to_string).collect();
         Doctor {
@@ -75,6 +89,7 @@ impl Doctor {
             configuration: config.file.clone(),
             flush_command: config.mta.flush_command.clone(),
             web,
+            drill,
         }
     }
 }
@@ -83,9 +98,13 @@ impl Form for Doctor {
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
         for Check { subject, found } in examine(self, report) {
             match found {
-                Ok(found) => to.line(format_args!("ok    {subject}: {found}"))?,
-                Err(Fault { message, remedy }) => {
+                Finding::Fine(found) => to.line(format_args!("ok    {subject}: {found}"))?,
+                Finding::Wrong(Fault { message, remedy }) => {
                     to.line(format_args!("FAIL  {subject}: {message}"))?;
+                    to.line(format_args!("      To do: {remedy}"))?;
+                }
+                Finding::Open(Fault { message, remedy }) => {
+                    to.line(format_args!("?     {subject}: could not be checked: {message}"))?;
                     to.line(format_args!("      To do: {remedy}"))?;
                 }
             }
@@ -94,8 +113,8 @@ impl Form for Doctor {
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        let wrong = examine(self, report).iter().any(|check| check.found.is_err());
-        Verdict { status: u8::from(wrong), renew: false }
+        let wrong = examine(self, report).iter().any(|check| !matches!(check.found, Finding::Fine(_)));
+        Verdict { status: u8::from(wrong), ..Verdict::default() }
     }
 }
 
@@ -170,37 +189,31 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     let config_file =
         doctor.configuration.as_ref().map_or("none, all defaults".into(), |file| file.display().to_string());
     let mut checks = vec![
-        Check { subject: "user", found: Ok(format!("{} ({})", doctor.account.name, doctor.account.uid)) },
-        Check { subject: "configuration", found: Ok(config_file) },
-        Check { subject: "mail server", found: mail_server },
-        Check { subject: "queue directory", found: directory },
-        Check { subject: "listing the queue", found: may_list },
-        Check { subject: "running the queue", found: may_flush },
-        Check { subject: "state directory", found: state },
-        Check {
-            subject: "access",
-            found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
-        },
+        Check::new("user", Ok(format!("{} ({})", doctor.account.name, doctor.account.uid))),
+        Check::new("configuration", Ok(config_file)),
+        Check::new("mail server", mail_server),
+        Check::new("queue directory", directory),
+        Check::new("listing the queue", may_list),
+        Check::new("running the queue", may_flush),
+        Check::new("state directory", state),
+        Check::new(
+            "access",
+            Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
+        ),
     ];
-    checks.extend(doctor.web.iter().map(|(subject, found)| Check { subject, found: found.clone() }));
-    checks.extend(
-        sentences::unlisted(&listing.facts).map(|unlisted| Check { subject: "mail server", found: Ok(unlisted) }),
-    );
+    checks.extend(doctor.web.iter().map(|(subject, found)| Check::new(subject, found.clone())));
+    checks.extend(sentences::unlisted(&listing.facts).map(|unlisted| Check::new("mail server", Ok(unlisted))));
     let gap = report.gap.as_deref().map(sentences::gap);
-    checks.push(Check {
-        subject: "sandbox",
-        found: match gap.or_else(|| primary.gap.as_deref().map(sentences::gap_of_primaries)) {
-            None => {
-                Ok("what strangers wrote is read without the rights to open files, start programs or connect".into())
-            }
-            Some(gap) => fault(
-                gap,
-                "Run Linux 5.13 or later with \"landlock\" among the words of /sys/kernel/security/lsm (kernel \
+    let sandbox = match gap.or_else(|| primary.gap.as_deref().map(sentences::gap_of_primaries)) {
+        None => Ok("what strangers wrote is read without the rights to open files, start programs or connect".into()),
+        Some(gap) => fault(
+            gap,
+            "Run Linux 5.13 or later with \"landlock\" among the words of /sys/kernel/security/lsm (kernel \
                  parameter lsm=), and let containers use landlock(7) and seccomp(2)."
-                    .into(),
-            ),
-        },
-    });
+                .into(),
+        ),
+    };
+    checks.push(Check::new("sandbox", sandbox));
     checks.extend(clock_checks(report));
     checks.extend(primary_checks(primary));
     for filesystem in filesystems {
@@ -223,8 +236,9 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
                 remedy(|path| format!("Make room: du -xh {path} | sort -h | tail; df -i {path}")),
             ),
         };
-        checks.push(Check { subject: if filesystem.queue { "disk (mail queue)" } else { "disk" }, found });
+        checks.push(Check::new(if filesystem.queue { "disk (mail queue)" } else { "disk" }, found));
     }
+    checks.extend(doctor.drill.iter().map(|(subject, found)| Check { subject, found: found.clone() }));
     checks
 }
 
@@ -301,12 +315,12 @@ fn clock_checks(report: &Report) -> Vec<Check> {
         (None, Retry::Listed { basis }) => Ok(format!("{basis} says when each message is tried again")),
         (None, Retry::Unknown(gap)) => Ok(format!("it is not known when what waits is tried again: {}", gap.why)),
     };
-    vec![Check { subject: "lifetime", found: lifetime }, Check { subject: "next attempt", found: retry }]
+    vec![Check::new("lifetime", lifetime), Check::new("next attempt", retry)]
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.
 fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
-    let check = |subject, found| Check { subject, found };
+    let check = Check::new;
     let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned() });
     let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
     let notes = status.notes.iter().map(|note| check("DNS", Ok(note.clone())));

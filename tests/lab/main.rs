@@ -13,9 +13,11 @@ mod accessibility;
 mod apache;
 mod as_root;
 mod browser;
+mod by_itself;
 mod client;
 mod clocks;
 mod comeback;
+mod drill;
 mod evidence;
 mod example;
 mod exim;
@@ -53,6 +55,7 @@ mod state;
 mod story;
 mod syslog;
 mod wait;
+mod web_servers;
 
 use as_root::POSTFIX_WITH_RULES;
 use comeback::POSTFIX_WITH_NAMES;
@@ -65,6 +68,7 @@ use opensmtpd::OpenSmtpd;
 use postfix::Postfix;
 use real_queue::POSTFIX_WITH_BENCH;
 use sendmail::Sendmail;
+use web_servers::POSTFIX_WITH_WEB_SERVERS;
 
 #[test]
 fn postfix_as_backup_mx() {
@@ -309,4 +313,69 @@ fn exim_returns_mail_when_the_page_said() {
 #[test]
 fn opensmtpd_returns_mail_when_the_page_said() {
     in_lab("opensmtpd_returns_mail_when_the_page_said", &OpenSmtpd, clocks::of_opensmtpd);
+}
+
+#[test]
+fn postfix_rehearsing_an_outage() {
+    in_lab("postfix_rehearsing_an_outage", &Postfix, drill::of_an_outage);
+}
+
+#[test]
+fn sendmail_rehearsing_an_outage() {
+    in_lab("sendmail_rehearsing_an_outage", &Sendmail, drill::of_an_outage);
+}
+
+#[test]
+fn exim_rehearsing_an_outage() {
+    in_lab("exim_rehearsing_an_outage", &Exim, drill::of_an_outage);
+}
+
+#[test]
+fn opensmtpd_rehearsing_an_outage() {
+    in_lab("opensmtpd_rehearsing_an_outage", &OpenSmtpd, drill::of_an_outage);
+}
+
+#[test]
+fn watch_by_cron_and_by_systemd_as_shipped() {
+    in_lab("watch_by_cron_and_by_systemd_as_shipped", &Postfix, by_itself::as_shipped);
+}
+
+#[test]
+fn behind_lighttpd() {
+    in_lab("behind_lighttpd", &POSTFIX_WITH_WEB_SERVERS, web_servers::lighttpd);
+}
+
+#[test]
+fn behind_nginx() {
+    in_lab("behind_nginx", &POSTFIX_WITH_WEB_SERVERS, web_servers::nginx);
+}
+
+#[test]
+fn behind_caddy() {
+    in_lab("behind_caddy", &POSTFIX_WITH_WEB_SERVERS, web_servers::caddy);
+}
+
+#[test]
+fn behind_busybox() {
+    in_lab("behind_busybox", &POSTFIX_WITH_WEB_SERVERS, web_servers::busybox);
+}
+
+#[test]
+fn apache_with_cgid() {
+    in_lab("apache_with_cgid", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_with_cgid);
+}
+
+#[test]
+fn apache_with_prefork() {
+    in_lab("apache_with_prefork", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_with_prefork);
+}
+
+#[test]
+fn apache_with_fcgiwrap() {
+    in_lab("apache_with_fcgiwrap", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_with_fcgiwrap);
+}
+
+#[test]
+fn apache_behind_nginx() {
+    in_lab("apache_behind_nginx", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_behind_nginx);
 }

@@ -87,7 +87,7 @@ pub fn through_apache(_lab: &mut Lab) {
     let installed = Path::new("/etc/apache2/conf-available").join(SNIPPET);
     fs::remove_file(&installed).unwrap();
     let places = "PREFIX=/usr/local WWWDIR=/var/www/bartleby STATEDIR=/var/lib/bartleby";
-    run("sh", &["-c", &format!("{places} sh /lab/site.sh install")]);
+    run("sh", &["-c", &format!("{places} sh /lab/apache/site.sh install")]);
     let written = fs::read_to_string(&installed).unwrap();
     with(&written.replacen("Require local", &format!("Require ip {ALLOWED}"), 1));
     for (host, status) in [

@@ -30,7 +30,9 @@ impl Mta for Postfix {
     fn brings(&self) -> Vec<&'static str> {
         let further = [
             "apache/htaccess",
-            "apache/site.sh",
+            "apache",
+            "examples/bartleby-watch.cron",
+            "examples/bartleby-watch.service",
             "tests/fixtures/postfix/mixed-json.stdout",
             "tests/fixtures/postfix/mixed-text.stdout",
         ];

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::mta::Relaying;
 use crate::mta::Search;
+use crate::mta::intake::{Gate, Intake, List};
 use crate::mta::relay::{domains, keys};
 use crate::mta::remedy::{Refused, Remedy};
 use crate::mta::trouble::Act;
@@ -111,6 +112,20 @@ pub(in crate::mta) fn remedy(refused: &Refused<'_>) -> Remedy {
         }
         Act::Explain => format!("Only root and Exim's administrators may read them. {}", refused.rule(&[])),
     })
+}
+
+/// The recipients that the example takes mail for.
+pub(super) const RECIPIENTS: &str = "/etc/exim4/relay_recipients";
+
+/// Whom it takes mail for, by the file of the example: Exim prints no ACL.
+pub(super) fn gate(recipients: PathBuf) -> Gate {
+    Gate {
+        ask: Box::new(move |_, _| Intake { list: List::of_file(&recipients), softens: None }),
+        refusing: "Name every recipient that the primary knows in a file, and let the ACL of RCPT refuse all others \
+                   (see examples/exim).",
+        runners: &[],
+        softener: None,
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::inquiry::answers;
+use super::intake::Gate;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
 use super::{
@@ -48,6 +49,7 @@ pub(super) struct Exim {
     /// What prints its databases.
     dump: PathBuf,
     settings: Option<PathBuf>,
+    recipients: PathBuf,
     /// The file by which it goes.
     read: PathBuf,
 }
@@ -59,6 +61,7 @@ impl Exim {
         Exim {
             program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()),
             dump: search.program("exim_dumpdb").unwrap_or_else(|| "/usr/sbin/exim_dumpdb".into()),
+            recipients: search.below_root(Path::new(configuration::RECIPIENTS)),
             read: read_by_exim(settings.as_deref(), search),
             settings,
         }
@@ -169,6 +172,10 @@ impl Mta for Exim {
     }
 
     /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it, and `primary_hostname`.
+    fn gate(&self) -> Gate {
+        configuration::gate(self.recipients.clone())
+    }
+
     fn relaying(&self) -> Option<RelayInquiry> {
         let question = Argv::new(&self.program, &["-bP", "+relay_to_domains", "primary_hostname"]);
         Some(Box::new(move |free, deadline| {

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::intake::{Gate, Intake, List};
 use super::parser::{Malformed, text};
 use super::remedy::{Refused, Remedy};
 use super::timing::{Gap, InForce, Retry, Timing};
@@ -108,6 +109,21 @@ impl Mta for OpenSmtpd {
         let text = fs::read_to_string(&self.mailname).ok()?;
         let name = text.lines().next()?.trim().to_owned();
         Some(Box::new(move |_, _| Some(name)))
+    }
+
+    /// The file of the table `relay_recipients`, as the example has it.
+    fn gate(&self) -> Gate {
+        let configuration = self.configuration.clone();
+        Gate {
+            ask: Box::new(move |_, _| {
+                let text = fs::read_to_string(&configuration).unwrap_or_default();
+                Intake { list: recipients(&text).and_then(|file| List::of_file(Path::new(file))), softens: None }
+            }),
+            refusing: "Name every recipient that the primary knows in a table, and match only mail to these \
+                       (rcpt-to <relay_recipients>, see examples/opensmtpd).",
+            runners: &["smtpd"],
+            softener: None,
+        }
     }
 
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
@@ -356,6 +372,15 @@ impl Parser for OpenSmtpdParser {
     }
 }
 
+/// The file of the table of recipients in smtpd.conf(5).
+fn recipients(configuration: &str) -> Option<&str> {
+    configuration.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let is_meant = words.next() == Some("table") && words.next() == Some("relay_recipients");
+        words.next().filter(|_| is_meant)?.strip_prefix("file:")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,6 +397,13 @@ mod tests {
         assert!(stopped(recorded).unwrap().remedy.contains("resume mta"));
         assert_eq!(stopped(&recorded.replace("paused", "running")), None);
         assert_eq!(opensmtpd.next_command(Path::new("/x")).unwrap().to_string(), "/usr/sbin/smtpctl show status");
+    }
+
+    #[test]
+    fn the_file_of_the_recipients_is_found() {
+        let shipped = include_str!("../../../examples/opensmtpd/smtpd.conf");
+        assert_eq!(recipients(shipped), Some("/etc/smtpd.relay_recipients"));
+        assert_eq!(recipients("table other file:/x\n#table relay_recipients file:/y\n"), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod table;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use super::intake::Gate;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
 use super::remedy::{Refused, Remedy};
@@ -160,6 +161,16 @@ impl Mta for Postfix {
 
     fn own_name(&self) -> Option<OwnName> {
         self.postconf.as_ref().map(|postconf| printed_name(Argv::new(postconf, &["-hx", "myhostname"])))
+    }
+
+    fn gate(&self) -> Gate {
+        Gate {
+            ask: configuration::ask_for_intake(self.postconf.clone(), self.postmap.clone()),
+            refusing: "Name every recipient that the primary knows in relay_recipient_maps of main.cf \
+                       (see examples/postfix), then: postfix reload",
+            runners: &["qmgr"],
+            softener: Some(("soft_bounce", "As root: postconf -e soft_bounce=no && postfix reload")),
+        }
     }
 
     fn relaying(&self) -> Option<RelayInquiry> {
