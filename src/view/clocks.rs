@@ -56,7 +56,8 @@ impl Clocks {
         if report.urgency() > Urgency::None && first.is_some() {
             let more = &report.listing.facts.timing.more_time;
             if !more.is_empty() {
-                remedies.push(format!("To give what waits more time (it counts for mail that waits already): {more}."));
+                remedies
+                    .push(format!("Give waiting mail more time. It also counts for what is already waiting.\n{more}"));
             }
         }
         remedies.retain(|remedy| !remedy.is_empty());

@@ -152,7 +152,7 @@ impl Mta for Exim {
     }
 
     fn release(&self) -> &'static str {
-        "As root: exim4 -M ID, which releases a message and tries to deliver it, or exim4 -qff, which tries all of them."
+        "To release a frozen message and try to deliver it, as root:\n    exim4 -M ID\nOr all of them:\n    exim4 -qff"
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {

@@ -192,7 +192,7 @@ impl Mta for OpenSmtpd {
     }
 
     fn release(&self) -> &'static str {
-        "As root: smtpctl resume envelope ID, then run the queue."
+        "To release a message, and then deliver it, as root:\n    smtpctl resume envelope ID"
     }
 
     /// Only root may ask the daemon anything.
@@ -274,7 +274,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
 /// smtpctl works for root alone, and no setting changes that.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     let rule = refused.rule(&["show queue", "schedule all"]);
-    Remedy::Rule(format!("Only root may ask OpenSMTPD. {rule}"))
+    Remedy::Rule(format!("Only root may ask OpenSMTPD.\n{rule}"))
 }
 
 /// Reads `smtpctl show queue`, grouping envelopes that follow each other into messages.
