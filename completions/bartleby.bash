@@ -12,7 +12,7 @@ _bartleby() {
                 list) words='--format --watch' ;;
                 flush) words='--wait --despite-refusals --despite-overdue all domain: id:' ;;
                 watch) words='--once' ;;
-                doctor) words='--web' ;;
+                doctor) words='--web --rehearse' ;;
                 check)
                     words='-w -c --warning --critical --age-warning --age-critical'
                     words+=' --return-warning --return-critical'

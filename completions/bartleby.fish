@@ -17,6 +17,7 @@ complete -c bartleby -n '__fish_seen_subcommand_from flush' -l despite-refusals 
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -l despite-overdue -d 'Also where mail is past its time'
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -a 'all domain: id:'
 complete -c bartleby -n '__fish_seen_subcommand_from watch' -l once -d 'Look once'
+complete -c bartleby -n '__fish_seen_subcommand_from doctor' -l rehearse -d 'Play an outage, with reads only'
 complete -c bartleby -n '__fish_seen_subcommand_from doctor' -l web -x -d 'Ask the web server, too: the address of the page'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s w -l warning -x -d 'Messages'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s c -l critical -x -d 'Messages'

@@ -229,7 +229,7 @@ impl Form for Breaking {
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        Verdict { status: if report.listing.trouble.is_some() { 69 } else { 0 }, renew: false }
+        Verdict { status: if report.listing.trouble.is_some() { 69 } else { 0 }, ..Verdict::default() }
     }
 }
 

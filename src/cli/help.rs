@@ -11,7 +11,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
                       [--age-warning AGE] [--age-critical AGE]
                       [--return-warning AGE] [--return-critical AGE]
        bartleby metrics
-       bartleby doctor [--web URL]
+       bartleby doctor [--web URL] [--rehearse]
        bartleby as-root
        bartleby -V|--version
        bartleby -h|--help
@@ -48,8 +48,11 @@ Usage: bartleby list [--format text|json|csv] [--watch]
   doctor  Checks whether everything is in place for the user that asks, and names
           the exact fix for what is not; best asked as the web server's user:
           sudo -u www-data bartleby doctor. --web http://localhost/bartleby/ asks the
-          web server, too: does the page come, and are strangers turned away? Exit
-          status: 0 all is well, 1 not.
+          web server, too: does the page come, and are strangers turned away? --rehearse
+          plays an outage without sending or running anything: does this host take
+          known recipients and refuse unknown ones, does the primary accept some, can
+          the mail log be read, does watch look? Exit status: 0 all is well, 1 not, or
+          not all could be checked.
   as-root For a rule of sudo or doas: does as root what one line of JSON on standard
           input asks for. It can list the queue, run it, and print why messages wait,
           when they are tried next, and what the mail log says of them, and nothing

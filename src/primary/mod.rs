@@ -6,6 +6,7 @@
 
 mod conversation;
 mod dns;
+mod front_door;
 mod inquiry;
 mod mx;
 mod ourselves;

@@ -81,7 +81,7 @@ pub(crate) enum Lacks {
 }
 
 /// What a rehearsal goes by, known before the queue is listed.
-pub(crate) struct Grounds(Place);
+pub(crate) struct Grounds(pub(super) Place);
 
 impl Grounds {
     /// Asks the mail server for its own name and domains.

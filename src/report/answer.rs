@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::disk::Filesystem;
 use super::known::{Inquiries, Known};
 use super::reading::{self, Counted, Reading};
 use super::{Form, Report, Verdict};
@@ -80,6 +81,10 @@ pub(crate) struct Stock {
     pub(crate) held: u64,
     /// The primaries.
     pub(crate) primary: PrimaryStatus,
+    /// The filesystems.
+    pub(crate) filesystems: Vec<Filesystem>,
+    /// When the first of it goes back, in seconds since 1970, if less than a day is left.
+    pub(crate) returns: Option<i64>,
 }
 
 /// Lists for no answer: takes a sample, and stock.
@@ -97,7 +102,10 @@ pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
     let work = |free, desk| reading::work(free, desk, &reading, &task, None, &mut Silent);
     let attended = Session::begin(context, lister, None, work)?.attend(&mut taking);
     match (attended, taking.stock) {
-        (Ok(_), Some(stock)) => stock,
+        (Ok(verdict), Some(stock)) => stock.map(|stock| {
+            let Verdict { returns, .. } = serde_json::from_slice(&verdict).unwrap_or_default();
+            Stock { returns, ..stock }
+        }),
         (Err(Broken::Reader(trouble)), _) => Err(trouble),
         _ => Err(Trouble::Reader { how: "ended without an answer".into() }),
     }
@@ -122,7 +130,10 @@ impl Client for Taking<'_> {
         let known = inquiries.known(self.context, Some(&counted), took, Audience::default())?;
         let words = serde_json::to_vec(&known).map_err(|_| Nonsense)?;
         let Counted { trouble, messages, held, .. } = counted;
-        self.stock = Some(trouble.map_or(Ok(Stock { messages, held, primary: known.primary }), Err));
+        self.stock = Some(trouble.map_or(
+            Ok(Stock { messages, held, primary: known.primary, filesystems: known.filesystems, returns: None }),
+            Err,
+        ));
         Ok(words)
     }
 }
@@ -135,8 +146,8 @@ impl Form for Silent {
         Ok(())
     }
 
-    fn verdict(&self, _: &Report) -> Verdict {
-        Verdict::default()
+    fn verdict(&self, report: &Report) -> Verdict {
+        Verdict { returns: report.returns_within_a_day(), ..Verdict::default() }
     }
 }
 

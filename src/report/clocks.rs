@@ -188,6 +188,13 @@ impl Report {
         primaries.iter().filter_map(|primary| since(&primary.host).or(primary.since)).max()
     }
 
+    /// When the first of what waits for the primaries goes back, if that is an alarm: less than a day is left.
+    pub(crate) fn returns_within_a_day(&self) -> Option<i64> {
+        let first = self.listing.summary.first_return(|domain| self.primary.may_be_for(domain))?;
+        let is_near = first.saturating_sub(self.listing.sampling.started) < DAY;
+        Some(first).filter(|_| is_near && self.urgency() == Urgency::Alarm)
+    }
+
     /// Whether a primary accepts mail.
     pub(crate) fn has_primary_up(&self) -> bool {
         self.primary.primaries.iter().any(|primary| primary.is_up() == Some(true))

@@ -16,6 +16,8 @@ const SHOWN: i64 = 5;
 /// A time in which a primary took no mail, as far as it was seen. Instants are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outage {
+    /// Its number, counted from 1; the `N` of `?outage=N`.
+    pub(crate) number: u64,
     /// `host:port`.
     pub(crate) host: String,
     /// When it was first seen down.
@@ -24,6 +26,11 @@ pub(crate) struct Outage {
     pub(crate) up: Option<i64>,
     /// The most messages that were seen waiting meanwhile; `None` where nobody looked.
     pub(crate) messages_at_most: Option<u64>,
+    /// The part of this program that saw it first down: the word of a [`SeenBy`](super::SeenBy), also of a later version's;
+    /// `None` where that is not known.
+    pub(crate) down_seen_by: Option<String>,
+    /// The same of its end.
+    pub(crate) up_seen_by: Option<String>,
 }
 
 impl Outage {
@@ -66,8 +73,7 @@ impl Records {
             return Ok(Outages::default());
         }
         self.with_database(|database| {
-            let mut query =
-                database.prepare("SELECT host, down, up, messages FROM outage ORDER BY number DESC LIMIT ?1")?;
+            let mut query = database.prepare(&format!("SELECT {COLUMNS} FROM outage ORDER BY number DESC LIMIT ?1"))?;
             let all = query.query_map([KEPT + 1], outage)?.collect::<rusqlite::Result<Vec<_>>>()?;
             let is_known = |outage: &Outage| outage.up.is_some() || hosts.contains(&outage.host.as_str());
             let known: Vec<Outage> = all.into_iter().filter(is_known).collect();
@@ -75,6 +81,18 @@ impl Records {
             let latest = known.into_iter().take(usize::try_from(SHOWN).unwrap_or_default()).collect();
             Ok(Outages { latest, longest })
         })
+    }
+
+    /// The last outages on record, the latest first, of whatever host.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn recent_outages(&self, limit: u32) -> Result<Vec<Outage>, StateError> {
+        if !self.has_database() {
+            return Ok(Vec::new());
+        }
+        let query = format!("SELECT {COLUMNS} FROM outage ORDER BY number DESC LIMIT ?1");
+        self.with_database(|database| database.prepare(&query)?.query_map([limit], outage)?.collect())
     }
 
     /// Takes note that so many messages wait while an outage lasts.
@@ -87,9 +105,19 @@ impl Records {
     }
 }
 
+const COLUMNS: &str = "number, host, down, up, messages, down_seen_by, up_seen_by";
+
 fn outage(row: &Row<'_>) -> rusqlite::Result<Outage> {
-    let messages: Option<i64> = row.get(3)?;
-    Ok(Outage { host: row.get(0)?, down: row.get(1)?, up: row.get(2)?, messages_at_most: messages.map(as_unsigned) })
+    let messages: Option<i64> = row.get(4)?;
+    Ok(Outage {
+        number: as_unsigned(row.get(0)?),
+        host: row.get(1)?,
+        down: row.get(2)?,
+        up: row.get(3)?,
+        messages_at_most: messages.map(as_unsigned),
+        down_seen_by: row.get(5)?,
+        up_seen_by: row.get(6)?,
+    })
 }
 
 /// Notes that a primary was found in a condition that is news: an outage begins, or ends. One that puts mail off is as good as
@@ -150,7 +178,15 @@ mod tests {
     use crate::state::tests::records;
 
     fn outage(host: &str, down: i64, up: Option<i64>, messages_at_most: Option<u64>) -> Outage {
-        Outage { host: host.into(), down, up, messages_at_most }
+        let (number, down_seen_by, up_seen_by) = (0, None, None);
+        Outage { number, host: host.into(), down, up, messages_at_most, down_seen_by, up_seen_by }
+    }
+
+    /// The outages on record, without their numbers and who saw them.
+    fn known(records: &Records, now: i64) -> Outages {
+        let bare = |of: Outage| outage(&of.host, of.down, of.up, of.messages_at_most);
+        let Outages { latest, longest } = records.outages(&["mx"], now).unwrap();
+        Outages { latest: latest.into_iter().map(bare).collect(), longest: longest.map(bare) }
     }
 
     #[test]
@@ -159,10 +195,10 @@ mod tests {
         let records = records(folder.path()).unwrap();
         let note = |condition, now| records.note_primaries(&[("mx", condition)], now, SeenBy::Page).unwrap();
         let outages = |messages: Option<u64>, now| {
-            let mut known = records.outages(&["mx"], now).unwrap();
-            let shown = messages.map(|messages| (known.count(messages), known.clone()));
+            let mut found = known(&records, now);
+            let shown = messages.map(|messages| (found.count(messages), found.clone()));
             messages.into_iter().for_each(|messages| records.note_waiting(messages).unwrap());
-            let noted = records.outages(&["mx"], now).unwrap();
+            let noted = known(&records, now);
             assert!(shown.is_none_or(|(_, shown)| shown == noted), "what is shown is what is then on record");
             noted
         };
@@ -189,9 +225,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
         records.note_primaries(&[("old", Condition::Down), ("mx", Condition::Down)], 100, SeenBy::Watch).unwrap();
-        let known = records.outages(&["mx"], 500).unwrap();
-        assert_eq!(known.latest, [outage("mx", 100, None, None)]);
-        assert!(known.lasting("old").is_none());
+        let found = known(&records, 500);
+        assert_eq!(found.latest, [outage("mx", 100, None, None)]);
+        assert!(found.lasting("old").is_none());
     }
 
     #[test]
@@ -205,8 +241,8 @@ mod tests {
             note(Condition::Down, 100_000 + number * 10);
             note(Condition::Up, 100_000 + number * 10 + 5);
         }
-        let known = records.outages(&["mx"], 200_000).unwrap();
-        assert_eq!((known.latest.len(), known.longest), (5, Some(outage("mx", 0, Some(100_000), None))));
+        let found = known(&records, 200_000);
+        assert_eq!((found.latest.len(), found.longest), (5, Some(outage("mx", 0, Some(100_000), None))));
         let count = "SELECT count(*) FROM outage";
         let kept = records.with_database(|database| database.query_row(count, [], |row| row.get::<_, i64>(0)));
         assert_eq!(kept, Ok(KEPT + 1));

@@ -121,7 +121,7 @@ pub(crate) fn unlisted(facts: &Facts) -> Option<String> {
 /// The verdict of a form that fails exactly when its listing fails.
 pub(crate) fn of_listing(report: &Report) -> Verdict {
     let status = if report.listing.status() == Status::Ok { 0 } else { EX_UNAVAILABLE };
-    Verdict { status, renew: false }
+    Verdict { status, ..Verdict::default() }
 }
 
 /// The exit status, of sysexits(3), where the queue could not be listed.

@@ -7,15 +7,18 @@ mod machine;
 
 mod access;
 mod advice;
+mod announced;
 mod clocks;
 mod command_line;
 mod crowd;
+mod drill;
 mod flush;
 mod listing;
 mod machines;
 mod mail_log;
 mod memory;
 mod names;
+mod notify;
 mod outcomes;
 mod page;
 mod played;

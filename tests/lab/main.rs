@@ -13,9 +13,11 @@ mod accessibility;
 mod apache;
 mod as_root;
 mod browser;
+mod by_itself;
 mod client;
 mod clocks;
 mod comeback;
+mod drill;
 mod evidence;
 mod example;
 mod exim;
@@ -33,6 +35,7 @@ mod mta;
 mod names;
 mod open_copy;
 mod opensmtpd;
+mod outcome;
 mod own_mail;
 mod package;
 mod page;
@@ -215,6 +218,26 @@ fn opensmtpd_by_the_one_rule_for_root() {
 }
 
 #[test]
+fn postfix_tells_what_came_of_a_run() {
+    in_each_lab("postfix_tells_what_came_of_a_run", &POSTFIX_WITH_RULES, outcome::of_a_run);
+}
+
+#[test]
+fn sendmail_tells_what_came_of_a_run() {
+    in_each_lab("sendmail_tells_what_came_of_a_run", &Sendmail, outcome::of_a_run);
+}
+
+#[test]
+fn exim_tells_what_came_of_a_run() {
+    in_each_lab("exim_tells_what_came_of_a_run", &Exim, outcome::of_a_run);
+}
+
+#[test]
+fn opensmtpd_tells_what_came_of_a_run() {
+    in_each_lab("opensmtpd_tells_what_came_of_a_run", &OpenSmtpd, outcome::of_a_run);
+}
+
+#[test]
 fn rehearsal_with_a_real_postfix() {
     in_lab("rehearsal_with_a_real_postfix", &rehearsal::POSTFIX, rehearsal::with_postfix);
 }
@@ -313,6 +336,31 @@ fn exim_returns_mail_when_the_page_said() {
 #[test]
 fn opensmtpd_returns_mail_when_the_page_said() {
     in_lab("opensmtpd_returns_mail_when_the_page_said", &OpenSmtpd, clocks::of_opensmtpd);
+}
+
+#[test]
+fn postfix_rehearsing_an_outage() {
+    in_lab("postfix_rehearsing_an_outage", &Postfix, drill::of_an_outage);
+}
+
+#[test]
+fn sendmail_rehearsing_an_outage() {
+    in_lab("sendmail_rehearsing_an_outage", &Sendmail, drill::of_an_outage);
+}
+
+#[test]
+fn exim_rehearsing_an_outage() {
+    in_lab("exim_rehearsing_an_outage", &Exim, drill::of_an_outage);
+}
+
+#[test]
+fn opensmtpd_rehearsing_an_outage() {
+    in_lab("opensmtpd_rehearsing_an_outage", &OpenSmtpd, drill::of_an_outage);
+}
+
+#[test]
+fn watch_by_cron_and_by_systemd_as_shipped() {
+    in_lab("watch_by_cron_and_by_systemd_as_shipped", &Postfix, by_itself::as_shipped);
 }
 
 #[test]

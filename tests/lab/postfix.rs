@@ -31,6 +31,8 @@ impl Mta for Postfix {
         let further = [
             "apache/htaccess",
             "apache",
+            "examples/bartleby-watch.cron",
+            "examples/bartleby-watch.service",
             "tests/fixtures/postfix/mixed-json.stdout",
             "tests/fixtures/postfix/mixed-text.stdout",
         ];

@@ -4,6 +4,9 @@
 //! Nobody looks on, so it is careful: it wants to see the primary up several times in a row, asks it for some of the
 //! recipients, and runs one message first. Whatever speaks against the run stops it until a later look.
 
+mod events;
+mod notify;
+
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -13,10 +16,12 @@ use crate::flush::{self, Asker, Care, End, Heard, Refusal, Run};
 use crate::mta::trouble::Trouble;
 use crate::primary::Primary;
 use crate::queue::Target;
+use crate::report::disk::{Filesystem, Level};
 use crate::report::{self, Stock};
 use crate::state::{Condition, Flush, Records, StateError, Tally, Transition, Watching};
 use crate::system::log;
 use crate::text::{count, local_time};
+use events::{NotRunYet, Seen, Unlisted, Waiting};
 
 /// How long after a look the next one is due.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
@@ -71,7 +76,7 @@ pub(crate) enum WatchError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The queue could not be listed, or not be run.
-    #[error("{} {}", .0, .0.remedy())]
+    #[error("{} {}", .0, crate::text::one_line(&.0.remedy()))]
     Trouble(#[from] Trouble),
     /// The queue was not run.
     #[error(transparent)]
@@ -98,9 +103,12 @@ pub(crate) enum WatchError {
 pub(crate) fn once(context: &Context) -> Result<String, WatchError> {
     let records = context.records.as_ref().map_err(|reason| WatchError::NoRecords(reason.clone()))?;
     records.room()?;
-    let looked = look_and_run(context, records);
+    records.note_look();
+    let mut seen = Seen::default();
+    let looked = look_and_run(context, records, &mut seen);
     // Even where the rest failed, a primary that went down or came back is news.
     let news = news(records, &context.clock.zone);
+    notify::announce(context, records, seen);
     match looked {
         Ok(said) => Ok(news.into_iter().chain([said]).collect::<Vec<_>>().join("; ")),
         Err(error) if news.is_empty() => Err(error),
@@ -131,8 +139,15 @@ fn news(records: &Records, zone: &TimeZone) -> Vec<String> {
     left_out.into_iter().chain(unnoticed[earlier..].iter().map(in_words)).collect()
 }
 
-fn look_and_run(context: &Context, records: &Records) -> Result<String, WatchError> {
-    let Stock { messages, held, primary } = report::stock(context)?;
+fn look_and_run(context: &Context, records: &Records, seen: &mut Seen) -> Result<String, WatchError> {
+    let stock = report::stock(context);
+    seen.queue = Some(
+        stock
+            .as_ref()
+            .map(waiting)
+            .map_err(|trouble| Unlisted { message: trouble.to_string(), remedy: trouble.remedy() }),
+    );
+    let Stock { messages, held, primary, .. } = stock?;
     let primaries = &primary.primaries;
     if primaries.is_empty() {
         return Err(WatchError::NoPrimary);
@@ -161,10 +176,13 @@ fn look_and_run(context: &Context, records: &Records) -> Result<String, WatchErr
             if watching.good < GOOD_LOOKS {
                 Done::GoodLooks(watching.good)
             } else {
-                run(context, records, watching, context.clock.now)?
+                run(context, records, watching, context.clock.now, seen)?
             }
         }
     };
+    if matches!(done, Done::Flushed(_) | Done::Nothing(_)) {
+        seen.not_run = NotRunYet::Nothing;
+    }
     let outcome = match done {
         Done::Flushed(number) => format!("the primary is back: queue run {number} was started"),
         Done::Nothing(reason) => reason.to_owned(),
@@ -181,6 +199,15 @@ fn look_and_run(context: &Context, records: &Records) -> Result<String, WatchErr
     Ok(format!("{found}; {outcome}"))
 }
 
+/// What a listing shows, for the events.
+fn waiting(stock: &Stock) -> Waiting {
+    let is_critical = |filesystem: &&Filesystem| filesystem.level == Level::Critical;
+    let of_one =
+        |filesystem: &Filesystem| (filesystem.mount.clone(), filesystem.usage.bytes_available, filesystem.usage.bytes);
+    let critical = stock.filesystems.iter().filter(is_critical).map(of_one).collect();
+    Waiting { messages: stock.messages, returns: stock.returns, critical }
+}
+
 /// What is remembered after a look at a primary that is back: seen at that time, and up since then.
 fn looked(before: Watching, seen: i64, since: Option<i64>) -> Watching {
     // What several looks share was seen once.
@@ -195,7 +222,13 @@ fn looked(before: Watching, seen: i64, since: Option<i64>) -> Watching {
     Watching { good, seen, ..before }
 }
 
-fn run(context: &Context, records: &Records, watching: Watching, now: i64) -> Result<Done, WatchError> {
+fn run(
+    context: &Context,
+    records: &Records,
+    watching: Watching,
+    now: i64,
+    seen: &mut Seen,
+) -> Result<Done, WatchError> {
     let wait = stopped_for(&watching, now);
     if wait > 0 {
         return Ok(Done::Stopped(watching.why, wait));
@@ -204,7 +237,7 @@ fn run(context: &Context, records: &Records, watching: Watching, now: i64) -> Re
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }
-    let done = carefully(context, records);
+    let done = carefully(context, records, seen);
     // What speaks against it may have taken a while to say so.
     let now = jiff::Timestamp::now().as_second();
     match done {
@@ -229,10 +262,14 @@ fn run(context: &Context, records: &Records, watching: Watching, now: i64) -> Re
 
 /// Asks the primary, runs one message where that can be done, and then the whole queue. Returns the number of the last
 /// run, or why the queue was not run as a whole.
-fn carefully(context: &Context, records: &Records) -> Result<Result<u64, String>, Refusal> {
+fn carefully(context: &Context, records: &Records, seen: &mut Seen) -> Result<Result<u64, String>, Refusal> {
     let heard = match flush::rehearse(context) {
         Ok(heard) => heard,
-        Err(Refusal::Rehearsed(not_run)) => return Ok(Err(not_run.to_string())),
+        Err(Refusal::Rehearsed(not_run)) => {
+            let why = not_run.to_string();
+            seen.not_run = NotRunYet::Asked(not_run);
+            return Ok(Err(why));
+        }
         Err(refusal) => return Err(refusal),
     };
     let Heard { said, oldest_accepted } = heard;
