@@ -135,7 +135,7 @@ fn sample_queue(program: &Path) -> Result<PathBuf> {
 
     // A TOML string is quoted as a Rust one is, as far as paths go.
     let settings = format!(
-        "[mta]\nkind = \"postfix\"\nlabel = \"recorded sample queue\"\nlist_command = [\"/bin/cat\", {listing:?}]\n\
+        "[mta]\nkind = \"postfix\"\nlabel = \"recorded sample queue, not the mail of this machine\"\nlifetime = \"5d\"\nlist_command = [\"/bin/cat\", {listing:?}]\n\
          flush_command = [\"/bin/true\"]\n[state]\ndirectory = {:?}\n",
         folder.join("state")
     );

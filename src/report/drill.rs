@@ -120,7 +120,7 @@ fn front_door(
     let listed = recipients.first().map(Candidate::domain);
     let Some(domain) = listed.or_else(|| grounds.domains().first().cloned()) else {
         return open(
-            "it is not known for which domains this host is a fall-back, so nobody was asked for",
+            "it is not known for which domains this host is a backup mail server, so nobody was asked for",
             "Name them in /etc/bartleby.toml: [primary] domains = [\"example.com\"]",
         );
     };
@@ -254,7 +254,7 @@ fn mail_log(context: &Context, source: &Source) -> Finding {
         Ok(name) => format!("As root: usermod -aG {group} {name}, then restart the web server; or {rule}."),
         Err(_) => format!("As root: {rule}."),
     };
-    let unknown = "so what a run delivered and what it returned to the senders can't be told apart";
+    let unknown = "so what a run delivered and what it returned to the senders can't be distinguished";
     if let Some(path) = logs.iter().find(|path| std::path::Path::new(path).exists()) {
         return wrong(format!("{path} can't be read by {name}, {unknown}"), remedy("adm"));
     }

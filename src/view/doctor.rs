@@ -339,7 +339,7 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
             Some(domains) => Ok(format!("the MX records of {} are as they should be", domains.join(", "))),
             None if !status.primaries.is_empty() => Ok("not compared, as [primary] domains are not configured".into()),
             None => fault(
-                "it is not known for which domains this host is a fall-back".into(),
+                "it is not known for which domains this host is a backup mail server".into(),
                 "Name them in /etc/bartleby.toml:\n    [primary]\n    domains = [\"example.com\"]",
             ),
         };
