@@ -193,7 +193,8 @@ pub(crate) fn attempts(report: &Report, message: &Message<'_>) -> Option<String>
         attempts => format!("tried {}", count(attempts, "time", "times")),
     };
     let now = report.listing.sampling.started;
-    Some(match message.plan.next_attempt {
+    let is_tried = report.listing.facts.timing.stopped.is_none();
+    Some(match message.plan.next_attempt.filter(|_| is_tried) {
         Some(next) if next > now => format!("{tried}, next in {}", at_most(next - now)),
         Some(_) => format!("{tried}, next now"),
         None => tried,

@@ -152,6 +152,10 @@ pub fn of_sendmail(lab: &mut Lab) {
     }
     let queued = send(lab, "one");
     let at = said("not_before");
+    // The daemon's arguments are not for every user to read: the setting that it was started by is.
+    let next = clocks()["queue"]["next_attempt"].clone();
+    assert_eq!(next["within_seconds"], 5, "{next}");
+    assert_eq!(next["basis"], "QUEUE_INTERVAL = 5s in /etc/mail/sendmail.conf", "{next}");
     let left = at - 1 - now();
     sleep(Duration::from_secs(left.max(0).unsigned_abs()));
     assert!(waits(&clocks(), &queued.id), "it went back too early");
@@ -169,6 +173,14 @@ pub fn of_sendmail(lab: &mut Lab) {
     // There is no systemd in the lab.
     run("/etc/init.d/sendmail", &["restart"]);
     has_more_time(&second);
+    sleep(Duration::from_secs(1));
+    run("touch", &["/etc/mail/sendmail.conf"]);
+    let unknown = until("it is said that the setting may not be the daemon's", |clocks| {
+        clocks["queue"]["next_attempt"].is_null()
+    });
+    let error = &unknown["queue"]["next_attempt_error"];
+    assert!(error["message"].as_str().unwrap().contains("can't be seen how often"), "{error}");
+    assert!(error["remedy"].as_str().unwrap().contains("bartleby doctor"), "{error}");
     run("/etc/init.d/sendmail", &["stop"]);
     let page = page::html(200);
     assert!(page.contains("daemon is not running, so nothing is tried again"), "{page}");
