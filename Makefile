@@ -154,7 +154,7 @@ install: ## install what `make` built, and the web server's snippet (as root; PR
 	mv -fT '$(DESTDIR)$(PREFIX)/sbin/bartleby.tmp' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
-	cp -R $(DOCUMENTS) $(SERVERS) examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
+	cp -R $(DOCUMENTS) $(SERVERS) docs examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
 	cd '$(DESTDIR)$(PREFIX)/share/doc/bartleby' && rm -rf $(NO_DOCS)
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d $(foreach folder,$(dir $(MANUALS) $(COMPLETIONS)),'$(DESTDIR)$(PREFIX)/share/$(folder)')

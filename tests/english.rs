@@ -78,7 +78,8 @@ fn house_word(text: &str) -> Option<&'static str> {
     let is_part = |c: char| c.is_alphanumeric() || "_-/.".contains(c);
     HOUSE_WORDS.map(|(word, _)| word).into_iter().find(|word| {
         text.match_indices(word).any(|(at, _)| {
-            !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(|c: char| c.is_alphanumeric() || "_-/".contains(c))
+            !text[..at].ends_with(is_part)
+                && !text[at + word.len()..].starts_with(|c: char| c.is_alphanumeric() || "_-/".contains(c))
         })
     })
 }

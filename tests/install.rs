@@ -32,7 +32,7 @@ impl Machine {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
         let servers = ["apache", "lighttpd", "nginx", "caddy", "busybox"];
-        let others = ["Makefile", "examples", "man", "completions"];
+        let others = ["Makefile", "docs", "examples", "man", "completions"];
         for part in others.iter().chain(&servers).chain(&documents) {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
@@ -135,7 +135,9 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         assert!(!machine.path(other).exists());
         let files = machine.files();
         assert!(files.contains("usr/local/share/doc/bartleby/apache/bartleby.conf"), "{files:?}");
-        for file in ["README.md", "LICENSE", "apache/htaccess", "examples/README.md", "examples/sudoers"] {
+        for file in
+            ["README.md", "LICENSE", "docs/details.md", "apache/htaccess", "examples/README.md", "examples/sudoers"]
+        {
             assert!(files.contains(&format!("usr/local/share/doc/bartleby/{file}")), "{file}: {files:?}");
         }
         for file in [
