@@ -42,11 +42,11 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
                             (linked(link.as_deref(), html! { bdi { (printable(&detail.name)) } }))
                             " " span { (detail.recipients) }
                         }
-                        @if let Some(cause) = detail.cause { p.soft { (cause) } }
-                        (ages(&destination, most, asked))
-                        @if let Some(target) = detail.run.as_ref().filter(|_| report.offers_parts()) {
-                            (run_button(target))
+                        p.soft {
+                            @if let Some(cause) = detail.cause { (cause) " " }
+                            @if let Some(target) = detail.run.as_ref().filter(|_| report.offers_parts()) { (run_button(target)) }
                         }
+                        (ages(&destination, most, asked))
                     }
                 }
             } }))
