@@ -32,7 +32,7 @@ impl Machine {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
         let servers = ["apache", "lighttpd", "nginx", "caddy", "busybox"];
-        let others = ["Makefile", "docs", "examples", "man", "completions"];
+        let others = ["Makefile", "Cargo.toml", "debian", "docs", "examples", "man", "completions"];
         for part in others.iter().chain(&servers).chain(&documents) {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
@@ -293,7 +293,7 @@ fn an_edited_snippet_is_kept_and_the_new_one_put_beside_it() {
         machine.made(&["install"]);
         machine.write(layout, "# mine\n");
 
-        // The same version once more: there is nothing new to look at.
+        // The same version again: there is nothing new to look at.
         let said = machine.made(&["install"]);
         assert!(said.contains("as you edited it"), "{said}");
         assert!(!machine.path(&new).exists());
@@ -366,7 +366,7 @@ fn uninstalling_leaves_nothing() {
         machine.made(&["uninstall"]);
         assert_eq!(machine.files(), BTreeSet::new());
         assert!(!machine.path("var/www/bartleby").exists() && !machine.path("usr/local/share/bartleby").exists());
-        // And once more: there is nothing to do, and no error.
+        // And again: there is nothing to do, and no error.
         machine.made(&["uninstall"]);
     }
 }
@@ -395,4 +395,25 @@ fn uninstalling_leaves_what_was_edited() {
         assert_eq!(machine.files(), BTreeSet::from([layout.to_owned(), "var/www/bartleby/.htaccess".to_owned()]));
         assert_eq!(machine.read(layout), "# mine\n");
     }
+}
+
+#[test]
+fn the_archive_is_installed_as_the_source_is() {
+    let (whole, machine) = (one_of(DEBIAN), one_of(DEBIAN));
+    whole.made(&["install"]);
+    let source = machine.folder.path().join("source");
+    machine.make(&["--old-file=all", "dist"]);
+    let archive = fs::read_dir(source.join("target")).expect("target").map(|entry| entry.expect("entry").path());
+    let archive: Vec<_> = archive.filter(|path| path.to_string_lossy().ends_with(".tar.gz")).collect();
+    let [archive] = &archive[..] else { panic!("{archive:?}") };
+    let unpacked = machine.folder.path().join("unpacked");
+    fs::create_dir(&unpacked).expect("unpacked");
+    let tar = Command::new("tar").args(["--strip-components=1", "-xzf"]).arg(archive).arg("-C").arg(&unpacked).status();
+    assert!(tar.expect("tar").success());
+    fs::rename(&source, machine.folder.path().join("away")).expect("rename");
+    fs::rename(unpacked, &source).expect("rename");
+    machine.made(&["install"]);
+    assert_eq!(machine.files(), whole.files());
+    machine.made(&["uninstall"]);
+    assert_eq!(machine.files(), BTreeSet::new());
 }

@@ -35,7 +35,9 @@ mod mta;
 mod names;
 mod open_copy;
 mod opensmtpd;
+mod outcome;
 mod own_mail;
+mod package;
 mod page;
 mod parts;
 mod postfix;
@@ -65,6 +67,7 @@ use guards::POSTFIX_WITH_BROWSER;
 use install::POSTFIX_TO_INSTALL;
 use machine::{in_each_lab, in_lab};
 use opensmtpd::OpenSmtpd;
+use package::POSTFIX_WITH_PACKAGE;
 use postfix::Postfix;
 use real_queue::POSTFIX_WITH_BENCH;
 use sendmail::Sendmail;
@@ -212,6 +215,26 @@ fn exim_by_the_one_rule_for_root() {
 #[test]
 fn opensmtpd_by_the_one_rule_for_root() {
     in_each_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
+}
+
+#[test]
+fn postfix_tells_what_came_of_a_run() {
+    in_each_lab("postfix_tells_what_came_of_a_run", &POSTFIX_WITH_RULES, outcome::of_a_run);
+}
+
+#[test]
+fn sendmail_tells_what_came_of_a_run() {
+    in_each_lab("sendmail_tells_what_came_of_a_run", &Sendmail, outcome::of_a_run);
+}
+
+#[test]
+fn exim_tells_what_came_of_a_run() {
+    in_each_lab("exim_tells_what_came_of_a_run", &Exim, outcome::of_a_run);
+}
+
+#[test]
+fn opensmtpd_tells_what_came_of_a_run() {
+    in_each_lab("opensmtpd_tells_what_came_of_a_run", &OpenSmtpd, outcome::of_a_run);
 }
 
 #[test]
@@ -378,4 +401,9 @@ fn apache_with_fcgiwrap() {
 #[test]
 fn apache_behind_nginx() {
     in_lab("apache_behind_nginx", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_behind_nginx);
+}
+
+#[test]
+fn the_debian_package() {
+    in_each_lab("the_debian_package", &POSTFIX_WITH_PACKAGE, package::of_debian);
 }
