@@ -84,6 +84,8 @@ pub struct Asked {
     pub flushed: Option<u64>,
     /// `outage=`: the number of an outage whose receipt is asked for.
     pub outage: Option<u64>,
+    /// `live`: the page is to renew itself.
+    pub live: bool,
 }
 
 /// A parameter with a value that makes no sense.
@@ -110,6 +112,7 @@ impl Asked {
             despite: None,
             flushed: None,
             outage: None,
+            live: false,
         }
     }
 
@@ -128,6 +131,7 @@ impl Asked {
                     let expected = "nothing, all, domain:NAME or id:ID";
                     asked.action = Action::Flush(value.parse().map_err(|()| bad("flush", &value, expected))?);
                 }
+                "live" => asked.live = true,
                 _ if value.is_empty() => {}
                 "format" => asked.format = word("format", &value, &Format::ALL, Format::as_str)?,
                 "despite" => asked.despite = Some(word("despite", &value, &Despite::ALL, Despite::as_str)?),
@@ -217,6 +221,7 @@ mod tests {
         assert_eq!(read("flush=all&despite=overdue").unwrap().despite, Some(Despite::Overdue));
         assert_eq!(read("flush=all&despite=everything").unwrap_err().name, "despite");
         assert_eq!(read("flushed=7").unwrap().flushed, Some(7));
+        assert_eq!(["live", "live=1", "q=live"].map(|query| read(query).unwrap().live), [true, true, false]);
         for query in ["flush=id:", "flush=yes", "flush=domain:"] {
             assert_eq!(read(query).unwrap_err().name, "flush", "{query}");
         }

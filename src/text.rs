@@ -217,6 +217,45 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n"))
 }
 
+/// What begins a line of a remedy that is to be pasted as it is. All other lines are sentences.
+const PASTE: &str = "    ";
+
+/// A sentence without its end, and behind it the lines to paste, one command each.
+pub(crate) fn to_paste(sentence: &str, lines: &[&str]) -> String {
+    lines.iter().fold(format!("{sentence}:"), |remedy, line| remedy + "\n" + PASTE + line)
+}
+
+/// A part of a remedy.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// A sentence or several.
+    Say(&'a str),
+    /// Lines to be pasted as a whole.
+    Paste(Vec<&'a str>),
+}
+
+/// The parts of a remedy, in their order.
+pub(crate) fn steps(remedy: &str) -> Vec<Step<'_>> {
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    for line in remedy.lines() {
+        match (line.strip_prefix(PASTE), steps.last_mut()) {
+            (Some(line), Some(Step::Paste(lines))) => lines.push(line),
+            (Some(line), _) => steps.push(Step::Paste(vec![line])),
+            (None, _) => steps.push(Step::Say(line)),
+        }
+    }
+    steps
+}
+
+/// A remedy where there is room for one line alone.
+pub(crate) fn one_line(remedy: &str) -> String {
+    let parts = steps(remedy).into_iter().map(|step| match step {
+        Step::Say(words) => Cow::Borrowed(words),
+        Step::Paste(lines) => Cow::Owned(lines.join("; ")),
+    });
+    parts.collect::<Vec<_>>().join(" ")
+}
+
 /// A value that no command to be pasted may hold. Its `Display` says so in the command's place, without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -360,6 +399,21 @@ mod tests {
         for odd in ["", "a b", "a,ALL", "a=b", "a:b", "it's", "+netgroup", "%group", "-x", "a\\", "é", "$(id)"] {
             assert!(plain_word(odd).is_err(), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_remedy_is_sentences_and_lines_to_paste() {
+        let remedy = to_paste("As root", &["postconf -e x=y", "postfix reload"]) + "\nThen look again.";
+        assert_eq!(
+            steps(&remedy),
+            [
+                Step::Say("As root:"),
+                Step::Paste(vec!["postconf -e x=y", "postfix reload"]),
+                Step::Say("Then look again.")
+            ]
+        );
+        assert_eq!(one_line(&remedy), "As root: postconf -e x=y; postfix reload Then look again.");
+        assert_eq!((steps(""), one_line("Reload.")), (vec![], "Reload.".into()));
     }
 
     #[test]

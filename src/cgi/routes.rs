@@ -20,6 +20,9 @@ use crate::view::{self, Reader, Setting, html, json, text};
 /// How often the page reloads itself while a queue run goes on, in seconds.
 const RENEWED: u32 = 3;
 
+/// How often a page that is kept live reloads itself, in seconds.
+const LIVE: u32 = 10;
+
 /// After how many seconds somebody who came when too many requests were under way may come again.
 const CROWDED: u32 = 5;
 
@@ -73,8 +76,9 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             status: StatusCode::FORBIDDEN,
             title: "Not allowed from here",
             message: "This page is for certain addresses only, and yours is none of them.",
-            remedy: "Either let the web server decide, with Require ip and SetEnv BARTLEBY_ACCESS granted in its configuration \
-                     (see apache/bartleby.conf), or list the address in /etc/bartleby.toml: [access] allow = [\"192.0.2.0/24\"]",
+            remedy: "Let the web server decide, with these lines in its configuration (see apache/bartleby.conf):\n    Require ip \
+                     192.0.2.0/24\n    SetEnv BARTLEBY_ACCESS granted\nOr list the address in /etc/bartleby.toml:\n    [access]\n    \
+                     allow = [\"192.0.2.0/24\"]",
             field: None,
         });
     }
@@ -85,9 +89,9 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             message: &format!(
                 "A proxy on this machine handed this request on ({field}), so the web server takes everybody for local."
             ),
-            remedy: "Let the web server find out who really asks (Apache: mod_remoteip with RemoteIPHeader X-Forwarded-For and \
-                     RemoteIPInternalProxy 127.0.0.1 ::1). Or, if the proxy itself lets in only whom it should, say so in \
-                     /etc/bartleby.toml: [access] proxy = true",
+            remedy: "Let the web server find out who really asks (Apache: mod_remoteip with these lines):\n    RemoteIPHeader \
+                     X-Forwarded-For\n    RemoteIPInternalProxy 127.0.0.1 ::1\nOr, if the proxy itself lets in only whom it \
+                     should, say so in /etc/bartleby.toml:\n    [access]\n    proxy = true",
             field: None,
         });
     }
@@ -102,7 +106,9 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             title: "Not by this name",
             message: "This page was called by a name that is not known to be this machine's. \
                       Anybody can make a name of their own lead here, so nothing is shown.",
-            remedy: &format!("If the name is right, add it to /etc/bartleby.toml: [access] hosts = [\"{name}\"]"),
+            remedy: &format!(
+                "If the name is right, add it to /etc/bartleby.toml:\n    [access]\n    hosts = [\"{name}\"]"
+            ),
             field: None,
         });
     }
@@ -163,7 +169,9 @@ impl Exchange<'_> {
         let head = |verdict: Verdict| {
             let failed = StatusCode::from_u16(row.failed).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
             let head = Head::new(if verdict.status == 0 { StatusCode::OK } else { failed }, row.media_type);
-            let renewed = verdict.renew.then(|| (header::REFRESH, RENEWED.to_string()));
+            let live = asked.live && asked.format == Format::Html;
+            let after = verdict.renew.then_some(RENEWED).or_else(|| live.then_some(LIVE));
+            let renewed = after.map(|seconds| (header::REFRESH, seconds.to_string()));
             renewed.into_iter().fold(head, |head, (name, value)| head.with(name, value)).to_bytes()
         };
         let body = if self.request.method == Method::Head { HasBody::No } else { HasBody::Yes };

@@ -58,7 +58,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
                     EX_UNAVAILABLE
                 }
                 flush::Refusal::Impossible(trouble) => {
-                    log(&trouble.remedy());
+                    trouble.remedy().lines().for_each(log);
                     if matches!(trouble, Trouble::InHand { .. }) { EX_TEMPFAIL } else { EX_UNAVAILABLE }
                 }
             }))
@@ -69,7 +69,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
 /// Says each recipient that was asked for, and what to do.
 fn explain(not_run: &NotRun) {
     not_run.lines().iter().for_each(|line| log(line));
-    log(&not_run.remedy());
+    not_run.remedy().lines().for_each(log);
     log(&format!("To run it all the same: bartleby flush --despite-{} {}", not_run.despite().as_str(), not_run.target));
 }
 

@@ -45,6 +45,8 @@ pub(crate) enum NoLog {
     Journal(String),
     #[error("the process that reads the mail log {0}")]
     Reader(String),
+    #[error("the mail log has no line about these messages")]
+    Silent,
     /// `as-root` has no answer.
     #[error("the rule for root gave no mail log: {0}")]
     Rule(String),
@@ -89,7 +91,8 @@ impl Places {
             .map_or_else(|| Places::Usual(source.mta.logs().iter().map(PathBuf::from).collect()), Places::Named)
     }
 
-    fn files(&self) -> &[PathBuf] {
+    /// These files.
+    pub(crate) fn files(&self) -> &[PathBuf] {
         match self {
             Places::Named(file) => std::slice::from_ref(file),
             Places::Usual(files) => files,
@@ -115,18 +118,26 @@ pub(crate) fn lines(context: &Context, mta: &dyn Mta, question: &Question<'_>) -
     let Question { places, ids, since, room } = *question;
     let mut excerpt = Excerpt { lines: Vec::new(), whole: true };
     let wanted = |since| Wanted { mta, ids: ids.iter().map(String::as_str).collect(), since, clock: &context.clock };
-    let found = places.files().iter().map(|log| pieces(log, since)).find(|found| !found.is_empty()).unwrap_or_default();
-    if found.is_empty() {
-        if let Places::Named(_) = places {
-            return Err(places.are_silent());
-        }
-        let mut reading = Reading { context, wanted: wanted(None), room, deadline, excerpt: &mut excerpt };
-        reading.journal(since, || places.are_silent())?;
-        return Ok(excerpt);
-    }
+    let mut is_found = false;
     let mut reading = Reading { context, wanted: wanted(Some(since)), room, deadline, excerpt: &mut excerpt };
-    found.into_iter().try_for_each(|piece| reading.piece(piece))?;
-    Ok(excerpt)
+    for log in places.files() {
+        for piece in pieces(log, since) {
+            is_found = true;
+            reading.piece(piece)?;
+        }
+        // One that is written to by others, and says nothing of these messages, is not the one.
+        if !reading.excerpt.lines.is_empty() {
+            return Ok(excerpt);
+        }
+    }
+    let journal = match places {
+        Places::Named(_) => Err(places.are_silent()),
+        Places::Usual(_) => {
+            let mut reading = Reading { context, wanted: wanted(None), room, deadline, excerpt: &mut excerpt };
+            reading.journal(since, || places.are_silent())
+        }
+    };
+    if is_found { Ok(excerpt) } else { journal.map(|()| excerpt) }
 }
 
 /// A log that is being read.

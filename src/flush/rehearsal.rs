@@ -179,7 +179,7 @@ impl NotRun {
                     .into()
             }
             Why::Overdue { more_time, .. } if more_time.is_empty() => "Give the mail more time first.".into(),
-            Why::Overdue { more_time, .. } => format!("Give the mail more time first. {more_time}"),
+            Why::Overdue { more_time, .. } => format!("Give the mail more time first.\n{more_time}"),
         }
     }
 

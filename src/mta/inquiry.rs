@@ -41,8 +41,16 @@ pub struct Facts {
     pub(crate) timing: Timing,
 }
 
-/// What a mail server has noted of a host or an address that failed, where only root can read that. Instants are in seconds
-/// since 1970.
+/// What only root can learn of when mail is tried next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hints {
+    /// What is noted of hosts and addresses that failed.
+    pub(crate) noted: Vec<Hint>,
+    /// Whether an administrator has paused all deliveries.
+    pub(crate) is_paused: bool,
+}
+
+/// What a mail server has noted of a host or an address that failed. Instants are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
     /// The host, as the mail server names it there; `None` for an address.

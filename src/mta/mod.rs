@@ -37,7 +37,7 @@ use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 pub(crate) use date::log_instant;
 pub use date::past_instant;
-pub use inquiry::{Facts, Hint};
+pub use inquiry::{Facts, Hint, Hints};
 pub(crate) use inquiry::{Inquiry, Wanted};
 use intake::Gate;
 pub use kind::Kind;
@@ -170,12 +170,12 @@ pub trait Mta {
     }
 
     /// What that command printed; `None` where it is too much. This is read in the sandbox.
-    fn read_next(&self, _output: &str) -> Option<Vec<Hint>> {
+    fn read_next(&self, _output: &str) -> Option<Hints> {
         None
     }
 
     /// The same facts with what these say, at this time in seconds since 1970.
-    fn with_hints(&self, _free: &Free, facts: Facts, _hints: &[Hint], _now: i64, _deadline: Instant) -> Facts {
+    fn with_hints(&self, _free: &Free, facts: Facts, _hints: &Hints, _now: i64, _deadline: Instant) -> Facts {
         facts
     }
 

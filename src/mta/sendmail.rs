@@ -164,7 +164,7 @@ impl Mta for Sendmail {
     }
 
     fn release(&self) -> &'static str {
-        "As root: sendmail -qQ -Q takes all messages out of quarantine; then run the queue."
+        "To take all messages out of quarantine, and then deliver them, as root:\n    sendmail -qQ -Q"
     }
 
     /// Only root can run the queue. Where `restrictqrun` is cleared, another user's `-q` even ends
@@ -196,7 +196,7 @@ impl Mta for Sendmail {
                 Intake { list: list.map(|text| recipients(&text, file.display().to_string())), softens: None }
             }),
             refusing: "Name every recipient that the primary knows in /etc/mail/access, and refuse the rest of the domain \
-                       (see examples/sendmail), then: makemap hash /etc/mail/access < /etc/mail/access",
+                       (see examples/sendmail). Then, as root:\n    makemap hash /etc/mail/access < /etc/mail/access",
             runners: &[],
             softener: None,
         }
@@ -271,12 +271,14 @@ pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
             let of_submission = refused.settings == Some(Path::new(SUBMISSION));
             let name = if of_submission { "submit" } else { "sendmail" };
             format!(
-                "{}. Or without a rule, in /etc/mail/{name}.mc, take restrictmailq out of confPRIVACY_FLAGS \
-                 (PrivacyOptions in {name}.cf), then restart sendmail",
+                "{}\nOr without a rule: in /etc/mail/{name}.mc, take restrictmailq out of confPRIVACY_FLAGS \
+                 (PrivacyOptions in {name}.cf), then restart sendmail.",
                 refused.rule(&["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q", "-Ac -q"])
             )
         }
-        Act::Flush | Act::Explain => format!("Only root may run sendmail's queue. {}", refused.rule(&["-q", "-Ac -q"])),
+        Act::Flush | Act::Explain => {
+            format!("Only root may run sendmail's queue.\n{}", refused.rule(&["-q", "-Ac -q"]))
+        }
     })
 }
 

@@ -155,7 +155,10 @@ impl Default for Gap {
 impl Gap {
     /// Something is not known, whose remedy is to name the lifetime in our own configuration.
     pub(super) fn of_lifetime(why: impl Into<String>) -> Gap {
-        Gap { why: why.into(), remedy: "Write it into /etc/bartleby.toml, such as [mta] lifetime = \"5d\".".into() }
+        Gap {
+            why: why.into(),
+            remedy: "Write it into /etc/bartleby.toml, such as:\n    [mta]\n    lifetime = \"5d\"".into(),
+        }
     }
 }
 

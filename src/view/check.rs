@@ -9,7 +9,7 @@ use crate::report::clocks::{FirstReturn, ReturnKind};
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
-use crate::text::{bytes, count, duration};
+use crate::text::{bytes, count, duration, one_line};
 
 /// How bad the state is, the worst last. An unknown state ranks below a known bad one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,7 +144,7 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
     let listing = &report.listing;
     let summary = &listing.summary;
     if let Some(trouble) = &listing.trouble {
-        let text = format!("{trouble} {}", trouble.remedy()).replace('|', "/");
+        let text = format!("{trouble} {}", one_line(&trouble.remedy())).replace('|', "/");
         return (Severity::Unknown, format!("BARTLEBY UNKNOWN - {text}"));
     }
     let age = summary.oldest.map_or(0, |oldest| report.age(oldest));

@@ -56,7 +56,8 @@ impl Clocks {
         if report.urgency() > Urgency::None && first.is_some() {
             let more = &report.listing.facts.timing.more_time;
             if !more.is_empty() {
-                remedies.push(format!("To give what waits more time (it counts for mail that waits already): {more}."));
+                remedies
+                    .push(format!("Give waiting mail more time. It also counts for what is already waiting.\n{more}"));
             }
         }
         remedies.retain(|remedy| !remedy.is_empty());
@@ -192,7 +193,8 @@ pub(crate) fn attempts(report: &Report, message: &Message<'_>) -> Option<String>
         attempts => format!("tried {}", count(attempts, "time", "times")),
     };
     let now = report.listing.sampling.started;
-    Some(match message.plan.next_attempt {
+    let is_tried = report.listing.facts.timing.stopped.is_none();
+    Some(match message.plan.next_attempt.filter(|_| is_tried) {
         Some(next) if next > now => format!("{tried}, next in {}", at_most(next - now)),
         Some(_) => format!("{tried}, next now"),
         None => tried,

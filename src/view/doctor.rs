@@ -14,7 +14,7 @@ use crate::report::drill::{Checked, Finding};
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
-use crate::text::{Odd, at_most, bytes, count, duration, shell_quoted};
+use crate::text::{Odd, at_most, bytes, count, duration, shell_quoted, to_paste};
 
 /// One thing that was checked.
 struct Check {
@@ -101,11 +101,11 @@ impl Form for Doctor {
                 Finding::Fine(found) => to.line(format_args!("ok    {subject}: {found}"))?,
                 Finding::Wrong(Fault { message, remedy }) => {
                     to.line(format_args!("FAIL  {subject}: {message}"))?;
-                    to.line(format_args!("      To do: {remedy}"))?;
+                    to_do(&remedy, to)?;
                 }
                 Finding::Open(Fault { message, remedy }) => {
                     to.line(format_args!("?     {subject}: could not be checked: {message}"))?;
-                    to.line(format_args!("      To do: {remedy}"))?;
+                    to_do(&remedy, to)?;
                 }
             }
         }
@@ -116,6 +116,13 @@ impl Form for Doctor {
         let wrong = examine(self, report).iter().any(|check| !matches!(check.found, Finding::Fine(_)));
         Verdict { status: u8::from(wrong), ..Verdict::default() }
     }
+}
+
+/// What to do: sentences, and lines to be pasted.
+fn to_do(remedy: &str, to: &mut Body<'_>) -> io::Result<()> {
+    let mut lines = remedy.lines();
+    to.line(format_args!("      To do: {}", lines.next().unwrap_or_default()))?;
+    lines.try_for_each(|line| to.line(format_args!("        {line}")))
 }
 
 /// Checks everything.
@@ -157,7 +164,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             let file = file.display().to_string();
             fault(
                 format!("the log of queue runs was damaged, and was set aside as {file}"),
-                pasted(shell_quoted(&file).map(|file| format!("As root: rm {file}"))),
+                pasted(shell_quoted(&file).map(|file| to_paste("As root", &[&format!("rm {file}")]))),
             )
         }
         (Ok(_), None, Some(reason)) => fault(
@@ -222,18 +229,24 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
         let remedy = |command: fn(&str) -> String| pasted(path.clone().map(|path| command(&path)));
         let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {
             (Level::Unknown, ..) => match &filesystem.error {
-                Some(error) => {
-                    fault(format!("{mount}: {error}"), remedy(|path| format!("Look after that mount: stat -f {path}")))
-                }
+                Some(error) => fault(
+                    format!("{mount}: {error}"),
+                    remedy(|path| to_paste("Look after that mount", &[&format!("stat -f {path}")])),
+                ),
                 None => fault(
                     format!("{mount} does not answer"),
-                    remedy(|path| format!("Look after that mount: umount -l {path}")),
+                    remedy(|path| to_paste("Look after that mount", &[&format!("umount -l {path}")])),
                 ),
             },
             (Level::Ok, Some(free), Some(all)) => Ok(format!("{mount}: {} of {} free", bytes(free), bytes(all))),
             _ => fault(
                 format!("{mount} is short of space or inodes"),
-                remedy(|path| format!("Make room: du -xh {path} | sort -h | tail; df -i {path}")),
+                remedy(|path| {
+                    to_paste(
+                        "Make room. To see what takes it",
+                        &[&format!("du -xh {path} | sort -h | tail"), &format!("df -i {path}")],
+                    )
+                }),
             ),
         };
         checks.push(Check::new(if filesystem.queue { "disk (mail queue)" } else { "disk" }, found));
@@ -253,9 +266,10 @@ fn make_folder(doctor: &Doctor) -> String {
         let path = doctor.wanted.to_string_lossy();
         let (folder, user) = (shell_quoted(&path)?, shell_quoted(&doctor.account.name)?);
         Ok(if doctor.account.is_root() {
-            format!("Look at its owner, and at the folders above it: ls -ld {folder}; namei -l {folder}")
+            let look = [format!("ls -ld {folder}"), format!("namei -l {folder}")];
+            to_paste("Look at its owner, and at the folders above it", &look.each_ref().map(String::as_str))
         } else {
-            format!("As root: install -d -o {user} -m 700 {folder}")
+            to_paste("As root", &[&format!("install -d -o {user} -m 700 {folder}")])
         })
     };
     pasted(command())
@@ -279,7 +293,7 @@ fn clock_checks(report: &Report) -> Vec<Check> {
     let longest = report.outages.longest.as_ref().map_or(0, |of| of.seconds(report.listing.sampling.started));
     let more = || match timing.more_time.as_str() {
         "" => "Raise it in the mail server's own configuration, and [mta] lifetime with it.".to_owned(),
-        more => format!("{more}."),
+        more => more.to_owned(),
     };
     let lifetime = match &timing.lifetime {
         Lifetime::Known { seconds, basis, .. } if *seconds < LEAST_LIFETIME => fault(
@@ -300,14 +314,14 @@ fn clock_checks(report: &Report) -> Vec<Check> {
         Lifetime::Known { seconds, basis, .. } => Ok(format!("mail is kept for {} ({basis})", duration(*seconds))),
         Lifetime::NotInForce { basis, file, step, .. } => fault(
             format!("{file} was changed after the mail server was started, so {basis} there may not be in force"),
-            format!("{step}."),
+            step.clone(),
         ),
         Lifetime::Unknown(gap) => {
             fault(format!("it is not known how long mail is kept: {}", gap.why), gap.remedy.clone())
         }
     };
     let retry = match (&timing.stopped, &timing.retry) {
-        (Some(gap), _) => fault(gap.why.clone(), format!("{}.", gap.remedy)),
+        (Some(gap), _) => fault(gap.why.clone(), gap.remedy.clone()),
         (None, Retry::Within { seconds, basis, .. }) => match report.next_attempt() {
             Some(Err(gap)) => Ok(format!("it is not known when all that waits is tried again: {}", gap.why)),
             _ => Ok(format!("what waits is tried again within {} ({basis})", at_most(*seconds))),
@@ -331,7 +345,7 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
             None if !status.primaries.is_empty() => Ok("not compared, as [primary] domains are not configured".into()),
             None => fault(
                 "it is not known for which domains this host is a fall-back".into(),
-                "Name them in /etc/bartleby.toml: [primary] domains = [\"example.com\"]",
+                "Name them in /etc/bartleby.toml:\n    [primary]\n    domains = [\"example.com\"]",
             ),
         };
         checks.push(check("DNS", found));

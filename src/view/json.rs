@@ -15,7 +15,7 @@ use crate::report::clocks::FirstReturn;
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Flush, Outage, Pace};
 use crate::system::Body;
-use crate::text::{first_that_acts, is_plain};
+use crate::text::{first_that_acts, is_plain, one_line};
 use crate::view::sentences::of_listing;
 
 /// The version of this form; a change that old readers can't follow raises it.
@@ -96,7 +96,8 @@ impl Form for Json {
         let PrimaryStatus { faults, notes, domains, .. } = &report.primary;
         field(to, "outages", &report.outages.latest.iter().map(outage).collect::<Vec<_>>())?;
         field(to, "dns", &json!({"domains": domains, "faults": faults, "notes": notes}))?;
-        let unexplained = || report.unexplained.as_ref().map(|trouble| format!("{trouble} {}", trouble.remedy()));
+        let unexplained =
+            || report.unexplained.as_ref().map(|trouble| format!("{trouble} {}", one_line(&trouble.remedy())));
         if let Some(note) = report.note.map(|note| sentences::note(note).to_owned()).or_else(unexplained) {
             field(to, "note", &note)?;
         }

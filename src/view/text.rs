@@ -111,7 +111,7 @@ impl Form for Text {
         }
         if let Some(trouble) = &listing.trouble {
             to.line(format_args!("ERROR: {trouble}"))?;
-            to.line(format_args!("REMEDY: {}", trouble.remedy()))?;
+            remedy(&trouble.remedy(), to)?;
         }
         let Headline { sentence, rest, .. } = Headline::of(report);
         to.line(format_args!("{}", format!("{sentence} {rest}").trim_end()))?;
@@ -142,8 +142,8 @@ impl Form for Text {
             for sentence in sentences.into_iter().chain(notes).chain(unknown) {
                 to.line(format_args!("{sentence}"))?;
             }
-            for remedy in remedies {
-                to.line(format_args!("REMEDY: {remedy}"))?;
+            for one in remedies {
+                remedy(&one, to)?;
             }
         }
         if let Some((flush, found)) = &report.followed {
@@ -194,7 +194,7 @@ impl Form for Text {
         }
         for fault in &report.primary.faults {
             to.line(format_args!("DNS: {}", fault.message))?;
-            to.line(format_args!("REMEDY: {}", fault.remedy))?;
+            remedy(&fault.remedy, to)?;
         }
         for note in &report.primary.notes {
             writeln!(to, "DNS: {}", printable(note))?;
@@ -260,8 +260,17 @@ fn filesystem(filesystem: &Filesystem, to: &mut Body<'_>) -> io::Result<()> {
     ))
 }
 
-/// An answer that tells of an error alone.
+/// What to do: sentences, and lines to be pasted, which are indented.
+fn remedy(remedy: &str, to: &mut Body<'_>) -> io::Result<()> {
+    let mut lines = remedy.lines();
+    if let Some(first) = lines.next() {
+        to.line(format_args!("REMEDY: {first}"))?;
+    }
+    lines.try_for_each(|line| to.line(format_args!("{line}")))
+}
+
+/// An answer that says nothing but what is wrong.
 pub(crate) fn refusal(title: &str, message: &str, remedy: &str) -> Vec<u8> {
-    let remedy = if remedy.is_empty() { String::new() } else { format!("\n{}", printable(remedy)) };
+    let remedy: String = remedy.lines().map(|line| format!("\n{}", printable(line))).collect();
     format!("{}{remedy}\n", printable(&format!("{title}: {message}"))).into_bytes()
 }

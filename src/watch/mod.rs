@@ -76,7 +76,7 @@ pub(crate) enum WatchError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The queue could not be listed, or not be run.
-    #[error("{} {}", .0, .0.remedy())]
+    #[error("{} {}", .0, crate::text::one_line(&.0.remedy()))]
     Trouble(#[from] Trouble),
     /// The queue was not run.
     #[error(transparent)]

@@ -179,3 +179,33 @@ fn a_hundred_rows_fit_into_sixty_kilobytes() {
     assert!(page.len() + buttons <= 60_000, "{} + {buttons} bytes", page.len());
     assert!(!page.contains(" src=") && !page.contains("<script") && !page.contains("@import"), "one request");
 }
+
+#[test]
+fn a_live_page_renews_itself_and_stops_where_somebody_decides() {
+    let machine = Machine::with_fixture("postfix/mixed-json");
+    let page = machine.get("format=html&q=example&per_page=5&page=2&live");
+    assert_eq!(page.field("refresh"), Some("10"));
+    for part in [
+        "renewed every 10 s",
+        // It stays where it is, and so it stops.
+        "<a href=\"?q=example&amp;per_page=5&amp;page=2\">stop</a>",
+        "href=\"?q=example&amp;per_page=5&amp;live=&amp;page=3\"",
+        // Nothing that is being typed is taken away.
+        "Stop renewing the page, to search",
+    ] {
+        assert!(page.body.contains(part), "no {part}: {}", page.body);
+    }
+    assert!(!page.body.contains("type=\"search\"") && !page.body.contains("http-equiv"));
+    let still = machine.get("format=html&q=example&page=2");
+    assert_eq!(still.field("refresh"), None);
+    assert!(
+        still.body.contains("<a href=\"?q=example&amp;live=&amp;page=2\">keep this page live</a>"),
+        "{}",
+        still.body
+    );
+    assert_eq!(machine.get("format=json&live").field("refresh"), None);
+    // A page that asks something waits for the answer; so does one that says no.
+    let primary = crate::played::Played::new(crate::played::refuses);
+    let asks = primary.machine("").get("flush&format=html&live");
+    assert_eq!((asks.status, asks.field("refresh")), (409, None));
+}

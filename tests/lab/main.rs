@@ -35,6 +35,7 @@ mod mta;
 mod names;
 mod open_copy;
 mod opensmtpd;
+mod outcome;
 mod own_mail;
 mod page;
 mod parts;
@@ -212,6 +213,26 @@ fn exim_by_the_one_rule_for_root() {
 #[test]
 fn opensmtpd_by_the_one_rule_for_root() {
     in_each_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
+}
+
+#[test]
+fn postfix_tells_what_came_of_a_run() {
+    in_each_lab("postfix_tells_what_came_of_a_run", &POSTFIX_WITH_RULES, outcome::of_a_run);
+}
+
+#[test]
+fn sendmail_tells_what_came_of_a_run() {
+    in_each_lab("sendmail_tells_what_came_of_a_run", &Sendmail, outcome::of_a_run);
+}
+
+#[test]
+fn exim_tells_what_came_of_a_run() {
+    in_each_lab("exim_tells_what_came_of_a_run", &Exim, outcome::of_a_run);
+}
+
+#[test]
+fn opensmtpd_tells_what_came_of_a_run() {
+    in_each_lab("opensmtpd_tells_what_came_of_a_run", &OpenSmtpd, outcome::of_a_run);
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub fn through_apache(_lab: &mut Lab) {
         ] {
             let answer = by(host);
             assert_eq!(answer.status, refused, "{host}: {answer:?}");
-            let words = if refused == 403 { "bartleby.conf" } else { "[access] hosts = [" };
+            let words = if refused == 403 { "bartleby.conf" } else { "hosts = [" };
             assert!(answer.body.contains(words), "{host}: {answer:?}");
         }
     }

@@ -94,23 +94,25 @@ pub(in crate::mta) fn remedy(refused: &Refused<'_>) -> Remedy {
     const SETTINGS: &str = "set queue_list_requires_admin = false and prod_requires_admin = false";
     let setting = match refused.settings.map(|file| (file, file.to_str())) {
         Some((_, Some(PART))) => format!(
-            "as root: printf 'queue_list_requires_admin = false\\nprod_requires_admin = false\\n' > {PART} && \
+            "as root:\n    printf 'queue_list_requires_admin = false\\nprod_requires_admin = false\\n' > {PART}\n    \
              update-exim4.conf && systemctl restart exim4"
         ),
         Some((_, Some(TEMPLATE))) => {
-            format!("at the top of {TEMPLATE}, {SETTINGS}; then as root: update-exim4.conf && systemctl restart exim4")
+            format!(
+                "at the top of {TEMPLATE}, {SETTINGS}. Then, as root:\n    update-exim4.conf && systemctl restart exim4"
+            )
         }
-        Some((file, _)) => format!("at the top of {}, {SETTINGS}, then restart Exim", file.display()),
+        Some((file, _)) => format!("at the top of {}, {SETTINGS}, then restart Exim.", file.display()),
         None => format!(
             "in Exim's main configuration (Debian: {TEMPLATE} or a file in /etc/exim4/conf.d/main, then \
-             update-exim4.conf), {SETTINGS}, then restart Exim"
+             update-exim4.conf), {SETTINGS}, then restart Exim."
         ),
     };
     Remedy::Rule(match refused.act {
         Act::List | Act::Flush => {
-            format!("{}. Or without a rule, {setting}; the reasons stay closed then", refused.rule(&["-bp", "-qf"]))
+            format!("{}\nOr without a rule: {setting}\nThe reasons stay closed then.", refused.rule(&["-bp", "-qf"]))
         }
-        Act::Explain => format!("Only root and Exim's administrators may read them. {}", refused.rule(&[])),
+        Act::Explain => format!("Only root and Exim's administrators may read them.\n{}", refused.rule(&[])),
     })
 }
 
@@ -147,7 +149,7 @@ mod tests {
         };
         let files = [WHOLE, TEMPLATE, PART];
         let named = |remedy: &str| {
-            files.map(|file| remedy.contains(&format!("{file} ")) || remedy.contains(&format!("{file},")))
+            files.map(|file| [" ", ",", "\n"].iter().any(|end| remedy.contains(&format!("{file}{end}"))))
         };
         assert!(remedy().contains("in Exim's main configuration"), "{}", remedy());
         let write = |file: &str, text: &str| fs::write(root.path().join(file.trim_start_matches('/')), text).unwrap();

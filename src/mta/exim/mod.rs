@@ -19,7 +19,7 @@ use super::intake::Gate;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
 use super::{
-    Attempt, Clock, Facts, Hint, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted,
+    Attempt, Clock, Facts, Hints, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted,
 };
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
@@ -152,7 +152,7 @@ impl Mta for Exim {
     }
 
     fn release(&self) -> &'static str {
-        "As root: exim4 -M ID, which releases a message and tries to deliver it, or exim4 -qff, which tries all of them."
+        "To release a frozen message and try to deliver it, as root:\n    exim4 -M ID\nOr all of them:\n    exim4 -qff"
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -207,16 +207,16 @@ impl Mta for Exim {
         Some(Argv::new(&self.dump, &["-z", queue, "retry"]))
     }
 
-    fn read_next(&self, output: &str) -> Option<Vec<Hint>> {
-        hints::read(output)
+    fn read_next(&self, output: &str) -> Option<Hints> {
+        hints::read(output).map(|noted| Hints { noted, ..Hints::default() })
     }
 
-    fn with_hints(&self, free: &Free, facts: Facts, hints: &[Hint], now: i64, deadline: Instant) -> Facts {
+    fn with_hints(&self, free: &Free, facts: Facts, hints: &Hints, now: i64, deadline: Instant) -> Facts {
         let route = |domain: &String| Argv::new(&self.program, &["-bt", &format!("postmaster@{domain}")]);
-        let domains = hints::domains(&facts.timing, hints);
+        let domains = hints::domains(&facts.timing, &hints.noted);
         let routes = answers(free, &domains.iter().map(route).collect::<Vec<_>>(), deadline);
         let processes = processes::named(&DAEMONS);
-        Facts { timing: hints::timing(facts.timing, hints, &routes, processes.as_deref(), now), ..facts }
+        Facts { timing: hints::timing(facts.timing, &hints.noted, &routes, processes.as_deref(), now), ..facts }
     }
 
     fn logs(&self) -> &'static [&'static str] {

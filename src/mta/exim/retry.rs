@@ -94,7 +94,7 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
             }
             (runner, _) => Retry::Unknown(runner.stopped().or(rules.err()).unwrap_or_else(|| Gap {
                 why: "the processes of other users can't be seen, so not how often Exim runs its queue".into(),
-                remedy: "Ask as root, who sees them: bartleby doctor".into(),
+                remedy: "Ask as root, who sees them:\n    bartleby doctor".into(),
             })),
         },
         stopped,
@@ -103,14 +103,14 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
 
 fn more_time(settings: Option<&Path>, days: i64) -> String {
     let (file, then) = match settings.and_then(Path::to_str) {
-        Some(file) if file.ends_with(".template") => (file, "; then, as root: update-exim4.conf"),
-        Some(file) if file.contains("/conf.d/") => (PART, "; then, as root: update-exim4.conf"),
+        Some(file) if file.ends_with(".template") => (file, "\nThen, as root:\n    update-exim4.conf"),
+        Some(file) if file.contains("/conf.d/") => (PART, "\nThen, as root:\n    update-exim4.conf"),
         Some(file) => (file, ""),
         None => ("Exim's configuration", ""),
     };
     format!(
-        "In {file}, below “begin retry”, write the rule for the main mail server's domains as “*  *  F,{days}d,15m”{then}. \
-         Exim goes by it at once"
+        "In {file}, below “begin retry”, write this rule for the main mail server's domains:\n    *  *  F,{days}d,15m{then}\n\
+         Exim goes by it at once."
     )
 }
 
@@ -205,15 +205,17 @@ impl Runner {
 
     fn stopped(&self) -> Option<Gap> {
         let (why, remedy) = match self {
-            Runner::Nobody => ("Exim's daemon is not running, so nothing is tried again", "systemctl restart exim4"),
+            Runner::Nobody => {
+                ("Exim's daemon is not running, so nothing is tried again", "As root:\n    systemctl restart exim4")
+            }
             Runner::Never => (
                 "Exim's daemon was started without -q, so nothing is tried again by itself",
-                "start it with -q30m (Debian 12: QUEUEINTERVAL='30m', Debian 13: EXIMSERVICE='-bdf -q30m', both in \
-                 /etc/default/exim4), then systemctl restart exim4",
+                "Start it with -q30m (Debian 12: QUEUEINTERVAL='30m', Debian 13: EXIMSERVICE='-bdf -q30m', both in \
+                 /etc/default/exim4). Then, as root:\n    systemctl restart exim4",
             ),
             Runner::Every(..) | Runner::Hidden => return None,
         };
-        Some(Gap { why: why.into(), remedy: format!("As root: {remedy}") })
+        Some(Gap { why: why.into(), remedy: remedy.into() })
     }
 }
 
@@ -306,7 +308,7 @@ mod tests {
             else {
                 panic!("{rules:?}")
             };
-            assert!(gap.remedy.contains("[mta] lifetime"), "{gap:?}");
+            assert!(gap.remedy.contains("lifetime = \"5d\""), "{gap:?}");
         }
     }
 

@@ -16,6 +16,7 @@ use super::instances::Instance;
 use crate::mta::timing::{Gap, InForce, Lifetime, Retry, Since, Timing, longer, seconds};
 use crate::queue::{Lifetimes, OfInstance};
 use crate::system::processes;
+use crate::text::to_paste;
 
 /// The parameters that say so, each with its usual unit (postconf(5)).
 const PARAMETERS: [(&str, char); 4] = [LIFETIME, NULL_SENDER, BACK_OFF, SCAN];
@@ -86,11 +87,14 @@ pub(super) fn timing(instances: &[Instance], outputs: &[String], main_cf: &Path,
     let days = longer(longest.unwrap_or(0));
     let each = |command: &dyn Fn(&str) -> String| {
         let commands = instances.iter().map(|instance| instance.option().map(|option| command(&option)));
-        commands.collect::<Result<Vec<_>, _>>().map(|commands| format!("As root: {}", commands.join(" && ")))
+        commands.collect::<Result<Vec<_>, _>>().map(|commands| {
+            let lines: Vec<_> = commands.iter().flat_map(|command| command.lines()).collect();
+            to_paste("As root", &lines)
+        })
     };
     let more_time = each(&|option| {
         format!(
-            "postconf{option} -e maximal_queue_lifetime={days}d bounce_queue_lifetime={days}d && postfix{option} reload"
+            "postconf{option} -e maximal_queue_lifetime={days}d bounce_queue_lifetime={days}d\npostfix{option} reload"
         )
     });
     let files = || instances.iter().map(|instance| instance.main_cf(main_cf));
@@ -205,7 +209,7 @@ mod tests {
         let Retry::Within { seconds, basis, .. } = retry else { panic!("{retry:?}") };
         assert_eq!((seconds, basis.as_str()), (3600, "maximal_backoff_time + queue_run_delay"));
         assert_eq!(stopped, None);
-        assert!(more_time.contains("maximal_queue_lifetime=14d bounce_queue_lifetime=14d && postfix reload"));
+        assert!(more_time.contains("maximal_queue_lifetime=14d bounce_queue_lifetime=14d\n    postfix reload"));
     }
 
     #[test]
@@ -240,9 +244,9 @@ mod tests {
         };
         assert_eq!(found.lifetime, expected);
         assert!(matches!(found.retry, Retry::Within { seconds: 4300, .. }), "the longest of both");
-        let set = "-e maximal_queue_lifetime=14d bounce_queue_lifetime=14d && postfix";
+        let set = "-e maximal_queue_lifetime=14d bounce_queue_lifetime=14d\n    postfix";
         let out = "-c /nonexistent/postfix-out";
-        let more = format!("As root: postconf {set} reload && postconf {out} {set} {out} reload");
+        let more = format!("As root:\n    postconf {set} reload\n    postconf {out} {set} {out} reload");
         assert_eq!(found.more_time, more);
         let one = of(&[output("5d", "4000s")]);
         assert!(matches!((one.lifetime, one.retry), (Lifetime::Unknown(_), Retry::Unknown(_))), "one did not answer");
@@ -258,7 +262,7 @@ mod tests {
             seconds: 6 * DAY,
             basis: "maximal_queue_lifetime = 6d".into(),
             file: main_cf.path().display().to_string(),
-            step: "As root: postfix reload".into(),
+            step: "As root:\n    postfix reload".into(),
         };
         assert_eq!(lifetime, expected);
     }
@@ -293,7 +297,7 @@ mod tests {
             let Timing { lifetime: Lifetime::Unknown(gap), retry: Retry::Unknown(_), .. } = of(output) else {
                 panic!("{output}")
             };
-            assert!(gap.remedy.contains("[mta] lifetime"), "{gap:?}");
+            assert!(gap.remedy.contains("lifetime = \"5d\""), "{gap:?}");
         }
         // As long as they refer to each other.
         let circle =

@@ -21,7 +21,7 @@ use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, State};
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
-use crate::text::plain_word;
+use crate::text::{plain_word, to_paste};
 use configuration::facts;
 use instances::{Instance, Instances};
 use table::Table;
@@ -139,7 +139,7 @@ impl Mta for Postfix {
     }
 
     fn release(&self) -> &'static str {
-        "As root: postsuper -H ID (or postsuper -H ALL), then run the queue."
+        "To release a message on hold, and then deliver it, as root:\n    postsuper -H ID\nOr all of them:\n    postsuper -H ALL"
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -167,9 +167,9 @@ impl Mta for Postfix {
         Gate {
             ask: configuration::ask_for_intake(self.postconf.clone(), self.postmap.clone()),
             refusing: "Name every recipient that the primary knows in relay_recipient_maps of main.cf \
-                       (see examples/postfix), then: postfix reload",
+                       (see examples/postfix). Then, as root:\n    postfix reload",
             runners: &["qmgr"],
-            softener: Some(("soft_bounce", "As root: postconf -e soft_bounce=no && postfix reload")),
+            softener: Some(("soft_bounce", "As root:\n    postconf -e soft_bounce=no\n    postfix reload")),
         }
     }
 
@@ -215,9 +215,12 @@ pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
         None => Ok(String::new()),
     };
     Remedy::Setting(match plain_word(&refused.account.name).and_then(|user| Ok((user, which?))) {
-        Ok((user, which)) => format!(
-            "As root: postconf{which} -e \"{parameter} = $(postconf{which} -h {parameter}), {user}\" && \
-             postfix{which} reload"
+        Ok((user, which)) => to_paste(
+            "As root",
+            &[
+                &format!("postconf{which} -e \"{parameter} = $(postconf{which} -h {parameter}), {user}\""),
+                &format!("postfix{which} reload"),
+            ],
         ),
         Err(odd) => format!("{odd}. Add that user to {parameter} in main.cf"),
     })

@@ -31,7 +31,8 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     html! {
         section.messages aria-labelledby="messages" {
             h2 #messages { (heading(report, rows.len(), window, matched)) }
-            (search(asked))
+            // A page that renews itself would take away what is being typed.
+            @if asked.live { p { a href=(links::live(asked)) { "Stop renewing the page, to search" } } } @else { (search(asked)) }
             (chips(asked, matched))
             @if let Some(note) = report.note { p { (sentences::note(note)) } }
             @if rows.is_empty() && matched > 0 {
@@ -130,7 +131,7 @@ fn chips(asked: &Asked, matched: u64) -> Markup {
                         " "
                     }
                 }
-                a href="?" { "Show all" }
+                a href=(links::all(asked)) { "Show all" }
             }
         }
     }

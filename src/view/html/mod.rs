@@ -70,6 +70,8 @@ pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                 title=(report.local_time(report.listing.sampling.started)) {
                 (clock_time(report.listing.sampling.started, &report.zone))
             }
+            @if asked.live { " · renewed every 10 s · " a href=(links::live(asked)) { "stop" } }
+            @else { " · " a href=(links::live(asked)) { "keep this page live" } }
         }
     };
     frame(

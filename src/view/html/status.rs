@@ -7,8 +7,8 @@ use super::{flush_line, run_form};
 use crate::flush::outcome;
 use crate::mta::trouble::Trouble;
 use crate::report::Report;
-use crate::text::{duration, printable};
-use crate::view::headline::Headline;
+use crate::text::{Step, duration, printable, steps};
+use crate::view::headline::{Headline, Tone};
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
 pub(crate) fn label(report: &Report) -> Markup {
@@ -24,7 +24,7 @@ pub(crate) fn status(report: &Report, headline: &Headline) -> Markup {
         section class={"status " (headline.tone.class())} aria-label="State of the queue" {
             p.headline { em { (headline.sentence) } " " (headline.rest) }
             @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
-            @if let Some(advice) = sentences::advice(report) { p.advice { (advice) } }
+            @if let Some(advice) = sentences::advice(report).filter(|_| headline.tone != Tone::Ready) { p.advice { (advice) } }
             p.soft { (before) @if !name.is_empty() { bdi { (printable(&name)) } } (after) }
             (followed(report))
             (flush(report))
@@ -46,7 +46,7 @@ fn followed(report: &Report) -> Markup {
                 progress max=(all) value=(all.saturating_sub(found.messages_left)) { (found.messages_left) " left" }
             }
             @if let Some(pace) = found.pace { p { "While it runs: " (outcome::pace(pace, report.listing.sampling.started)) "." } }
-            @if report.flush.under_way { p { "The run is still in progress." } }
+            @if report.flush.under_way { p.soft { "The run is still in progress." } }
         }
         @if let Some(said) = &flush.rehearsal { p.aside { "Asked before the run: " bdi { (printable(said)) } } }
     }
@@ -54,6 +54,8 @@ fn followed(report: &Report) -> Markup {
 
 /// The button that runs the queue, or why there is none.
 fn flush(report: &Report) -> Markup {
+    let overdue = report.first_return().is_some_and(|first| first.overdue > 0);
+    let is_wise = !overdue || report.has_primary_up() || report.primary.primaries.is_empty();
     let waits = report.listing.summary.messages > 0 || report.listing.trouble.is_some();
     html! {
         @match &report.flush.possible {
@@ -65,14 +67,14 @@ fn flush(report: &Report) -> Markup {
                 (remedy(&report.flush.release))
             }
             Ok(()) if report.listing.summary.messages > 0 => (run_form(html! { div.run {
-                @if report.flush.under_way { p { "The queue is being run now." } }
+                @if report.flush.under_way { @if report.followed.is_none() { p { "The queue is being run now." } } }
                 @else if report.flush.wait_seconds > 0 {
                     p {
                         "The queue was run a moment ago; it can be run again in "
                         (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
                     }
                 } @else {
-                    button.action name="flush" value="all" { "Deliver waiting mail now" }
+                    button.action.quiet[!is_wise] name="flush" value="all" { "Deliver waiting mail now" }
                     p.soft {
                         @if report.passed_over() > 0 { "Tries to deliver all that is not on hold. Nothing is deleted." }
                         @else { "Tries to deliver all waiting mail now. Nothing is deleted." }
@@ -108,9 +110,19 @@ pub(crate) fn told(trouble: &Trouble) -> Markup {
     }
 }
 
-/// A remedy.
+/// A remedy: sentences, and blocks that can be selected and pasted as a whole.
 pub(crate) fn remedy(text: &str) -> Markup {
     html! {
-        @if !text.is_empty() { p.remedy { strong { "To do: " } (printable(text)) } }
+        @if !text.is_empty() {
+            div.remedy {
+                p.small { "To do" }
+                @for step in steps(text) {
+                    @match step {
+                        Step::Say(words) => p { (printable(words)) },
+                        Step::Paste(lines) => pre { @for line in lines { (printable(line)) "\n" } },
+                    }
+                }
+            }
+        }
     }
 }

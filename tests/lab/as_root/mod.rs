@@ -136,8 +136,14 @@ fn explains(lab: &Lab, tool: Tool, queued: &[Queued]) {
     assert!(said.contains(&format!("{} 0 ", queued[0].id)) && !said.contains(&format!("{other} 0 ")), "{said}");
 }
 
-/// Exim's database of retries, as it prints it itself; the others have nothing of the kind.
+/// Exim's database of retries, and whether OpenSMTPD's deliveries are paused, as they print it themselves; the others have
+/// nothing of the kind.
 fn when_next(lab: &Lab, tool: Tool) {
+    if lab.mta.kind() == "opensmtpd" {
+        let said = tool.asked("{\"do\":\"next\"}", 0);
+        assert!(said.lines().any(|line| line == "MTA running"), "{tool:?}: {said}");
+        return;
+    }
     if lab.mta.kind() != "exim" {
         let said = tool.asked("{\"do\":\"next\"}", 69);
         assert!(said.ends_with(" has nothing to say about that\n") && said.lines().count() == 1, "{tool:?}: {said}");
