@@ -8,6 +8,10 @@
 # (?= and = ask rustc only where TARGET is used, so that `make install` works without it.)
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 
+# What it is built from, for --version: a commit, or nothing where there is no git.
+COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+export COMMIT
+
 # Where things go. DESTDIR is put before each, for packages.
 PREFIX   ?= /usr/local
 WWWDIR   ?= /var/www/bartleby
@@ -64,7 +68,7 @@ completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(not
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	WEBSERVER='$(WEBSERVER)' APACHE='$(APACHE)' sh apache/site.sh
 
-.PHONY: all run test reproducible lint deny fuzz bench install uninstall clean help
+.PHONY: all run test reproducible lint deny fuzz bench install uninstall deb dist clean help
 
 # cargo knows what is up to date, so it is always asked. It refuses a program called "index.cgi",
 # hence the copy. The linker says nothing when it could not link statically: look.
@@ -72,7 +76,7 @@ all: ## build target/index.cgi, static and stripped (the default)
 	@mkdir -p target; packed=; \
 	if echo 'fn main() {}' | rustc --target $(TARGET) $(STATIC) $(PACKED) -o target/packed - 2>/dev/null && \
 	    target/packed 2>/dev/null; then packed='$(PACKED)'; fi; rm -f target/packed; \
-	RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL) $$packed" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked \
+	BARTLEBY_COMMIT='$(COMMIT)' RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL) $$packed" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked \
 	    --target-dir target --target $(TARGET) --bin bartleby
 	@if readelf --version >/dev/null 2>&1; then \
 	    if readelf -lW target/$(TARGET)/release/bartleby | grep INTERP; then \
@@ -95,6 +99,11 @@ test: all lint deny ## check and test everything; as root on Debian also against
 	@test "$$(wc -c <'$(PROGRAM)')" -le 4718592 || { echo "make: $(PROGRAM) is larger than 4.5 MiB" >&2; exit 1; }
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
+	fi
+	@if dpkg-buildpackage --version >/dev/null 2>&1 && dh --help >/dev/null 2>&1; then $(MAKE) --no-print-directory -o all deb; \
+	else \
+	    echo; echo "*** no dpkg-dev or debhelper: the Debian package is NOT built and NOT tested ***"; echo; \
+	    [ "$$BARTLEBY_LAB" != required ]; \
 	fi
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 	@$(MAKE) --no-print-directory reproducible
@@ -168,6 +177,42 @@ uninstall: ## take away what `make install` put there, but no file that you edit
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	rm -f $(foreach file,$(MANUALS) $(COMPLETIONS),'$(DESTDIR)$(PREFIX)/share/$(file)')
 	@rmdir '$(DESTDIR)$(WWWDIR)' 2>/dev/null || true
+
+# What a package is made from: everything but what was built, and the program.
+PACKAGED = target/package
+define source_with_program
+	rm -rf $(PACKAGED)
+	mkdir -p $(PACKAGED)/bartleby/target
+	tar --create --exclude=./target --exclude=./.git --exclude=./fuzz . | tar --extract --directory $(PACKAGED)/bartleby
+	cp $(PROGRAM) $(PACKAGED)/bartleby/target/index.cgi
+endef
+
+deb: all ## build target/bartleby.deb (needs debhelper)
+	$(source_with_program)
+	cd $(PACKAGED)/bartleby && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps
+	mv $(PACKAGED)/bartleby_*.deb target/bartleby.deb
+	rm -rf $(PACKAGED)
+	@if lintian --version >/dev/null 2>&1; then lintian --fail-on error --allow-root target/bartleby.deb; \
+	else echo "make: no lintian, so it was not checked whether the package is as Debian wants it" >&2; fi
+	@ls -l target/bartleby.deb
+
+# An archive for machines without a compiler: what `make install` takes, and the Makefile, so that `sudo make install` is
+# all that is left to do. The same source gives the same archive: its files are as old as the release.
+DIST = bartleby-$(VERSION)-$(firstword $(subst -, ,$(TARGET)))-linux
+RELEASED = $(shell date --date="$$(sed -n 's/^ -- .*>  //p' debian/changelog | head -n 1)" +%s)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+dist: all ## build target/bartleby-VERSION-PROCESSOR-linux.tar.gz, with its checksum
+	rm -rf $(PACKAGED)
+	mkdir -p $(PACKAGED)/$(DIST)/target
+	cp -R Makefile $(DOCUMENTS) $(SERVERS) examples man completions $(PACKAGED)/$(DIST)/
+	cp $(PROGRAM) $(PACKAGED)/$(DIST)/target/index.cgi
+	chmod -R u=rwX,go=rX $(PACKAGED)/$(DIST)
+	tar --create --sort=name --mtime=@$(or $(SOURCE_DATE_EPOCH),$(RELEASED)) --owner=0 --group=0 --numeric-owner --directory $(PACKAGED) $(DIST) | \
+	    gzip --no-name >target/$(DIST).tar.gz
+	rm -rf $(PACKAGED)
+	cd target && sha256sum $(DIST).tar.gz >$(DIST).tar.gz.sha256
+	@ls -l target/$(DIST).tar.gz
 
 clean: ## remove everything that was built
 	$(CARGO) clean

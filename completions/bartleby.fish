@@ -2,7 +2,7 @@
 
 complete -c bartleby -f
 complete -c bartleby -n __fish_use_subcommand -a list -d 'Print what waits'
-complete -c bartleby -n __fish_use_subcommand -a flush -d 'Run the queue now'
+complete -c bartleby -n __fish_use_subcommand -a flush -d 'Deliver waiting mail now'
 complete -c bartleby -n __fish_use_subcommand -a watch -d 'Run the queue when the primary is back'
 complete -c bartleby -n __fish_use_subcommand -a outage -d 'The receipt of an outage'
 complete -c bartleby -n __fish_use_subcommand -a check -d 'One line for a monitor'

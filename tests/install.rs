@@ -32,7 +32,7 @@ impl Machine {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
         let servers = ["apache", "lighttpd", "nginx", "caddy", "busybox"];
-        let others = ["Makefile", "examples", "man", "completions"];
+        let others = ["Makefile", "Cargo.toml", "debian", "examples", "man", "completions"];
         for part in others.iter().chain(&servers).chain(&documents) {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
@@ -393,4 +393,25 @@ fn uninstalling_leaves_what_was_edited() {
         assert_eq!(machine.files(), BTreeSet::from([layout.to_owned(), "var/www/bartleby/.htaccess".to_owned()]));
         assert_eq!(machine.read(layout), "# mine\n");
     }
+}
+
+#[test]
+fn the_archive_is_installed_as_the_source_is() {
+    let (whole, machine) = (one_of(DEBIAN), one_of(DEBIAN));
+    whole.made(&["install"]);
+    let source = machine.folder.path().join("source");
+    machine.make(&["--old-file=all", "dist"]);
+    let archive = fs::read_dir(source.join("target")).expect("target").map(|entry| entry.expect("entry").path());
+    let archive: Vec<_> = archive.filter(|path| path.to_string_lossy().ends_with(".tar.gz")).collect();
+    let [archive] = &archive[..] else { panic!("{archive:?}") };
+    let unpacked = machine.folder.path().join("unpacked");
+    fs::create_dir(&unpacked).expect("unpacked");
+    let tar = Command::new("tar").args(["--strip-components=1", "-xzf"]).arg(archive).arg("-C").arg(&unpacked).status();
+    assert!(tar.expect("tar").success());
+    fs::rename(&source, machine.folder.path().join("away")).expect("rename");
+    fs::rename(unpacked, &source).expect("rename");
+    machine.made(&["install"]);
+    assert_eq!(machine.files(), whole.files());
+    machine.made(&["uninstall"]);
+    assert_eq!(machine.files(), BTreeSet::new());
 }

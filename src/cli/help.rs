@@ -33,10 +33,10 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           (delivered, or returned to the sender: which of the two, the queue seldom
           shows) and none was seen going back, 2 when none is gone, else 1.
   watch   Looks at the primary and at the queue each minute, and runs the queue once
-          when the primary has come back from being down, three looks in a row have
-          seen it up, and mail waits: one message first, and the rest when that is
-          gone. It runs nothing against the primary's refusals, and less and less
-          often where it goes up and down. --once is for cron or a timer: it looks
+          when the primary has come back, three looks in a row have seen it up, and
+          mail is waiting: one message first, and the rest when that is gone. It runs
+          nothing against the primary's refusals, and with a growing delay where the
+          primary keeps going up and down. --once is for cron or a timer: it looks
           once. Exit status: 0, or 69 when it could not look or not run.
   outage  The receipt of an outage of the primary, of number N or the latest one: from
           when to when, seen by whom, how much waited at most, and each queue run with

@@ -68,7 +68,7 @@ fn command(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt
     use lexopt::prelude::*;
     match arguments.next()? {
         Some(Short('h') | Long("help")) => print(HELP),
-        Some(Short('V') | Long("version")) => print(&format!("{PROGRAM}\n")),
+        Some(Short('V') | Long("version")) => print(&version()),
         Some(Value(name)) => match COMMANDS.iter().find(|(word, _)| name == *word) {
             Some((_, run)) => run(free, arguments),
             None => Err(format!("there is no command “{}”", name.to_string_lossy()).into()),
@@ -79,6 +79,14 @@ fn command(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt
 }
 
 /// A command that takes no arguments.
+/// The program's name and version, and, where it was built from a commit, which one.
+fn version() -> String {
+    match option_env!("BARTLEBY_COMMIT") {
+        None | Some("") => format!("{PROGRAM}\n"),
+        Some(commit) => format!("{PROGRAM} ({commit})\n"),
+    }
+}
+
 fn no_more(mut arguments: lexopt::Parser) -> Result<(), lexopt::Error> {
     arguments.next()?.map_or(Ok(()), |argument| Err(argument.unexpected()))
 }

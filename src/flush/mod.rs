@@ -62,7 +62,7 @@ pub(crate) enum Refusal {
     UnderWay,
     /// The same client asked for a part of the queue a moment ago, in vain.
     #[error(
-        "Your last request to run a part of the queue came to nothing a moment ago. A part can be run again in {0} s, and          the whole queue at any time."
+        "Your last request to run a part of the queue came to nothing a moment ago. A part can be run again in {0} s, and the whole queue at any time."
     )]
     InVain(u64),
     /// The target does not wait: it was delivered meanwhile, or never was there.

@@ -63,7 +63,7 @@ impl Refused<'_> {
         let before = format!(
             "With sudo, as root (it takes the package sudo, and root's own copy of this program at {}, where make install puts \
              it)",
-            as_root::PROGRAM
+            as_root::program()
         );
         Ok(to_paste(&before, &rule.each_ref().map(String::as_str))
             + "\nWith doas instead: see examples/doas.conf."

@@ -66,7 +66,7 @@ pub enum Trouble {
         words: String,
     },
     /// `bartleby as-root`, which a rule lets this user run, did not do what it was asked.
-    #[error("The rule for “{} {}” is there, but that refuses: {words}.", as_root::PROGRAM, as_root::WORD)]
+    #[error("The rule for “{} {}” is there, but that refuses: {words}.", as_root::program(), as_root::WORD)]
     RootRefuses {
         /// Its words, with the fix in them where there is one.
         words: String,
@@ -333,7 +333,7 @@ impl Trouble {
             Trouble::RootRefuses { .. } => format!(
                 "Put right what it says. To try it, as root:\n    echo '{}' | {} {}",
                 as_root::Request::List {}.line(),
-                as_root::PROGRAM,
+                as_root::program(),
                 as_root::WORD
             ),
             Trouble::NoNewPrivileges { bound: false, .. } => "Look at its program: either its \

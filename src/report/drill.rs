@@ -51,6 +51,8 @@ pub(crate) enum Finding {
     Open(Fault),
     /// Something is wrong, with its fix.
     Wrong(Fault),
+    /// Nothing is wrong here, but the primary does not answer.
+    Down(Fault),
 }
 
 impl From<Result<String, Fault>> for Finding {
@@ -387,7 +389,7 @@ mod tests {
         match judge_door(answers, "nobody@example.com", None, "Name them.", mask) {
             Finding::Fine(said) => ('+', said),
             Finding::Open(fault) => ('?', fault.message),
-            Finding::Wrong(fault) => ('-', fault.message),
+            Finding::Wrong(fault) | Finding::Down(fault) => ('-', fault.message),
         }
     }
 

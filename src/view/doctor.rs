@@ -97,10 +97,12 @@ impl Doctor {
 impl Form for Doctor {
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
         for Check { subject, found } in examine(self, report) {
+            let is_down = matches!(found, Finding::Down(_));
             match found {
                 Finding::Fine(found) => to.line(format_args!("ok    {subject}: {found}"))?,
-                Finding::Wrong(Fault { message, remedy }) => {
-                    to.line(format_args!("FAIL  {subject}: {message}"))?;
+                Finding::Wrong(Fault { message, remedy }) | Finding::Down(Fault { message, remedy }) => {
+                    let word = if is_down { "DOWN" } else { "FAIL" };
+                    to.line(format_args!("{word}  {subject}: {message}"))?;
                     to_do(&remedy, to)?;
                 }
                 Finding::Open(Fault { message, remedy }) => {
@@ -353,10 +355,14 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
     checks.extend(status.primaries.iter().map(|primary| {
         let words = format!("{} is {}: {}", primary.host, primary.state.as_str(), primary.detail);
         let found = match primary.is_up() {
-            Some(true) => Ok(words),
-            _ => fault(words, "Look after that server, its network and its firewall; mail waits here meanwhile."),
+            Some(true) => Finding::Fine(words),
+            is_up => {
+                let remedy = "Look after that server, its network and its firewall; mail waits here meanwhile.".into();
+                let fault = Fault { message: words, remedy };
+                if is_up == Some(false) { Finding::Down(fault) } else { Finding::Wrong(fault) }
+            }
         };
-        check("primary", found)
+        Check { subject: "primary", found }
     }));
     checks
 }

@@ -190,7 +190,8 @@ fn an_outage_is_on_the_page_and_in_json_from_the_first_sight_to_the_return() {
     let machine = postfix(&[60, 70], &format!("lifetime = \"6d\"\n[primary]\nhosts = [\"{host}\"]"));
     let before = now();
     // A view notes what is news behind its answer; this waits for it.
-    machine.command().arg("doctor").output().unwrap();
+    let doctor = String::from_utf8(machine.command().arg("doctor").output().unwrap().stdout).unwrap();
+    assert!(doctor.contains(&format!("DOWN  primary: {host} is down: connection refused")), "{doctor}");
     let json = machine.json().1;
     let [outage] = json["outages"].as_array().unwrap().as_slice() else { panic!("{}", json["outages"]) };
     assert_eq!(

@@ -133,7 +133,7 @@ pub fn of_the_primary(lab: &mut Lab) {
     watch("the primary does not take mail");
     let (_, text) = apache::command_line(&["doctor"]);
     assert!(text.contains("ok    DNS: the MX records of example.com, "), "{text}");
-    assert!(text.contains("FAIL  primary: tuccster.example.com:25 is down: connection refused"), "{text}");
+    assert!(text.contains("DOWN  primary: tuccster.example.com:25 is down: connection refused"), "{text}");
 
     // It greets, but not for us.
     lab.primary.up(Mode::TurnsAway);

@@ -25,7 +25,7 @@ const FOLDER: &str = "/var/www/html/queue";
 const OWN: &str = "192.0.2.5";
 
 /// There is no systemd in a lab: this does what the unit says, and waits as systemd does.
-const SYSTEMCTL: &str = r#"#!/bin/sh
+pub const SYSTEMCTL: &str = r#"#!/bin/sh
 set -eu
 line() { sed -n "s/^Exec$1=//p" "/usr/lib/systemd/system/$unit.service"; }
 verb=$1 unit=$2

@@ -37,6 +37,7 @@ mod open_copy;
 mod opensmtpd;
 mod outcome;
 mod own_mail;
+mod package;
 mod page;
 mod parts;
 mod postfix;
@@ -66,6 +67,7 @@ use guards::POSTFIX_WITH_BROWSER;
 use install::POSTFIX_TO_INSTALL;
 use machine::{in_each_lab, in_lab};
 use opensmtpd::OpenSmtpd;
+use package::POSTFIX_WITH_PACKAGE;
 use postfix::Postfix;
 use real_queue::POSTFIX_WITH_BENCH;
 use sendmail::Sendmail;
@@ -399,4 +401,9 @@ fn apache_with_fcgiwrap() {
 #[test]
 fn apache_behind_nginx() {
     in_lab("apache_behind_nginx", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_behind_nginx);
+}
+
+#[test]
+fn the_debian_package() {
+    in_each_lab("the_debian_package", &POSTFIX_WITH_PACKAGE, package::of_debian);
 }

@@ -174,7 +174,7 @@ impl Mta for OpenSmtpd {
         let gap = Gap {
             why: "an administrator has paused OpenSMTPD's deliveries (smtpctl pause mta), so nothing is tried, also by a run"
                 .into(),
-            remedy: "As root: smtpctl resume mta".into(),
+            remedy: "As root:\n    smtpctl resume mta".into(),
         };
         let timing = Timing { retry: Retry::Unknown(gap.clone()), stopped: Some(gap), ..facts.timing };
         Facts { timing, ..facts }
