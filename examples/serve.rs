@@ -295,7 +295,7 @@ fn run(
             stream.write_all(format!("HTTP/1.1 {status}\r\n").as_bytes())?;
             stream.write_all(&headers)?;
             stream.write_all(b"Connection: close\r\n\r\n")?;
-            // A reader that hangs up is no error. Dropping the pipe then tells the program.
+            // A reader that hangs up is no error. The program then finds the pipe closed.
             drop(io::copy(&mut output, &mut stream));
             status
         }

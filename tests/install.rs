@@ -291,7 +291,7 @@ fn an_edited_snippet_is_kept_and_the_new_one_put_beside_it() {
         machine.made(&["install"]);
         machine.write(layout, "# mine\n");
 
-        // The same version once more: there is nothing new to look at.
+        // The same version again: there is nothing new to look at.
         let said = machine.made(&["install"]);
         assert!(said.contains("as you edited it"), "{said}");
         assert!(!machine.path(&new).exists());
@@ -364,7 +364,7 @@ fn uninstalling_leaves_nothing() {
         machine.made(&["uninstall"]);
         assert_eq!(machine.files(), BTreeSet::new());
         assert!(!machine.path("var/www/bartleby").exists() && !machine.path("usr/local/share/bartleby").exists());
-        // And once more: there is nothing to do, and no error.
+        // And again: there is nothing to do, and no error.
         machine.made(&["uninstall"]);
     }
 }

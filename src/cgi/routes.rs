@@ -75,7 +75,7 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
         return exchange.turn_away(&Notice {
             status: StatusCode::FORBIDDEN,
             title: "Not allowed from here",
-            message: "This page is for certain addresses only, and yours is none of them.",
+            message: "This page is for certain addresses only, and yours is not one of them.",
             remedy: "Let the web server decide, with these lines in its configuration (see apache/bartleby.conf):\n    Require ip \
                      192.0.2.0/24\n    SetEnv BARTLEBY_ACCESS granted\nOr list the address in /etc/bartleby.toml:\n    [access]\n    \
                      allow = [\"192.0.2.0/24\"]",

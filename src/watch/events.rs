@@ -336,7 +336,7 @@ mod tests {
     fn an_outage_is_announced_when_it_begins_and_when_it_ends_whoever_saw_it() {
         let of = |outages: Vec<Outage>| Seen { outages, ..Seen::default() };
         let mut announced = None;
-        // Who is told from now on hears of what lasts, and not of what is over.
+        // A command that is configured later hears of what lasts, and not of what is over.
         let before = of(vec![outage(1, NOW - 900, Some(NOW - 800)), outage(2, NOW - 60, None)]);
         let (names, events) = look(&mut announced, &before);
         assert_eq!(names, ["primary_down"]);

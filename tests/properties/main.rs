@@ -177,7 +177,7 @@ fn any_date() {
     hold("date", seeds("date"), holds::date);
 }
 
-/// What each recorded primary said, without what it was told.
+/// What each recorded primary said, without what it heard.
 fn said_by_primaries() -> Vec<Vec<u8>> {
     let said = |recording: Vec<u8>| {
         let recording = String::from_utf8(recording).unwrap();
