@@ -91,7 +91,8 @@ impl Places {
             .map_or_else(|| Places::Usual(source.mta.logs().iter().map(PathBuf::from).collect()), Places::Named)
     }
 
-    fn files(&self) -> &[PathBuf] {
+    /// These files.
+    pub(crate) fn files(&self) -> &[PathBuf] {
         match self {
             Places::Named(file) => std::slice::from_ref(file),
             Places::Usual(files) => files,

@@ -24,6 +24,7 @@ mod page;
 mod played;
 mod primary;
 mod process;
+mod receipt;
 mod rehearsal;
 mod requests;
 mod servers;

@@ -47,7 +47,7 @@ pub(crate) fn outages(report: &Report) -> Markup {
 fn line(report: &Report, outage: &Outage) -> Markup {
     let time = |at| weekday_time(at, &report.zone);
     html! {
-        bdi { (printable(&outage.host)) } ": down from " (time(outage.down))
+        a href={ "?outage=" (outage.number) } { bdi { (printable(&outage.host)) } } ": down from " (time(outage.down))
         @match outage.up {
             Some(up) => { " to " (time(up)) }
             None => " until now",
