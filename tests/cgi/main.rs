@@ -23,6 +23,7 @@ mod outcomes;
 mod page;
 mod played;
 mod primary;
+mod prober;
 mod process;
 mod receipt;
 mod rehearsal;
