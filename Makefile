@@ -163,7 +163,7 @@ install: ## install what `make` built, and the web server's snippet (as root; PR
 	mv -fT '$(DESTDIR)$(PREFIX)/sbin/bartleby.tmp' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
-	cp -R $(DOCUMENTS) $(SERVERS) examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
+	cp -R $(DOCUMENTS) $(SERVERS) docs examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
 	cd '$(DESTDIR)$(PREFIX)/share/doc/bartleby' && rm -rf $(NO_DOCS)
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d $(foreach folder,$(dir $(MANUALS) $(COMPLETIONS)),'$(DESTDIR)$(PREFIX)/share/$(folder)')
@@ -205,7 +205,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 dist: all ## build target/bartleby-VERSION-PROCESSOR-linux.tar.gz, with its checksum
 	rm -rf $(PACKAGED)
 	mkdir -p $(PACKAGED)/$(DIST)/target
-	cp -R Makefile $(DOCUMENTS) $(SERVERS) examples man completions $(PACKAGED)/$(DIST)/
+	cp -R Makefile $(DOCUMENTS) $(SERVERS) docs examples man completions $(PACKAGED)/$(DIST)/
 	cp $(PROGRAM) $(PACKAGED)/$(DIST)/target/index.cgi
 	chmod -R u=rwX,go=rX $(PACKAGED)/$(DIST)
 	tar --create --sort=name --mtime=@$(or $(SOURCE_DATE_EPOCH),$(RELEASED)) --owner=0 --group=0 --numeric-owner --directory $(PACKAGED) $(DIST) | \

@@ -82,6 +82,8 @@ pub struct Asked {
     pub despite: Option<Despite>,
     /// `flushed=`: the number of a flush whose outcome is asked for.
     pub flushed: Option<u64>,
+    /// `outage=`: the number of an outage whose receipt is asked for.
+    pub outage: Option<u64>,
     /// `live`: the page is to renew itself.
     pub live: bool,
 }
@@ -109,6 +111,7 @@ impl Asked {
             action: Action::Show,
             despite: None,
             flushed: None,
+            outage: None,
             live: false,
         }
     }
@@ -153,6 +156,7 @@ impl Asked {
                 "page" => page = Some(number("page", &value, 1, u32::MAX as usize)?),
                 "per_page" => per_page = Some(number("per_page", &value, 1, MAX_PER_PAGE)?),
                 "flushed" => asked.flushed = Some(number("flushed", &value, 0, usize::MAX)? as u64),
+                "outage" => asked.outage = Some(number("outage", &value, 1, u32::MAX as usize)? as u64),
                 _ => {}
             }
         }
@@ -235,6 +239,9 @@ mod tests {
             ("page=99999999999999999999", "page"),
             ("per_page=1001", "per_page"),
             ("flushed=x", "flushed"),
+            ("outage=0", "outage"),
+            ("outage=-1", "outage"),
+            ("outage=99999999999", "outage"),
             ("returns=soon", "returns"),
         ] {
             assert_eq!(read(query).unwrap_err().name, name, "{query}");

@@ -32,7 +32,7 @@ impl Machine {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
         let servers = ["apache", "lighttpd", "nginx", "caddy", "busybox"];
-        let others = ["Makefile", "Cargo.toml", "debian", "examples", "man", "completions"];
+        let others = ["Makefile", "Cargo.toml", "debian", "docs", "examples", "man", "completions"];
         for part in others.iter().chain(&servers).chain(&documents) {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
@@ -135,7 +135,9 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         assert!(!machine.path(other).exists());
         let files = machine.files();
         assert!(files.contains("usr/local/share/doc/bartleby/apache/bartleby.conf"), "{files:?}");
-        for file in ["README.md", "LICENSE", "apache/htaccess", "examples/README.md", "examples/sudoers"] {
+        for file in
+            ["README.md", "LICENSE", "docs/details.md", "apache/htaccess", "examples/README.md", "examples/sudoers"]
+        {
             assert!(files.contains(&format!("usr/local/share/doc/bartleby/{file}")), "{file}: {files:?}");
         }
         for file in [
@@ -291,7 +293,7 @@ fn an_edited_snippet_is_kept_and_the_new_one_put_beside_it() {
         machine.made(&["install"]);
         machine.write(layout, "# mine\n");
 
-        // The same version once more: there is nothing new to look at.
+        // The same version again: there is nothing new to look at.
         let said = machine.made(&["install"]);
         assert!(said.contains("as you edited it"), "{said}");
         assert!(!machine.path(&new).exists());
@@ -364,7 +366,7 @@ fn uninstalling_leaves_nothing() {
         machine.made(&["uninstall"]);
         assert_eq!(machine.files(), BTreeSet::new());
         assert!(!machine.path("var/www/bartleby").exists() && !machine.path("usr/local/share/bartleby").exists());
-        // And once more: there is nothing to do, and no error.
+        // And again: there is nothing to do, and no error.
         machine.made(&["uninstall"]);
     }
 }

@@ -10,8 +10,10 @@ mod played;
 use std::collections::HashMap;
 use std::env;
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::params;
@@ -158,6 +160,78 @@ fn down_for_a_night(oldest: i64) -> (Machine, String) {
     (machine, host)
 }
 
+/// Makes a Postfix of scripts, in namespaces that end with it, and a machine that has been up for weeks. `$1` is a folder
+/// of its own, `$2` the program, `$3` the main mail server's name.
+const PLAYED_POSTFIX: &str = r##"
+set -e
+hostname bartleby.example.com
+for folder in /usr/sbin /etc /var/lib; do
+    mkdir -p "$1/upper$folder" "$1/work$folder"
+    mount -t overlay none -o "lowerdir=$folder,upperdir=$1/upper$folder,workdir=$1/work$folder" "$folder"
+done
+mkdir -p /etc/postfix "$1/queue" /var/lib/bartleby
+printf '#!/bin/sh\ncat %s/listing\n' "$1" > /usr/sbin/postqueue
+cat > /usr/sbin/postconf <<'END'
+#!/bin/sh
+case $* in
+    *-h*myhostname*) echo bartleby.example.com ;;
+    *) cat <<'LINES'
+mail_version = 3.7.11
+queue_directory = QUEUE
+authorized_flush_users = static:anyone
+maillog_file =
+maximal_queue_lifetime = 5d
+bounce_queue_lifetime = 5d
+maximal_backoff_time = 4000s
+queue_run_delay = 300s
+relay_domains =
+mydestination =
+LINES
+esac
+END
+sed -i "s|QUEUE|$1/queue|" /usr/sbin/postconf
+chmod 755 /usr/sbin/postqueue /usr/sbin/postconf
+: > /etc/postfix/main.cf
+touch -d '60 days ago' /etc/postfix/main.cf
+for name in master qmgr; do cp /bin/sleep "$1/$name"; "$1/$name" 30 & done
+awk '{ print $1 + 2592000, $2 + 2592000 }' /proc/uptime > "$1/uptime"
+mount --bind "$1/uptime" /proc/uptime
+echo "127.0.0.1 $3" >> /etc/hosts
+echo 'nameserver 127.0.0.1' > /etc/resolv.conf
+cp -R "$1/state/." /var/lib/bartleby/
+export BARTLEBY_CONFIG="$1/played.toml" GATEWAY_INTERFACE=CGI/1.1 REQUEST_METHOD=GET SERVER_PROTOCOL=HTTP/1.1 \
+    HTTP_HOST=bartleby REMOTE_ADDR=192.0.2.7 BARTLEBY_ACCESS=granted QUERY_STRING=format=html
+"$2" | sed '1,/^\r$/d'
+"##;
+
+/// A page on which every fact is known; `None` where this is not root, who alone can play it.
+fn everything_known() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let (machine, host) = down_for_a_night(26 * HOUR);
+    let name = "tuccster.example.com:25";
+    let database = rusqlite::Connection::open(machine.path("state/bartleby.db")).unwrap();
+    for table in ["primary_host", "outage"] {
+        database.execute(&format!("UPDATE {table} SET host = ?1 WHERE host = ?2"), params![name, host]).unwrap();
+    }
+    drop(database);
+    let settings = format!("{}\n[state]\ndirectory = \"/var/lib/bartleby\"\n{DISK}\n", primary(name));
+    fs::write(machine.path("played.toml"), settings).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", PLAYED_POSTFIX, "sh"])
+        .args([
+            machine.path("").to_str().unwrap().trim_end_matches('/'),
+            env!("CARGO_BIN_EXE_bartleby"),
+            "tuccster.example.com",
+        ])
+        .output()
+        .unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains("</html>"), "{page}{}", String::from_utf8_lossy(&output.stderr));
+    Some(page)
+}
+
 /// The pages, each by its name.
 fn pages() -> Vec<(&'static str, String)> {
     let mut pages = Vec::new();
@@ -239,6 +313,97 @@ const ORDER: [&str; 8] = [
 fn text(markup: &str) -> String {
     let fragment = scraper::Html::parse_fragment(markup);
     fragment.root_element().text().collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The screens that a page must fit: width and height in CSS pixels.
+const SCREENS: [(u32, u32); 4] = [(1280, 800), (768, 1024), (360, 740), (320, 640)];
+
+/// What is measured of each page on each screen: by how much it is too wide, and where its facts and its button end.
+const MEASURE: &str = r#"
+<script>
+addEventListener('load', () => {
+    const end = (page, what) => Math.round(page.querySelector(what)?.getBoundingClientRect().bottom ?? 0);
+    document.body.textContent = '[[' + [...document.querySelectorAll('iframe')].map(frame => {
+        const page = frame.contentDocument;
+        const width = page.documentElement.scrollWidth - frame.clientWidth;
+        return [frame.title, frame.clientWidth, width, end(page, '.facts'), end(page, '.action')].join(' ');
+    }).join(';') + ']]';
+});
+</script>"#;
+
+/// The options of a browser without a screen, as root, that reaches out for nothing by itself.
+const BROWSER: [&str; 10] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=20000",
+    "--dump-dom",
+];
+
+#[test]
+fn every_page_fits_every_screen_and_what_matters_is_seen_without_scrolling() {
+    let mut pages = pages();
+    pages.extend(everything_known().map(|page| ("everything-known", page)));
+    let folder = tempfile::tempdir().unwrap();
+    let mut frames = String::from("<!DOCTYPE html><meta charset=utf-8><body>");
+    for ((name, page), (width, height)) in pages.iter().flat_map(|page| SCREENS.map(|screen| (page, screen))) {
+        let page = page.replace('&', "&amp;").replace('"', "&quot;");
+        frames +=
+            &format!("<iframe title={name} width={width} height={height} style='border:0' srcdoc=\"{page}\"></iframe>");
+    }
+    let file = folder.path().join("frames.html");
+    fs::write(&file, frames + MEASURE).unwrap();
+    let mut browser = Command::new("chromium");
+    browser.args(BROWSER).arg(format!("--user-data-dir={}", folder.path().join("profile").display()));
+    let Ok(output) = browser.arg(format!("file://{}", file.display())).env("HOME", folder.path()).output() else {
+        let _ = std::io::stderr().write_all(b"SKIPPED: the pages were not measured, as there is no chromium\n");
+        return;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let measured = shown.split_once("[[").and_then(|(_, rest)| rest.split_once("]]")).map(|(measured, _)| measured);
+    let measured: Vec<_> = measured.unwrap_or_else(|| panic!("{shown}")).split(';').collect();
+    assert_eq!(measured.len(), pages.len() * SCREENS.len());
+    for line in measured {
+        let words: Vec<_> = line.split(' ').collect();
+        let [name, numbers @ ..] = &words[..] else { panic!("{line}") };
+        let numbers: Vec<i64> = numbers.iter().map(|number| number.parse().unwrap()).collect();
+        let [width, too_wide, facts, button] = numbers[..] else { panic!("{line}") };
+        assert!(too_wide <= 0, "{name} is {too_wide} pixels too wide at {width}");
+        let height = SCREENS.iter().find(|(screen, _)| i64::from(*screen) == width).unwrap().1;
+        // The narrowest is that of WCAG 1.4.10, which one may scroll.
+        if width > 320 && ["everything-known", "empty"].contains(name) {
+            assert!(facts > 0 && facts <= i64::from(height), "the facts of {name} end at {facts} at {width}");
+            assert!(button <= i64::from(height), "the button of {name} ends at {button} at {width}");
+            assert!(button > 0 || *name == "empty", "{name} has no button");
+        }
+    }
+}
+
+#[test]
+fn where_everything_is_known_the_facts_say_it() {
+    let Some(page) = everything_known() else { return };
+    if let Some(folder) = env::var_os("BARTLEBY_SCREENS") {
+        fs::write(Path::new(&folder).join("page.html"), &page).unwrap();
+    }
+    let facts = page.split_once("<dl class=\"facts\">").unwrap().1.split_once("</dl>").unwrap().0;
+    assert!(!facts.contains("not known"), "{facts}");
+    let facts = text(facts);
+    for part in [
+        "Main mail server down since",
+        "9 hours, as far as was seen",
+        "Next try, by itself",
+        "in 72 minutes at the latest",
+        "Nothing goes back before",
+        "kept for 5 days, 3 days left",
+        "Disk for mail",
+    ] {
+        assert!(facts.contains(part), "{part}: {facts}");
+    }
 }
 
 #[test]

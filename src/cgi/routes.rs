@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::flush::{self, Asker, Care, NotRun, Refusal};
 use crate::mta::trouble::Trouble;
 use crate::queue::Window;
+use crate::report::receipt::Receipt;
 use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
 use crate::state::{RequestPlace, SeenBy};
@@ -34,11 +35,15 @@ struct Route {
 }
 
 /// Every route. The first one that fits answers the request.
-static ROUTES: [Route; 2] = [
+static ROUTES: [Route; 3] = [
     // HEAD changes nothing: it gets the head of the page.
     Route {
         is_for: |asked, method| asked.action.changes() && method != Method::Head,
         answer: |exchange, context, asked| exchange.flush(context, asked),
+    },
+    Route {
+        is_for: |asked, _| asked.outage.is_some(),
+        answer: |exchange, context, asked| exchange.receipt(context, asked),
     },
     Route { is_for: |_, _| true, answer: |exchange, context, asked| exchange.queue(context, asked) },
 ];
@@ -70,7 +75,7 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
         return exchange.turn_away(&Notice {
             status: StatusCode::FORBIDDEN,
             title: "Not allowed from here",
-            message: "This page is for certain addresses only, and yours is none of them.",
+            message: "This page is for certain addresses only, and yours is not one of them.",
             remedy: "Let the web server decide, with these lines in its configuration (see apache/bartleby.conf):\n    Require ip \
                      192.0.2.0/24\n    SetEnv BARTLEBY_ACCESS granted\nOr list the address in /etc/bartleby.toml:\n    [access]\n    \
                      allow = [\"192.0.2.0/24\"]",
@@ -204,6 +209,37 @@ impl Exchange<'_> {
                 self.send(&head, format!("The queue run was started: {place}\n").into_bytes());
             }
             Err(refusal) => self.refuse_to_run(context, refusal),
+        }
+    }
+
+    /// The receipt of an outage: it lists nothing, and asks nobody.
+    fn receipt(&self, context: &Context, asked: &Asked) {
+        let Some(_place) = self.place(context) else { return };
+        let found = context.records.as_ref().map_err(Clone::clone);
+        let now = context.clock.now;
+        match found.and_then(|records| Receipt::of(records, asked.outage, now)) {
+            Ok(Some(receipt)) => {
+                let format = self.short_form();
+                let head = Head::new(StatusCode::OK, view::form(format).media_type);
+                self.send(&head, view::receipt::receipt(format, &context.host, &context.clock.zone, &receipt));
+            }
+            Ok(None) => self.refuse(&Notice {
+                status: StatusCode::NOT_FOUND,
+                title: "No such outage",
+                message: &format!("There is no outage {} on record.", asked.outage.unwrap_or_default()),
+                remedy: "",
+                field: None,
+            }),
+            Err(error) => {
+                log(&error.to_string());
+                self.refuse(&Notice {
+                    status: StatusCode::SERVICE_UNAVAILABLE,
+                    title: "Nothing is on record",
+                    message: &format!("The record of outages can't be read: {error}."),
+                    remedy: "bartleby doctor says what is to be done.",
+                    field: None,
+                });
+            }
         }
     }
 

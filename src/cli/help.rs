@@ -7,6 +7,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby flush [--wait] [--despite-refusals|--despite-overdue]
                       [all|domain:NAME|id:ID]
        bartleby watch [--once]
+       bartleby outage [--format text|json] [N]
        bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
                       [--age-warning AGE] [--age-critical AGE]
                       [--return-warning AGE] [--return-critical AGE]
@@ -37,6 +38,10 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           nothing against the primary's refusals, and with a growing delay where the
           primary keeps going up and down. --once is for cron or a timer: it looks
           once. Exit status: 0, or 69 when it could not look or not run.
+  outage  The receipt of an outage of the primary, of number N or the latest one: from
+          when to when, seen by whom, how much waited at most, and each queue run with
+          what it delivered, returned and left. Exit status: 0, 65 when it is not on
+          record, 69 when the record can't be read.
   check   One line for Nagios, Icinga and their like, with performance data: how many
           messages wait (-w, -c: threshold ranges), for how long (--age-warning,
           --age-critical: seconds, or 5m, 2h, 1d), how soon the first goes back to its

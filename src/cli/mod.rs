@@ -7,6 +7,7 @@ mod flush;
 mod help;
 mod list;
 mod metrics;
+mod outage;
 mod watch;
 
 use std::env;
@@ -36,10 +37,11 @@ const EX_CONFIG: u8 = 78;
 type Command = fn(Free, lexopt::Parser) -> Result<ExitCode, lexopt::Error>;
 
 /// Every command by its name.
-static COMMANDS: [(&str, Command); 7] = [
+static COMMANDS: [(&str, Command); 8] = [
     ("list", list::run),
     ("flush", flush::run),
     ("watch", watch::run),
+    ("outage", outage::run),
     ("check", check::run),
     ("metrics", metrics::run),
     ("doctor", doctor::run),

@@ -91,7 +91,8 @@ impl Places {
             .map_or_else(|| Places::Usual(source.mta.logs().iter().map(PathBuf::from).collect()), Places::Named)
     }
 
-    fn files(&self) -> &[PathBuf] {
+    /// These files.
+    pub(crate) fn files(&self) -> &[PathBuf] {
         match self {
             Places::Named(file) => std::slice::from_ref(file),
             Places::Usual(files) => files,
@@ -340,7 +341,7 @@ mod tests {
         let log = format!("{text}\n{other}\n{numbers}\n");
         let found = chosen(Kind::Postfix, log.as_bytes(), &["AAAAAA1"], None, Stretch::Whole, MOST);
         assert_eq!(found, (format!("{text}\n{numbers}\n"), false));
-        // A word around the message is none of its ids.
+        // A word around the message is not one of its ids.
         assert_eq!(chosen(Kind::Postfix, log.as_bytes(), &["MESSAGE"], None, Stretch::Whole, MOST).0, "");
     }
 

@@ -3,7 +3,7 @@
 //! First comes a look at the queue, then the turn: one who asks for what is not there holds nobody up, however long the
 //! look takes. Messages that leave the queue in between are on record as having waited, and as having left: so they
 //! have. The mail server is asked for them all the same, and finds nothing to do. Another run in between is not
-//! repeated: whether it is time is looked at once more by the holder of the turn.
+//! repeated: the holder of the turn looks again whether it is time.
 //!
 //! Between the look and the turn, the primary is asked for some of the recipients that wait: a run of all, or of a domain,
 //! is not started where it would return the mail (`rehearsal`).

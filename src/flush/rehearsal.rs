@@ -109,7 +109,9 @@ fn overdue(asked: &[Spoken], stakes: &Stakes) -> u64 {
 pub(crate) fn reason(lacks: Lacks) -> &'static str {
     match lacks {
         Lacks::Primary => "it is not known which server is the main one",
-        Lacks::Domains => "it is not known for which domains this host is a fall-back ([primary] domains says so)",
+        Lacks::Domains => {
+            "it is not known for which domains this host is a backup mail server ([primary] domains says so)"
+        }
         Lacks::Recipients => "nobody waits whose address could be asked for",
         Lacks::Hosts => "no main mail server is known for these domains",
     }

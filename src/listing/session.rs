@@ -24,11 +24,11 @@ use crate::system::poll::{HANGUP, READABLE, WRITABLE, Watched, ready};
 use crate::system::process::{self, Argv, Ending, Equipment, Exit, Life, Running};
 use crate::system::{Free, ScratchFile, log};
 
-/// How long the reader may at least take after the listing has ended, and after it was told what it asked for. It has as
+/// How long the reader may at least take after the listing has ended, and after it was given what it asked for. It has as
 /// long as the listing may take, where that is longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How a part of the listing ended: what the reader is told about that part.
+/// How a part of the listing ended: what the reader learns about that part.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PartEnd {
     /// The command that was run.
@@ -37,7 +37,7 @@ pub(crate) struct PartEnd {
     pub(crate) end: Result<Exit, Trouble>,
 }
 
-/// What the reader finds open, besides what it is told on its standard input.
+/// What the reader finds open, besides what it gets on its standard input.
 pub(crate) struct Desk {
     /// The output of each part, where that was started.
     pub(crate) parts: Vec<Option<File>>,
@@ -54,7 +54,7 @@ impl Desk {
 
 /// For whom the queue is listed.
 pub(crate) trait Client {
-    /// Takes what the reader counted in so much time, and returns what it is told in turn, as JSON.
+    /// Takes what the reader counted in so much time, and returns what it gets in turn, as JSON.
     ///
     /// # Errors
     /// [`Broken`]: what came is nonsense, or nobody is left to answer.
@@ -99,7 +99,7 @@ impl From<Nonsense> for Broken {
 /// A lister and its reader under way.
 pub(crate) struct Session {
     lister: Lister,
-    /// How many parts' ends the reader was told.
+    /// How many parts' ends the reader has been sent.
     told: usize,
     /// How long the listing took, when it has ended.
     took: Option<Duration>,
@@ -113,7 +113,7 @@ pub(crate) struct Session {
     frames: Frames,
     /// Its verdict, as JSON.
     verdict: Option<Vec<u8>>,
-    /// What the reader is told, and what of it is still to be written.
+    /// What the reader is sent, and what of it is still to be written.
     question: File,
     words: Vec<u8>,
 }
@@ -290,7 +290,7 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the reader, in their order, how the parts ended.
+    /// Sends the reader, in their order, how the parts ended.
     fn tell_ends(&mut self) {
         while let Some(Part { command, end: Some(end), .. }) = self.lister.parts.get(self.told) {
             let end = PartEnd { command: command.clone(), end: end.clone() };

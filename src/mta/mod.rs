@@ -66,7 +66,7 @@ pub trait Mta {
         None
     }
 
-    /// Whether what they list has to be told apart by the command that lists it.
+    /// Whether it takes the command that listed a message to know which part of the queue it is in.
     fn tells_parts_apart(&self) -> bool {
         false
     }

@@ -196,7 +196,7 @@ impl Mta for Sendmail {
                 Intake { list: list.map(|text| recipients(&text, file.display().to_string())), softens: None }
             }),
             refusing: "Name every recipient that the primary knows in /etc/mail/access, and refuse the rest of the domain \
-                       (see examples/sendmail), then: makemap hash /etc/mail/access < /etc/mail/access",
+                       (see examples/sendmail). Then, as root:\n    makemap hash /etc/mail/access < /etc/mail/access",
             runners: &[],
             softener: None,
         }

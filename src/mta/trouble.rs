@@ -373,7 +373,7 @@ impl Trouble {
                  user."
                 .into(),
             Trouble::Ended { .. } => "Run the same command by hand as the web server's user; the mail server's log \
-                 tells more."
+                 says more."
                 .into(),
             Trouble::BrokenOff { .. } => "Reload; if it stays so, run the command of the page's foot by hand.".into(),
             Trouble::Partial { .. } => {

@@ -65,7 +65,7 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
         fault(format!("“{domain}” is no name of a domain."), remedy);
         return Compared { primaries, faults, notes, unknown };
     }
-    // Whoever owns the zone wrote these names, and what follows puts names into records to be pasted.
+    // The owner of the zone wrote these names, and what follows puts names into records to be pasted.
     let mut found = found.clone();
     let has_records = found.as_ref().is_ok_and(|found| !found.is_empty());
     for (exchanger, _) in found.iter_mut().flat_map(|found| found.extract_if(.., |(one, _)| is_odd(&one.host))) {

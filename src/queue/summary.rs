@@ -268,7 +268,7 @@ impl Summary {
     }
 
     /// How much may only have waited until its destination can be reached, of what is for the domains that `is_meant`
-    /// picks; domains that are not counted one by one are none of them.
+    /// picks; domains that are not counted one by one are not among them.
     pub(crate) fn stranded(&self, is_meant: impl Fn(&str) -> bool) -> Stranded {
         let mut all = Stranded::default();
         let meant = self.destinations.named.iter().filter(|(domain, _)| is_meant(domain));

@@ -49,7 +49,7 @@ impl Answer<'_> {
 /// Lists for one answer, as long as somebody reads our standard output, and sends it there.
 ///
 /// # Errors
-/// Those of writing: whoever reads the answer has left ([`io::ErrorKind::BrokenPipe`]), say, or takes nothing
+/// Those of writing: the client has left ([`io::ErrorKind::BrokenPipe`]), say, or takes nothing
 /// ([`io::ErrorKind::TimedOut`]).
 pub fn answer(context: &Context, asked: &Asked, form: &mut dyn Form, how: &Answer<'_>) -> io::Result<Verdict> {
     let scratch = context.scratch.as_ref();

@@ -4,15 +4,18 @@
 //! What `doctor` says anyhow is not repeated here: the order of the mail exchangers, the lifetime, whether the queue can be
 //! run, the disks.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::context::{Context, Source};
+use crate::flush::mail_log::Places;
 use crate::flush::rehearsal::{Spoken, reason};
 use crate::listing;
 use crate::listing::count::Count;
-use crate::mta::Wanted;
 use crate::mta::as_root::Request;
 use crate::mta::intake::{Gate, Intake, List, Softens};
+use crate::mta::{Facts, Wanted};
 use crate::primary::rehearsal::{Answers, Asked, Counts, End};
 use crate::primary::verdict::{NotKnown, Verdict};
 use crate::primary::{Fault, Grounds};
@@ -20,7 +23,7 @@ use crate::queue::{Candidate, Lifetimes, Mask, Stakes, Target, in_turn};
 use crate::state::Records;
 use crate::system::process::{self, Argv};
 use crate::system::{Account, processes};
-use crate::text::{duration, shell_quoted};
+use crate::text::{duration, shell_quoted, to_paste};
 
 /// How many recipients are asked for.
 const ASKED_FOR: usize = 3;
@@ -34,6 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After so many seconds without a look, `watch` is taken for stopped. It looks once a minute, and a run of one message may
 /// take ten.
 const STOPPED: i64 = 15 * 60;
+
+/// Why nothing can be said of a mail server.
+const ELSEWHERE: &str =
+    "the queue is listed by a configured command, so it may not be that of the mail server on this machine";
 
 /// What came of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +83,16 @@ pub(crate) fn play(context: &Context) -> Vec<Checked> {
     let gate = source.mta.gate();
     let (refusing, runners, softener) = (gate.refusing, gate.runners, gate.softener);
     let intake = intake(context, source, gate);
+    let facts = listing::facts(context, Wanted::Everything);
     let grounds = Grounds::gather(context);
     let (recipients, origin) = recipients(context, &grounds, intake.list.as_ref());
     vec![
         ("port 25 here", front_door(context, &grounds, intake.list.as_ref(), &recipients, refusing)),
         ("handing over", handing_over(context, &grounds, &recipients, &origin)),
-        ("mail log", mail_log(context, source)),
+        ("mail log", mail_log(context, source, &facts)),
         ("watch", watch(context)),
         ("refusals", softened(softener, intake.softens)),
-        ("queue runner", runner(context, source, runners)),
+        ("queue runner", runner(context, source, &facts, runners)),
     ]
 }
 
@@ -122,8 +130,8 @@ fn front_door(
     let listed = recipients.first().map(Candidate::domain);
     let Some(domain) = listed.or_else(|| grounds.domains().first().cloned()) else {
         return open(
-            "it is not known for which domains this host is a fall-back, so nobody was asked for",
-            "Name them in /etc/bartleby.toml: [primary] domains = [\"example.com\"]",
+            "it is not known for which domains this host is a backup mail server, so nobody was asked for",
+            "Name them in /etc/bartleby.toml:\n    [primary]\n    domains = [\"example.com\"]",
         );
     };
     let unknown = format!("{UNKNOWN}@{domain}");
@@ -149,7 +157,10 @@ fn judge_door(
         (End::Unreached(error), _) => {
             return wrong(
                 format!("no mail gets in here: {error}"),
-                "Start the mail server, and let it listen on the addresses that the MX record leads to: ss -ltn sport = :25",
+                to_paste(
+                    "Start the mail server, and let it listen on the addresses that the MX record leads to. To see where it does",
+                    &["ss -ltn sport = :25"],
+                ),
             );
         }
         (_, Some(said)) if said.code != 220 => {
@@ -158,7 +169,7 @@ fn judge_door(
         (_, None) => return wrong("the mail server here does not greet", "Look at the mail server's log."),
         _ => {}
     }
-    let by_hand = "Ask as root: bartleby doctor --rehearse; or from another machine: RCPT TO for a known and for an unknown recipient.";
+    let by_hand = "Ask as root:\n    bartleby doctor --rehearse\nOr from another machine: RCPT TO for a known and for an unknown recipient.";
     if answers.recipients.is_empty() || answers.blames_sender() {
         let said = answers.recipients.first().map(|asked| &asked.said).or(answers.mail.as_ref());
         let said = said.map(|said| format!(": “{}”", said.words)).unwrap_or_default();
@@ -237,45 +248,59 @@ fn handing_over(context: &Context, grounds: &Grounds, recipients: &[Candidate], 
 }
 
 /// Whether the mail log can be read, which says what a run delivered and what it returned.
-fn mail_log(context: &Context, source: &Source) -> Finding {
+fn mail_log(context: &Context, source: &Source, facts: &Facts) -> Finding {
+    let mta = &context.config.mta;
+    if mta.log.is_none() && !source.is_local(&mta.list_command) {
+        return open(
+            ELSEWHERE,
+            to_paste("Name its log in /etc/bartleby.toml", &["[mta]", "log = \"/var/log/mail.log\""]),
+        );
+    }
+    let places = Places::of(context, source, facts);
+    let is_file = |path: &&PathBuf| File::open(path).is_ok_and(|file| file.metadata().is_ok_and(|of| of.is_file()));
+    if let Some(path) = places.files().iter().find(is_file) {
+        return Finding::Fine(format!("{} can be read", path.display()));
+    }
     let request = Request::Log { ids: vec![source.mta.sample_id().to_owned()], since: context.clock.now };
     if context.by_the_one_rule(&request).is_some() {
-        return Finding::Fine("root reads it, by the rule for that".into());
-    }
-    let logs = source.mta.logs();
-    let opened =
-        |path: &&&str| std::fs::File::open(path).is_ok_and(|file| file.metadata().is_ok_and(|of| of.is_file()));
-    if let Some(path) = logs.iter().find(opened) {
-        return Finding::Fine(format!("{path} can be read"));
+        return Finding::Fine("root reads it, by the one rule for that".into());
     }
     let account = &context.account;
     let Account { name, .. } = account;
-    let rule = "install the rule of examples/sudoers or examples/doas.conf";
+    let rule = "install the rule of examples/sudoers or examples/doas.conf.";
     let remedy = |group: &str| match shell_quoted(name) {
         _ if account.is_root() => "Let the mail server log: install rsyslog, or look at its own configuration.".into(),
-        Ok(name) => format!("As root: usermod -aG {group} {name}, then restart the web server; or {rule}."),
-        Err(_) => format!("As root: {rule}."),
+        Ok(name) => {
+            let command = format!("usermod -aG {group} {name}");
+            to_paste("As root", &[&command]) + &format!("\nThen restart the web server. Or {rule}")
+        }
+        Err(_) => format!("As root, {rule}"),
     };
-    let unknown = "so what a run delivered and what it returned to the senders can't be told apart";
-    if let Some(path) = logs.iter().find(|path| std::path::Path::new(path).exists()) {
-        return wrong(format!("{path} can't be read by {name}, {unknown}"), remedy("adm"));
+    let unknown = "so what a run delivered and what it returned to the senders can't be distinguished";
+    if let Some(path) = places.files().iter().find(|path| path.exists()) {
+        return wrong(format!("{} can't be read by {name}, {unknown}", path.display()), remedy("adm"));
     }
-    let journal = Argv::new("journalctl", &["--quiet", "--no-pager", "--lines=1", "SYSLOG_FACILITY=2"]);
-    let read = process::start(&context.free, &journal).map(|running| running.collect(Instant::now() + PATIENCE));
-    match read {
-        Ok((exit, lines)) if exit.success() && !lines.is_empty() => Finding::Fine("the journal can be read".into()),
-        _ => wrong(
-            format!("neither {} nor the journal holds any mail for {name} to read, {unknown}", logs.join(", ")),
-            remedy("systemd-journal"),
-        ),
+    if let Places::Usual(_) = places {
+        let journal = Argv::new("journalctl", &["--quiet", "--no-pager", "--lines=1", "SYSLOG_FACILITY=2"]);
+        let read = process::start(&context.free, &journal).map(|running| running.collect(Instant::now() + PATIENCE));
+        if read.is_ok_and(|(exit, lines)| exit.success() && !lines.is_empty()) {
+            return Finding::Fine("the journal can be read".into());
+        }
     }
+    let names = places.files().iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    let nowhere = match places {
+        Places::Named(_) => format!("there is no {names}"),
+        Places::Usual(_) => format!("neither {names} nor the journal holds any mail log that {name} can read"),
+    };
+    wrong(format!("{nowhere}, {unknown}"), remedy("systemd-journal"))
 }
 
 /// Whether `watch` looks.
 fn watch(context: &Context) -> Finding {
     let now = context.clock.now;
-    let remedy = "As root: systemctl enable --now bartleby-watch.timer, or without systemd: \
-                  install -m 644 examples/bartleby-watch.cron /etc/cron.d/bartleby";
+    let remedy = to_paste("As root", &["systemctl enable --now bartleby-watch.timer"])
+        + "\n"
+        + &to_paste("Or, without systemd", &["install -m 644 examples/bartleby-watch.cron /etc/cron.d/bartleby"]);
     let consequence =
         "the queue is run by hand alone, and an outage is on record only as far as somebody looked at the page";
     match context.records.as_ref().map(Records::last_look) {
@@ -309,23 +334,21 @@ fn softened(softener: Option<(&str, &str)>, softens: Option<Softens>) -> Finding
 }
 
 /// Whether something tries again by itself.
-fn runner(context: &Context, source: &Source, runners: &[&str]) -> Finding {
+fn runner(context: &Context, source: &Source, facts: &Facts, runners: &[&str]) -> Finding {
     if !source.is_local(&context.config.mta.list_command) {
-        let why =
-            "the queue is listed by a configured command, so it may not be that of the mail server on this machine";
-        return open(why, "Look at it where that queue is.");
+        return open(ELSEWHERE, "Look at it where that queue is.");
     }
-    let timing = listing::facts(context, Wanted::Everything).timing;
-    if let Some(gap) = timing.stopped {
-        return wrong(gap.why, format!("{}.", gap.remedy));
+    if let Some(gap) = &facts.timing.stopped {
+        return wrong(gap.why.clone(), gap.remedy.clone());
     }
     if runners.is_empty() {
         return Finding::Fine("the mail server's daemon tries again by itself, as far as its processes show".into());
     }
     match processes::named(runners) {
-        None => {
-            open("this user can't see the processes of others (hidepid)", "Ask as root: bartleby doctor --rehearse")
-        }
+        None => open(
+            "this user can't see the processes of others (hidepid)",
+            "Ask as root:\n    bartleby doctor --rehearse",
+        ),
         Some(found) if found.is_empty() => wrong(
             format!("no {} is running, so nothing that waits is tried again by itself", runners.join(" or ")),
             "Start the mail server.",

@@ -1,4 +1,4 @@
-//! What the parent knows besides the listing: gathered while that is read, and told to the reader.
+//! What the parent knows besides the listing: gathered while that is read, and sent to the reader.
 
 use std::io;
 use std::time::{Duration, Instant};

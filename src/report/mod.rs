@@ -8,6 +8,7 @@ pub(crate) mod drill;
 pub(crate) mod history;
 mod known;
 mod reading;
+pub(crate) mod receipt;
 
 use std::io;
 

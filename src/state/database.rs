@@ -113,7 +113,7 @@ pub(super) fn is_set_aside(name: &str) -> bool {
 }
 
 impl Records {
-    /// Does something with the database. Work that wants to change it finds that it can't, and is done once more with a
+    /// Does something with the database. Work that wants to change it finds that it can't, and is done again with a
     /// copy. One that is damaged is set aside, which the error log says; then it is done with a new one.
     pub(super) fn with_database<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, StateError> {
         let path = self.folder.path_of(FILE);
@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    /// Views waited for the disk of whoever put a run on record.
+    /// Views waited for the disk while a run was put on record.
     #[test]
     fn who_reads_waits_for_nobody_who_changes_it_and_who_was_killed_in_between_has_changed_nothing() {
         let folder = tempfile::tempdir().unwrap();

@@ -73,6 +73,36 @@ impl Records {
         })
     }
 
+    /// The flushes that were started in this time, both ends in seconds since 1970 and in it, the earliest first; `limit` at
+    /// most, the earliest ones.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn flushes_between(&self, from: i64, to: i64, limit: u32) -> Result<Vec<Flush>, StateError> {
+        if !self.has_database() {
+            return Ok(Vec::new());
+        }
+        let boot = system::boot();
+        self.with_database(|database| {
+            let query = format!("SELECT {} WHERE started BETWEEN ?1 AND ?2 ORDER BY flush.number LIMIT ?3", columns());
+            database.prepare(&query)?.query_map(params![from, to, limit], flush(&boot))?.collect()
+        })
+    }
+
+    /// Whether flushes from after that time may have been dropped, as too many followed: the oldest on record is younger.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn has_dropped_since(&self, from: i64) -> Result<bool, StateError> {
+        if !self.has_database() {
+            return Ok(false);
+        }
+        let oldest = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        let query = "SELECT number, started FROM flush ORDER BY number LIMIT 1";
+        let oldest = self.with_database(|database| database.query_row(query, [], oldest).optional())?;
+        Ok(oldest.is_some_and(|(number, started)| number > 1 && started > from))
+    }
+
     /// One flush, if it is (still) on record, with the list of whose mail went back.
     ///
     /// # Errors

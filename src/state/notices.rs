@@ -69,7 +69,7 @@ impl Records {
         })
     }
 
-    /// Forgets what was announced, where nobody is to hear of it: who is told later hears of what is new then.
+    /// Forgets what was announced, where nobody is to hear of it: a command that is configured later hears of what is new then.
     ///
     /// # Errors
     /// As [`Records::record`].

@@ -1,7 +1,7 @@
 //! How long the primaries were down: each outage that was seen, and how many messages waited at most meanwhile. What nobody
 //! saw is not here.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::database::{as_signed, as_unsigned};
@@ -81,6 +81,29 @@ impl Records {
             let latest = known.into_iter().take(usize::try_from(SHOWN).unwrap_or_default()).collect();
             Ok(Outages { latest, longest })
         })
+    }
+
+    /// One outage, if it is (still) on record; without a number, the latest one.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn outage(&self, number: Option<u64>) -> Result<Option<Outage>, StateError> {
+        if !self.has_database() {
+            return Ok(None);
+        }
+        let query =
+            format!("SELECT {COLUMNS} FROM outage WHERE number = coalesce(?1, number) ORDER BY number DESC LIMIT 1");
+        self.with_database(|database| database.query_row(&query, [number.map(as_signed)], outage).optional())
+    }
+
+    /// When the next outage of that host began, in seconds since 1970, if there was one.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn next_outage(&self, after: &Outage) -> Result<Option<i64>, StateError> {
+        let query = "SELECT down FROM outage WHERE host = ?1 AND number > ?2 ORDER BY number LIMIT 1";
+        let values = params![after.host, as_signed(after.number)];
+        self.with_database(|database| database.query_row(query, values, |row| row.get(0)).optional())
     }
 
     /// The last outages on record, the latest first, of whatever host.
@@ -246,5 +269,22 @@ mod tests {
         let count = "SELECT count(*) FROM outage";
         let kept = records.with_database(|database| database.query_row(count, [], |row| row.get::<_, i64>(0)));
         assert_eq!(kept, Ok(KEPT + 1));
+    }
+
+    #[test]
+    fn one_outage_is_found_by_its_number_with_who_saw_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        assert_eq!(records.outage(None), Ok(None));
+        records.note_primaries(&[("mx", Condition::Down)], 100, SeenBy::Page).unwrap();
+        records.note_primaries(&[("mx", Condition::Up)], 300, SeenBy::Watch).unwrap();
+        records.note_primaries(&[("mx", Condition::Down)], 500, SeenBy::Check).unwrap();
+        let first = records.outage(Some(1)).unwrap().unwrap();
+        assert_eq!((first.number, first.down, first.up), (1, 100, Some(300)));
+        assert_eq!((first.down_seen_by.as_deref(), first.up_seen_by.as_deref()), (Some("page"), Some("watch")));
+        let latest = records.outage(None).unwrap().unwrap();
+        assert_eq!((latest.number, latest.up, latest.down_seen_by.as_deref()), (2, None, Some("check")));
+        assert_eq!(records.outage(Some(3)), Ok(None));
+        assert_eq!((records.next_outage(&first), records.next_outage(&latest)), (Ok(Some(500)), Ok(None)));
     }
 }

@@ -111,7 +111,7 @@ impl Records {
         let query = "SELECT sent_back FROM result WHERE number = ?1";
         let list = |row: &Row<'_>| row.get::<_, Option<String>>(0);
         let kept = self.with_database(|database| database.query_row(query, [as_signed(number)], list).optional()).ok();
-        // A list that makes no sense is none.
+        // A list that makes no sense does not count.
         let sent_back = kept.flatten().flatten().and_then(|list| serde_json::from_str(&list).ok());
         let tally = outcome.tally.map(|tally| Tally { sent_back: sent_back.unwrap_or_default(), ..tally });
         Outcome { tally, ..outcome }

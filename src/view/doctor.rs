@@ -103,13 +103,11 @@ impl Form for Doctor {
                 Finding::Wrong(Fault { message, remedy }) | Finding::Down(Fault { message, remedy }) => {
                     let word = if is_down { "DOWN" } else { "FAIL" };
                     to.line(format_args!("{word}  {subject}: {message}"))?;
-                    let mut lines = remedy.lines();
-                    to.line(format_args!("      To do: {}", lines.next().unwrap_or_default()))?;
-                    lines.try_for_each(|line| to.line(format_args!("        {line}")))?;
+                    to_do(&remedy, to)?;
                 }
                 Finding::Open(Fault { message, remedy }) => {
                     to.line(format_args!("?     {subject}: could not be checked: {message}"))?;
-                    to.line(format_args!("      To do: {remedy}"))?;
+                    to_do(&remedy, to)?;
                 }
             }
         }
@@ -120,6 +118,13 @@ impl Form for Doctor {
         let wrong = examine(self, report).iter().any(|check| !matches!(check.found, Finding::Fine(_)));
         Verdict { status: u8::from(wrong), ..Verdict::default() }
     }
+}
+
+/// What to do: sentences, and lines to be pasted.
+fn to_do(remedy: &str, to: &mut Body<'_>) -> io::Result<()> {
+    let mut lines = remedy.lines();
+    to.line(format_args!("      To do: {}", lines.next().unwrap_or_default()))?;
+    lines.try_for_each(|line| to.line(format_args!("        {line}")))
 }
 
 /// Checks everything.
@@ -341,7 +346,7 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
             Some(domains) => Ok(format!("the MX records of {} are as they should be", domains.join(", "))),
             None if !status.primaries.is_empty() => Ok("not compared, as [primary] domains are not configured".into()),
             None => fault(
-                "it is not known for which domains this host is a fall-back".into(),
+                "it is not known for which domains this host is a backup mail server".into(),
                 "Name them in /etc/bartleby.toml:\n    [primary]\n    domains = [\"example.com\"]",
             ),
         };

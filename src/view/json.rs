@@ -195,6 +195,7 @@ fn returns(report: &Report) -> Option<Value> {
 
 fn outage(outage: &Outage) -> Value {
     json!({
+        "number": outage.number,
         "host": outage.host,
         "down": rfc3339(outage.down),
         "up": outage.up.and_then(rfc3339),
@@ -275,7 +276,8 @@ fn error(trouble: &Trouble) -> Value {
     json!({"message": trouble.to_string(), "remedy": trouble.remedy()})
 }
 
-fn flush(flush: &Flush) -> Value {
+/// What the contract has of a queue run.
+pub(crate) fn flush(flush: &Flush) -> Value {
     json!({
         "number": flush.number,
         "started": rfc3339(flush.started),

@@ -8,6 +8,7 @@ pub(crate) mod headline;
 pub mod html;
 pub mod json;
 pub mod openmetrics;
+pub(crate) mod receipt;
 pub(crate) mod rehearsal;
 pub mod sentences;
 pub mod text;

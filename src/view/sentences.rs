@@ -202,7 +202,7 @@ pub(crate) fn what_waited_for_it(report: &Report) -> Option<Waited> {
     }
 }
 
-/// What came of a flush, as far as the listing tells.
+/// What came of a flush, as far as the listing shows.
 pub(crate) fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if report.listing.trouble.is_some() && !outcome.settled {
         return "what came of it is not known".into();

@@ -11,7 +11,7 @@ use crate::flush::outcome;
 use crate::flush::rehearsal::NotRun;
 use crate::queue::{beginning, rfc3339};
 use crate::state::{Flush, Outage};
-use crate::text::{bytes, count, local_time, printable};
+use crate::text::{bytes, count, local_time, one_line, printable};
 
 /// What is older is not announced, in seconds: nobody can do anything about it.
 const NEWS: i64 = 24 * 60 * 60;
@@ -282,7 +282,7 @@ fn of_failure(now: &mut Announced, unlisted: &Unlisted, scene: &Scene<'_>, event
         return;
     }
     let Unlisted { message, remedy } = unlisted;
-    let text = format!("The mail queue could not be listed: {message} {remedy}");
+    let text = format!("The mail queue could not be listed: {message} {}", one_line(remedy));
     let more = json!({"message": cut(message), "remedy": remedy});
     events.push(scene.event("listing_failed", scene.now, &text, more));
 }
@@ -336,7 +336,7 @@ mod tests {
     fn an_outage_is_announced_when_it_begins_and_when_it_ends_whoever_saw_it() {
         let of = |outages: Vec<Outage>| Seen { outages, ..Seen::default() };
         let mut announced = None;
-        // Who is told from now on hears of what lasts, and not of what is over.
+        // A command that is configured later hears of what lasts, and not of what is over.
         let before = of(vec![outage(1, NOW - 900, Some(NOW - 800)), outage(2, NOW - 60, None)]);
         let (names, events) = look(&mut announced, &before);
         assert_eq!(names, ["primary_down"]);

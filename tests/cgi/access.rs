@@ -20,7 +20,7 @@ fn without_the_web_servers_word_only_listed_addresses_are_served() {
         let answer = machine.ask(&[denied, more].concat());
         assert_eq!(answer.status, 403, "{more:?}");
         assert!(answer.body.contains("Require ip") && answer.body.contains("allow = ["), "{}", answer.body);
-        assert!(!answer.body.contains("example.com"), "nothing of the queue is told");
+        assert!(!answer.body.contains("example.com"), "nothing of the queue is shown");
         answer.assert_safe_headers();
     }
     assert_eq!(machine.flushes(), 0);

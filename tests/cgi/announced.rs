@@ -131,7 +131,7 @@ fn a_service_that_refuses_has_not_taken_the_event() {
     server.join().unwrap();
 }
 
-/// What a mail server that takes everything is told: each command, and the message.
+/// What a mail server that takes everything hears: each command, and the message.
 fn smtp(stream: &mut TcpStream) -> (Vec<String>, String) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let mut say = |line: &str| stream.write_all(format!("{line}\r\n").as_bytes()).unwrap();

@@ -53,7 +53,7 @@ fn nothing_goes_back_before_the_first_message_has_waited_for_its_lifetime() {
     assert!(page.contains("<em>2 messages are waiting here.</em> None is lost."), "{page}");
     assert!(page.contains("<dt>Nothing goes back before</dt><dd class=\"big\"><time datetime=\""), "{page}");
     assert!(page.contains("kept for 6 days, ") && page.contains("% of the time is used"), "{page}");
-    assert!(page.contains("<div>after ") && page.contains("?sort=returns") && !page.contains("more time"), "{page}");
+    assert!(page.contains("<td>after ") && page.contains("?sort=returns") && !page.contains("more time"), "{page}");
     let text = machine.get("format=text").body;
     assert!(text.contains("\nNothing goes back to its sender before "), "{text}");
     assert!(machine.get("format=csv").body.lines().nth(1).unwrap().ends_with("Z"));
@@ -121,7 +121,7 @@ fn a_lifetime_that_is_not_known_is_said_to_be_that_with_the_remedy() {
     let not_known =
         "<dt>When mail goes back</dt><dd class=\"big\">not known</dd><dd class=\"small\">the queue is listed by";
     assert!(page.contains(not_known) && page.contains("lifetime = &quot;5d&quot;"), "{page}");
-    assert!(!page.contains("<div>after ") && !page.contains("is lost"), "{page}");
+    assert!(!page.contains("<td>after ") && !page.contains("is lost"), "{page}");
     let text = machine.get("format=text").body;
     assert!(text.contains("It is not known when mail goes back to its sender: the queue is listed by"), "{text}");
     let (code, line) = check(&machine, &["--return-critical", "1d"]);

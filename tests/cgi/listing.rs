@@ -139,7 +139,7 @@ fn a_listing_that_failed_is_never_an_empty_queue() {
             assert_eq!(answer.status, if format == "html" { 200 } else { 503 });
             assert!(!answer.body.contains("queue is empty") && !answer.body.contains("Queue empty"), "{}", answer.body);
             assert!(answer.body.contains("is not known"), "{}", answer.body);
-            assert!(answer.log.contains("bartleby: "), "the error log is told, too");
+            assert!(answer.log.contains("bartleby: "), "the error log has it, too");
         }
         let output = machine.command().arg("list").output().unwrap();
         assert_eq!(output.status.code(), Some(69));

@@ -1,4 +1,4 @@
-//! What an administrator is told to do is pasted into a root shell.
+//! A remedy is pasted into a root shell.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -195,7 +195,7 @@ fn a_mount_point_in_a_remedy_is_one_word_or_left_out() {
     }
 }
 
-/// What `doctor` tells a user of this name to do.
+/// The remedies that `doctor` gives a user of this name.
 fn told_to_user(name: &str, machine: &Machine) -> Vec<String> {
     fs::set_permissions(machine.path(""), Permissions::from_mode(0o755)).unwrap();
     fs::write(machine.path("passwd"), format!("root:x:0:0::/root:/bin/sh\n{name}:x:4242:4242::/:/bin/sh\n")).unwrap();

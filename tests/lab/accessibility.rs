@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use crate::apache;
 use crate::browser::Browser;
 use crate::client;
 use crate::machine::{BROUGHT, Lab};
@@ -129,6 +130,14 @@ pub fn of_every_page(lab: &mut Lab) {
     lab.primary.up(Mode::Refuses);
     look("?flush");
     lab.primary.down();
+    // The receipt of an outage, which fits on one sheet: A4 is 794 by 1123 pixels of CSS.
+    apache::command_line(&["doctor"]);
+    look("?outage=1");
+    browser.play(794, "light", "print");
+    browser.open(&format!("{BASE}?outage=1"));
+    assert_eq!(browser.run("return getComputedStyle(document.querySelector('nav')).display"), "none");
+    let height = browser.run("return document.body.getBoundingClientRect().height").as_f64().unwrap();
+    assert!(height < 1123.0, "the receipt takes {height} pixels");
     fs::remove_file("/etc/bartleby.toml").unwrap();
 
     assert_eq!(

@@ -95,4 +95,10 @@ pub fn as_shipped(lab: &mut Lab) {
         let all = ["primary_back", "primary_down", "run_finished", "run_finished", "run_started", "run_started"];
         (names == all).then_some(()).ok_or(told)
     });
+    // The receipt says who saw it, and claims nothing where this user can't read the mail log.
+    let receipt = page::get("?outage=1&format=text").expect(200).body;
+    for words in ["(seen by bartleby watch)", "Waited at most          2 messages", "by watch, as the primary is back"]
+    {
+        assert!(receipt.contains(words), "{words}: {receipt}");
+    }
 }

@@ -112,7 +112,7 @@ fn watch(words: &str) {
     assert!(code == Some(0) && text.contains(words), "{code:?} {text}");
 }
 
-/// The page tells when the primary is back; `watch` runs the queue then, once.
+/// The page says when the primary is back; `watch` runs the queue then, once.
 pub fn of_the_primary(lab: &mut Lab) {
     fs::write("/etc/bartleby.toml", "[flush]\ncooldown = \"1s\"\n").unwrap();
     lab.primary.also_at([TUCCSTER, OTHER].map(|address| SocketAddrV4::new(*address.ip(), 25)));
@@ -155,7 +155,10 @@ pub fn of_the_primary(lab: &mut Lab) {
     lab.primary.up(Mode::Accepts);
     later();
     let page = page::html(200);
-    assert!(page.contains("The main mail server is back.") && page.contains("Deliver waiting mail now"), "{page}");
+    assert!(
+        page.contains("<em>The main mail server is back.</em> Mail for 1 recipient can be delivered now."),
+        "{page}"
+    );
     assert!(json()["flush"]["last"].is_null());
     watch("the primary is back, seen 1 of 3 times in a row");
     watch("seen 2 of 3 times in a row");
@@ -247,7 +250,7 @@ fn takes_no_message_yet(lab: &mut Lab) {
     assert_eq!((&told["queue"]["messages"], &told["flush"]["log"].as_array().unwrap().len()), (&2.into(), &1));
 }
 
-/// Each fault in the domain name system is told, with the record to add.
+/// Each fault in the domain name system is named, with the record to add.
 fn names_that_are_wrong() {
     zone("10");
     fs::write(ZONE, fs::read_to_string(ZONE).unwrap().replace("2026112301", "2026112302")).unwrap();

@@ -72,7 +72,9 @@ pub fn of_an_outage(lab: &mut Lab) {
     says("queue runner", "ok ", "");
     says("refusals", "ok ", "");
     says("watch", "FAIL", "it has never looked");
-    assert_eq!(apache::command_line(&["watch", "--once"]).0, Some(0));
+    // Without a rule for Exim and OpenSMTPD it can't list the queue, which has a line of its own; but it looks.
+    let (code, said) = apache::command_line(&["watch", "--once"]);
+    assert!(matches!(code, Some(0 | 69)), "{said}");
     says("watch", "ok ", "it looked ");
     if lab.mta.kind() == "postfix" {
         run("postconf", &["-e", "soft_bounce=yes"]);
@@ -81,6 +83,7 @@ pub fn of_an_outage(lab: &mut Lab) {
             reply if reply.starts_with('4') => Ok(()),
             reply => Err(reply),
         });
+        assert_eq!(page::json(200).queue.messages, 0, "no message was sent");
         says("refusals", "FAIL", "soft_bounce is on");
         says("port 25 here", "FAIL", "only puts off an unknown one");
         run("postfix", &["stop"]);
@@ -88,6 +91,5 @@ pub fn of_an_outage(lab: &mut Lab) {
         says("queue runner", "FAIL", "no qmgr is running");
         return;
     }
-    assert_eq!(page::json(200).queue.messages, 0, "no message was sent");
-    assert!(lab.primary.deliveries().is_empty());
+    assert!(lab.primary.deliveries().is_empty(), "no message was sent");
 }

@@ -135,7 +135,7 @@ pub fn in_a_browser(lab: &mut Lab) {
     }
 }
 
-/// Of twenty people who click at once one runs the queue; the others, and the command line, are told to wait.
+/// Of twenty people who click at once one runs the queue; the others, and the command line, have to wait.
 pub fn one_at_a_time(lab: &mut Lab) {
     client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
     wait::until("the mail is deferred", 20, || {

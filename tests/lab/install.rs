@@ -57,6 +57,7 @@ pub static POSTFIX_TO_INSTALL: PostfixWith = PostfixWith {
         "nginx",
         "caddy",
         "busybox",
+        "docs",
         "examples",
         "man",
         "completions",

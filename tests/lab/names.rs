@@ -105,7 +105,7 @@ pub fn through_apache(_lab: &mut Lab) {
     with(&any_name);
     run("postconf", &["-e", "myhostname=mx9.example.de"]);
     // Postfix's programs wait a while before they read a file that has just been changed.
-    wait::until("Postfix tells its new name", 20, || match by("mx9.example.de").status {
+    wait::until("Postfix has its new name", 20, || match by("mx9.example.de").status {
         200 => Ok(()),
         status => Err(status.to_string()),
     });

@@ -1,4 +1,4 @@
-//! What came of a queue run, by the mail log of each mail server: told right where root lends it, and honestly without.
+//! What came of a queue run, by the mail log of each mail server: exact where root lends it, and honest without.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -178,7 +178,7 @@ fn some_recipients_deferred(lab: &mut Lab, queued: &[Queued]) {
     assert!(page.contains("&lt;script&gt;alert(3)&lt;/script&gt;") && !page.contains("<script>alert(3)"), "{page}");
 }
 
-/// A Postfix that is stopped, or lets only root list or flush, is told as that.
+/// A Postfix that is stopped, or lets only root list or flush, is said to be that.
 pub fn refusing_or_down(lab: &mut Lab) {
     let queued = client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
 

@@ -46,7 +46,8 @@ fn start() {
     run("chmod", &["700", faults::STATE]);
 }
 
-/// Starts a program that goes on.
+/// Starts a program that goes on until the lab ends.
+#[expect(clippy::zombie_processes, reason = "it ends with the lab's namespaces")]
 fn daemon(words: &[&str]) {
     Command::new(words[0]).args(&words[1..]).spawn().unwrap_or_else(|error| panic!("{words:?}: {error}"));
 }

@@ -88,7 +88,7 @@ fn clock(now: i64) -> Clock {
 pub fn listing(kind: Kind, bytes: &[u8]) {
     let Read { messages, trouble, text } = read(kind, bytes);
     assert!(messages.len() <= bytes.split(|byte| *byte == b'\n').count(), "more messages than lines");
-    // A byte that is no text becomes three; a state may have a name of its own; sendmail tells one reason of 100 bytes
+    // A byte that is no text becomes three; a state may have a name of its own; sendmail gives one reason of 100 bytes
     // for all recipients of a message.
     let recipients: usize = messages.iter().map(|message| message.recipients.len()).sum();
     let most = 3 * bytes.len() + 64 * messages.len() + 512 * recipients;

@@ -167,9 +167,9 @@ impl Mta for Postfix {
         Gate {
             ask: configuration::ask_for_intake(self.postconf.clone(), self.postmap.clone()),
             refusing: "Name every recipient that the primary knows in relay_recipient_maps of main.cf \
-                       (see examples/postfix), then: postfix reload",
+                       (see examples/postfix). Then, as root:\n    postfix reload",
             runners: &["qmgr"],
-            softener: Some(("soft_bounce", "As root: postconf -e soft_bounce=no && postfix reload")),
+            softener: Some(("soft_bounce", "As root:\n    postconf -e soft_bounce=no\n    postfix reload")),
         }
     }
 

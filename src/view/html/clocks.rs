@@ -25,7 +25,7 @@ pub(crate) fn notes(report: &Report) -> Markup {
 /// When a message goes back, how often it was tried, and when it is tried next.
 pub(crate) fn of_message(report: &Report, lifetimes: &Lifetimes, message: &Message<'_>) -> Markup {
     let lines = [clocks::of_message(report, lifetimes, message), clocks::attempts(report, message)];
-    html! { @for line in lines.iter().flatten() { div { (line) } } }
+    html! { @for (index, line) in lines.iter().flatten().enumerate() { @if index > 0 { br; } (line) } }
 }
 
 /// The last outages of the primary, and the longest.
@@ -47,7 +47,7 @@ pub(crate) fn outages(report: &Report) -> Markup {
 fn line(report: &Report, outage: &Outage) -> Markup {
     let time = |at| weekday_time(at, &report.zone);
     html! {
-        bdi { (printable(&outage.host)) } ": down from " (time(outage.down))
+        a href={ "?outage=" (outage.number) } { bdi { (printable(&outage.host)) } } ": down from " (time(outage.down))
         @match outage.up {
             Some(up) => { " to " (time(up)) }
             None => " until now",

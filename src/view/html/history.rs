@@ -22,12 +22,12 @@ struct Span {
 }
 
 const SPANS: [Span; 2] = [
-    Span { name: "24 hours", length: DAY, step: 6 * HOUR, part: HOUR },
-    Span { name: "7 days", length: 7 * DAY, step: DAY, part: 12 * HOUR },
+    Span { name: "24 hours", length: DAY, step: 6 * HOUR, part: 2 * HOUR },
+    Span { name: "7 days", length: 7 * DAY, step: DAY, part: DAY },
 ];
 
 /// The most points of a line.
-const POINTS: i64 = 150;
+const POINTS: i64 = 100;
 
 // The field of a drawing, in its own units.
 const LEFT: i64 = 34;
@@ -173,7 +173,7 @@ impl Drawing<'_> {
                 text x=(LEFT - 5) y=(self.y(part) + 4) text-anchor="end" { (brief(part)) }
             }
             // The last label is the present.
-            @for at in ticks.filter(|at| self.x(*at) < RIGHT - 30) {
+            @for at in ticks.filter(|at| self.x(*at) < RIGHT - 40) {
                 text x=(self.x(at)) y="115" text-anchor="middle" { (tick(at, &self.report.zone, self.span.step)) }
             }
             path.now d={ "M" (RIGHT) " " (TOP) "V" (GROUND + 3) } {}

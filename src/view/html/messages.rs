@@ -92,7 +92,7 @@ fn search(asked: &Asked) -> Markup {
                 select name="state" {
                     option value="" { "all" }
                     @for state in State::ALL {
-                        option value=(state.as_str()) selected[asked.filter.state == Some(state)] { (state.as_str()) }
+                        option value=(state.as_str()) selected[asked.filter.state == Some(state)] { (word(state)) }
                     }
                 }
             }
@@ -163,8 +163,10 @@ fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row, 
         tr {
             td {
                 @if let Some(arrival) = message.arrival {
-                    time datetime=[rfc3339(arrival)] title=(report.local_time(arrival)) { (report.waited_briefly(arrival)) }
-                    " " small { (short_moment(arrival, report.listing.sampling.started, &report.zone)) }
+                    b { (report.waited_briefly(arrival)) }
+                    " " time datetime=[rfc3339(arrival)] {
+                        (short_moment(arrival, report.listing.sampling.started, &report.zone))
+                    }
                 } @else { "unknown" }
             }
             td { (sender(message)) }
@@ -172,7 +174,7 @@ fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row, 
             @if is_sized(report) { td { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } } }
             @if *lifetimes != Lifetimes::Unknown { td { (clocks::of_message(report, lifetimes, message)) } }
             td {
-                span class=[(message.state == State::Held).then_some("hold")] { (message.state.as_str()) }
+                @if message.state == State::Held { span.hold { (word(message.state)) } } @else { (word(message.state)) }
                 @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
                 @if let Some(instance) = &message.instance { " in " bdi { (printable(instance)) } }
                 @if *lifetimes == Lifetimes::Unknown { (clocks::of_message(report, lifetimes, message)) }
@@ -180,6 +182,14 @@ fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row, 
                 @if let Some(target) = run(report, message) { " " (run_button(&target)) }
             }
         }
+    }
+}
+
+/// The word for a state that people read; elsewhere it is the one of JSON.
+fn word(state: State) -> &'static str {
+    match state {
+        State::Held => "on hold",
+        other => other.as_str(),
     }
 }
 
@@ -242,7 +252,7 @@ fn recipient_list(report: &Report, recipients: &[Recipient<'_>], above: Option<W
             }
             @match group.first().and_then(why) {
                 None => {}
-                found if found == above => p { "the same as above" },
+                found if found == above => p { "same as above" },
                 Some((reason, at)) => (said(report, reason, at)),
             }
         }

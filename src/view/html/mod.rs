@@ -9,6 +9,7 @@ mod links;
 mod messages;
 mod overview;
 mod primary;
+pub(crate) mod receipt;
 pub(crate) mod rehearsal;
 mod returned;
 mod runs;

@@ -1,5 +1,7 @@
 //! The queue at a glance: for whom mail waits and for how long, and why. Every part of a bar is a link to its messages.
 
+use std::ops::RangeInclusive;
+
 use maud::{Markup, html};
 
 use super::super::sentences::{Detail, Sentences};
@@ -12,8 +14,9 @@ use crate::text::{count, printable, short};
 /// How many reasons are shown.
 const REASONS: usize = 5;
 
-/// The ages that are told apart in the bars, each by the first bucket that is older: a name, and the first bucket.
-const AGES: [(&str, usize); 4] = [("under 1 h 20 min", 0), ("to 5 h 20 min", 5), ("to 21 h 20 min", 7), ("older", 9)];
+/// The ages that a bar shows: a name, and the buckets of qshape(1) that are of that age.
+const AGES: [(&str, RangeInclusive<usize>); 4] =
+    [("under 1 h 20 min", 0..=4), ("to 5 h 20 min", 5..=6), ("to 21 h 20 min", 7..=8), ("older", 9..=9)];
 
 /// Destinations, reasons and history, as far as there are any.
 pub(crate) fn overview(report: &Report, asked: &Asked) -> Markup {
@@ -42,24 +45,19 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
                             (linked(link.as_deref(), html! { bdi { (printable(&detail.name)) } }))
                             " " span { (detail.recipients) }
                         }
-                        @if let Some(cause) = detail.cause { p.soft { (cause) } }
-                        (ages(&destination, most, asked))
-                        @if let Some(target) = detail.run.as_ref().filter(|_| report.offers_parts()) {
-                            (run_button(target))
+                        p.soft {
+                            @if let Some(cause) = detail.cause { (cause) " " }
+                            @if let Some(target) = detail.run.as_ref().filter(|_| report.offers_parts()) { (run_button(target)) }
                         }
+                        (ages(&destination, most, asked))
                     }
                 }
             } }))
             p.legend aria-hidden="true" {
-                @for (name, bucket) in AGES { span class={ "key a" (group(bucket)) } { (name) } " " }
+                @for (age, (name, _)) in AGES.iter().enumerate() { span class={ "key a" (age) } { (name) } " " }
             }
         }
     }
-}
-
-/// Which of the ages a bucket belongs to.
-fn group(bucket: usize) -> usize {
-    AGES.iter().rposition(|(_, first)| *first <= bucket).unwrap_or(0)
 }
 
 /// The content, as a link where there is a target.
@@ -67,50 +65,54 @@ fn linked(link: Option<&str>, content: Markup) -> Markup {
     html! { @if let Some(link) = link { a href=(link) { (content) } } @else { (content) } }
 }
 
-/// The ages of the mail for one destination: the buckets of qshape(1) as one bar, the youngest first. The whole width is
-/// as much as waits for the largest.
+/// The ages of the mail for one destination as one bar, the youngest first. The whole width is as much as waits for the
+/// largest.
 fn ages(destination: &Destination, most: u64, asked: &Asked) -> Markup {
     let all: u64 = destination.ages.iter().sum();
     let Some(domain) = destination.domain.as_ref().filter(|_| all > 0) else { return html! {} };
     let mut before = 0;
-    let parts =
-        destination.ages.iter().enumerate().filter(|(_, recipients)| **recipients > 0).map(|(bucket, recipients)| {
-            let start = before;
-            before += recipients;
-            (bucket, start, *recipients)
-        });
-    let parts: Vec<_> = parts.collect();
-    let link = |bucket: usize| {
+    let parts = AGES.iter().enumerate().map(|(age, (_, buckets))| {
+        let start = before;
+        let recipients: u64 = destination.ages.get(buckets.clone()).unwrap_or_default().iter().sum();
+        before += recipients;
+        (age, buckets, start, recipients)
+    });
+    let parts: Vec<_> = parts.filter(|(.., recipients)| *recipients > 0).collect();
+    let link = |buckets: &RangeInclusive<usize>| {
         links::filtered(asked, |filter| {
             filter.domain = Some(domain.clone());
-            let from = bucket.checked_sub(1).map_or(0, |lower| AGE_LIMITS[lower]);
-            filter.age = Some(Ages { from, to: AGE_LIMITS.get(bucket).copied() });
+            filter.age = Some(Ages { from: lower(buckets), to: upper(buckets) });
         })
     };
     html! {
         svg.bar viewBox={"0 0 " (most.max(all)) " 1"} preserveAspectRatio="none" {
-            @for (bucket, start, recipients) in parts {
-                @let words = format!("{} waiting {}", count(recipients, "recipient", "recipients"), span(bucket));
-                a href=(link(bucket)) aria-label=(words) {
-                    rect class={"a" (group(bucket))} x=(start) width=(recipients) height="1" { title { (words) } }
+            @for (age, buckets, start, recipients) in parts {
+                @let words = format!("{} waiting {}", count(recipients, "recipient", "recipients"), span(buckets));
+                a href=(link(buckets)) aria-label=(words) {
+                    rect class={"a" (age)} x=(start) width=(recipients) height="1" { title { (words) } }
                 }
             }
         }
     }
 }
 
-/// `for 2 h 40 min to 5 h 20 min`
-fn span(bucket: usize) -> String {
-    let time = |minutes: i64| match (minutes / 60, minutes % 60) {
-        (0, minutes) => format!("{minutes} min"),
-        (hours, 0) => format!("{hours} h"),
-        (hours, minutes) => format!("{hours} h {minutes} min"),
-    };
-    let lower = bucket.checked_sub(1).and_then(|lower| AGE_LIMITS.get(lower)).map(|limit| time(*limit));
-    match (lower, AGE_LIMITS.get(bucket)) {
-        (None, _) => format!("for less than {}", time(AGE_LIMITS[0])),
-        (Some(lower), None) => format!("for more than {lower}"),
-        (Some(lower), Some(upper)) => format!("for {lower} to {}", time(*upper)),
+/// The least age in minutes of what is in these buckets.
+fn lower(buckets: &RangeInclusive<usize>) -> i64 {
+    buckets.start().checked_sub(1).and_then(|below| AGE_LIMITS.get(below)).copied().unwrap_or(0)
+}
+
+/// The age in minutes that what is in these buckets does not reach; `None` where there is no such limit.
+fn upper(buckets: &RangeInclusive<usize>) -> Option<i64> {
+    AGE_LIMITS.get(*buckets.end()).copied()
+}
+
+/// `for 1 h 20 min to 5 h 20 min`
+fn span(buckets: &RangeInclusive<usize>) -> String {
+    let time = |minutes: i64| format!("{} h {} min", minutes / 60, minutes % 60);
+    match (lower(buckets), upper(buckets)) {
+        (0, Some(upper)) => format!("for less than {}", time(upper)),
+        (lower, None) => format!("for more than {}", time(lower)),
+        (lower, Some(upper)) => format!("for {} to {}", time(lower), time(upper)),
     }
 }
 
@@ -146,24 +148,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_age_bucket_has_its_name() {
-        let names: Vec<_> = (0..=AGE_LIMITS.len()).map(span).collect();
+    fn every_age_bucket_belongs_to_one_age_with_its_name() {
+        let buckets: Vec<_> = AGES.iter().flat_map(|(_, buckets)| buckets.clone()).collect();
+        assert_eq!(buckets, (0..=AGE_LIMITS.len()).collect::<Vec<_>>());
+        let names = AGES.each_ref().map(|(_, buckets)| span(buckets));
         assert_eq!(
             names,
             [
-                "for less than 5 min",
-                "for 5 min to 10 min",
-                "for 10 min to 20 min",
-                "for 20 min to 40 min",
-                "for 40 min to 1 h 20 min",
-                "for 1 h 20 min to 2 h 40 min",
-                "for 2 h 40 min to 5 h 20 min",
-                "for 5 h 20 min to 10 h 40 min",
-                "for 10 h 40 min to 21 h 20 min",
+                "for less than 1 h 20 min",
+                "for 1 h 20 min to 5 h 20 min",
+                "for 5 h 20 min to 21 h 20 min",
                 "for more than 21 h 20 min",
             ]
         );
-        let groups: Vec<_> = (0..=AGE_LIMITS.len()).map(group).collect();
-        assert_eq!(groups, [0, 0, 0, 0, 0, 1, 1, 2, 2, 3]);
     }
 }
