@@ -10,6 +10,7 @@ mod played;
 use std::collections::HashMap;
 use std::env;
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
@@ -312,6 +313,75 @@ const ORDER: [&str; 8] = [
 fn text(markup: &str) -> String {
     let fragment = scraper::Html::parse_fragment(markup);
     fragment.root_element().text().collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The screens that a page must fit: width and height in CSS pixels.
+const SCREENS: [(u32, u32); 4] = [(1280, 800), (768, 1024), (360, 740), (320, 640)];
+
+/// What is measured of each page on each screen: by how much it is too wide, and where its facts and its button end.
+const MEASURE: &str = r#"
+<script>
+addEventListener('load', () => {
+    const end = (page, what) => Math.round(page.querySelector(what)?.getBoundingClientRect().bottom ?? 0);
+    document.body.textContent = '[[' + [...document.querySelectorAll('iframe')].map(frame => {
+        const page = frame.contentDocument;
+        const width = page.documentElement.scrollWidth - frame.clientWidth;
+        return [frame.title, frame.clientWidth, width, end(page, '.facts'), end(page, '.action')].join(' ');
+    }).join(';') + ']]';
+});
+</script>"#;
+
+/// The options of a browser without a screen, as root, that reaches out for nothing by itself.
+const BROWSER: [&str; 10] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=20000",
+    "--dump-dom",
+];
+
+#[test]
+fn every_page_fits_every_screen_and_what_matters_is_seen_without_scrolling() {
+    let mut pages = pages();
+    pages.extend(everything_known().map(|page| ("everything-known", page)));
+    let folder = tempfile::tempdir().unwrap();
+    let mut frames = String::from("<!DOCTYPE html><meta charset=utf-8><body>");
+    for ((name, page), (width, height)) in pages.iter().flat_map(|page| SCREENS.map(|screen| (page, screen))) {
+        let page = page.replace('&', "&amp;").replace('"', "&quot;");
+        frames +=
+            &format!("<iframe title={name} width={width} height={height} style='border:0' srcdoc=\"{page}\"></iframe>");
+    }
+    let file = folder.path().join("frames.html");
+    fs::write(&file, frames + MEASURE).unwrap();
+    let mut browser = Command::new("chromium");
+    browser.args(BROWSER).arg(format!("--user-data-dir={}", folder.path().join("profile").display()));
+    let Ok(output) = browser.arg(format!("file://{}", file.display())).env("HOME", folder.path()).output() else {
+        let _ = std::io::stderr().write_all(b"SKIPPED: the pages were not measured, as there is no chromium\n");
+        return;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let measured = shown.split_once("[[").and_then(|(_, rest)| rest.split_once("]]")).map(|(measured, _)| measured);
+    let measured: Vec<_> = measured.unwrap_or_else(|| panic!("{shown}")).split(';').collect();
+    assert_eq!(measured.len(), pages.len() * SCREENS.len());
+    for line in measured {
+        let words: Vec<_> = line.split(' ').collect();
+        let [name, numbers @ ..] = &words[..] else { panic!("{line}") };
+        let numbers: Vec<i64> = numbers.iter().map(|number| number.parse().unwrap()).collect();
+        let [width, too_wide, facts, button] = numbers[..] else { panic!("{line}") };
+        assert!(too_wide <= 0, "{name} is {too_wide} pixels too wide at {width}");
+        let height = SCREENS.iter().find(|(screen, _)| i64::from(*screen) == width).unwrap().1;
+        // The narrowest is that of WCAG 1.4.10, which one may scroll.
+        if width > 320 && ["everything-known", "empty"].contains(name) {
+            assert!(facts > 0 && facts <= i64::from(height), "the facts of {name} end at {facts} at {width}");
+            assert!(button <= i64::from(height), "the button of {name} ends at {button} at {width}");
+            assert!(button > 0 || *name == "empty", "{name} has no button");
+        }
+    }
 }
 
 #[test]
