@@ -34,7 +34,10 @@ pub(crate) fn follow(
 ) -> Option<End> {
     let begun = Instant::now();
     let mut progress = Progress::begin(begun);
-    let mut speed = Speed::begin(begun, flush.recipients);
+    // Mail leaves from the start of the run on, which may have been a moment ago.
+    let since = u64::try_from(jiff::Timestamp::now().as_second() - flush.started).unwrap_or(0);
+    let started = begun.checked_sub(Duration::from_secs(since)).unwrap_or(begun);
+    let mut speed = Speed::begin(started, flush.recipients);
     loop {
         let looked = Instant::now();
         let left = Count::of_flush(context, flush);
@@ -57,6 +60,10 @@ pub(crate) fn follow(
                 left_later: 0,
             };
             if let Ok(records) = &context.records {
+                if flush.number > 0 && matches!(records.flush(flush.number), Ok(None)) {
+                    // It was not run after all.
+                    return None;
+                }
                 // The disk may have filled up meanwhile; then the page shows its own count.
                 let _ = records.add_outcome(flush.number, &outcome);
             }

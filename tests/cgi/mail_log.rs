@@ -311,3 +311,38 @@ fn a_run_in_the_middle_of_which_the_machine_was_restarted_is_not_known() {
     let last = machine.json().1["flush"]["last"].clone();
     assert_eq!((&last["restarted"], &last["outcome"]), (&true.into(), &Value::Null));
 }
+
+/// A run that takes a while: two messages a second leave.
+#[test]
+fn while_it_runs_its_speed_and_its_end_are_said() {
+    let machine = machine("postfix", queue(60).as_bytes(), "sleep 600");
+    let begun = machine.path("begun");
+    let list = format!(
+        "#!/bin/sh\nif [ -e {0} ]; then tail -n +$(( 2 * ($(date +%s) - $(stat -c %Y {0})) + 1 )) {1}; else cat {1}; fi\n",
+        begun.display(),
+        machine.path("before").display()
+    );
+    fs::write(machine.path("list"), list).unwrap();
+    fs::write(machine.path("flush"), format!("#!/bin/sh\ntouch {}\nexec sleep 600\n", begun.display())).unwrap();
+    assert_eq!(machine.get("flush").status, 303);
+    let until = Instant::now() + Duration::from_secs(25);
+    let outcome = loop {
+        let json: Value = serde_json::from_str(&machine.get("flushed=1&format=json").body).unwrap();
+        let outcome = json["flush"]["followed"]["outcome"].clone();
+        if outcome["per_minute"].is_u64() {
+            break outcome;
+        }
+        assert!(Instant::now() < until, "{outcome:#}");
+        thread::sleep(Duration::from_millis(500));
+    };
+    let speed = outcome["per_minute"].as_u64().unwrap();
+    assert!((60..=180).contains(&speed), "{outcome:#}");
+    assert_eq!((&outcome["settled"], &outcome["slower"]), (&false.into(), &false.into()));
+    let done: jiff::Timestamp = outcome["done_about"].as_str().unwrap().parse().unwrap();
+    assert!((5..60).contains(&(done.as_second() - jiff::Timestamp::now().as_second())), "{outcome:#}");
+    for format in ["text", "html"] {
+        let said = machine.get(&format!("flushed=1&format={format}")).body;
+        assert!(said.contains("While it runs: ") && said.contains(" recipients a minute, done in about "), "{said}");
+    }
+    assert_eq!(machine.get("flushed=1&format=html").field("refresh"), Some("3"));
+}

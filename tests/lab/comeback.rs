@@ -191,7 +191,38 @@ pub fn of_the_primary(lab: &mut Lab) {
     story::cooled_down();
     page::flush("?flush");
     delivered(lab, &first.iter().chain(&second).collect::<Vec<_>>());
+    refuses_messages(lab);
     names_that_are_wrong();
+}
+
+/// It takes recipients and refuses every message: what is tried first goes back, which only the mail log shows, and the
+/// other stays.
+fn refuses_messages(lab: &mut Lab) {
+    let taken = lab.primary.deliveries().len();
+    forget(&["bartleby.db"]);
+    lab.primary.down();
+    later();
+    let queued = deferred(lab, "third");
+    watch("the primary does not take mail");
+    lab.primary.up(Mode::RefusesData);
+    later();
+    watch("seen 1 of 3 times in a row");
+    watch("seen 2 of 3 times in a row");
+    watch("and it went back to its sender: 554 5.7.1 Not this one");
+    let told = json();
+    let (last, runs) = (&told["flush"]["last"], told["flush"]["log"].as_array().unwrap().len());
+    assert_eq!(
+        (runs, &last["outcome"]["returned"], &last["outcome"]["delivered"]),
+        (1, &1.into(), &0.into()),
+        "{last:#}"
+    );
+    let listing = page::try_json(200).unwrap();
+    let waits = queued.iter().filter(|queued| listing.message(&queued.id).is_some()).count();
+    assert_eq!((waits, lab.primary.deliveries().len()), (1, taken), "{listing:?}");
+    // So that the domains' names can be tried without it.
+    lab.primary.up(Mode::Accepts);
+    story::cooled_down();
+    page::flush("?flush");
 }
 
 /// Restored without its mailboxes: nothing is run, and nothing goes back.

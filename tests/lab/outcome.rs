@@ -10,10 +10,11 @@ use crate::machine::Lab;
 use crate::mails::Mail;
 use crate::primary::Mode;
 use crate::syslog::MAIL_LOG;
-use crate::{page, rule, story, wait};
+use crate::{mta, page, rule, story, wait};
 
 const CONFIGURATION: &str = "/etc/bartleby.toml";
 
+const POSTFIXS_LOG: &str = "/var/log/postfix.log";
 const EXIMS_LOG: &str = "/var/log/exim4/mainlog";
 
 /// A run without the rule, and one with it.
@@ -58,15 +59,44 @@ pub fn of_a_run(lab: &mut Lab) {
     assert_eq!(figures(&outcome), [4, 0, 0, before - 4], "{outcome:#}");
     assert!(outcome["words"].as_str().unwrap().contains("4 delivered"), "{outcome:#}");
     assert!(outcome["returned_for"].is_null(), "{outcome:#}");
+    if lab.mta.kind() == "postfix" {
+        of_a_named_log(lab);
+    }
 }
 
 fn figures(outcome: &Value) -> [u64; 4] {
     ["delivered", "returned", "unrecorded", "recipients_left"].map(|key| outcome[key].as_u64().unwrap())
 }
 
-/// Queues mail for seven recipients: three that the primary takes, two that it refuses and two that it puts off. Runs the
-/// queue, in which so many wait then, and returns what came of it.
-fn run(lab: &mut Lab, waiting: usize) -> Value {
+/// A file that Postfix writes itself, which it renames and compresses at once in the middle of the run.
+fn of_a_named_log(lab: &mut Lab) {
+    mta::run("postconf", &["-e", &format!("maillog_file = {POSTFIXS_LOG}"), "maillog_file_prefixes = /var"]);
+    let postlog = "postlog/unix-dgram=postlog unix-dgram n - n - 1 postlogd";
+    mta::run("postconf", &["-M", postlog]);
+    mta::run("postfix", &["stop"]);
+    mta::run("postfix", &["start"]);
+    queue_until(lab, 7);
+    lab.primary.up(Mode::Torn);
+    story::cooled_down();
+    page::flush("?flush");
+    wait::until("the first lines are there", 20, || {
+        let log = fs::read_to_string(POSTFIXS_LOG).unwrap_or_default();
+        if log.contains("status=sent") { Ok(()) } else { Err(log) }
+    });
+    mta::run("postfix", &["logrotate"]);
+    let outcome = settled();
+    let compressed = fs::read_dir("/var/log").unwrap().flatten().filter(|file| {
+        let name = file.file_name().into_string().unwrap();
+        name.starts_with("postfix.log.") && name.ends_with(".gz")
+    });
+    assert_eq!(compressed.count(), 1);
+    assert_eq!(figures(&outcome)[..3], [3, 2, 0], "{outcome:#}");
+    lab.primary.up(Mode::Accepts);
+    flush_and_wait();
+}
+
+/// Queues mail for seven recipients, in a queue in which so many of `example.com` wait then.
+fn queue_until(lab: &mut Lab, waiting: usize) {
     // It is up: OpenSMTPD leaves one alone for a while that was down.
     lab.primary.up(Mode::PutsOffData);
     client::send(lab.mta, |_| {
@@ -88,6 +118,12 @@ fn run(lab: &mut Lab, waiting: usize) -> Value {
         let is_settled = listing.messages.iter().all(|message| message.state == "deferred");
         (is_settled && is_tried && tried == waiting).then_some(()).ok_or(format!("{listing:?}"))
     });
+}
+
+/// Of these seven recipients the primary takes three, refuses two and puts off two. Runs the queue, and returns what came
+/// of it.
+fn run(lab: &mut Lab, waiting: usize) -> Value {
+    queue_until(lab, waiting);
     let before = lab.primary.deliveries().len();
     lab.primary.up(Mode::Torn);
     let outcome = flush_and_wait();
@@ -98,6 +134,10 @@ fn run(lab: &mut Lab, waiting: usize) -> Value {
 fn flush_and_wait() -> Value {
     story::cooled_down();
     page::flush("?flush");
+    settled()
+}
+
+fn settled() -> Value {
     wait::until("the run is over", 150, || {
         let outcome = page::try_json(200)?.flush.last.ok_or("no run")?["outcome"].clone();
         if outcome["settled"] == true { Ok(outcome) } else { Err(format!("{outcome:#}")) }

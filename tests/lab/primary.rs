@@ -29,6 +29,8 @@ pub enum Mode {
     Refuses,
     /// Takes every recipient, and no mail for the present.
     PutsOffData,
+    /// Takes every recipient, and refuses every mail for good.
+    RefusesData,
     /// Says so in its greeting.
     TurnsAway,
     /// Takes the connection and says nothing.

@@ -27,7 +27,7 @@ pub fn serve(stream: &TcpStream, server: SocketAddrV4, account: &Account) -> io:
     match account.mode() {
         Mode::TurnsAway => return say(TURNED_AWAY),
         Mode::Hangs => return io::copy(&mut input, &mut io::sink()).map(drop),
-        Mode::Accepts | Mode::Mixed | Mode::Torn | Mode::Refuses | Mode::PutsOffData => {
+        Mode::Accepts | Mode::Mixed | Mode::Torn | Mode::Refuses | Mode::PutsOffData | Mode::RefusesData => {
             say("220 tuccster.example.com ESMTP")?
         }
     }
@@ -42,6 +42,7 @@ pub fn serve(stream: &TcpStream, server: SocketAddrV4, account: &Account) -> io:
             }
             "RCPT" if account.mode() == Mode::Refuses => say("550 5.1.1 User unknown")?,
             "DATA" if account.mode() == Mode::PutsOffData => say("451 4.3.0 Not now")?,
+            "DATA" if account.mode() == Mode::RefusesData => say("554 5.7.1 Not this one")?,
             "RCPT" => match path(&line) {
                 recipient if account.mode() == Mode::Torn && recipient.starts_with("gone@") => {
                     say("550 5.1.1 User unknown")?
