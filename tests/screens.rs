@@ -232,6 +232,21 @@ fn everything_known() -> Option<String> {
     Some(page)
 }
 
+/// The record of the machine's run as it is where the mail log said what came of it.
+fn returned(machine: &Machine) {
+    let sent_back: Vec<_> = (0..4)
+        .map(|number| json!({"id": format!("2FBE399010{number}"), "recipient": RECIPIENTS[number], "reason": "550 5.1.1 unknown user"}))
+        .collect();
+    let database = rusqlite::Connection::open(machine.path("state/bartleby.db")).unwrap();
+    database
+        .execute("UPDATE flush SET exit = 'ended with status 0', sampled = ?1, messages_left = 7, recipients_left = 7, settled = 1", [now()])
+        .and_then(|_| {
+            let columns = "UPDATE result SET delivered = 21, returned = 4, unrecorded = 0, reason = '550 5.1.1 unknown user'";
+            database.execute(&format!("{columns}, sent_back = ?1"), [json!(sent_back).to_string()])
+        })
+        .unwrap();
+}
+
 /// The pages, each by its name.
 fn pages() -> Vec<(&'static str, String)> {
     let mut pages = Vec::new();
@@ -243,6 +258,7 @@ fn pages() -> Vec<(&'static str, String)> {
     pages.push(("waiting", page(&waiting, "")));
     let (down, host) = down_for_a_night(26 * HOUR);
     pages.push(("primary-down", page(&down, "")));
+    pages.push(("receipt", page(&down, "outage=2")));
     pages.push(("filtered", page(&down, "q=smith&domain=example.com&sort=-size")));
     let (near, _) = down_for_a_night(4 * DAY + 11 * HOUR + 30 * MINUTE);
     pages.push(("near-the-end", page(&near, "")));
@@ -266,6 +282,8 @@ fn pages() -> Vec<(&'static str, String)> {
     fs::write(down.path("listing"), all[25..].iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     pages.push(("running", page(&down, "flushed=1")));
     down.kill_all();
+    returned(&down);
+    pages.push(("returned", page(&down, "flushed=1")));
     let refusing = Played::new(refuses);
     let refused = queue(&lines(26 * HOUR), &primary(&refusing.host));
     pages.push(("refusals", page(&refused, "flush")));
@@ -281,15 +299,17 @@ fn pages() -> Vec<(&'static str, String)> {
 }
 
 /// The first sentence of each page.
-const HEADLINES: [(&str, &str); 14] = [
+const HEADLINES: [(&str, &str); 16] = [
     ("empty", "The queue is empty. No mail is waiting here."),
     ("waiting", "3 messages are waiting here. None is lost."),
     ("primary-down", "32 messages are waiting here. None is lost."),
+    ("receipt", "Outage 2 of the main mail server"),
     ("filtered", "32 messages are waiting here. None is lost."),
     ("near-the-end", "In 12 hours the first of 32 messages can go back to its sender."),
     ("past-its-time", "1 message is past its time: the next attempt that fails returns it to its sender."),
     ("back", "The main mail server is back. Mail for 30 recipients can be delivered now."),
     ("running", "The queue is being run. 7 messages are still waiting."),
+    ("returned", "Mail for 4 of 25 recipients went back to its sender."),
     ("refusals", "Nothing was tried: the main mail server would refuse this mail."),
     ("denied", "The queue could not be read, so it is not known whether mail is waiting."),
     ("down", "At least 3 messages are waiting. The list is not complete."),

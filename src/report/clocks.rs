@@ -168,8 +168,8 @@ impl Report {
         let when = |at: i64| weekday_time(at, &self.zone);
         Gap {
             why: format!(
-                "its settings have been in force since {}, and mail that was put off before that waits as the earlier ones \
-                 said; any other is tried again within {}",
+                "the mail server's settings have been in force only since {}, and mail that was put off before that waits \
+                 as the earlier ones said; any other is tried again within {}",
                 when(since),
                 at_most(seconds)
             ),

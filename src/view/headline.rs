@@ -77,9 +77,15 @@ impl Headline {
     }
 }
 
-/// That much of what left in the run that was asked about went back.
+/// For how long the outcome of a run that was asked about is what matters most, in seconds.
+const NEWS: i64 = 24 * 60 * 60;
+
+/// That much of what left in the run that was asked about went back, where that was within the last day.
 fn returned(report: &Report) -> Option<String> {
-    let outcome = report.followed.as_ref().map(|(_, outcome)| outcome).filter(|outcome| outcome.is_alarming())?;
+    let (_, outcome) = report.followed.as_ref().filter(|(flush, _)| report.age(flush.started) < NEWS)?;
+    if !outcome.is_alarming() {
+        return None;
+    }
     let tally = outcome.tally.as_ref()?;
     let some = format!("{} of {}", thousands(tally.returned), count(tally.left(), "recipient", "recipients"));
     Some(format!("Mail for {some} went back to its sender."))

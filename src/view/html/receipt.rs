@@ -18,13 +18,14 @@ pub(crate) fn page(host: &str, zone: &TimeZone, receipt: &Receipt) -> Markup {
     let when = html! {
         p.when { "as of " time datetime=[rfc3339(receipt.now)] { (local_time(receipt.now, zone)) } }
     };
+    let tone = if receipt.outage.up.is_some() { Tone::Calm } else { Tone::Alarm };
     frame(
         &title,
-        if receipt.outage.up.is_some() { Tone::Calm } else { Tone::Alarm },
+        tone,
         Reader::Admitted { host },
         &when,
         html! {
-            section.status { h2.headline { (title) } }
+            section class={ "status " (tone.class()) } { h2.headline { (title) } }
             dl.receipt {
                 @for (name, said) in lines(zone, receipt) {
                     div { dt { (name) } dd { bdi { (printable(&said)) } } }

@@ -33,7 +33,7 @@ pub(crate) fn not_run(host: &str, not_run: &NotRun) -> Markup {
                     p.soft { (consequence(not_run.despite())) }
                 }
             }))
-            p { a href="?" { "Back to the queue" } }
+            nav { a href="?" { "Back to the queue" } }
         },
     )
 }
