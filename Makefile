@@ -8,12 +8,18 @@
 # (?= and = ask rustc only where TARGET is used, so that `make install` works without it.)
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 
+# What it is built from, for --version: a commit, or nothing where there is no git.
+COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+export COMMIT
+
 # Where things go. DESTDIR is put before each, for packages.
 PREFIX   ?= /usr/local
 WWWDIR   ?= /var/www/bartleby
 STATEDIR ?= /var/lib/bartleby
 DESTDIR  ?=
-# Whose layout the snippet is installed for: debian, redhat or none; default: found out.
+# Whose snippet is installed: apache, lighttpd, nginx, caddy or none; default: what is there.
+WEBSERVER ?=
+# In whose layout that of Apache is: debian, redhat or none; default: found out.
 APACHE   ?=
 
 CARGO   ?= cargo
@@ -27,8 +33,13 @@ STATIC = -C target-feature=+crt-static \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 
 # Only small functions are put where they are called: LLVM's own limit (225) makes the program a tenth larger, and no
-# quicker as far as can be measured.
-SMALL = -C llvm-args=-inline-threshold=40
+# quicker as far as can be measured. A panic ends the program, so there is nothing in it for unwinding its stack.
+SMALL = -C llvm-args=-inline-threshold=40 -C link-arg=-Wl,--no-eh-frame-hdr \
+	-C link-arg=-Wl,-T,$(CURDIR)/.cargo/no-unwind.ld
+
+# A bit for an address that is to be relocated, rather than 24 bytes, where the linker and the C library know that (lld or
+# binutils 2.38, and glibc 2.36). An older library would crash at the start, so it is tried on an empty program.
+PACKED = -C link-arg=-Wl,-z,pack-relative-relocs
 
 # What of SQLite is not used is left out: the log of flushes asks for a row or two.
 SQLITE = -DSQLITE_OMIT_LOAD_EXTENSION -DSQLITE_OMIT_JSON -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS \
@@ -43,6 +54,9 @@ SQLITE_POOLS = -DSQLITE_OMIT_LOOKASIDE -DSQLITE_DEFAULT_PCACHE_INITSZ=0
 DOCUMENTS = README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md CHANGELOG.md LICENSE
 NO_DOCS = apache/site.sh examples/serve.rs examples/sample-queue
 
+# Web servers, each a folder with its snippet.
+SERVERS = apache lighttpd nginx caddy busybox
+
 # Below $(PREFIX)/share.
 MANUALS = man/man8/bartleby.8 man/man5/bartleby.toml.5
 COMPLETIONS = bash-completion/completions/bartleby zsh/site-functions/_bartleby \
@@ -52,15 +66,18 @@ COMPLETIONS = bash-completion/completions/bartleby zsh/site-functions/_bartleby 
 completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(notdir $1))
 
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
-	APACHE='$(APACHE)' sh apache/site.sh
+	WEBSERVER='$(WEBSERVER)' APACHE='$(APACHE)' sh apache/site.sh
 
-.PHONY: all run test reproducible lint deny fuzz bench install uninstall clean help
+.PHONY: all run test reproducible lint deny fuzz bench install uninstall deb dist clean help
 
 # cargo knows what is up to date, so it is always asked. It refuses a program called "index.cgi",
 # hence the copy. The linker says nothing when it could not link statically: look.
 all: ## build target/index.cgi, static and stripped (the default)
-	RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL)" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked --target-dir target --target $(TARGET) \
-	    --bin bartleby
+	@mkdir -p target; packed=; \
+	if echo 'fn main() {}' | rustc --target $(TARGET) $(STATIC) $(PACKED) -o target/packed - 2>/dev/null && \
+	    target/packed 2>/dev/null; then packed='$(PACKED)'; fi; rm -f target/packed; \
+	BARTLEBY_COMMIT='$(COMMIT)' RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL) $$packed" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked \
+	    --target-dir target --target $(TARGET) --bin bartleby
 	@if readelf --version >/dev/null 2>&1; then \
 	    if readelf -lW target/$(TARGET)/release/bartleby | grep INTERP; then \
 	        echo "make: the program is not static: it asks for the loader above" >&2; exit 1; \
@@ -79,8 +96,14 @@ run: all ## serve the page at http://127.0.0.1:8025/ (with a sample queue where 
 TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 
 test: all lint deny ## check and test everything; as root on Debian also against real mail servers
+	@test "$$(wc -c <'$(PROGRAM)')" -le 4718592 || { echo "make: $(PROGRAM) is larger than 4.5 MiB" >&2; exit 1; }
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
+	fi
+	@if dpkg-buildpackage --version >/dev/null 2>&1 && dh --help >/dev/null 2>&1; then $(MAKE) --no-print-directory -o all deb; \
+	else \
+	    echo; echo "*** no dpkg-dev or debhelper: the Debian package is NOT built and NOT tested ***"; echo; \
+	    [ "$$BARTLEBY_LAB" != required ]; \
 	fi
 	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 	@$(MAKE) --no-print-directory reproducible
@@ -131,7 +154,7 @@ bench: all ## measure against the lister alone and a Perl script (and BEFORE=old
 
 # The command line is a copy, not a link into the document root: root runs it, and who may write there must not decide
 # what that is. The earlier link is replaced.
-install: ## install what `make` built, and the Apache snippet (as root; PREFIX, WWWDIR, DESTDIR, APACHE)
+install: ## install what `make` built, and the web server's snippet (as root; PREFIX, WWWDIR, DESTDIR, WEBSERVER)
 	@test -f '$(PROGRAM)' || { echo "make install: no $(PROGRAM): run make first (not as root)" >&2; exit 1; }
 	install -d '$(DESTDIR)$(WWWDIR)' '$(DESTDIR)$(PREFIX)/sbin'
 	install -m 755 '$(PROGRAM)' '$(DESTDIR)$(WWWDIR)/index.cgi.tmp'
@@ -140,7 +163,7 @@ install: ## install what `make` built, and the Apache snippet (as root; PREFIX, 
 	mv -fT '$(DESTDIR)$(PREFIX)/sbin/bartleby.tmp' '$(DESTDIR)$(PREFIX)/sbin/bartleby'
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
-	cp -R $(DOCUMENTS) apache examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
+	cp -R $(DOCUMENTS) $(SERVERS) docs examples man '$(DESTDIR)$(PREFIX)/share/doc/bartleby/'
 	cd '$(DESTDIR)$(PREFIX)/share/doc/bartleby' && rm -rf $(NO_DOCS)
 	chmod -R u=rwX,go=rX '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	install -d $(foreach folder,$(dir $(MANUALS) $(COMPLETIONS)),'$(DESTDIR)$(PREFIX)/share/$(folder)')
@@ -154,6 +177,42 @@ uninstall: ## take away what `make install` put there, but no file that you edit
 	rm -rf '$(DESTDIR)$(PREFIX)/share/doc/bartleby'
 	rm -f $(foreach file,$(MANUALS) $(COMPLETIONS),'$(DESTDIR)$(PREFIX)/share/$(file)')
 	@rmdir '$(DESTDIR)$(WWWDIR)' 2>/dev/null || true
+
+# What a package is made from: everything but what was built, and the program.
+PACKAGED = target/package
+define source_with_program
+	rm -rf $(PACKAGED)
+	mkdir -p $(PACKAGED)/bartleby/target
+	tar --create --exclude=./target --exclude=./.git --exclude=./fuzz . | tar --extract --directory $(PACKAGED)/bartleby
+	cp $(PROGRAM) $(PACKAGED)/bartleby/target/index.cgi
+endef
+
+deb: all ## build target/bartleby.deb (needs debhelper)
+	$(source_with_program)
+	cd $(PACKAGED)/bartleby && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps
+	mv $(PACKAGED)/bartleby_*.deb target/bartleby.deb
+	rm -rf $(PACKAGED)
+	@if lintian --version >/dev/null 2>&1; then lintian --fail-on error --allow-root target/bartleby.deb; \
+	else echo "make: no lintian, so it was not checked whether the package is as Debian wants it" >&2; fi
+	@ls -l target/bartleby.deb
+
+# An archive for machines without a compiler: what `make install` takes, and the Makefile, so that `sudo make install` is
+# all that is left to do. The same source gives the same archive: its files are as old as the release.
+DIST = bartleby-$(VERSION)-$(firstword $(subst -, ,$(TARGET)))-linux
+RELEASED = $(shell date --date="$$(sed -n 's/^ -- .*>  //p' debian/changelog | head -n 1)" +%s)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+dist: all ## build target/bartleby-VERSION-PROCESSOR-linux.tar.gz, with its checksum
+	rm -rf $(PACKAGED)
+	mkdir -p $(PACKAGED)/$(DIST)/target
+	cp -R Makefile $(DOCUMENTS) $(SERVERS) docs examples man completions $(PACKAGED)/$(DIST)/
+	cp $(PROGRAM) $(PACKAGED)/$(DIST)/target/index.cgi
+	chmod -R u=rwX,go=rX $(PACKAGED)/$(DIST)
+	tar --create --sort=name --mtime=@$(or $(SOURCE_DATE_EPOCH),$(RELEASED)) --owner=0 --group=0 --numeric-owner --directory $(PACKAGED) $(DIST) | \
+	    gzip --no-name >target/$(DIST).tar.gz
+	rm -rf $(PACKAGED)
+	cd target && sha256sum $(DIST).tar.gz >$(DIST).tar.gz.sha256
+	@ls -l target/$(DIST).tar.gz
 
 clean: ## remove everything that was built
 	$(CARGO) clean

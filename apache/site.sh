@@ -1,6 +1,6 @@
 #!/bin/sh
-# The part of `make install` and `make uninstall` that touches the machine's own set-up: Apache's
-# snippet and the state directory. The Makefile calls it, with its variables in the environment.
+# The part of `make install` and `make uninstall` that touches the machine's own set-up: the web server's snippet and the
+# state directory. The Makefile calls it, with its variables in the environment.
 #
 # An administrator's file is never overwritten. A pristine copy of the snippet last installed is
 # kept beside the program: as long as the installed one equals it, nobody edited it.
@@ -8,13 +8,26 @@ set -eu
 
 destdir=${DESTDIR:-} etc=${SYSCONFDIR:-/etc}
 prefix=${PREFIX:?} www=${WWWDIR:?} state=${STATEDIR:?}
-pristine=$destdir$prefix/share/bartleby/bartleby.conf
-source=$(dirname "$0")/bartleby.conf
+here=$(dirname "$0")/..
 
 say() { echo "bartleby: $*"; }
 
-# Sets `site`, the layout, and `snippet`, where it wants the file; empty where there is no Apache.
-find_site() {
+# Sets `server`: the one that is named, or the first that is there.
+find_server() {
+    server=${WEBSERVER:-}
+    [ -z "$server" ] || return 0
+    if [ -n "${APACHE:-}" ] || [ -d "$destdir/etc/apache2" ] || [ -d "$destdir/etc/httpd" ]; then
+        server=apache
+        return
+    fi
+    for server in lighttpd nginx caddy; do
+        [ ! -d "$destdir/etc/$server" ] || return 0
+    done
+    server=none
+}
+
+# Sets `site`, Apache's layout, and `snippet`.
+find_apache() {
     site=${APACHE:-}
     if [ -z "$site" ]; then
         if [ -d "$destdir/etc/apache2" ]; then site=debian
@@ -25,8 +38,22 @@ find_site() {
     case $site in
     debian) snippet=$destdir/etc/apache2/conf-available/bartleby.conf ;;
     redhat) snippet=$destdir/etc/httpd/conf.d/bartleby.conf ;;
-    none) snippet= ;;
+    none) snippet= server=none ;;
     *) say "APACHE=$site: it must be debian, redhat or none" >&2; exit 2 ;;
+    esac
+}
+
+# Sets where the snippet of `server` comes from (`source`), where the server wants it (`snippet`; empty where there is
+# none), and where its pristine copy is kept.
+find_snippet() {
+    source=$here/$server/bartleby.conf pristine=$destdir$prefix/share/bartleby/bartleby-$server.conf site=
+    case $server in
+    apache) find_apache; pristine=$destdir$prefix/share/bartleby/bartleby.conf ;;
+    lighttpd) snippet=$destdir/etc/lighttpd/conf-available/90-bartleby.conf ;;
+    nginx) snippet=$destdir/etc/nginx/snippets/bartleby.conf ;;
+    caddy) source=$here/caddy/bartleby.caddyfile snippet=$destdir/etc/caddy/bartleby.caddyfile ;;
+    none) snippet= ;;
+    *) say "WEBSERVER=$server: it must be apache, lighttpd, nginx, caddy or none" >&2; exit 2 ;;
     esac
 }
 
@@ -78,24 +105,40 @@ install_snippet() {
     mv -f "$pristine.now" "$pristine"
 }
 
+# The file that has the snippet's name in a line of its own, if there is one: the web server would not start without it.
+included() {
+    case $server in
+    nginx | caddy) grep -rlE "^[^#]*(include|import) .*${snippet##*/}" "$destdir/etc/$server" 2>/dev/null | head -n 1 ;;
+    esac
+}
+
 uninstall_snippet() {
     cmp -s "$snippet.new" "$pristine" && rm -f "$snippet.new"
+    user=$(included)
     if [ ! -e "$snippet" ]; then
         :
+    elif [ -n "$user" ]; then
+        say "left $snippet, because $user includes it: take that line away, then the file, and reload $server"
     elif cmp -s "$snippet" "$pristine"; then
-        # a2enconf's link would lead nowhere.
-        enabled=$destdir/etc/apache2/conf-enabled/bartleby.conf
-        [ "$site" != debian ] || [ ! -L "$enabled" ] || rm -f "$enabled"
+        # The link that enabled it would lead nowhere.
+        case $server in
+        apache) [ "$site" != debian ] || remove_link apache2/conf-enabled/bartleby.conf ;;
+        lighttpd) remove_link lighttpd/conf-enabled/90-bartleby.conf ;;
+        esac
         rm -f "$snippet"
-        say "removed $snippet: reload Apache"
+        say "removed $snippet: reload $server"
     else
-        say "left $snippet, because you edited it: remove it yourself and reload Apache"
+        say "left $snippet, because you edited it: remove it yourself and reload $server"
     fi
     rm -f "$pristine"
     rmdir "${pristine%/*}" 2>/dev/null || true
 }
 
-# The user that Apache runs CGI programs as, if this machine has it.
+remove_link() {
+    [ ! -L "$destdir/etc/$1" ] || rm -f "$destdir/etc/$1"
+}
+
+# The user that the web server runs CGI programs as, if this machine has it.
 web_user() {
     for user in www-data apache; do
         if id -u "$user" >/dev/null 2>&1; then echo "$user"; return; fi
@@ -120,28 +163,31 @@ uninstall_state() {
 
 next_steps() {
     say "next:"
-    case $site in
-    debian) echo "    a2enmod cgid && a2enconf bartleby && systemctl restart apache2" ;;
-    redhat)
+    case $server-$site in
+    apache-debian) echo "    a2enmod cgid && a2enconf bartleby && systemctl restart apache2" ;;
+    apache-redhat)
         echo "    systemctl restart httpd"
         echo "  and where SELinux is enforcing, before that:"
         echo "    semanage fcontext -a -t httpd_sys_script_exec_t '$www/index\\.cgi'"
         echo "    semanage fcontext -a -t httpd_sys_rw_content_t '$state(/.*)?'"
         echo "    restorecon -Rv $www $state"
         ;;
-    none) echo "    no Apache found: the snippet for it is $prefix/share/doc/bartleby/apache/bartleby.conf" ;;
+    lighttpd-) echo "    lighty-enable-mod bartleby && systemctl restart lighttpd" ;;
+    nginx- | caddy-) echo "    what the first lines of ${snippet#"$destdir"} say: fcgiwrap, and a line in the server's own configuration" ;;
+    *) echo "    no web server found that there is a snippet for: they are in $prefix/share/doc/bartleby, by their names" ;;
     esac
     echo "    who may see the page says ${snippet:-that snippet} (only this machine until you add yours)"
     user=$(web_user)
-    [ "$site" = none ] || echo "  (a reload does not start the daemon of mod_cgid: the page would be a 503)"
+    [ "$server" != apache ] || echo "  (a reload does not start the daemon of mod_cgid: the page would be a 503)"
     echo "    then see whether all is in place, the web server too:"
     echo "    sudo -u ${user:-www-data} bartleby doctor --web http://localhost/bartleby/"
     echo "    where it says that only root may list or run the queue, one rule is enough: $prefix/share/doc/bartleby/examples/sudoers"
 }
 
-find_site
 case ${1:-} in
 install)
+    find_server
+    find_snippet
     [ -z "$snippet" ] || install_snippet
     install_state
     next_steps
@@ -150,7 +196,10 @@ names)
     name_rule
     ;;
 uninstall)
-    [ -z "$snippet" ] || uninstall_snippet
+    for server in apache lighttpd nginx caddy; do
+        find_snippet
+        [ ! -e "$pristine" ] || uninstall_snippet
+    done
     uninstall_state
     ;;
 *) echo "usage: site.sh install|names|uninstall" >&2; exit 2 ;;

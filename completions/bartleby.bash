@@ -8,11 +8,12 @@ _bartleby() {
         --age-warning | --age-critical | --return-warning | --return-critical | --web) return ;;
         *)
             case ${COMP_WORDS[1]} in
-                "$current") words='list flush watch check metrics doctor as-root -V --version -h --help' ;;
+                "$current") words='list flush watch outage check metrics doctor as-root -V --version -h --help' ;;
                 list) words='--format --watch' ;;
                 flush) words='--wait --despite-refusals --despite-overdue all domain: id:' ;;
                 watch) words='--once' ;;
-                doctor) words='--web' ;;
+                outage) words='--format' ;;
+                doctor) words='--web --rehearse' ;;
                 check)
                     words='-w -c --warning --critical --age-warning --age-critical'
                     words+=' --return-warning --return-critical'

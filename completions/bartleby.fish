@@ -2,8 +2,9 @@
 
 complete -c bartleby -f
 complete -c bartleby -n __fish_use_subcommand -a list -d 'Print what waits'
-complete -c bartleby -n __fish_use_subcommand -a flush -d 'Run the queue now'
+complete -c bartleby -n __fish_use_subcommand -a flush -d 'Deliver waiting mail now'
 complete -c bartleby -n __fish_use_subcommand -a watch -d 'Run the queue when the primary is back'
+complete -c bartleby -n __fish_use_subcommand -a outage -d 'The receipt of an outage'
 complete -c bartleby -n __fish_use_subcommand -a check -d 'One line for a monitor'
 complete -c bartleby -n __fish_use_subcommand -a metrics -d 'Print OpenMetrics'
 complete -c bartleby -n __fish_use_subcommand -a doctor -d 'Check that everything is in place, with the fix'
@@ -17,6 +18,8 @@ complete -c bartleby -n '__fish_seen_subcommand_from flush' -l despite-refusals 
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -l despite-overdue -d 'Also where mail is past its time'
 complete -c bartleby -n '__fish_seen_subcommand_from flush' -a 'all domain: id:'
 complete -c bartleby -n '__fish_seen_subcommand_from watch' -l once -d 'Look once'
+complete -c bartleby -n '__fish_seen_subcommand_from outage' -l format -xa 'text json' -d 'The form'
+complete -c bartleby -n '__fish_seen_subcommand_from doctor' -l rehearse -d 'Play an outage, with reads only'
 complete -c bartleby -n '__fish_seen_subcommand_from doctor' -l web -x -d 'Ask the web server, too: the address of the page'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s w -l warning -x -d 'Messages'
 complete -c bartleby -n '__fish_seen_subcommand_from check' -s c -l critical -x -d 'Messages'

@@ -135,7 +135,7 @@ fn sample_queue(program: &Path) -> Result<PathBuf> {
 
     // A TOML string is quoted as a Rust one is, as far as paths go.
     let settings = format!(
-        "[mta]\nkind = \"postfix\"\nlabel = \"recorded sample queue\"\nlist_command = [\"/bin/cat\", {listing:?}]\n\
+        "[mta]\nkind = \"postfix\"\nlabel = \"recorded sample queue, not the mail of this machine\"\nlifetime = \"5d\"\nlist_command = [\"/bin/cat\", {listing:?}]\n\
          flush_command = [\"/bin/true\"]\n[state]\ndirectory = {:?}\n",
         folder.join("state")
     );
@@ -295,7 +295,7 @@ fn run(
             stream.write_all(format!("HTTP/1.1 {status}\r\n").as_bytes())?;
             stream.write_all(&headers)?;
             stream.write_all(b"Connection: close\r\n\r\n")?;
-            // A reader that hangs up is no error. Dropping the pipe then tells the program.
+            // A reader that hangs up is no error. The program then finds the pipe closed.
             drop(io::copy(&mut output, &mut stream));
             status
         }

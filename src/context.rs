@@ -16,7 +16,7 @@ use crate::system::{self, Account, Free, Scratch};
 
 /// The configuration and the machine, gathered once.
 pub struct Context {
-    /// The right to open files, start programs and connect. Whoever reads what strangers wrote gets no context.
+    /// The right to open files, start programs and connect. A process that reads what strangers wrote gets no context.
     pub(crate) free: Free,
     /// The configuration.
     pub(crate) config: Config,

@@ -82,6 +82,10 @@ pub struct Asked {
     pub despite: Option<Despite>,
     /// `flushed=`: the number of a flush whose outcome is asked for.
     pub flushed: Option<u64>,
+    /// `outage=`: the number of an outage whose receipt is asked for.
+    pub outage: Option<u64>,
+    /// `live`: the page is to renew itself.
+    pub live: bool,
 }
 
 /// A parameter with a value that makes no sense.
@@ -107,6 +111,8 @@ impl Asked {
             action: Action::Show,
             despite: None,
             flushed: None,
+            outage: None,
+            live: false,
         }
     }
 
@@ -125,6 +131,7 @@ impl Asked {
                     let expected = "nothing, all, domain:NAME or id:ID";
                     asked.action = Action::Flush(value.parse().map_err(|()| bad("flush", &value, expected))?);
                 }
+                "live" => asked.live = true,
                 _ if value.is_empty() => {}
                 "format" => asked.format = word("format", &value, &Format::ALL, Format::as_str)?,
                 "despite" => asked.despite = Some(word("despite", &value, &Despite::ALL, Despite::as_str)?),
@@ -149,6 +156,7 @@ impl Asked {
                 "page" => page = Some(number("page", &value, 1, u32::MAX as usize)?),
                 "per_page" => per_page = Some(number("per_page", &value, 1, MAX_PER_PAGE)?),
                 "flushed" => asked.flushed = Some(number("flushed", &value, 0, usize::MAX)? as u64),
+                "outage" => asked.outage = Some(number("outage", &value, 1, u32::MAX as usize)? as u64),
                 _ => {}
             }
         }
@@ -213,6 +221,7 @@ mod tests {
         assert_eq!(read("flush=all&despite=overdue").unwrap().despite, Some(Despite::Overdue));
         assert_eq!(read("flush=all&despite=everything").unwrap_err().name, "despite");
         assert_eq!(read("flushed=7").unwrap().flushed, Some(7));
+        assert_eq!(["live", "live=1", "q=live"].map(|query| read(query).unwrap().live), [true, true, false]);
         for query in ["flush=id:", "flush=yes", "flush=domain:"] {
             assert_eq!(read(query).unwrap_err().name, "flush", "{query}");
         }
@@ -230,6 +239,9 @@ mod tests {
             ("page=99999999999999999999", "page"),
             ("per_page=1001", "per_page"),
             ("flushed=x", "flushed"),
+            ("outage=0", "outage"),
+            ("outage=-1", "outage"),
+            ("outage=99999999999", "outage"),
             ("returns=soon", "returns"),
         ] {
             assert_eq!(read(query).unwrap_err().name, name, "{query}");

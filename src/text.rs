@@ -45,6 +45,17 @@ pub(crate) fn duration(seconds: i64) -> String {
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }
 
+/// A time in which something happens at the latest: no shorter than it is.
+pub(crate) fn at_most(seconds: i64) -> String {
+    let in_units = |unit: u64, one: &str, many: &str| count(seconds.max(0).unsigned_abs().div_ceil(unit), one, many);
+    match seconds {
+        ..120 => in_units(1, "second", "seconds"),
+        120..7200 => in_units(60, "minute", "minutes"),
+        7200..172_800 => in_units(3600, "hour", "hours"),
+        _ => in_units(86_400, "day", "days"),
+    }
+}
+
 /// `3 h`, for where there is little room.
 pub(crate) fn short_duration(seconds: i64) -> String {
     let (number, unit) = in_largest_unit(seconds);
@@ -109,9 +120,32 @@ pub(crate) fn exact_weekday_time(seconds: i64, zone: &TimeZone) -> String {
     in_zone(seconds, zone, "%A %-d %B, %H:%M:%S %Z")
 }
 
-/// `Sat 28 Nov 14:10`, for where there is little room.
-pub(crate) fn short_weekday_time(seconds: i64, zone: &TimeZone) -> String {
-    in_zone(seconds, zone, "%a %-d %b %H:%M")
+/// An instant for where there is little room, for who reads it at `now`: `14:10`, of another day `Sat 28 Nov, 14:10`, of
+/// another year `28 Nov 2025, 14:10`. In the machine's zone.
+pub(crate) fn short_moment(seconds: i64, now: i64, zone: &TimeZone) -> String {
+    let local = |seconds| jiff::Timestamp::from_second(seconds).map(|instant| instant.to_zoned(zone.clone()));
+    match (local(seconds), local(now)) {
+        (Ok(then), Ok(now)) if then.date() == now.date() => then.strftime("%H:%M").to_string(),
+        (Ok(then), Ok(now)) if then.year() == now.year() => then.strftime("%a %-d %b, %H:%M").to_string(),
+        (Ok(then), _) => then.strftime("%-d %b %Y, %H:%M").to_string(),
+        _ => "?".into(),
+    }
+}
+
+/// Whether two instants are of one day in this zone.
+pub(crate) fn is_same_day(one: i64, other: i64, zone: &TimeZone) -> bool {
+    let day = |seconds| Some(jiff::Timestamp::from_second(seconds).ok()?.to_zoned(zone.clone()).date());
+    day(one).is_some_and(|of_one| day(other) == Some(of_one))
+}
+
+/// `14:03:10 CET`
+pub(crate) fn clock_time(seconds: i64, zone: &TimeZone) -> String {
+    in_zone(seconds, zone, "%H:%M:%S %Z")
+}
+
+/// A label of a time axis: `06:00`, for a span of days `Mon 23`.
+pub(crate) fn tick(seconds: i64, zone: &TimeZone, step: i64) -> String {
+    in_zone(seconds, zone, if step < 86_400 { "%H:%M" } else { "%a %-d" })
 }
 
 fn in_zone(seconds: i64, zone: &TimeZone, form: &str) -> String {
@@ -181,6 +215,45 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n"))
+}
+
+/// What begins a line of a remedy that is to be pasted as it is. All other lines are sentences.
+const PASTE: &str = "    ";
+
+/// A sentence without its end, and behind it the lines to paste, one command each.
+pub(crate) fn to_paste(sentence: &str, lines: &[&str]) -> String {
+    lines.iter().fold(format!("{sentence}:"), |remedy, line| remedy + "\n" + PASTE + line)
+}
+
+/// A part of a remedy.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// A sentence or several.
+    Say(&'a str),
+    /// Lines to be pasted as a whole.
+    Paste(Vec<&'a str>),
+}
+
+/// The parts of a remedy, in their order.
+pub(crate) fn steps(remedy: &str) -> Vec<Step<'_>> {
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    for line in remedy.lines() {
+        match (line.strip_prefix(PASTE), steps.last_mut()) {
+            (Some(line), Some(Step::Paste(lines))) => lines.push(line),
+            (Some(line), _) => steps.push(Step::Paste(vec![line])),
+            (None, _) => steps.push(Step::Say(line)),
+        }
+    }
+    steps
+}
+
+/// A remedy where there is room for one line alone.
+pub(crate) fn one_line(remedy: &str) -> String {
+    let parts = steps(remedy).into_iter().map(|step| match step {
+        Step::Say(words) => Cow::Borrowed(words),
+        Step::Paste(lines) => Cow::Owned(lines.join("; ")),
+    });
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 /// A value that no command to be pasted may hold. Its `Display` says so in the command's place, without a full stop.
@@ -329,6 +402,21 @@ mod tests {
     }
 
     #[test]
+    fn a_remedy_is_sentences_and_lines_to_paste() {
+        let remedy = to_paste("As root", &["postconf -e x=y", "postfix reload"]) + "\nThen look again.";
+        assert_eq!(
+            steps(&remedy),
+            [
+                Step::Say("As root:"),
+                Step::Paste(vec!["postconf -e x=y", "postfix reload"]),
+                Step::Say("Then look again.")
+            ]
+        );
+        assert_eq!(one_line(&remedy), "As root: postconf -e x=y; postfix reload Then look again.");
+        assert_eq!((steps(""), one_line("Reload.")), (vec![], "Reload.".into()));
+    }
+
+    #[test]
     fn long_text_is_shortened() {
         assert_eq!(short(&"é".repeat(120)), "é".repeat(120));
         assert_eq!(short(&"é".repeat(5000)), format!("{}…", "é".repeat(120)));
@@ -341,7 +429,8 @@ mod tests {
         assert_eq!(local_time(1_795_432_688, &zone), "2026-11-23 12:18:08+01:00");
         assert_eq!(weekday_time(1_795_432_688, &zone), "Monday 23 November, 12:18 CET");
         assert_eq!(exact_weekday_time(1_795_432_688, &TimeZone::UTC), "Monday 23 November, 11:18:08 UTC");
-        assert_eq!(short_weekday_time(1_795_432_688, &zone), "Mon 23 Nov 12:18");
+        assert_eq!(clock_time(1_795_432_688, &zone), "12:18:08 CET");
+        assert_eq!([3600, 86_400].map(|step| tick(1_795_432_688, &zone, step)), ["12:18", "Mon 23"]);
     }
 
     #[test]
@@ -351,6 +440,11 @@ mod tests {
         assert_eq!(at(1_795_432_688), "12:18:08 today (CET)");
         assert_eq!(at(1_795_432_688 - 86_400), "2026-11-22 12:18 (CET)");
         assert_eq!(at(i64::MAX), "?");
+        let at = |seconds| short_moment(seconds, 1_795_432_688, &zone);
+        let days = [0, 1, 365].map(|days| at(1_795_432_688 - days * 86_400));
+        assert!(is_same_day(1_795_432_688, 1_795_432_688 - 43_000, &zone));
+        assert!(!is_same_day(1_795_432_688, 1_795_432_688 - 45_000, &zone) && !is_same_day(i64::MAX, i64::MAX, &zone));
+        assert_eq!(days, ["12:18", "Sun 22 Nov, 12:18", "23 Nov 2025, 12:18"]);
     }
 
     #[test]
@@ -367,5 +461,22 @@ mod tests {
     fn below_a_domain_is_not_behind_its_letters() {
         assert!(is_within("example.com", "Example.com") && is_within("a.b.example.com", "example.com"));
         assert!(!is_within("evilexample.com", "example.com") && !is_within("com", "example.com"));
+    }
+
+    #[test]
+    fn a_bound_is_never_said_to_be_shorter_than_it_is() {
+        let words = [1, 119, 120, 121, 4300, 7200, 7201, 172_800, 172_801].map(at_most);
+        let expected = [
+            "1 second",
+            "119 seconds",
+            "2 minutes",
+            "3 minutes",
+            "72 minutes",
+            "2 hours",
+            "3 hours",
+            "2 days",
+            "3 days",
+        ];
+        assert_eq!(words, expected);
     }
 }

@@ -1,5 +1,5 @@
 //! A network mount that is dead, made with FUSE in a mount namespace of its own (as root; elsewhere
-//! skipped, loudly): the page does not hang and tells which mount does not answer.
+//! skipped, loudly): the page does not hang and says which mount does not answer.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod machine;

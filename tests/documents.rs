@@ -14,6 +14,16 @@ fn read(document: &str) -> String {
     fs::read_to_string(root().join(document)).unwrap()
 }
 
+/// The documents in `docs`, each by its path.
+fn in_docs() -> Vec<String> {
+    let mut found: Vec<String> = fs::read_dir(root().join("docs"))
+        .unwrap()
+        .map(|entry| format!("docs/{}", entry.unwrap().file_name().into_string().unwrap()))
+        .collect();
+    found.sort();
+    found
+}
+
 /// Where the links of a document lead within the project.
 fn links(text: &str) -> Vec<&str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
@@ -22,17 +32,45 @@ fn links(text: &str) -> Vec<&str> {
 
 #[test]
 fn every_link_leads_to_a_file_of_the_project() {
-    for document in DOCUMENTS {
-        for link in links(&read(document)) {
-            assert!(root().join(link).exists(), "{document}: {link}");
+    for document in DOCUMENTS.map(str::to_owned).into_iter().chain(in_docs()) {
+        for link in links(&read(&document)) {
+            let folder = Path::new(&document).parent().unwrap();
+            assert!(root().join(folder).join(link).exists(), "{document}: {link}");
         }
     }
+}
+
+/// A block whose first line names a section of bartleby.toml.
+#[test]
+fn the_settings_that_documents_show_are_settings() {
+    let mut seen = 0;
+    for document in in_docs() {
+        let text = read(&document);
+        for block in text.split("\n\n").filter(|block| block.starts_with("    [")) {
+            seen += 1;
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("bartleby.toml");
+            let lines: Vec<_> = block.lines().map(str::trim_start).collect();
+            fs::write(&file, lines.join("\n")).unwrap();
+            let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_bartleby"));
+            let output = check.arg("check").env("BARTLEBY_CONFIG", &file).output().unwrap();
+            // EX_CONFIG of sysexits(3).
+            assert_ne!(
+                output.status.code(),
+                Some(78),
+                "{document}: {block}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+    assert!(seen >= 5, "{seen}");
 }
 
 #[test]
 fn the_readme_links_every_other_document() {
     let readme = read("README.md");
     let links = links(&readme);
+    assert!(in_docs().iter().all(|document| links.contains(&document.as_str())), "{links:?}");
     assert!(DOCUMENTS[1..].iter().all(|document| links.contains(document)), "{links:?}");
 }
 

@@ -48,6 +48,12 @@ fn every_kind_of_page_is_valid_html() {
     save(mixed.ask(&[("BARTLEBY_ACCESS", b""), ("HTTP_ACCEPT", b"text/html")]).body);
     let primary = Played::new(refuses);
     save(primary.machine("").get("flush&format=html").body);
+    primary.says(Some(|_| Some("554 not today\r\n".into())));
+    let outage = primary.machine("");
+    outage.command().args(["watch", "--once"]).output().unwrap();
+    let receipt = outage.get("outage=1&format=html");
+    assert_eq!(receipt.status, 200);
+    save(receipt.body);
     for fixture in [
         "postfix/empty-json",
         "postfix/denied-list",

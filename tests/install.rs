@@ -31,7 +31,9 @@ impl Machine {
         fs::create_dir_all(source.join("target")).expect("source/target");
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"];
-        for part in ["Makefile", "apache", "examples", "man", "completions"].iter().chain(&documents) {
+        let servers = ["apache", "lighttpd", "nginx", "caddy", "busybox"];
+        let others = ["Makefile", "Cargo.toml", "debian", "docs", "examples", "man", "completions"];
+        for part in others.iter().chain(&servers).chain(&documents) {
             let copied = Command::new("cp").arg("-R").arg(project.join(part)).arg(&source).status().expect("cp");
             assert!(copied.success(), "cp {part}");
         }
@@ -64,7 +66,9 @@ impl Machine {
     /// `make ARGUMENTS...`, without cargo and without what the caller's environment says.
     fn make(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("make");
-        for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PREFIX", "WWWDIR", "STATEDIR", "APACHE", "PROGRAM"] {
+        for name in
+            ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PREFIX", "WWWDIR", "STATEDIR", "WEBSERVER", "APACHE", "PROGRAM"]
+        {
             command.env_remove(name);
         }
         command.arg("-C").arg(self.folder.path().join("source")).arg("CARGO=/bin/false");
@@ -131,7 +135,9 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         assert!(!machine.path(other).exists());
         let files = machine.files();
         assert!(files.contains("usr/local/share/doc/bartleby/apache/bartleby.conf"), "{files:?}");
-        for file in ["README.md", "LICENSE", "apache/htaccess", "examples/README.md", "examples/sudoers"] {
+        for file in
+            ["README.md", "LICENSE", "docs/details.md", "apache/htaccess", "examples/README.md", "examples/sudoers"]
+        {
             assert!(files.contains(&format!("usr/local/share/doc/bartleby/{file}")), "{file}: {files:?}");
         }
         for file in [
@@ -176,12 +182,58 @@ fn the_layout_can_be_told() {
 
     let machine = Machine::with(&[]);
     let said = machine.made(&["install"]);
-    assert!(said.contains("no Apache found"), "{said}");
+    assert!(said.contains("no web server found"), "{said}");
     assert!(machine.path(PROGRAM).exists() && !machine.path("etc").exists());
 
-    let output = machine.make(&["install", "APACHE=nginx"]);
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("debian, redhat or none"));
+    for (wrong, words) in [
+        ("APACHE=nginx", "APACHE=nginx: it must be debian, redhat or none"),
+        ("WEBSERVER=iis", "WEBSERVER=iis: it must be apache, lighttpd, nginx, caddy or none"),
+    ] {
+        let output = machine.make(&["install", wrong]);
+        assert!(!output.status.success(), "{wrong}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{output:?}");
+    }
+}
+
+/// The web servers besides Apache, and where each wants its snippet.
+const OTHERS: [(&str, &str); 3] = [
+    ("lighttpd", "etc/lighttpd/conf-available/90-bartleby.conf"),
+    ("nginx", "etc/nginx/snippets/bartleby.conf"),
+    ("caddy", "etc/caddy/bartleby.caddyfile"),
+];
+
+#[test]
+fn the_web_server_that_is_there_gets_its_snippet_and_leaves_nothing() {
+    for (server, snippet) in OTHERS {
+        let folder = format!("etc/{server}");
+        let machine = Machine::with(&[&folder]);
+        let said = machine.made(&["install", "WWWDIR=/srv/queue"]);
+        let next = if server == "lighttpd" { "lighty-enable-mod bartleby" } else { "fcgiwrap" };
+        assert!(said.contains(next) && !said.contains("mod_cgid"), "{said}");
+        let text = machine.read(snippet);
+        assert!(text.contains("/srv/queue/") && !text.contains("/var/www"), "{text}");
+        // One that was edited stays, as Apache's does.
+        machine.write(snippet, "mine\n");
+        machine.made(&["install", "WWWDIR=/srv/queue"]);
+        assert_eq!(machine.read(snippet), "mine\n");
+        machine.write(snippet, &text);
+        machine.made(&["uninstall", "WWWDIR=/srv/queue"]);
+        assert_eq!(machine.files(), BTreeSet::new(), "{server}");
+    }
+}
+
+#[test]
+fn another_web_server_can_be_named() {
+    let machine = Machine::with(&["etc/apache2/conf-enabled", "etc/nginx/sites-available"]);
+    machine.made(&["install", "WEBSERVER=nginx"]);
+    assert!(!machine.path(DEBIAN).exists() && machine.path(OTHERS[1].1).exists());
+    // A configuration that asks for the snippet would be refused without it.
+    let site = "etc/nginx/sites-available/default";
+    machine.write(site, "server {\n    include snippets/bartleby.conf;\n}\n");
+    let said = machine.made(&["uninstall"]);
+    assert!(said.contains("sites-available/default includes it") && machine.path(OTHERS[1].1).exists(), "{said}");
+    machine.made(&["install", "WEBSERVER=none"]);
+    assert!(!machine.path(DEBIAN).exists() && machine.path(PROGRAM).exists());
 }
 
 #[test]
@@ -241,7 +293,7 @@ fn an_edited_snippet_is_kept_and_the_new_one_put_beside_it() {
         machine.made(&["install"]);
         machine.write(layout, "# mine\n");
 
-        // The same version once more: there is nothing new to look at.
+        // The same version again: there is nothing new to look at.
         let said = machine.made(&["install"]);
         assert!(said.contains("as you edited it"), "{said}");
         assert!(!machine.path(&new).exists());
@@ -314,7 +366,7 @@ fn uninstalling_leaves_nothing() {
         machine.made(&["uninstall"]);
         assert_eq!(machine.files(), BTreeSet::new());
         assert!(!machine.path("var/www/bartleby").exists() && !machine.path("usr/local/share/bartleby").exists());
-        // And once more: there is nothing to do, and no error.
+        // And again: there is nothing to do, and no error.
         machine.made(&["uninstall"]);
     }
 }
@@ -343,4 +395,25 @@ fn uninstalling_leaves_what_was_edited() {
         assert_eq!(machine.files(), BTreeSet::from([layout.to_owned(), "var/www/bartleby/.htaccess".to_owned()]));
         assert_eq!(machine.read(layout), "# mine\n");
     }
+}
+
+#[test]
+fn the_archive_is_installed_as_the_source_is() {
+    let (whole, machine) = (one_of(DEBIAN), one_of(DEBIAN));
+    whole.made(&["install"]);
+    let source = machine.folder.path().join("source");
+    machine.make(&["--old-file=all", "dist"]);
+    let archive = fs::read_dir(source.join("target")).expect("target").map(|entry| entry.expect("entry").path());
+    let archive: Vec<_> = archive.filter(|path| path.to_string_lossy().ends_with(".tar.gz")).collect();
+    let [archive] = &archive[..] else { panic!("{archive:?}") };
+    let unpacked = machine.folder.path().join("unpacked");
+    fs::create_dir(&unpacked).expect("unpacked");
+    let tar = Command::new("tar").args(["--strip-components=1", "-xzf"]).arg(archive).arg("-C").arg(&unpacked).status();
+    assert!(tar.expect("tar").success());
+    fs::rename(&source, machine.folder.path().join("away")).expect("rename");
+    fs::rename(unpacked, &source).expect("rename");
+    machine.made(&["install"]);
+    assert_eq!(machine.files(), whole.files());
+    machine.made(&["uninstall"]);
+    assert_eq!(machine.files(), BTreeSet::new());
 }

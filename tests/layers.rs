@@ -224,16 +224,16 @@ fn layer(name: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| *layer == name)
 }
 
-/// Each use of a higher module, and each module that is none of the layers.
+/// Each use of a higher module, and each module that is in no layer.
 fn faults(path: &str, code: &str) -> Vec<String> {
     let module = module(path);
     if TOP.contains(&module[0]) && module.len() == 1 {
         return Vec::new();
     }
-    let Some(own) = layer(module[0]) else { return vec![format!("{path}: {} is none of the layers", module[0])] };
+    let Some(own) = layer(module[0]) else { return vec![format!("{path}: {} is in no layer", module[0])] };
     let uses = uses(code, module.len()).into_iter().filter(|(_, name)| !["self", "*"].contains(&name.as_str()));
     uses.filter_map(|(line, name)| match layer(&name) {
-        None => Some(format!("{path}:{line}: {name} is none of the layers")),
+        None => Some(format!("{path}:{line}: {name} is in no layer")),
         Some(used) if used > own => Some(format!("{path}:{line}: {} uses {name}, which is above it", module[0])),
         Some(_) => None,
     })

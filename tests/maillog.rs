@@ -96,7 +96,7 @@ fn forms(name: &str, case: &str) -> Vec<Vec<PathBuf>> {
     found
 }
 
-/// What the log says of every recipient is what happened. Returns how many were not told.
+/// What the log says of every recipient is what happened. Returns how many it does not name.
 fn assert_true(kind: Kind, name: &str) -> usize {
     let mut unrecorded = 0;
     let mut wrong = Vec::new();
@@ -125,7 +125,7 @@ fn assert_true(kind: Kind, name: &str) -> usize {
                         continue;
                     }
                 };
-                // Exim keeps a refused message that nobody can be told of, frozen.
+                // Exim keeps a refused message of which nobody can be notified, frozen.
                 let stays = kind == Kind::Exim && really == "returned" && outcome == Outcome::Waiting;
                 if stays && is_from_null_sender(kind, &folder(name).join(format!("{case}.after")), &id) {
                     continue;

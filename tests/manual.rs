@@ -198,6 +198,7 @@ fn command_lines() -> Vec<Vec<String>> {
                 None => (argument.as_str(), ""),
             };
             for (name, value) in names.split('|').flat_map(|name| values.split('|').map(move |value| (name, value))) {
+                let value = if value == "N" { "1" } else { value };
                 let value = value
                     .replace("NAME", "example.com")
                     .replace("URL", "http://localhost/bartleby/")

@@ -1,4 +1,4 @@
-//! What the monitoring examples ask for is what the program tells, in the form that Prometheus reads.
+//! What the monitoring examples ask for is what the program says, in the form that Prometheus reads.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 

@@ -13,6 +13,12 @@ mkdir "$copy"
 # All but what is built and what git keeps.
 tar --create --exclude=./target --exclude=./.git --exclude=./fuzz . | tar --extract --directory "$copy"
 
+# make gives COMMIT to both builds: the copy has no git.
+case $(target/index.cgi --version) in
+*"${COMMIT:-}"*) ;;
+*) echo "make: target/index.cgi does not say that it was built from $COMMIT" >&2; exit 1 ;;
+esac
+
 ${MAKE:-make} --silent -C "$copy" all
 if ! cmp target/index.cgi "$copy/target/index.cgi"; then
     ls -l target/index.cgi "$copy/target/index.cgi"
@@ -20,3 +26,15 @@ if ! cmp target/index.cgi "$copy/target/index.cgi"; then
     exit 1
 fi
 echo "The same source gave the same program in another folder."
+
+# And the same packages.
+for package in dist $(test ! -e target/bartleby.deb || echo deb); do
+    for folder in . "$copy"; do
+        ${MAKE:-make} --silent -C "$folder" --old-file=all "$package" >"$folder/target/$package.log" 2>&1 ||
+            { cat "$folder/target/$package.log"; exit 1; }
+    done
+done
+for file in $(cd target && ls bartleby-*.tar.gz bartleby.deb 2>/dev/null); do
+    cmp "target/$file" "$copy/target/$file" || exit 1
+    echo "... and the same $file."
+done

@@ -35,10 +35,10 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Pid, ftruncate, getppid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
-/// Where the process that plays a part is told what it needs.
+/// Where the process that plays a part learns what it needs.
 const STAGE: &str = "BARTLEBY_TEST_STAGE";
 
-/// This test once more, as a process that plays one of the parts below, with the program's own environment.
+/// This test again, as a process that plays one of the parts below, with the program's own environment.
 fn play(part: &str, machine: &Machine, stage: &str) -> Command {
     let mut command = machine.command();
     let mut player = Command::new(env::current_exe().unwrap());
@@ -229,7 +229,7 @@ impl Form for Breaking {
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        Verdict { status: if report.listing.trouble.is_some() { 69 } else { 0 }, renew: false }
+        Verdict { status: if report.listing.trouble.is_some() { 69 } else { 0 }, ..Verdict::default() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How many instructions a page takes, as valgrind's callgrind counts them: by these, two versions can be told apart on a
+//! How many instructions a page takes, as valgrind's callgrind counts them: by these, two versions can be compared on a
 //! machine whose times differ from run to run. What the kernel does is not among them.
 
 use std::ffi::OsString;

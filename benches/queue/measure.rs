@@ -1,4 +1,4 @@
-//! Runs one command and tells what it cost.
+//! Runs one command and prints what it cost.
 //!
 //! The command is started by a process of its own, this bench as `queue --measure COMMAND...`. When the
 //! command has ended, and before the kernel forgets it, its processor clock is read: the time of

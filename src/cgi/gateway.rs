@@ -92,7 +92,7 @@ pub enum Unacceptable {
     #[error("The request's body is shorter than its Content-Length announces.")]
     Short,
     /// A POST that is not a form.
-    #[error("A POST is read as a form (application/x-www-form-urlencoded), and this one is none.")]
+    #[error("A POST is read as a form (application/x-www-form-urlencoded), and this one is not a form.")]
     NoForm,
 }
 

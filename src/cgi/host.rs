@@ -32,7 +32,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Takes it apart; `None` where it is none that a browser would send.
+    /// Takes it apart; `None` where no browser would send it.
     pub fn parse(text: &str) -> Option<Authority> {
         let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
         let (name, port) = text.split_at(end);

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::flush::{self, Asker, Care, NotRun, Refusal};
 use crate::mta::trouble::Trouble;
 use crate::queue::Window;
+use crate::report::receipt::Receipt;
 use crate::report::{self, Answer, HasBody, Verdict};
 use crate::request::{Action, Asked, DEFAULT_PER_PAGE, Format, OLDEST_FIRST};
 use crate::state::{RequestPlace, SeenBy};
@@ -18,6 +19,9 @@ use crate::view::{self, Reader, Setting, html, json, text};
 
 /// How often the page reloads itself while a queue run goes on, in seconds.
 const RENEWED: u32 = 3;
+
+/// How often a page that is kept live reloads itself, in seconds.
+const LIVE: u32 = 10;
 
 /// After how many seconds somebody who came when too many requests were under way may come again.
 const CROWDED: u32 = 5;
@@ -31,11 +35,15 @@ struct Route {
 }
 
 /// Every route. The first one that fits answers the request.
-static ROUTES: [Route; 2] = [
+static ROUTES: [Route; 3] = [
     // HEAD changes nothing: it gets the head of the page.
     Route {
         is_for: |asked, method| asked.action.changes() && method != Method::Head,
         answer: |exchange, context, asked| exchange.flush(context, asked),
+    },
+    Route {
+        is_for: |asked, _| asked.outage.is_some(),
+        answer: |exchange, context, asked| exchange.receipt(context, asked),
     },
     Route { is_for: |_, _| true, answer: |exchange, context, asked| exchange.queue(context, asked) },
 ];
@@ -67,9 +75,10 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
         return exchange.turn_away(&Notice {
             status: StatusCode::FORBIDDEN,
             title: "Not allowed from here",
-            message: "This page is for certain addresses only, and yours is none of them.",
-            remedy: "Either let the web server decide, with Require ip and SetEnv BARTLEBY_ACCESS granted in its configuration \
-                     (see apache/bartleby.conf), or list the address in /etc/bartleby.toml: [access] allow = [\"192.0.2.0/24\"]",
+            message: "This page is for certain addresses only, and yours is not one of them.",
+            remedy: "Let the web server decide, with these lines in its configuration (see apache/bartleby.conf):\n    Require ip \
+                     192.0.2.0/24\n    SetEnv BARTLEBY_ACCESS granted\nOr list the address in /etc/bartleby.toml:\n    [access]\n    \
+                     allow = [\"192.0.2.0/24\"]",
             field: None,
         });
     }
@@ -80,9 +89,9 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             message: &format!(
                 "A proxy on this machine handed this request on ({field}), so the web server takes everybody for local."
             ),
-            remedy: "Let the web server find out who really asks (Apache: mod_remoteip with RemoteIPHeader X-Forwarded-For and \
-                     RemoteIPInternalProxy 127.0.0.1 ::1). Or, if the proxy itself lets in only whom it should, say so in \
-                     /etc/bartleby.toml: [access] proxy = true",
+            remedy: "Let the web server find out who really asks (Apache: mod_remoteip with these lines):\n    RemoteIPHeader \
+                     X-Forwarded-For\n    RemoteIPInternalProxy 127.0.0.1 ::1\nOr, if the proxy itself lets in only whom it \
+                     should, say so in /etc/bartleby.toml:\n    [access]\n    proxy = true",
             field: None,
         });
     }
@@ -97,7 +106,9 @@ pub fn answer(free: Free, request: Result<Request, Unacceptable>, config: Result
             title: "Not by this name",
             message: "This page was called by a name that is not known to be this machine's. \
                       Anybody can make a name of their own lead here, so nothing is shown.",
-            remedy: &format!("If the name is right, add it to /etc/bartleby.toml: [access] hosts = [\"{name}\"]"),
+            remedy: &format!(
+                "If the name is right, add it to /etc/bartleby.toml:\n    [access]\n    hosts = [\"{name}\"]"
+            ),
             field: None,
         });
     }
@@ -158,7 +169,9 @@ impl Exchange<'_> {
         let head = |verdict: Verdict| {
             let failed = StatusCode::from_u16(row.failed).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
             let head = Head::new(if verdict.status == 0 { StatusCode::OK } else { failed }, row.media_type);
-            let renewed = verdict.renew.then(|| (header::REFRESH, RENEWED.to_string()));
+            let live = asked.live && asked.format == Format::Html;
+            let after = verdict.renew.then_some(RENEWED).or_else(|| live.then_some(LIVE));
+            let renewed = after.map(|seconds| (header::REFRESH, seconds.to_string()));
             renewed.into_iter().fold(head, |head, (name, value)| head.with(name, value)).to_bytes()
         };
         let body = if self.request.method == Method::Head { HasBody::No } else { HasBody::Yes };
@@ -189,13 +202,44 @@ impl Exchange<'_> {
         let by = by.into_iter().flatten().collect::<Vec<_>>().join(" at ");
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
         match flush::start(context, target, Asker { by, address: self.request.remote_addr }, &care) {
-            Ok(flush) => {
-                let place = format!("?flushed={}", flush.number);
+            Ok(run) => {
+                let place = format!("?flushed={}", run.flush.number);
                 let media_type = view::form(Format::Text).media_type;
                 let head = Head::new(StatusCode::SEE_OTHER, media_type).with(header::LOCATION, &*place);
                 self.send(&head, format!("The queue run was started: {place}\n").into_bytes());
             }
             Err(refusal) => self.refuse_to_run(context, refusal),
+        }
+    }
+
+    /// The receipt of an outage: it lists nothing, and asks nobody.
+    fn receipt(&self, context: &Context, asked: &Asked) {
+        let Some(_place) = self.place(context) else { return };
+        let found = context.records.as_ref().map_err(Clone::clone);
+        let now = context.clock.now;
+        match found.and_then(|records| Receipt::of(records, asked.outage, now)) {
+            Ok(Some(receipt)) => {
+                let format = self.short_form();
+                let head = Head::new(StatusCode::OK, view::form(format).media_type);
+                self.send(&head, view::receipt::receipt(format, &context.host, &context.clock.zone, &receipt));
+            }
+            Ok(None) => self.refuse(&Notice {
+                status: StatusCode::NOT_FOUND,
+                title: "No such outage",
+                message: &format!("There is no outage {} on record.", asked.outage.unwrap_or_default()),
+                remedy: "",
+                field: None,
+            }),
+            Err(error) => {
+                log(&error.to_string());
+                self.refuse(&Notice {
+                    status: StatusCode::SERVICE_UNAVAILABLE,
+                    title: "Nothing is on record",
+                    message: &format!("The record of outages can't be read: {error}."),
+                    remedy: "bartleby doctor says what is to be done.",
+                    field: None,
+                });
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, no_more};
 use crate::config::{Config, ConfigError};
 use crate::context::{Context, Source};
 use crate::flush::MOST_MESSAGES;
-use crate::flush::mail_log::{self, MOST, NoLog};
+use crate::flush::mail_log::{self, MOST, NoLog, Places};
 use crate::listing::count::Count;
 use crate::listing::reasons;
 use crate::mta::as_root::{BadRequest, EX_CONFIG, EX_NOPERM, EX_USAGE, LONGEST, REFUSES, Request, is_id};
@@ -237,7 +237,10 @@ fn print_next(context: &Context, source: &Source) -> Result<u8, Refusal> {
 }
 
 fn print_log(context: &Context, source: &Source, ids: &[String], since: i64) -> Result<u8, Refusal> {
-    let excerpt = mail_log::lines(context, &*source.mta, ids, since)?;
+    let facts = source.mta.inquire(&context.free, Wanted::Permissions).answer(&context.free, soon());
+    let places = Places::of(context, source, &facts);
+    let question = mail_log::Question { places: &places, ids, since, room: MOST };
+    let excerpt = mail_log::lines(context, &*source.mta, &question)?;
     let mut out = io::stdout();
     // Nobody may be left to read it.
     if out.write_all(&excerpt.lines).and_then(|()| out.flush()).is_err() {

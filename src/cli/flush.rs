@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, gather, print, say};
 use crate::context::Context;
-use crate::flush::{self, Asker, Care, End, NotRun, outcome};
+use crate::flush::{self, Asker, Care, End, NotRun, Run, outcome};
 use crate::mta::trouble::Trouble;
 use crate::queue::{Despite, Target};
 use crate::state::{Flush, Outcome, SeenBy};
@@ -36,8 +36,8 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
     };
     let by = format!("{} on the command line", context.account.name);
     match flush::start(&context, &target, Asker::here(by), &care) {
-        Ok(flush) if wait => Ok(follow(&context, &flush)),
-        Ok(flush) => {
+        Ok(run) if wait => Ok(follow(&context, &run)),
+        Ok(Run { flush, .. }) => {
             let said = flush.rehearsal.as_ref().map(|said| format!(" {said}")).unwrap_or_default();
             say(&format!("Queue run {} was started.{said}", flush.number))
         }
@@ -58,7 +58,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
                     EX_UNAVAILABLE
                 }
                 flush::Refusal::Impossible(trouble) => {
-                    log(&trouble.remedy());
+                    trouble.remedy().lines().for_each(log);
                     if matches!(trouble, Trouble::InHand { .. }) { EX_TEMPFAIL } else { EX_UNAVAILABLE }
                 }
             }))
@@ -69,17 +69,20 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
 /// Says each recipient that was asked for, and what to do.
 fn explain(not_run: &NotRun) {
     not_run.lines().iter().for_each(|line| log(line));
-    log(&not_run.remedy());
+    not_run.remedy().lines().for_each(log);
     log(&format!("To run it all the same: bartleby flush --despite-{} {}", not_run.despite().as_str(), not_run.target));
 }
 
-/// Tells what comes of a flush until it is over.
-fn follow(context: &Context, flush: &Flush) -> ExitCode {
+/// Says what comes of a run until it is over.
+fn follow(context: &Context, run: &Run) -> ExitCode {
+    let Run { flush, notes } = run;
     let terminal = io::stdout().is_terminal();
-    let end = flush::follow(context, flush, |outcome| {
+    let end = flush::follow(context, flush, notes.as_ref(), |outcome| {
         if terminal {
-            let _ =
-                print(&format!("\r\x1b[K{} {}", bar(flush, outcome), printable(&outcome::sentence(flush, outcome))));
+            let now = jiff::Timestamp::now().as_second();
+            let pace = outcome.pace.map(|pace| format!("; {}", outcome::pace(pace, now))).unwrap_or_default();
+            let words = format!("{}{pace}", outcome::sentence(flush, outcome));
+            let _ = print(&format!("\r\x1b[K{} {}", bar(flush, outcome), printable(&words)));
         }
     });
     let Some(End { outcome, returned }) = end else {
@@ -89,17 +92,25 @@ fn follow(context: &Context, flush: &Flush) -> ExitCode {
     if terminal {
         let _ = print("\r\x1b[K");
     }
-    let seen = if returned > 0 { format!("; {returned} seen going back to the sender") } else { String::new() };
+    // Where the log was read it says more.
+    let seen = Some(returned).filter(|returned| *returned > 0 && outcome.tally.is_none());
+    let seen = seen.map(|returned| format!("; {returned} seen going back to the sender")).unwrap_or_default();
     let _ = say(&format!("Queue run {}: {}{seen}.", flush.number, outcome::sentence(flush, &outcome)));
-    ExitCode::from(status(flush.messages, outcome.messages_left, returned))
+    for line in outcome.tally.iter().flat_map(outcome::sent_back) {
+        let _ = say(&line);
+    }
+    ExitCode::from(status(flush.messages, &outcome, returned))
 }
 
-/// The exit status of a run of so many messages, where that is known, of which so many are left and so many were seen
-/// going back.
-fn status(messages: Option<u64>, left: u64, returned: u64) -> u8 {
+/// The exit status of a run of so many messages, where that is known, of which so many were seen going back.
+fn status(messages: Option<u64>, outcome: &Outcome, seen_going_back: u64) -> u8 {
+    let left = outcome.messages_left;
+    let returned = seen_going_back + outcome.tally.as_ref().map_or(0, |tally| tally.returned);
+    // Where some recipients of a message got it, something was done.
+    let is_unmoved = outcome.tally.as_ref().is_none_or(|tally| tally.left() == 0);
     match messages {
         _ if left == 0 && returned == 0 => 0,
-        Some(all) if left > 0 && left >= all => 2,
+        Some(all) if left > 0 && left >= all && is_unmoved => 2,
         _ => 1,
     }
 }
@@ -115,11 +126,17 @@ fn bar(flush: &Flush, outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Tally;
 
     #[test]
     fn only_a_run_that_left_nothing_and_returned_nothing_ends_with_0() {
+        let outcome = |messages_left, tally| Outcome { messages_left, tally, ..Outcome::default() };
         let statuses = [(Some(3), 0, 0), (None, 0, 0), (Some(3), 0, 1), (Some(3), 1, 0), (Some(3), 3, 0), (None, 2, 0)]
-            .map(|(messages, left, returned)| status(messages, left, returned));
+            .map(|(messages, left, returned)| status(messages, &outcome(left, None), returned));
         assert_eq!(statuses, [0, 0, 1, 1, 2, 1]);
+        let tally = |delivered, returned| Some(Tally { delivered, returned, ..Tally::default() });
+        let statuses = [(0, tally(3, 0)), (0, tally(2, 1)), (3, tally(0, 0)), (3, tally(1, 0))]
+            .map(|(left, tally)| status(Some(3), &outcome(left, tally), 0));
+        assert_eq!(statuses, [0, 1, 2, 1]);
     }
 }

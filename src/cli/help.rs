@@ -7,11 +7,12 @@ Usage: bartleby list [--format text|json|csv] [--watch]
        bartleby flush [--wait] [--despite-refusals|--despite-overdue]
                       [all|domain:NAME|id:ID]
        bartleby watch [--once]
+       bartleby outage [--format text|json] [N]
        bartleby check [-w|--warning RANGE] [-c|--critical RANGE]
                       [--age-warning AGE] [--age-critical AGE]
                       [--return-warning AGE] [--return-critical AGE]
        bartleby metrics
-       bartleby doctor [--web URL]
+       bartleby doctor [--web URL] [--rehearse]
        bartleby as-root
        bartleby -V|--version
        bartleby -h|--help
@@ -32,11 +33,15 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           (delivered, or returned to the sender: which of the two, the queue seldom
           shows) and none was seen going back, 2 when none is gone, else 1.
   watch   Looks at the primary and at the queue each minute, and runs the queue once
-          when the primary has come back from being down, three looks in a row have
-          seen it up, and mail waits: one message first, and the rest when that is
-          gone. It runs nothing against the primary's refusals, and less and less
-          often where it goes up and down. --once is for cron or a timer: it looks
+          when the primary has come back, three looks in a row have seen it up, and
+          mail is waiting: one message first, and the rest when that is gone. It runs
+          nothing against the primary's refusals, and with a growing delay where the
+          primary keeps going up and down. --once is for cron or a timer: it looks
           once. Exit status: 0, or 69 when it could not look or not run.
+  outage  The receipt of an outage of the primary, of number N or the latest one: from
+          when to when, seen by whom, how much waited at most, and each queue run with
+          what it delivered, returned and left. Exit status: 0, 65 when it is not on
+          record, 69 when the record can't be read.
   check   One line for Nagios, Icinga and their like, with performance data: how many
           messages wait (-w, -c: threshold ranges), for how long (--age-warning,
           --age-critical: seconds, or 5m, 2h, 1d), how soon the first goes back to its
@@ -48,8 +53,11 @@ Usage: bartleby list [--format text|json|csv] [--watch]
   doctor  Checks whether everything is in place for the user that asks, and names
           the exact fix for what is not; best asked as the web server's user:
           sudo -u www-data bartleby doctor. --web http://localhost/bartleby/ asks the
-          web server, too: does the page come, and are strangers turned away? Exit
-          status: 0 all is well, 1 not.
+          web server, too: does the page come, and are strangers turned away? --rehearse
+          plays an outage without sending or running anything: does this host take
+          known recipients and refuse unknown ones, does the primary accept some, can
+          the mail log be read, does watch look? Exit status: 0 all is well, 1 not, or
+          not all could be checked.
   as-root For a rule of sudo or doas: does as root what one line of JSON on standard
           input asks for. It can list the queue, run it, and print why messages wait,
           when they are tried next, and what the mail log says of them, and nothing

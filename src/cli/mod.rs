@@ -7,6 +7,7 @@ mod flush;
 mod help;
 mod list;
 mod metrics;
+mod outage;
 mod watch;
 
 use std::env;
@@ -29,17 +30,18 @@ const EX_USAGE: u8 = 64;
 const EX_DATAERR: u8 = 65;
 const EX_UNAVAILABLE: u8 = 69;
 const EX_IOERR: u8 = 74;
-const EX_TEMPFAIL: u8 = 75;
+use crate::mta::as_root::EX_TEMPFAIL;
 const EX_CONFIG: u8 = 78;
 
 /// A command: it gets the right of this process, and the arguments after its name.
 type Command = fn(Free, lexopt::Parser) -> Result<ExitCode, lexopt::Error>;
 
 /// Every command by its name.
-static COMMANDS: [(&str, Command); 7] = [
+static COMMANDS: [(&str, Command); 8] = [
     ("list", list::run),
     ("flush", flush::run),
     ("watch", watch::run),
+    ("outage", outage::run),
     ("check", check::run),
     ("metrics", metrics::run),
     ("doctor", doctor::run),
@@ -66,7 +68,7 @@ fn command(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt
     use lexopt::prelude::*;
     match arguments.next()? {
         Some(Short('h') | Long("help")) => print(HELP),
-        Some(Short('V') | Long("version")) => print(&format!("{PROGRAM}\n")),
+        Some(Short('V') | Long("version")) => print(&version()),
         Some(Value(name)) => match COMMANDS.iter().find(|(word, _)| name == *word) {
             Some((_, run)) => run(free, arguments),
             None => Err(format!("there is no command “{}”", name.to_string_lossy()).into()),
@@ -77,6 +79,14 @@ fn command(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode, lexopt
 }
 
 /// A command that takes no arguments.
+/// The program's name and version, and, where it was built from a commit, which one.
+fn version() -> String {
+    match option_env!("BARTLEBY_COMMIT") {
+        None | Some("") => format!("{PROGRAM}\n"),
+        Some(commit) => format!("{PROGRAM} ({commit})\n"),
+    }
+}
+
 fn no_more(mut arguments: lexopt::Parser) -> Result<(), lexopt::Error> {
     arguments.next()?.map_or(Ok(()), |argument| Err(argument.unexpected()))
 }

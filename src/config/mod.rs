@@ -4,6 +4,8 @@ mod trust;
 
 mod disk;
 mod lifetime;
+mod networks;
+mod notify;
 mod primary;
 mod words;
 
@@ -23,6 +25,7 @@ use crate::queue::Mask;
 use crate::text::printable;
 pub use disk::{DiskConfig, Threshold};
 pub use lifetime::LifetimeConfig;
+pub use notify::NotifyConfig;
 pub use primary::PrimaryConfig;
 
 /// The file that is read when `BARTLEBY_CONFIG` names no other; it need not be there.
@@ -42,6 +45,8 @@ pub struct Config {
     pub disk: DiskConfig,
     /// `[primary]`
     pub primary: PrimaryConfig,
+    /// `[notify]`
+    pub notify: NotifyConfig,
     /// `[privacy]`
     pub privacy: PrivacyConfig,
     /// `[state]`
@@ -68,6 +73,9 @@ pub struct MtaConfig {
     /// How long the mail server keeps mail; by default its own configuration says so.
     #[serde(deserialize_with = "lifetime::read")]
     pub(crate) lifetime: Option<LifetimeConfig>,
+    /// The file in which it logs; by default it is found.
+    #[serde(deserialize_with = "folder")]
+    pub(crate) log: Option<PathBuf>,
     /// A name for this queue on the page, so that a recorded sample is not taken for the real queue.
     pub(crate) label: Option<String>,
 }
@@ -80,6 +88,7 @@ impl Default for MtaConfig {
             flush_command: Vec::new(),
             deadline: Duration::from_secs(20),
             lifetime: None,
+            log: None,
             label: None,
         }
     }
@@ -107,7 +116,7 @@ impl Default for FlushConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
     /// Networks and single addresses.
-    #[serde(deserialize_with = "networks")]
+    #[serde(deserialize_with = "networks::read")]
     pub allow: Vec<IpNet>,
     /// Names by which browsers may call the page, besides those that pass by themselves.
     #[serde(deserialize_with = "host_names")]
@@ -119,7 +128,7 @@ pub struct AccessConfig {
 impl Default for AccessConfig {
     fn default() -> Self {
         AccessConfig {
-            allow: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| network(text).ok()).collect(),
+            allow: ["127.0.0.0/8", "::1"].into_iter().filter_map(|text| networks::network(text).ok()).collect(),
             hosts: Vec::new(),
             proxy: false,
         }
@@ -174,34 +183,6 @@ fn folder<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Erro
     let path = PathBuf::deserialize(from)?;
     let wrong = || de::Error::custom(format!("“{}” is no absolute path", path.display()));
     if path.is_absolute() { Ok(Some(path)) } else { Err(wrong()) }
-}
-
-/// A network as it is written in the file.
-#[derive(Deserialize)]
-struct Written(#[serde(deserialize_with = "one_network")] IpNet);
-
-fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
-    Ok(Vec::<Written>::deserialize(from)?.into_iter().map(|Written(network)| network).collect())
-}
-
-fn one_network<'de, D: Deserializer<'de>>(from: D) -> Result<IpNet, D::Error> {
-    network(&String::deserialize(from)?).map_err(de::Error::custom)
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map(as_ipv4)
-        .map_err(|_| format!("“{text}” is neither an address nor a network such as \"192.0.2.0/24\""))
-}
-
-/// `::ffff:192.0.2.0/120` as the IPv4 network that it stands for: clients are compared by their IPv4 address.
-fn as_ipv4(network: IpNet) -> IpNet {
-    let mapped = match network {
-        IpNet::V6(v6) => v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96)),
-        IpNet::V4(_) => None,
-    };
-    mapped.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(network)
 }
 
 /// A host's name as it is written in the file.
@@ -401,6 +382,8 @@ mod tests {
             [primary]
             hosts = ["tuccster.example.com:25"]
             domains = ["example.com"]
+            [notify]
+            command = ["/usr/local/bin/tell", "larry"]
             [state]
             directory = "/srv/bartleby"
             "#,
@@ -474,6 +457,10 @@ mod tests {
                 "line 4, [mta] list_command[1]: a text in quotes is expected here, not the number 5",
             ),
             ("[access]\nallow = [\n \"::1\",\n \"x\",\n]\n", "line 4, [access] allow[1]: “x” is neither"),
+            ("[notify]\ncommand = []\n", "line 2, [notify] command: a command has at least one word"),
+            ("[notify]\ncommand = [\"./tell\"]\n", "line 2, [notify] command: “./tell” is no program"),
+            ("[notify]\ncommand = \"logger\"\n", "line 2, [notify] command: a list such as"),
+            ("[notify]\n\nurl = \"x\"\n", "line 3, [notify] url: there is no `url` here"),
             ("[mta\n", "line 1"),
         ] {
             let error = parse(text).unwrap_err();

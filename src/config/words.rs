@@ -1,6 +1,6 @@
 //! What is wrong in the configuration, in words for the person who wrote it: serde and toml write theirs for programmers.
 
-/// The same message in plain words; one that is none of theirs stays as it is.
+/// The same message in plain words; any other stays as it is.
 pub(super) fn plain(message: &str) -> String {
     if let Some((name, known)) = unknown(message, "unknown field ") {
         return format!("there is no {name} here; what there is: {known}");

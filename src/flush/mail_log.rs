@@ -4,24 +4,20 @@
 //! Strangers write most of a line, so nothing is concluded from one here.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 
-use crate::context::Context;
+use super::log_files::{Piece, Stretch, pieces};
+use crate::context::{Context, Source};
 use crate::listing::lines::Lines;
-use crate::mta::{Clock, Mta, log_instant};
+use crate::mta::{Clock, Facts, Mta, log_instant, log_text};
 use crate::sandbox::{Purpose, Sandbox};
 use crate::system::Free;
 use crate::system::process::{self, Argv, Ending, Equipment, Life, PIPE};
-
-/// How much of a log is looked at, in bytes: its end. A run of 20,000 messages writes some 7 MB.
-const LOOKED_AT: u64 = 64 * 1024 * 1024;
 
 /// How many bytes are passed on at most.
 pub(crate) const MOST: usize = 4 * 1024 * 1024;
@@ -43,12 +39,29 @@ pub(crate) struct Excerpt {
 /// Why nothing is known of the log. Its `Display` is a sentence without its full stop.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoLog {
-    #[error("no mail log has been written to since then: neither {0} nor the journal")]
+    #[error("no mail log has been written to since then: {0}")]
     NotFound(String),
     #[error("the journal could not be read: {0}")]
     Journal(String),
     #[error("the process that reads the mail log {0}")]
     Reader(String),
+    #[error("the mail log has no line about these messages")]
+    Silent,
+    /// `as-root` has no answer.
+    #[error("the rule for root gave no mail log: {0}")]
+    Rule(String),
+}
+
+/// Which lines are asked for.
+pub(crate) struct Question<'a> {
+    /// Where they may stand.
+    pub(crate) places: &'a Places,
+    /// The messages.
+    pub(crate) ids: &'a [String],
+    /// The second from which on they were written, in seconds since 1970.
+    pub(crate) since: i64,
+    /// How many bytes of them are wanted.
+    pub(crate) room: usize,
 }
 
 /// What to look for.
@@ -60,94 +73,138 @@ struct Wanted<'a> {
     clock: &'a Clock,
 }
 
-/// How much of a log is looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stretch {
-    /// All of it.
-    Whole,
-    /// Only its end, so that the first line is no whole one.
-    End,
+/// Where the mail server may log.
+#[derive(Clone, Debug)]
+pub(crate) enum Places {
+    /// In this file: the configuration says so, or its own settings.
+    Named(PathBuf),
+    /// In the first of these that is in use, or in the journal.
+    Usual(Vec<PathBuf>),
 }
 
-/// The lines that hold one of these queue ids and were written in this second or later.
+impl Places {
+    /// Where this one does.
+    pub(crate) fn of(context: &Context, source: &Source, facts: &Facts) -> Places {
+        let named = context.config.mta.log.as_ref().or(facts.log.as_ref());
+        named
+            .cloned()
+            .map_or_else(|| Places::Usual(source.mta.logs().iter().map(PathBuf::from).collect()), Places::Named)
+    }
+
+    /// These files.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        match self {
+            Places::Named(file) => std::slice::from_ref(file),
+            Places::Usual(files) => files,
+        }
+    }
+
+    /// That nothing was found there.
+    fn are_silent(&self) -> NoLog {
+        let names = self.files().iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        NoLog::NotFound(match self {
+            Places::Named(_) => format!("not {names}"),
+            Places::Usual(_) => format!("neither {names} nor the journal"),
+        })
+    }
+}
+
+/// The lines that hold one of these queue ids and were written since then.
 ///
 /// # Errors
 /// [`NoLog`].
-pub(crate) fn lines(context: &Context, mta: &dyn Mta, ids: &[String], since: i64) -> Result<Excerpt, NoLog> {
+pub(crate) fn lines(context: &Context, mta: &dyn Mta, question: &Question<'_>) -> Result<Excerpt, NoLog> {
     let deadline = Instant::now() + PATIENCE;
+    let Question { places, ids, since, room } = *question;
     let mut excerpt = Excerpt { lines: Vec::new(), whole: true };
     let wanted = |since| Wanted { mta, ids: ids.iter().map(String::as_str).collect(), since, clock: &context.clock };
-    let of_log = |log: &&str| -> Vec<(File, Stretch)> {
-        [format!("{log}.1"), (*log).to_owned()].iter().filter_map(|path| tail(path, since)).collect()
-    };
-    let tails = mta.logs().iter().map(of_log).find(|tails| !tails.is_empty()).unwrap_or_default();
-    if tails.is_empty() {
-        journal(context, &wanted(None), since, deadline, &mut excerpt)?;
+    let mut is_found = false;
+    let mut reading = Reading { context, wanted: wanted(Some(since)), room, deadline, excerpt: &mut excerpt };
+    for log in places.files() {
+        for piece in pieces(log, since) {
+            is_found = true;
+            reading.piece(piece)?;
+        }
+        // One that is written to by others, and says nothing of these messages, is not the one.
+        if !reading.excerpt.lines.is_empty() {
+            return Ok(excerpt);
+        }
     }
-    for (file, stretch) in tails {
-        pick(context, &wanted(Some(since)), file.into(), stretch, deadline, &mut excerpt)?;
-    }
-    Ok(excerpt)
-}
-
-/// A log that has been written to since then, if it is a file of its own: who can put a link there decides nothing.
-fn tail(path: &str, since: i64) -> Option<(File, Stretch)> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let mut file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).ok()?;
-    let found = file.metadata().ok().filter(|found| found.is_file() && found.nlink() == 1 && found.mtime() >= since)?;
-    let start = found.len().saturating_sub(LOOKED_AT);
-    file.seek(SeekFrom::Start(start)).ok()?;
-    Some((file, if start > 0 { Stretch::End } else { Stretch::Whole }))
-}
-
-/// What the journal holds of facility `mail` (2, syslog(3)), with who wrote it: any user can write there.
-fn journal(
-    context: &Context,
-    wanted: &Wanted<'_>,
-    since: i64,
-    deadline: Instant,
-    excerpt: &mut Excerpt,
-) -> Result<(), NoLog> {
-    let since = format!("--since=@{}", since.max(0));
-    let fields = "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_UID,_COMM";
-    let command =
-        Argv::new("journalctl", &["--quiet", "--no-pager", "--output=json", fields, &since, "SYSLOG_FACILITY=2"]);
-    let not_found = || NoLog::NotFound(wanted.mta.logs().join(", "));
-    let running = process::start(&context.free, &command).map_err(|_| not_found())?;
-    let output = running.stdout().try_clone().map_err(|error| NoLog::Journal(error.to_string()))?;
-    pick(context, wanted, output.into(), Stretch::Whole, deadline, excerpt)?;
-    let ending = if excerpt.whole { Ending::Exited } else { Ending::ReaderGone };
-    let exit = running.exit(deadline, ending);
-    if exit.success() || !excerpt.whole { Ok(()) } else { Err(NoLog::Journal(exit.describe())) }
-}
-
-/// Adds the lines of one log to the excerpt.
-fn pick(
-    context: &Context,
-    wanted: &Wanted<'_>,
-    input: OwnedFd,
-    stretch: Stretch,
-    deadline: Instant,
-    excerpt: &mut Excerpt,
-) -> Result<(), NoLog> {
-    let room = MOST - excerpt.lines.len();
-    let equipment = Equipment { input: Some(input), kept: &[], life: Life::Bound };
-    let work = |free| {
-        let is_more = pass_on(free, wanted, stretch, room);
-        // What can't be read counts as more. Nobody may be left to hear it.
-        if is_more.unwrap_or(true) {
-            let _ = io::stderr().write_all(MORE);
+    let journal = match places {
+        Places::Named(_) => Err(places.are_silent()),
+        Places::Usual(_) => {
+            let mut reading = Reading { context, wanted: wanted(None), room, deadline, excerpt: &mut excerpt };
+            reading.journal(since, || places.are_silent())
         }
     };
-    let running = process::branch(&context.free, equipment, work);
-    let running = running.map_err(|error| NoLog::Reader(format!("could not be started: {error}")))?;
-    let (exit, lines) = running.collect_up_to(room, deadline);
-    if exit.ending == Ending::Exited && !exit.success() {
-        return Err(NoLog::Reader(exit.describe()));
+    if is_found { Ok(excerpt) } else { journal.map(|()| excerpt) }
+}
+
+/// A log that is being read.
+struct Reading<'a> {
+    context: &'a Context,
+    wanted: Wanted<'a>,
+    /// How many bytes of lines are wanted.
+    room: usize,
+    deadline: Instant,
+    excerpt: &'a mut Excerpt,
+}
+
+impl Reading<'_> {
+    /// One file. One that is compressed is unpacked by the program of its format, which reads nothing else.
+    fn piece(&mut self, piece: Piece) -> Result<(), NoLog> {
+        let Some(command) = piece.unpacked_by else { return self.pick(piece.file.into(), piece.stretch) };
+        let unpacking = process::start_with(&self.context.free, &command, Some(piece.file)).ok();
+        let output = unpacking.as_ref().and_then(|unpacking| unpacking.stdout().try_clone().ok());
+        let Some((unpacking, output)) = unpacking.zip(output) else {
+            self.excerpt.whole = false;
+            return Ok(());
+        };
+        self.pick(output.into(), piece.stretch)?;
+        // One that is still being written has no end; the file that it is made from is there then.
+        self.excerpt.whole &= unpacking.exit(self.deadline, Ending::Exited).success();
+        Ok(())
     }
-    excerpt.whole &= exit.success() && exit.said.is_empty();
-    excerpt.lines.extend_from_slice(&lines);
-    Ok(())
+
+    /// What the journal holds of facility `mail` (2, syslog(3)), with who wrote it: any user can write there.
+    fn journal(&mut self, since: i64, silence: impl Fn() -> NoLog) -> Result<(), NoLog> {
+        let since = format!("--since=@{}", since.max(0));
+        let fields = "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_UID,_COMM";
+        // Without --all, a long message is left out (journalctl(1)).
+        let command = Argv::new(
+            "journalctl",
+            &["--quiet", "--no-pager", "--all", "--output=json", fields, &since, "SYSLOG_FACILITY=2"],
+        );
+        let running = process::start(&self.context.free, &command).map_err(|_| silence())?;
+        let output = running.stdout().try_clone().map_err(|error| NoLog::Journal(error.to_string()))?;
+        self.pick(output.into(), Stretch::Whole)?;
+        let ending = if self.excerpt.whole { Ending::Exited } else { Ending::ReaderGone };
+        let exit = running.exit(self.deadline, ending);
+        if exit.success() || !self.excerpt.whole { Ok(()) } else { Err(NoLog::Journal(exit.describe())) }
+    }
+
+    /// Adds the lines of one file to the excerpt.
+    fn pick(&mut self, input: OwnedFd, stretch: Stretch) -> Result<(), NoLog> {
+        let room = self.room.saturating_sub(self.excerpt.lines.len());
+        let equipment = Equipment { input: Some(input), kept: &[], life: Life::Bound };
+        let wanted = &self.wanted;
+        let work = |free| {
+            let is_more = pass_on(free, wanted, stretch, room);
+            // What can't be read counts as more. Nobody may be left to hear it.
+            if is_more.unwrap_or(true) {
+                let _ = io::stderr().write_all(MORE);
+            }
+        };
+        let running = process::branch(&self.context.free, equipment, work);
+        let running = running.map_err(|error| NoLog::Reader(format!("could not be started: {error}")))?;
+        let (exit, lines) = running.collect_up_to(room, self.deadline);
+        if exit.ending == Ending::Exited && !exit.success() {
+            return Err(NoLog::Reader(exit.describe()));
+        }
+        self.excerpt.whole &= exit.success() && exit.said.is_empty();
+        self.excerpt.lines.extend_from_slice(&lines);
+        Ok(())
+    }
 }
 
 /// Reads standard input, and writes the wanted lines to standard output, `room` bytes at most. Returns whether there may
@@ -205,7 +262,10 @@ impl Choice<'_> {
 
 impl Wanted<'_> {
     fn holds(&self, line: &[u8]) -> bool {
-        let mut words = line
+        // The journal writes a message that is no text as numbers.
+        let text = if self.since.is_none() { log_text(line) } else { Some(line.into()) };
+        let text = text.unwrap_or_default();
+        let mut words = text
             .split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')
             .filter_map(|word| str::from_utf8(word).ok());
         words.any(|word| self.ids.contains(self.mta.id_in_log(word))) && self.is_in_time(line)
@@ -219,7 +279,6 @@ impl Wanted<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::path::Path;
 
     use jiff::tz::TimeZone;
@@ -269,8 +328,21 @@ mod tests {
         assert_eq!(chosen(&["AAAAAA1", "AAAAAA12"], at(1)), (line(1) + &line(2), false));
         assert_eq!(chosen(&["AAAAAA1"], at(3)), (String::new(), false));
         assert_eq!(chosen(&["root", "example"], at(3)).0, "", "a file that is no log");
-        // The journal has looked at the time.
-        assert_eq!(chosen(&["AAAAAA1"], None).0.lines().count(), 3);
+    }
+
+    #[test]
+    fn the_journal_has_looked_at_the_time_and_writes_what_is_no_text_as_numbers() {
+        let entry = |message: &serde_json::Value| {
+            serde_json::json!({"MESSAGE": message, "SYSLOG_IDENTIFIER": "postfix/smtp", "_UID": "102"}).to_string()
+        };
+        let words = "AAAAAA1: to=<\u{7}a@example.com>, status=sent (ok)";
+        let (text, numbers) = (entry(&words.into()), entry(&words.as_bytes().into()));
+        let other = entry(&words.replace("AAAAAA1", "AAAAAA2").as_bytes().into());
+        let log = format!("{text}\n{other}\n{numbers}\n");
+        let found = chosen(Kind::Postfix, log.as_bytes(), &["AAAAAA1"], None, Stretch::Whole, MOST);
+        assert_eq!(found, (format!("{text}\n{numbers}\n"), false));
+        // A word around the message is not one of its ids.
+        assert_eq!(chosen(Kind::Postfix, log.as_bytes(), &["MESSAGE"], None, Stretch::Whole, MOST).0, "");
     }
 
     #[test]
@@ -300,28 +372,5 @@ mod tests {
         let raw = b"2026-11-24 07:00:00 1vNAb2-00000c-2p ** cr\rmoe\xff@example.com\n";
         let mta_lines = chosen(Kind::Exim, raw, &["1vNAb2-00000c-2p"], Some(0), Stretch::Whole, MOST).0;
         assert_eq!(mta_lines, String::from_utf8_lossy(raw));
-    }
-
-    #[test]
-    fn only_the_end_of_a_long_log_is_looked_at_and_no_link_is_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mail.log");
-        let tail = || tail(path.to_str().unwrap(), 0);
-        assert!(tail().is_none());
-        fs::write(&path, "x\n").unwrap();
-        assert!(tail().unwrap().1 == Stretch::Whole);
-        assert!(super::tail(path.to_str().unwrap(), i64::MAX).is_none(), "nothing was written since");
-        OpenOptions::new().write(true).open(&path).unwrap().set_len(LOOKED_AT + 7).unwrap();
-        let (mut file, stretch) = tail().unwrap();
-        assert!(stretch == Stretch::End && file.stream_position().unwrap() == 7);
-        let other = folder.path().join("other");
-        fs::hard_link(&path, &other).unwrap();
-        assert!(tail().is_none(), "a file with two names");
-        fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink(&other, &path).unwrap();
-        assert!(tail().is_none());
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-        assert!(tail().is_none());
     }
 }

@@ -3,7 +3,7 @@
 //! First comes a look at the queue, then the turn: one who asks for what is not there holds nobody up, however long the
 //! look takes. Messages that leave the queue in between are on record as having waited, and as having left: so they
 //! have. The mail server is asked for them all the same, and finds nothing to do. Another run in between is not
-//! repeated: whether it is time is looked at once more by the holder of the turn.
+//! repeated: the holder of the turn looks again whether it is time.
 //!
 //! Between the look and the turn, the primary is asked for some of the recipients that wait: a run of all, or of a domain,
 //! is not started where it would return the mail (`rehearsal`).
@@ -12,7 +12,9 @@
 //! process that outlives it. The worker holds the lock as its standard input; the kernel frees it when the worker ends,
 //! however it ends.
 
+mod evidence;
 mod follow;
+mod log_files;
 pub(crate) mod mail_log;
 pub(crate) mod outcome;
 pub mod readiness;
@@ -35,7 +37,8 @@ use crate::sandbox::worker::LONGEST;
 use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
-pub(crate) use follow::{End, FOLLOWED, follow};
+pub(crate) use evidence::Notes;
+pub(crate) use follow::{End, UNMOVED, follow};
 use readiness::{commands, delivers_held, leaves_held, wait_seconds};
 pub(crate) use rehearsal::{Heard, NotRun};
 use worker::Ended;
@@ -59,7 +62,7 @@ pub(crate) enum Refusal {
     UnderWay,
     /// The same client asked for a part of the queue a moment ago, in vain.
     #[error(
-        "Your last request to run a part of the queue came to nothing a moment ago. A part can be run again in {0} s, and          the whole queue at any time."
+        "Your last request to run a part of the queue came to nothing a moment ago. A part can be run again in {0} s, and the whole queue at any time."
     )]
     InVain(u64),
     /// The target does not wait: it was delivered meanwhile, or never was there.
@@ -127,11 +130,20 @@ pub(crate) enum Care {
     GoesOn(Option<String>),
 }
 
+/// A queue run that was started.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// As it is on record.
+    pub(crate) flush: Flush,
+    /// By what its outcome can be judged; `None` where the mail server's log is not known.
+    pub(crate) notes: Option<Notes>,
+}
+
 /// Starts a queue run and puts it on record.
 ///
 /// # Errors
 /// [`Refusal`]; the queue was not run then.
-pub(crate) fn start(context: &Context, target: &Target, asker: Asker, care: &Care) -> Result<Flush, Refusal> {
+pub(crate) fn start(context: &Context, target: &Target, asker: Asker, care: &Care) -> Result<Run, Refusal> {
     let records = context.records.as_ref().ok();
     // The whole queue can be run by everybody at any time.
     let remembered = records.zip(asker.address).filter(|_| *target != Target::All);
@@ -179,7 +191,7 @@ fn grounds(context: &Context, target: &Target, care: &Care) -> Option<Grounds> {
     (is_wanted && is_many && context.config.flush.rehearse).then(|| Grounds::gather(context))
 }
 
-fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> Result<Flush, Refusal> {
+fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> Result<Run, Refusal> {
     let source = context.source.as_ref().map_err(Trouble::clone)?;
     let records = context.records.as_ref().ok();
     if records.is_some_and(Records::is_taken) {
@@ -190,7 +202,10 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
     let facts = listing::facts(context, if grounds.is_some() { Wanted::Everything } else { Wanted::Permissions });
     let whole = commands(context, &facts, &Part::All)?;
     let domains = grounds.as_ref().map_or(&[][..], Grounds::domains);
-    let waiting = Count::with_stakes(context, target, domains, facts.timing.lifetimes());
+    // What leaves from here on, by itself too, counts.
+    let since = jiff::Timestamp::now().as_second();
+    let mut waiting = Count::with_stakes(context, target, domains, facts.timing.lifetimes());
+    let noted = std::mem::take(&mut waiting.noted);
     if waiting.messages == 0 && waiting.trouble.is_none() {
         // It would use up the cool-down.
         return Err(Refusal::NotQueued(target.clone()));
@@ -241,11 +256,13 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
             Err(error) => log(&format!("the flush could not be put on record: {error}")),
         }
     }
+    let notes = Notes::of(context, &facts, noted, since);
     if let Some(turn) = &turn {
         turn.begins();
     }
     let own = || source.mta.flush_commands(&Part::All).first().map(Argv::program).unwrap_or_default();
-    let outcome = run(context, &flush, &commands, prepared, turn.as_ref()).and_then(|report| match report {
+    let ended = run(context, &flush, &commands, prepared, turn.as_ref(), notes.as_ref());
+    let outcome = ended.and_then(|report| match report {
         // Where some messages were run and a later one was not, only the record says so.
         Some(report) if report.command <= prepared => {
             let command = &commands[report.command];
@@ -266,7 +283,7 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
         // The return of the primaries has been dealt with. Where this can't be noted, `watch` runs the queue again.
         let _ = records.welcome_back();
     }
-    Ok(flush)
+    Ok(Run { flush, notes })
 }
 
 /// Whether the cool-down is over.
@@ -316,6 +333,7 @@ fn run(
     commands: &[Argv],
     prepared: usize,
     turn: Option<&Turn>,
+    notes: Option<&Notes>,
 ) -> Result<Option<Ended>, Trouble> {
     let not_run = |error: &str| Trouble::NotStarted {
         command: commands.first().map(Argv::to_string).unwrap_or_default(),
@@ -323,7 +341,7 @@ fn run(
     };
     let lock = turn.and_then(|turn| turn.0.try_clone().ok()).map(OwnedFd::from);
     let equipment = Equipment { input: lock, kept: &[], life: Life::Free };
-    let work = |free| worker::work(free, context.config.clone(), flush.number, commands, prepared);
+    let work = |free| worker::work(free, context.config.clone(), flush.number, commands, prepared, notes);
     let worker = process::branch(&context.free, equipment, work).map_err(|error| not_run(&error.to_string()))?;
     let ended = worker.collect_or_leave(LONGEST, Instant::now() + PATIENCE);
     let ended = ended.map(|ended| serde_json::from_slice(&ended)).transpose();

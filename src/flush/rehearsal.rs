@@ -105,14 +105,20 @@ fn overdue(asked: &[Spoken], stakes: &Stakes) -> u64 {
     bad.map(of_one).sum()
 }
 
-fn not_asked(lacks: Lacks) -> String {
-    let why = match lacks {
+/// Why nobody was asked.
+pub(crate) fn reason(lacks: Lacks) -> &'static str {
+    match lacks {
         Lacks::Primary => "it is not known which server is the main one",
-        Lacks::Domains => "it is not known for which domains this host is a fall-back ([primary] domains says so)",
+        Lacks::Domains => {
+            "it is not known for which domains this host is a backup mail server ([primary] domains says so)"
+        }
         Lacks::Recipients => "nobody waits whose address could be asked for",
         Lacks::Hosts => "no main mail server is known for these domains",
-    };
-    format!("Nothing was asked of the main mail server before the run, as {why}.")
+    }
+}
+
+fn not_asked(lacks: Lacks) -> String {
+    format!("Nothing was asked of the main mail server before the run, as {}.", reason(lacks))
 }
 
 impl NotRun {
@@ -175,7 +181,7 @@ impl NotRun {
                     .into()
             }
             Why::Overdue { more_time, .. } if more_time.is_empty() => "Give the mail more time first.".into(),
-            Why::Overdue { more_time, .. } => format!("Give the mail more time first. {more_time}"),
+            Why::Overdue { more_time, .. } => format!("Give the mail more time first.\n{more_time}"),
         }
     }
 
@@ -205,7 +211,7 @@ impl std::fmt::Display for NotRun {
 }
 
 impl Spoken {
-    fn of(mut rehearsed: Rehearsed, stakes: &Stakes, context: &Context) -> Spoken {
+    pub(crate) fn of(mut rehearsed: Rehearsed, stakes: &Stakes, context: &Context) -> Spoken {
         if let Some(mask) = context.config.privacy.mask {
             hide(&mut rehearsed.answers, mask);
         }

@@ -1,10 +1,12 @@
-//! The worker of a queue run: runs the commands, and then follows what comes of them.
+//! The worker of a queue run: runs the commands, which may take as long as the run does, while another process follows what
+//! comes of them.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::follow;
+use super::{Notes, follow};
 use crate::config::Config;
 use crate::context::Context;
 use crate::sandbox::worker::answer;
@@ -24,9 +26,19 @@ pub(super) struct Ended {
     pub(crate) end: Result<Exit, String>,
 }
 
+/// How long the follower waits for a refusal before its first look, where the commands have not ended by then.
+const UNREFUSED: Duration = Duration::from_secs(3);
+
+/// How often it looks whether they have.
+const SOON: Duration = Duration::from_millis(50);
+
 /// Runs the commands one after the other, answers how they [`Ended`], and records that under the run's number (0: it
-/// has none). Then it follows the run. The first `prepared` commands are a preparation.
-pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], prepared: usize) {
+/// has none). Another process follows the run meanwhile. The first `prepared` commands are a preparation.
+pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], prepared: usize, notes: Option<&Notes>) {
+    if number > 0 {
+        // Where it can't be started, the page shows its own count.
+        let _ = process::branch_off(&free, &[], |free| watch_over(free, config.clone(), number, notes));
+    }
     let ended = run_all(&free, commands, prepared);
     answer(&ended);
     // The parent stops waiting, and the lock is released.
@@ -37,12 +49,23 @@ pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], p
         return;
     }
     let context = Context::gather(free, SeenBy::Flush, config);
-    let Ok(records) = &context.records else { return };
-    if let Err(error) = records.add_exit(number, &exit.describe()) {
+    if let Ok(records) = &context.records
+        && let Err(error) = records.add_exit(number, &exit.describe())
+    {
         log(&error.to_string());
     }
+}
+
+/// Follows the run of this number, unless it is taken off the record.
+fn watch_over(free: Free, config: Config, number: u64, notes: Option<&Notes>) {
+    let context = Context::gather(free, SeenBy::Flush, config);
+    let Ok(records) = &context.records else { return };
+    let begin = Instant::now() + UNREFUSED;
+    while records.is_taken() && Instant::now() < begin {
+        thread::sleep(SOON);
+    }
     if let Ok(Some(flush)) = records.flush(number) {
-        follow(&context, &flush, |_| ());
+        follow(&context, &flush, notes, |_| ());
     }
 }
 

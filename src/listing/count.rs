@@ -9,12 +9,13 @@ use super::frame::{self, Kind, Nonsense};
 use super::reader::{self, Task, Words};
 use super::remainder::Remainder;
 use super::session::{Broken, Client, Desk};
+use super::tally::{self, Evidence, Notebook, Noted};
 use super::{Lister, Session};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
 use crate::queue::{Candidates, Clocks, Lifetimes, Stakes, Target};
 use crate::sandbox::Sandbox;
-use crate::state::{Flush, Waited};
+use crate::state::{Flush, Tally, Waited};
 use crate::system::Audience;
 
 /// The most ids that are named, in some two MiB.
@@ -41,6 +42,10 @@ pub(crate) struct Count {
     pub(crate) held_ids: Vec<String>,
     /// What is at stake in a run, of the domains that were named.
     pub(crate) stakes: Stakes,
+    /// The messages with their recipients, where they were asked for, as far as there is room.
+    pub(crate) noted: Vec<Noted>,
+    /// What became of those that were noted before, where that was asked for.
+    pub(crate) tally: Option<Tally>,
     /// Why the listing is not complete.
     pub(crate) trouble: Option<Trouble>,
 }
@@ -54,18 +59,31 @@ struct Question<'a> {
     /// The domains of which the stakes are wanted, in lower case, and how long mail is kept.
     domains: &'a [String],
     lifetimes: Lifetimes,
+    /// How much room there is for notes, in bytes.
+    notes: usize,
+    /// By what the outcome of a run is to be judged.
+    evidence: Option<Evidence<'a>>,
+}
+
+impl Question<'_> {
+    /// What a listing holds of a target.
+    fn of(target: Option<Target>, waited: Waited) -> Question<'static> {
+        Question { target, waited, ids: false, domains: &[], lifetimes: Lifetimes::Unknown, notes: 0, evidence: None }
+    }
 }
 
 impl Count {
     /// Counts what waits, and names its ids.
     pub(crate) fn of_target(context: &Context, target: &Target) -> Count {
-        Count::with_stakes(context, target, &[], Lifetimes::Unknown)
+        let question = Question::of(Some(target.clone()), Waited::By(i64::MAX));
+        Count::ask(context, Question { ids: true, ..question })
     }
 
-    /// The same, and what is at stake for these domains, where mail is kept for so long.
+    /// The same, with notes for the judgement on a run, and what is at stake for these domains, where mail is kept for so
+    /// long.
     pub(crate) fn with_stakes(context: &Context, target: &Target, domains: &[String], lifetimes: Lifetimes) -> Count {
-        let target = Some(target.clone());
-        Count::ask(context, Question { target, waited: Waited::By(i64::MAX), ids: true, domains, lifetimes })
+        let question = Question::of(Some(target.clone()), Waited::By(i64::MAX));
+        Count::ask(context, Question { ids: true, domains, lifetimes, notes: tally::ROOM, ..question })
     }
 
     /// The ids of what a run should deliver: of all but what is held; `None` where not all are known.
@@ -77,17 +95,13 @@ impl Count {
 
     /// Counts what is left of a queue run.
     pub(crate) fn of_flush(context: &Context, flush: &Flush) -> Count {
-        let waited = context.records.as_ref().map_or(Waited::By(flush.started), |records| records.waited(flush));
-        Count::ask(
-            context,
-            Question {
-                target: flush.target.parse().ok(),
-                waited,
-                ids: false,
-                domains: &[],
-                lifetimes: Lifetimes::Unknown,
-            },
-        )
+        Count::ask(context, Question::of(flush.target.parse().ok(), waited(context, flush)))
+    }
+
+    /// The same, and what became of the rest.
+    pub(crate) fn of_judged(context: &Context, flush: &Flush, evidence: Evidence<'_>) -> Count {
+        let question = Question::of(flush.target.parse().ok(), waited(context, flush));
+        Count::ask(context, Question { evidence: Some(evidence), ..question })
     }
 
     fn ask(context: &Context, question: Question<'_>) -> Count {
@@ -113,6 +127,10 @@ impl Count {
             _ => failed(Trouble::Reader { how: "ended without an answer".into() }),
         }
     }
+}
+
+fn waited(context: &Context, flush: &Flush) -> Waited {
+    context.records.as_ref().map_or(Waited::By(flush.started), |records| records.waited(flush))
 }
 
 /// What the reader of this queue has to know.
@@ -151,12 +169,16 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) 
     let task = &Task { source, clock, account, configured, mask: None, lifetimes: Lifetimes::Unknown };
     let mut remainder = Remainder::of(question.target, question.waited);
     let (mut ids, mut held_ids) = (Vec::new(), Vec::new());
+    let mut notebook = Notebook::new(question.notes);
+    let mut log = question.evidence.and_then(|evidence| evidence.read(source.mta.kind()));
     let read = reader::read(&sandbox, task, desk.parts, &mut Words::default(), &mut |message| {
         let masked = mask.map(|mask| mask.hide(message));
         if !remainder.add(masked.as_ref().unwrap_or(message)) {
             return;
         }
         candidates.add(message);
+        notebook.add(message);
+        log.iter_mut().for_each(|log| log.waits(message));
         if question.ids && ids.len() < IDS_LIMIT {
             ids.push(message.id.clone().into_owned());
             held_ids.extend(message.is_on_hold().then(|| message.id.clone().into_owned()));
@@ -172,6 +194,8 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) 
         ids,
         held_ids,
         stakes: candidates.into_stakes(),
+        noted: notebook.noted,
+        tally: log.map(|log| tally::tally(&log, mask)),
         trouble: read.trouble,
     };
     frame::send_json(Kind::Counted, &count)?;

@@ -13,7 +13,7 @@ use crate::system::Seam;
 
 /// How much a frame may hold, in bytes: of the body, of counts, of the verdict.
 const LIMITS: [(Kind, usize); 4] =
-    [(Kind::Open, 8 << 20), (Kind::Whole, 8 << 20), (Kind::Counted, 4 << 20), (Kind::Done, 4 << 10)];
+    [(Kind::Open, 8 << 20), (Kind::Whole, 8 << 20), (Kind::Counted, 8 << 20), (Kind::Done, 4 << 10)];
 
 /// How much of the body a frame holds at the most, in bytes.
 const CHUNK: usize = 256 * 1024;

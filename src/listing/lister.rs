@@ -14,8 +14,8 @@ use crate::system::poll::{HANGUP, READABLE, Watched, ready};
 use crate::system::process::{self, Argv, Ending, Exit, Running};
 use crate::system::{Audience, EndingSignals};
 
-/// The part of the deadline, one in so many, that is left for the listing itself where others list: who gets a place
-/// later than that would be told that the mail server is slow.
+/// The part of the deadline, one in so many, that is left for the listing itself where others list: a request that gets a
+/// place later than that would take the mail server for slow.
 const LEAST: u32 = 4;
 
 /// The commands under way, of which nothing has been read.

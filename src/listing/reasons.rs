@@ -63,9 +63,9 @@ fn ask_root(context: &Context, command: &Argv, count: usize, until: Until<'_>) -
     };
     let (exit, output) = running.collect_up_to(count * (HEADER + LOOKED_AT), until);
     let trouble = as_root::verdict(command, &exit).and_then(|()| exit.verdict(command)).err();
-    // One of which nothing can be told may have gone meanwhile.
-    let told = Answer::read_all(&output).into_iter().filter(|answer| answer.status == Some(0));
-    let said = told.map(|Answer { id, output, .. }| (id, String::from_utf8_lossy(&output).into_owned())).collect();
+    // A message without an answer may have gone meanwhile.
+    let answered = Answer::read_all(&output).into_iter().filter(|answer| answer.status == Some(0));
+    let said = answered.map(|Answer { id, output, .. }| (id, String::from_utf8_lossy(&output).into_owned())).collect();
     Explained { said, trouble }
 }
 

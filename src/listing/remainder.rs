@@ -131,7 +131,7 @@ impl Remainder {
     /// As it is put on record while the run may still go on.
     pub(crate) fn outcome(&self, sampled: i64) -> Outcome {
         let Remainder { messages, recipients, .. } = *self;
-        Outcome { sampled, messages_left: messages, recipients_left: recipients, why: self.why(), settled: false }
+        Outcome { sampled, messages_left: messages, recipients_left: recipients, why: self.why(), ..Outcome::default() }
     }
 }
 

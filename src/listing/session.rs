@@ -23,11 +23,11 @@ use crate::system::poll::{HANGUP, READABLE, WRITABLE, Watched, ready};
 use crate::system::process::{self, Argv, Ending, Equipment, Exit, Life, Running};
 use crate::system::{EndingSignals, Free, ScratchFile, log};
 
-/// How long the reader may at least take after the listing has ended, and after it was told what it asked for. It has as
+/// How long the reader may at least take after the listing has ended, and after it was given what it asked for. It has as
 /// long as the listing may take, where that is longer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How a part of the listing ended: what the reader is told about that part.
+/// How a part of the listing ended: what the reader learns about that part.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PartEnd {
     /// The command that was run.
@@ -66,7 +66,7 @@ pub(crate) trait Supply {
     fn end(&mut self, ending: Ending);
 }
 
-/// What the reader finds open, besides what it is told on its standard input.
+/// What the reader finds open, besides what it gets on its standard input.
 pub(crate) struct Desk {
     /// The output of each part, where that was started.
     pub(crate) parts: Vec<Option<File>>,
@@ -83,7 +83,7 @@ impl Desk {
 
 /// For whom the queue is listed.
 pub(crate) trait Client {
-    /// Takes what the reader counted in so much time, and returns what it is told in turn, as JSON.
+    /// Takes what the reader counted in so much time, and returns what it gets in turn, as JSON.
     ///
     /// # Errors
     /// [`Broken`]: what came is nonsense, or nobody is left to answer.
@@ -142,7 +142,7 @@ pub(crate) struct Session {
     frames: Frames,
     /// Its verdict, as JSON.
     verdict: Option<Vec<u8>>,
-    /// What the reader is told, and what of it is still to be written.
+    /// What the reader is sent, and what of it is still to be written.
     question: File,
     words: Vec<u8>,
 }
@@ -308,7 +308,7 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the reader, in their order, how the parts ended.
+    /// Sends the reader, in their order, how the parts ended.
     fn tell_ends(&mut self) {
         while let Some(end) = self.supply.next_end() {
             self.words.append(&mut serde_json::to_vec(&end).unwrap_or_default());

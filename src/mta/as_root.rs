@@ -5,6 +5,7 @@
 //! name, is refused before anything is done. No verb deletes, edits or shows a message.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -13,8 +14,19 @@ use super::trouble::Trouble;
 use crate::queue::Target;
 use crate::system::process::{Argv, Ending, Exit};
 
-/// Where the rule expects root's own copy of this program.
-pub(crate) const PROGRAM: &str = "/usr/local/sbin/bartleby";
+/// Where root's own copy of this program is: as `make install` puts it there, and as a package does.
+pub(crate) const PROGRAMS: [&str; 2] = ["/usr/local/sbin/bartleby", "/usr/sbin/bartleby"];
+
+/// Where the rule expects root's own copy of this program: where there is one, or as `make install` would put it. The
+/// first to ask looks, so that a sandboxed reader knows it from its parent.
+pub(crate) fn program() -> &'static str {
+    static FOUND: OnceLock<&str> = OnceLock::new();
+    let [installed, packaged] = PROGRAMS;
+    FOUND.get_or_init(|| match (Path::new(installed).exists(), Path::new(packaged).exists()) {
+        (false, true) => packaged,
+        _ => installed,
+    })
+}
 
 /// The one argument that the rule allows.
 pub(crate) const WORD: &str = "as-root";
@@ -37,6 +49,8 @@ const SAID: usize = 200;
 
 /// Exit statuses of sysexits(3) by which a request is refused.
 pub(crate) const EX_USAGE: u8 = 64;
+/// The answer is not all of it.
+pub(crate) const EX_TEMPFAIL: u8 = 75;
 pub(crate) const EX_NOPERM: u8 = 77;
 pub(crate) const EX_CONFIG: u8 = 78;
 
@@ -161,12 +175,12 @@ impl Part<'_> {
 
 /// The command that the rule allows, without sudo or doas before it.
 pub(crate) fn command() -> Argv {
-    Argv::new(PROGRAM, &[WORD])
+    Argv::new(program(), &[WORD])
 }
 
 /// Whether root's copy of this program is there.
 pub(crate) fn is_installed() -> bool {
-    Path::new(PROGRAM).exists()
+    Path::new(program()).exists()
 }
 
 /// Whether the command did what it was asked: if it was `as-root` that was asked, and refused.

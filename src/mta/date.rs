@@ -67,7 +67,8 @@ pub(crate) fn log_instant(line: &[u8], clock: &Clock) -> Option<i64> {
     }
 }
 
-fn month(name: &str) -> Option<i8> {
+/// The number of a month by the first three letters of its English name.
+pub(super) fn month(name: &str) -> Option<i8> {
     let names = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let index = names.iter().position(|known| *known == name)?;
     i8::try_from(index + 1).ok()

@@ -8,6 +8,7 @@ pub mod as_root;
 mod date;
 mod exim;
 mod inquiry;
+pub(crate) mod intake;
 mod kind;
 mod maillog;
 mod opensmtpd;
@@ -23,6 +24,7 @@ pub mod trouble;
 mod verdict;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use self::exim::Exim;
 use self::opensmtpd::OpenSmtpd;
@@ -35,9 +37,11 @@ use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
 pub(crate) use date::log_instant;
 pub use date::past_instant;
-pub use inquiry::Facts;
+pub use inquiry::{Facts, Hint, Hints};
 pub(crate) use inquiry::{Inquiry, Wanted};
+use intake::Gate;
 pub use kind::Kind;
+pub(crate) use maillog::text as log_text;
 pub use maillog::{MailLog, Outcome};
 pub use parser::{Clock, Parser};
 pub(crate) use relay::{OwnName, RelayInquiry, Relaying, inquiry as relay_inquiry};
@@ -62,7 +66,7 @@ pub trait Mta {
         None
     }
 
-    /// Whether what they list has to be told apart by the command that lists it.
+    /// Whether it takes the command that listed a message to know which part of the queue it is in.
     fn tells_parts_apart(&self) -> bool {
         false
     }
@@ -138,6 +142,9 @@ pub trait Mta {
         None
     }
 
+    /// Whom it takes mail for, and what tries again by itself, for a rehearsal of an outage.
+    fn gate(&self) -> Gate;
+
     /// Whether its listing cuts long addresses and reasons short.
     fn cuts_short(&self) -> bool {
         false
@@ -162,8 +169,17 @@ pub trait Mta {
         None
     }
 
-    /// Where it may log, the first that is in use; the older part of each is named with `.1` behind it. Where none is, it
-    /// logs to the journal.
+    /// What that command printed; `None` where it is too much. This is read in the sandbox.
+    fn read_next(&self, _output: &str) -> Option<Hints> {
+        None
+    }
+
+    /// The same facts with what these say, at this time in seconds since 1970.
+    fn with_hints(&self, _free: &Free, facts: Facts, _hints: &Hints, _now: i64, _deadline: Instant) -> Facts {
+        facts
+    }
+
+    /// Where it may log, where its settings don't say, the first that is in use. Where none is, it logs to the journal.
     fn logs(&self) -> &'static [&'static str] {
         &SYSLOG
     }

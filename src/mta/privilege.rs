@@ -81,7 +81,7 @@ fn behind(words: &[&str], command: &Argv) -> Argv {
 
 /// The files on which the answers depend: sudo's rules, doas's, and root's copy of this program.
 pub(crate) fn files() -> Vec<PathBuf> {
-    ["/etc/sudoers", "/etc/sudoers.d", SUDO_RULE, DOAS_RULES, as_root::PROGRAM].map(PathBuf::from).into()
+    ["/etc/sudoers", "/etc/sudoers.d", SUDO_RULE, DOAS_RULES, as_root::program()].map(PathBuf::from).into()
 }
 
 /// Whether there may be any rule.

@@ -6,7 +6,7 @@ use super::as_root;
 use super::privilege::SUDO_RULE;
 use super::trouble::Act;
 use crate::system::Account;
-use crate::text::{Odd, plain_word, shell_quoted};
+use crate::text::{Odd, plain_word, shell_quoted, to_paste};
 
 /// What was refused, and to whom.
 pub(super) struct Refused<'a> {
@@ -48,16 +48,25 @@ impl Refused<'_> {
             ([], _) => String::new(),
             (arguments, Ok(program)) => {
                 let commands: Vec<_> = arguments.iter().map(|arguments| format!("{program} {arguments}")).collect();
-                format!(". For fewer rights, this line instead: {}", line(&commands.join(", ")))
+                format!(
+                    "\n{}",
+                    to_paste("For fewer rights, this line in that file instead", &[&line(&commands.join(", "))])
+                )
             }
-            (_, Err(odd)) => format!(". For fewer rights: {odd}"),
+            (_, Err(odd)) => format!("\nFor fewer rights: {odd}."),
         };
-        Ok(format!(
-            "As root (needs the package sudo, or doas with examples/doas.conf, and root's own copy of this program at {}, \
-             where make install puts it): echo {} > {SUDO_RULE} && chmod 440 {SUDO_RULE} && \
-             chmod a+x /etc/sudoers.d{fewer}",
-            as_root::PROGRAM,
-            shell_quoted(&one)?
-        ))
+        let rule = [
+            format!("echo {} > {SUDO_RULE}", shell_quoted(&one)?),
+            format!("chmod 440 {SUDO_RULE}"),
+            "chmod a+x /etc/sudoers.d".to_owned(),
+        ];
+        let before = format!(
+            "With sudo, as root (it takes the package sudo, and root's own copy of this program at {}, where make install puts \
+             it)",
+            as_root::program()
+        );
+        Ok(to_paste(&before, &rule.each_ref().map(String::as_str))
+            + "\nWith doas instead: see examples/doas.conf."
+            + &fewer)
     }
 }

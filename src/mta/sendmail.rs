@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::intake::{Gate, Intake, List};
 use super::parser::{Malformed, text};
 use super::relay::{domains, keys};
 use super::remedy::{Refused, Remedy};
@@ -37,6 +38,9 @@ const CONFIGURATION: &str = "/etc/mail/sendmail.cf";
 /// The domains that mail is relayed for.
 const RELAY_DOMAINS: &str = "/etc/mail/relay-domains";
 
+/// Which recipients are taken.
+const ACCESS: &str = "/etc/mail/access";
+
 /// The configuration of the mail submission program, which keeps a queue of its own.
 const SUBMISSION: &str = "/etc/mail/submit.cf";
 
@@ -48,6 +52,7 @@ pub(super) struct Sendmail {
     program: PathBuf,
     configuration: PathBuf,
     relay_domains: PathBuf,
+    access: PathBuf,
     /// Where messages wait that this machine's own programs have submitted, where that is a queue of its own (`submit.cf`).
     submission: Option<String>,
     /// Debian's settings of how the daemon is started.
@@ -61,6 +66,7 @@ impl Sendmail {
             program: installed(search).unwrap_or_else(|| COMMON_NAME.into()),
             configuration: search.below_root(Path::new(CONFIGURATION)),
             relay_domains: search.below_root(Path::new(RELAY_DOMAINS)),
+            access: search.below_root(Path::new(ACCESS)),
             submission: fs::read_to_string(search.below_root(Path::new(SUBMISSION)))
                 .ok()
                 .map(|submit_cf| value(&submit_cf, "O QueueDirectory=").unwrap_or_default().to_owned()),
@@ -158,7 +164,7 @@ impl Mta for Sendmail {
     }
 
     fn release(&self) -> &'static str {
-        "As root: sendmail -qQ -Q takes all messages out of quarantine; then run the queue."
+        "To take all messages out of quarantine, and then deliver them, as root:\n    sendmail -qQ -Q"
     }
 
     /// Only root can run the queue. Where `restrictqrun` is cleared, another user's `-q` even ends
@@ -181,6 +187,21 @@ impl Mta for Sendmail {
         Some(Box::new(move |_, _| Some(name)))
     }
 
+    /// The source of the access table, as the example has it: `To:` and an address or a domain that is taken.
+    fn gate(&self) -> Gate {
+        let file = self.access.clone();
+        Gate {
+            ask: Box::new(move |_, _| {
+                let list = fs::read_to_string(&file).ok();
+                Intake { list: list.map(|text| recipients(&text, file.display().to_string())), softens: None }
+            }),
+            refusing: "Name every recipient that the primary knows in /etc/mail/access, and refuse the rest of the domain \
+                       (see examples/sendmail). Then, as root:\n    makemap hash /etc/mail/access < /etc/mail/access",
+            runners: &[],
+            softener: None,
+        }
+    }
+
     /// Class R, which is read from this file (cf/README), and `$j`.
     fn relaying(&self) -> Option<RelayInquiry> {
         let relayed = fs::read_to_string(&self.relay_domains).ok();
@@ -200,6 +221,18 @@ impl Mta for Sendmail {
         }
         exit.verdict(command)
     }
+}
+
+/// The recipients that the access table takes (cf/README, "Anti-spam configuration control"): `OK` and `RELAY`.
+fn recipients(access: &str, name: String) -> List {
+    let taken = access.lines().filter_map(|line| {
+        let (key, value) = line.split('#').next()?.strip_prefix("To:")?.trim().split_once([' ', '\t'])?;
+        ["OK", "RELAY"]
+            .contains(&value.trim())
+            .then(|| if key.contains('@') { key.to_owned() } else { format!("@{key}") })
+    });
+    let taken: Vec<_> = taken.collect();
+    List::of_keys(name, taken.iter().map(String::as_str))
 }
 
 /// The name by which it greets, where `sendmail.cf` sets it: the macro `j` (op.me, section 5.2), unless it is made of
@@ -238,12 +271,14 @@ pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
             let of_submission = refused.settings == Some(Path::new(SUBMISSION));
             let name = if of_submission { "submit" } else { "sendmail" };
             format!(
-                "{}. Or without a rule, in /etc/mail/{name}.mc, take restrictmailq out of confPRIVACY_FLAGS \
-                 (PrivacyOptions in {name}.cf), then restart sendmail",
+                "{}\nOr without a rule: in /etc/mail/{name}.mc, take restrictmailq out of confPRIVACY_FLAGS \
+                 (PrivacyOptions in {name}.cf), then restart sendmail.",
                 refused.rule(&["-bp -v", "-bp -v -qQ", "-bp -v -Ac", "-q", "-Ac -q"])
             )
         }
-        Act::Flush | Act::Explain => format!("Only root may run sendmail's queue. {}", refused.rule(&["-q", "-Ac -q"])),
+        Act::Flush | Act::Explain => {
+            format!("Only root may run sendmail's queue.\n{}", refused.rule(&["-q", "-Ac -q"]))
+        }
     })
 }
 
@@ -592,6 +627,13 @@ fn marked(reason: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_recipients_are_those_that_the_access_table_takes() {
+        let list = recipients(include_str!("../../examples/sendmail/access"), "access".into());
+        assert_eq!(list.addresses.len(), 4, "{list:?}");
+        assert_eq!(list.open, ["bartleby.example.com", "sub.example.com"]);
+    }
 
     #[test]
     fn addresses_lose_brackets_and_escapes_and_gain_a_mark_where_cut() {

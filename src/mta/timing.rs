@@ -73,6 +73,10 @@ pub(crate) enum Retry {
         seconds: i64,
         /// The settings that say so.
         basis: String,
+        /// Since when they have been in force; `None` where nothing that waits goes by earlier ones.
+        since: Option<Since>,
+        /// The same by what the mail server has noted of each host, where that could be read.
+        hinted: Option<Hinted>,
     },
     /// The listing says it of each message.
     Listed {
@@ -81,6 +85,50 @@ pub(crate) enum Retry {
     },
     /// It is not known.
     Unknown(Gap),
+}
+
+/// Since when a mail server goes by its present settings. What it put off before that waits for as long as the earlier ones
+/// said, which are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Since {
+    /// In seconds since 1970.
+    pub(crate) at: i64,
+    /// The longest time for which anything was put off, in seconds; `None`: for as long as it had waited by then.
+    pub(crate) longest: Option<i64>,
+}
+
+/// When all that waited at some time is tried again at the latest. Instants are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hinted {
+    /// Then.
+    pub(crate) at: i64,
+    /// What says so.
+    pub(crate) basis: String,
+    /// When it was asked: of what came later it is not known.
+    pub(crate) asked: i64,
+    /// Until when nothing of it can have been tried, so that it holds.
+    pub(crate) until: i64,
+}
+
+impl Hinted {
+    /// Whether it goes for a queue that was listed at `now`, and whose latest message came at `newest`.
+    pub(crate) fn holds(&self, newest: Option<i64>, now: i64) -> bool {
+        now <= self.until && newest.is_some_and(|newest| newest < self.asked)
+    }
+}
+
+/// The least time for which a message may have been put off by settings that are not known, in seconds.
+const LEAST: i64 = DAY;
+
+impl Since {
+    /// Until when a queue, whose oldest message came at `oldest`, may hold mail that was put off by the earlier settings;
+    /// `None` where it holds none at `now`. All in seconds since 1970.
+    pub(crate) fn unknown_until(self, oldest: Option<i64>, now: i64) -> Option<i64> {
+        let oldest = oldest.unwrap_or(i64::MIN);
+        let longest = self.longest.unwrap_or_else(|| self.at.saturating_sub(oldest)).max(LEAST);
+        let until = self.at.saturating_add(longest);
+        (oldest < self.at && now < until).then_some(until)
+    }
 }
 
 /// Nobody has asked yet.
@@ -107,14 +155,22 @@ impl Default for Gap {
 impl Gap {
     /// Something is not known, whose remedy is to name the lifetime in our own configuration.
     pub(super) fn of_lifetime(why: impl Into<String>) -> Gap {
-        Gap { why: why.into(), remedy: "Write it into /etc/bartleby.toml, such as [mta] lifetime = \"5d\".".into() }
+        Gap {
+            why: why.into(),
+            remedy: "Write it into /etc/bartleby.toml, such as:\n    [mta]\n    lifetime = \"5d\"".into(),
+        }
     }
 }
 
 impl Timing {
     /// The same, where the lifetime is written into our own configuration.
     pub(crate) fn with_lifetime(self, lifetimes: Lifetimes, seconds: i64, basis: String) -> Timing {
-        Timing { lifetime: Lifetime::Known { lifetimes, seconds, null_sender: seconds, basis }, ..self }
+        // Nothing in that file says when mail is tried again.
+        let retry = match self.retry {
+            Retry::Unknown(gap) => Retry::Unknown(Gap { remedy: String::new(), ..gap }),
+            known => known,
+        };
+        Timing { lifetime: Lifetime::Known { lifetimes, seconds, null_sender: seconds, basis }, retry, ..self }
     }
 
     /// What is known where the listed queue is not known to be that of this machine's mail server: nothing.
@@ -244,6 +300,25 @@ mod tests {
         assert_eq!(is(&[1, -1, 2]), InForce::No, "one of them has not read it");
         assert_eq!(is(&[]), InForce::Yes, "nobody was seen");
         assert_eq!(InForce::of(Path::new("/nonexistent"), [changed].into_iter()), InForce::Yes);
+    }
+
+    #[test]
+    fn what_earlier_settings_put_off_is_known_to_be_tried_when_they_can_keep_it_no_longer() {
+        let since = |longest| Since { at: 100 * DAY, longest };
+        let until = |oldest: i64, now: i64| since(None).unknown_until(Some(oldest), now);
+        assert_eq!(until(100 * DAY, 100 * DAY + 1), None, "it came later");
+        assert_eq!(until(97 * DAY, 100 * DAY + 1), Some(103 * DAY), "it had waited for three days");
+        assert_eq!(until(97 * DAY, 103 * DAY), None);
+        assert_eq!(until(100 * DAY - 60, 100 * DAY + 3600), Some(101 * DAY), "the least back-off is not known, either");
+        assert_eq!(since(Some(2 * DAY)).unknown_until(Some(0), 101 * DAY), Some(102 * DAY));
+        assert!(since(None).unknown_until(None, 200 * DAY).is_some(), "it is not known when it came");
+    }
+
+    #[test]
+    fn hints_hold_for_what_came_before_they_were_read_until_the_next_attempt() {
+        let hinted = Hinted { at: 900, basis: String::new(), asked: 100, until: 160 };
+        assert!(hinted.holds(Some(99), 100) && hinted.holds(Some(99), 160));
+        assert!(!hinted.holds(Some(99), 161) && !hinted.holds(Some(100), 110) && !hinted.holds(None, 110));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub enum Trouble {
         words: String,
     },
     /// `bartleby as-root`, which a rule lets this user run, did not do what it was asked.
-    #[error("The rule for “{} {}” is there, but that refuses: {words}.", as_root::PROGRAM, as_root::WORD)]
+    #[error("The rule for “{} {}” is there, but that refuses: {words}.", as_root::program(), as_root::WORD)]
     RootRefuses {
         /// Its words, with the fix in them where there is one.
         words: String,
@@ -318,8 +318,8 @@ impl Trouble {
     /// What an administrator can do about it, as commands to be pasted where possible.
     pub fn remedy(&self) -> String {
         match self {
-            Trouble::NoMta { .. } => "Install a mail server, or name its command in /etc/bartleby.toml: \
-                 [mta] kind = \"postfix\", list_command = [\"/path/to/postqueue\", \"-j\"]"
+            Trouble::NoMta { .. } => "Install a mail server, or name its command in /etc/bartleby.toml:\n    [mta]\n    \
+                 kind = \"postfix\"\n    list_command = [\"/path/to/postqueue\", \"-j\"]"
                 .into(),
             Trouble::NotInstalled(_) => "Correct or delete [mta] kind in /etc/bartleby.toml, or install it; where its programs \
                  are in an unusual place, name them: list_command, flush_command."
@@ -328,38 +328,38 @@ impl Trouble {
             Trouble::NotPermitted { mta, act, account, program, configured, settings, .. } => {
                 match mta.remedy(&Refused { act: *act, account, program, settings: settings.as_deref() }) {
                     Some(Remedy::Rule(remedy)) if *configured => format!(
-                        "{remedy}. Then take the command out of [mta] in the configuration: a rule is found by itself"
+                        "{remedy}\nThen take the command out of [mta] in the configuration: a rule is found by itself."
                     ),
                     Some(Remedy::Setting(remedy) | Remedy::Rule(remedy)) => remedy,
                     None => not_read(),
                 }
             }
             Trouble::RootRefuses { .. } => format!(
-                "Put right what it says. To try it as root: echo '{}' | {} {}",
+                "Put right what it says. To try it, as root:\n    echo '{}' | {} {}",
                 as_root::Request::List {}.line(),
-                as_root::PROGRAM,
+                as_root::program(),
                 as_root::WORD
             ),
             Trouble::NoNewPrivileges { bound: false, .. } => "Look at its program: either its \
                  set-user-id or set-group-id bit is lost, or its filesystem is mounted nosuid (findmnt -T). Under a \
-                 sandbox that can't be seen from here (a web server's unit with NoNewPrivileges=yes): systemctl edit \
-                 apache2 (Red Hat: httpd), add the two lines [Service] and NoNewPrivileges=no, then systemctl restart \
-                 apache2."
+                 sandbox that can't be seen from here (a web server's unit with NoNewPrivileges=yes), as root (Red Hat: \
+                 httpd):\n    systemctl edit apache2\nAdd these two lines:\n    [Service]\n    NoNewPrivileges=no\nThen:\n    \
+                 systemctl restart apache2"
                 .into(),
             Trouble::NoNewPrivileges { .. } => "The web server was started with “no new privileges”, which also binds \
-                 the programs that it starts. Give the web server's unit back what its children need. As root: \
-                 systemctl edit apache2 (Red Hat: httpd), add the two lines [Service] and NoNewPrivileges=no, \
-                 then systemctl restart apache2. Other sandbox settings (SystemCallFilter=, PrivateDevices=, \
+                 the programs that it starts. Give the web server's unit back what its children need. As root \
+                 (Red Hat: httpd):\n    systemctl edit apache2\nAdd these two lines:\n    [Service]\n    \
+                 NoNewPrivileges=no\nThen:\n    systemctl restart apache2\nOther sandbox settings (SystemCallFilter=, PrivateDevices=, \
                  RestrictSUIDSGID= ...) of a unit without root imply it, too."
                 .into(),
             Trouble::NotRunning { mta, .. } => {
                 let unit = mta.unit();
                 // Debian 12's postfix.service does nothing itself: what is logged is that of postfix@-.service.
-                format!("As root: systemctl start {unit}; if it does not stay up: journalctl -u '{unit}*' -e")
+                format!("As root:\n    systemctl start {unit}\nIf it does not stay up:\n    journalctl -u '{unit}*' -e")
             }
-            Trouble::Paused { .. } => "As root: smtpctl resume mta".into(),
+            Trouble::Paused { .. } => "As root:\n    smtpctl resume mta".into(),
             Trouble::InHand { seconds, .. } => format!(
-                "Try again in {seconds} s. If it stays so, look as root whether deliveries are paused: smtpctl show status"
+                "Try again in {seconds} s. If it stays so, look whether deliveries are paused, as root:\n    smtpctl show status"
             ),
             Trouble::TooSlow { .. } | Trouble::Cut { .. } => "The machine may be overloaded, or its disk slow. Reload in a minute; for a \
                  very long queue raise [mta] deadline in /etc/bartleby.toml (and the web server's CGI time limit)."
@@ -380,7 +380,7 @@ impl Trouble {
                  user."
                 .into(),
             Trouble::Ended { .. } => "Run the same command by hand as the web server's user; the mail server's log \
-                 tells more."
+                 says more."
                 .into(),
             Trouble::BrokenOff { .. } => "Reload; if it stays so, run the command of the page's foot by hand.".into(),
             Trouble::Partial { .. } => {
@@ -401,7 +401,7 @@ impl Trouble {
 fn not_read() -> String {
     format!(
         "Bartleby reads the queues of {}. Or name a command that prints in the format of one of them in \
-         /etc/bartleby.toml: [mta] kind = \"postfix\", list_command = [...]",
+         /etc/bartleby.toml:\n    [mta]\n    kind = \"postfix\"\n    list_command = [...]",
         readable_names()
     )
 }

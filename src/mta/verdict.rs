@@ -22,7 +22,7 @@ impl Exit {
         match (self.ending, self.code) {
             (Ending::Deadline, _) => Err(Trouble::TooSlow { command, after: self.allowed }),
             (Ending::OutOfReach, _) => Err(Trouble::OutOfReach { command, after: self.allowed, messages: 0 }),
-            (Ending::ReaderGone, _) => ended("was stopped, as nobody reads its answer any more".into()),
+            (Ending::ReaderGone, _) => ended("was stopped, as nobody reads its answer".into()),
             (Ending::Exited, Some(0)) if !self.unfinished => Ok(()),
             (Ending::Exited, _) => ended(self.how()),
         }

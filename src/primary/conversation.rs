@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::primary::rehearsal::Counts;
 
-    /// A server that says this for a greeting, and one of these for each command; what it is told.
+    /// A server that says this for a greeting, and one of these for each command; what it hears.
     fn server(greeting: &'static str, replies: Vec<&'static str>) -> (SocketAddr, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

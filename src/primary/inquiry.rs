@@ -2,7 +2,7 @@
 //! time.
 //!
 //! The one who asks is a process beside the listing, and has another one under it, in the sandbox, that connects. It
-//! holds the lock of what was seen ([`Sighting`]), writes there what it is told, and notes each change. So a request that
+//! holds the lock of what was seen ([`Sighting`]), writes there what they said, and notes each change. So a request that
 //! ends early, or takes long, holds up nobody who waits for the same answer.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -194,7 +194,7 @@ fn noted(context: &Context, free: &Free, mut status: PrimaryStatus) -> (PrimaryS
     let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
     let Ok(records) = open() else { return (status, Vec::new()) };
     let Ok(before) = records.primaries_before(&found, now) else { return (status, Vec::new()) };
-    // Where a change can't be noted, each look would see it anew.
+    // Where a change can't be noted, each look would see it again.
     let news = records.room().ok().map(|()| now);
     if before.iter().any(|before| !matches!(before, Before::Same(_))) {
         // Where that fails, the next look sees the same change.

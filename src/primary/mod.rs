@@ -6,6 +6,7 @@
 
 mod conversation;
 mod dns;
+mod front_door;
 mod inquiry;
 mod mx;
 mod ourselves;
@@ -161,7 +162,7 @@ impl Questions {
         let mut probed: Vec<String> = hosts.iter().map(|host| with_port(host)).collect();
         let (mut faults, mut notes) = (Vec::new(), Vec::new());
         faults.extend(just_changed.map(|file| Fault {
-            message: format!("{file} was changed a moment ago, so the mail server does not tell yet what it relays."),
+            message: format!("{file} was changed a moment ago, so the mail server does not say yet what it relays."),
             remedy: "Look again in a few seconds.".into(),
         }));
         for one in compared {

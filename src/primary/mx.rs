@@ -65,7 +65,7 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
         fault(format!("“{domain}” is no name of a domain."), remedy);
         return Compared { primaries, faults, notes, unknown };
     }
-    // Whoever owns the zone wrote these names, and what follows puts names into records to be pasted.
+    // The owner of the zone wrote these names, and what follows puts names into records to be pasted.
     let mut found = found.clone();
     let has_records = found.as_ref().is_ok_and(|found| !found.is_empty());
     for (exchanger, _) in found.iter_mut().flat_map(|found| found.extract_if(.., |(one, _)| is_odd(&one.host))) {
@@ -89,12 +89,12 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
         if has_records {
             return Compared { primaries, faults, notes, unknown };
         }
-        let remedy = format!("Add: {domain}. IN MX 10 primary.{domain}. and {domain}. IN MX 20 {ours}");
+        let remedy = format!("Add:\n    {domain}. IN MX 10 primary.{domain}.\n    {domain}. IN MX 20 {ours}");
         fault(format!("{domain} has no MX records, so no server will send its mail here."), remedy);
         return Compared { primaries, faults, notes, unknown };
     };
     if best.host.is_empty() {
-        let remedy = format!("Remove: {domain}. IN MX {} .", best.preference);
+        let remedy = format!("Remove:\n    {domain}. IN MX {} .", best.preference);
         fault(format!("{domain} says that it takes no mail at all (a null MX, RFC 7505)."), remedy);
         return Compared { primaries, faults, notes, unknown };
     }
@@ -110,7 +110,7 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
             us.names.join(", ")
         )),
         None => {
-            let remedy = format!("Add: {domain}. IN MX {} {ours}", worst.preference.saturating_add(10));
+            let remedy = format!("Add:\n    {domain}. IN MX {} {ours}", worst.preference.saturating_add(10));
             let message =
                 format!("This host is not a mail exchanger for {domain}, so no server will send its mail here.");
             fault(message, remedy);
@@ -163,7 +163,7 @@ pub(crate) fn examine(domain: &str, found: &Result<Vec<Found>, NoAnswer>, us: &O
             format!(
                 "No mail exchanger of {domain} is preferred to this host, so it has no primary to pass mail on to."
             ),
-            format!("Add a better one: {domain}. IN MX {} primary.{domain}.", best.preference.saturating_sub(10)),
+            format!("Add a better one:\n    {domain}. IN MX {} primary.{domain}.", best.preference.saturating_sub(10)),
         );
     }
     Compared { primaries, faults, notes, unknown }
@@ -196,7 +196,7 @@ mod tests {
                 .into_iter()
                 .map(|fault| format!("{} {}", fault.message, fault.remedy))
                 .collect::<Vec<_>>()
-                .join("\n"),
+                .join("\n--\n"),
         )
     }
 
@@ -221,11 +221,11 @@ mod tests {
             (
                 Ok(vec![]),
                 0,
-                "Add: example.com. IN MX 10 primary.example.com. and example.com. IN MX 20 mx2.example.com.",
+                "Add:\n    example.com. IN MX 10 primary.example.com.\n    example.com. IN MX 20 mx2.example.com.",
             ),
-            (Ok(vec![exchanger(0, "", "")]), 0, "Remove: example.com. IN MX 0 ."),
-            (Ok(vec![primary()]), 1, "Add: example.com. IN MX 20 mx2.example.com."),
-            (Ok(vec![own(20)]), 0, "Add a better one: example.com. IN MX 10 primary.example.com."),
+            (Ok(vec![exchanger(0, "", "")]), 0, "Remove:\n    example.com. IN MX 0 ."),
+            (Ok(vec![primary()]), 1, "Add:\n    example.com. IN MX 20 mx2.example.com."),
+            (Ok(vec![own(20)]), 0, "Add a better one:\n    example.com. IN MX 10 primary.example.com."),
             (Ok(vec![primary(), own(10)]), 0, "mx1.example.com and this host are equal"),
             (Ok(vec![own(5), primary()]), 0, "No mail exchanger of example.com is preferred to this host"),
             (Ok(vec![exchanger(10, "mx1.example.com", "192.0.2.2"), own(20)]), 0, "goes in a loop"),
@@ -238,7 +238,7 @@ mod tests {
         ] {
             let (named, faults) = told(found);
             assert_eq!(named.len(), primaries, "{words}");
-            assert!(faults.contains(words) && faults.lines().count() == 1, "{words}: {faults}");
+            assert!(faults.contains(words) && !faults.contains("--"), "{words}: {faults}");
         }
     }
 
@@ -257,7 +257,7 @@ mod tests {
         assert!(!known.contains("This host is not"), "{known}");
         let short = faults(&["bartleby"]);
         assert!(short.contains("This host is not a mail exchanger for example.com"), "{short}");
-        assert!(short.contains("Add: example.com. IN MX 30 (the full name of this host)"), "{short}");
+        assert!(short.contains("Add:\n    example.com. IN MX 30 (the full name of this host)"), "{short}");
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Ourselves {
     }
 }
 
-/// Whether an address can be reached from everywhere: it is none of those for one host or one network (RFC 1918, 3927,
+/// Whether an address can be reached from everywhere: it is not one of those for one host or one network (RFC 1918, 3927,
 /// 4193, 4291, 6598).
 pub fn is_public(address: IpAddr) -> bool {
     match address {

@@ -79,7 +79,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
-    /// What a server that says these things, one after the other, is taken for, and what it is told.
+    /// What a server that says these things, one after the other, is taken for, and what it hears.
     fn probed(replies: &'static [&'static str]) -> (Condition, String, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

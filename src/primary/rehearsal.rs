@@ -121,7 +121,7 @@ pub enum End {
     Done,
     /// The primary ended the connection.
     Closed,
-    /// The time was used up; whether it had begun to greet, or to say 220 once more.
+    /// The time was used up; whether it had begun to greet, or to say 220 again.
     Late(bool),
     /// It said what no mail server says: what is wrong.
     Nonsense(String),

@@ -81,7 +81,7 @@ pub(crate) enum Lacks {
 }
 
 /// What a rehearsal goes by, known before the queue is listed.
-pub(crate) struct Grounds(Place);
+pub(crate) struct Grounds(pub(super) Place);
 
 impl Grounds {
     /// Asks the mail server for its own name and domains.
@@ -218,7 +218,7 @@ impl Part<'_> {
     }
 
     /// The domains by the hosts that take their mail, the most preferred first; and what is said of domains whose hosts
-    /// are not known. A domain without a primary is none of either.
+    /// are not known. A domain without a primary is neither.
     fn groups(&self, resolver: &Resolver) -> (BTreeMap<Vec<String>, Vec<String>>, Vec<Rehearsed>) {
         let (domains, place) = (self.domains(), &self.grounds.0);
         let configured: Vec<_> = place.hosts.iter().map(|host| with_port(host)).collect();

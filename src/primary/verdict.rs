@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::rehearsal::{Answers, Counts, End, Said};
 use crate::mta::Kind;
 
-/// What a primary would do with the mail that waits, as far as an envelope tells. The later one is the worse.
+/// What a primary would do with the mail that waits, as far as an envelope shows. The later one is the worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Verdict {
     /// It accepts the recipients.

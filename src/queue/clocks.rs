@@ -25,6 +25,8 @@ pub enum Lifetimes {
         /// The same for a message with the null sender.
         null_sender: i64,
     },
+    /// The same for each instance of the mail server by itself (Postfix). Of a message of any other it is not known.
+    Each(Vec<OfInstance>),
     /// From the arrival of the message, which goes back to the second, without another attempt (OpenSMTPD).
     At {
         /// For how long each message is kept.
@@ -44,6 +46,17 @@ pub enum Lifetimes {
     },
 }
 
+/// For how long an instance of a mail server keeps mail, in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfInstance {
+    /// Its name, which its messages have.
+    pub name: String,
+    /// The shortest time for which any message is kept.
+    pub message: i64,
+    /// The same for a message with the null sender.
+    pub null_sender: i64,
+}
+
 /// For how long mail for a domain is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cutoff {
@@ -51,6 +64,8 @@ pub struct Cutoff {
     pub domain: String,
     /// In seconds.
     pub seconds: i64,
+    /// When the hosts that it goes to began to fail, in seconds since 1970, where that is known.
+    pub failing_since: Option<i64>,
 }
 
 /// When a message goes back to its sender. Instants are in seconds since 1970.
@@ -104,6 +119,10 @@ impl Lifetimes {
     /// When this message goes back.
     pub fn returns(&self, message: &Message<'_>) -> Returns {
         let after = |seconds: i64| message.arrival.map(|arrival| arrival.saturating_add(seconds));
+        let not_before = |any: i64, null_sender: i64| {
+            let seconds = if message.sender.as_deref() == Some("") { null_sender } else { any };
+            after(seconds).map_or(Returns::Unknown, Returns::NotBefore)
+        };
         let held = message.state == State::Held && !message.plan.partly_held;
         match self {
             _ if message.being_returned && !held => Returns::Now,
@@ -113,16 +132,15 @@ impl Lifetimes {
             }
             _ if held => Returns::Never,
             Lifetimes::Unknown => Returns::Unknown,
-            Lifetimes::NotBefore { message: any, null_sender } => {
-                let seconds = if message.sender.as_deref() == Some("") { null_sender } else { any };
-                after(*seconds).map_or(Returns::Unknown, Returns::NotBefore)
+            Lifetimes::NotBefore { message: any, null_sender } => not_before(*any, *null_sender),
+            Lifetimes::Each(each) => {
+                let of = each.iter().find(|of| message.instance.as_deref() == Some(&of.name));
+                of.map_or(Returns::Unknown, |of| not_before(of.message, of.null_sender))
             }
             Lifetimes::At { message: any } => after(*any).map_or(Returns::Unknown, Returns::At),
             Lifetimes::About { cutoffs, otherwise, failing_since, .. } => {
-                let since = failing_since.or(message.arrival);
-                let since_and_cutoff = since.zip(shortest(cutoffs, *otherwise, message));
-                since_and_cutoff
-                    .map_or(Returns::Unknown, |(since, cutoff)| Returns::About(since.saturating_add(cutoff)))
+                let at = first_cutoff(cutoffs, *otherwise, failing_since.or(message.arrival), message);
+                at.map_or(Returns::Unknown, Returns::About)
             }
         }
     }
@@ -143,11 +161,15 @@ impl Lifetimes {
     }
 }
 
-/// The shortest time that counts for one of the recipients still waiting, in seconds.
-fn shortest(cutoffs: &[Cutoff], otherwise: Option<i64>, message: &Message<'_>) -> Option<i64> {
+/// When the time is over of the first of the recipients still waiting, in seconds since 1970; `since`: when the hosts began to
+/// fail of which it is not known.
+fn first_cutoff(cutoffs: &[Cutoff], otherwise: Option<i64>, since: Option<i64>, message: &Message<'_>) -> Option<i64> {
     let waiting = message.recipients.iter().filter(|recipient| !recipient.delivered);
-    let known = |domain: &str| cutoffs.iter().find(|of| of.domain.eq_ignore_ascii_case(domain)).map(|of| of.seconds);
-    waiting.filter_map(|recipient| known(recipient.domain()).or(otherwise)).min()
+    let of_recipient = |domain: &str| match cutoffs.iter().find(|of| of.domain.eq_ignore_ascii_case(domain)) {
+        Some(of) => Some(of.failing_since.or(since)?.saturating_add(of.seconds)),
+        None => Some(since?.saturating_add(otherwise?)),
+    };
+    waiting.filter_map(|recipient| of_recipient(recipient.domain())).min()
 }
 
 /// The present, and how long mail is kept: what filters, orders and totals go by.
@@ -309,7 +331,8 @@ mod tests {
     }
 
     fn exim(failing_since: Option<i64>, frozen: Option<i64>) -> Lifetimes {
-        let cutoff = |domain: &str, days: i64| Cutoff { domain: domain.to_owned(), seconds: days * DAY };
+        let cutoff =
+            |domain: &str, days: i64| Cutoff { domain: domain.to_owned(), seconds: days * DAY, failing_since: None };
         Lifetimes::About {
             cutoffs: vec![cutoff("example.com", 6), cutoff("other.example", 1)],
             otherwise: None,
@@ -325,6 +348,14 @@ mod tests {
         assert_eq!(postfix.returns(&message(100, "")), Returns::NotBefore(100 + 2 * DAY));
         assert_eq!(postfix.returns(&held(message(100, ""))), Returns::Never);
         assert_eq!(postfix.returns(&Message { arrival: None, ..message(0, "") }), Returns::Unknown);
+        let of = |name: &str, days: i64| OfInstance { name: name.into(), message: days * DAY, null_sender: DAY };
+        let each = Lifetimes::Each(vec![of("postfix", 5), of("postfix-out", 2)]);
+        let from = |instance: &'static str, sender| Message { instance: Some(instance.into()), ..message(100, sender) };
+        assert_eq!(each.returns(&from("postfix-out", "x")), Returns::NotBefore(100 + 2 * DAY));
+        assert_eq!(each.returns(&from("postfix", "x")), Returns::NotBefore(100 + 5 * DAY));
+        assert_eq!(each.returns(&from("postfix", "")), Returns::NotBefore(100 + DAY));
+        assert_eq!(each.returns(&from("other", "x")), Returns::Unknown);
+        assert_eq!(each.returns(&message(100, "x")), Returns::Unknown);
         let opensmtpd = Lifetimes::At { message: 4 * DAY };
         let partly = Plan { partly_held: true, ..Plan::default() };
         let partly = Message { plan: partly, ..held(message(100, "")) };

@@ -21,7 +21,7 @@ mod target;
 pub use candidates::{Candidate, Candidates, Stakes, in_turn, is_plain_address};
 pub(crate) use cause::Cause;
 pub(crate) use clocks::Due;
-pub use clocks::{Clocks, Cutoff, Deadlines, Lifetimes, Returns};
+pub use clocks::{Clocks, Cutoff, Deadlines, Lifetimes, OfInstance, Returns};
 pub(crate) use filter::{Ages, Filter};
 pub use mask::Mask;
 pub use message::{Message, Plan, State};

@@ -37,6 +37,8 @@ pub struct Summary {
     sized: u64,
     /// Arrival of the oldest message, in seconds since 1970.
     pub(crate) oldest: Option<i64>,
+    /// Arrival of the newest message.
+    pub(crate) newest: Option<i64>,
     /// Senders, recipients and reasons that the mail server cut short.
     pub(crate) cut: u64,
     states: [u64; State::ALL.len()],
@@ -196,10 +198,8 @@ impl Summary {
         self.states[message.state as usize] += 1;
         self.on_hold += u64::from(message.is_on_hold());
         self.too_young += u64::from(message.too_young && !message.is_on_hold());
-        self.oldest = match (self.oldest, message.arrival) {
-            (Some(oldest), Some(arrival)) => Some(oldest.min(arrival)),
-            (oldest, arrival) => oldest.or(arrival),
-        };
+        self.newest = self.newest.max(message.arrival);
+        self.oldest = self.oldest.into_iter().chain(message.arrival).min();
         let is_cut = |text: Option<&str>| u64::from(text.is_some_and(|text| text.ends_with('…')));
         self.cut += is_cut(message.sender.as_deref());
         for recipient in &message.recipients {
@@ -268,7 +268,7 @@ impl Summary {
     }
 
     /// How much may only have waited until its destination can be reached, of what is for the domains that `is_meant`
-    /// picks; domains that are not counted one by one are none of them.
+    /// picks; domains that are not counted one by one are not among them.
     pub(crate) fn stranded(&self, is_meant: impl Fn(&str) -> bool) -> Stranded {
         let mut all = Stranded::default();
         let meant = self.destinations.named.iter().filter(|(domain, _)| is_meant(domain));

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::disk::Filesystem;
 use super::known::{Inquiries, Known};
 use super::reading::{self, Counted, Reading};
 use super::{Form, Report, Verdict};
@@ -50,7 +51,7 @@ impl Answer<'_> {
 /// Lists for one answer, as long as somebody reads our standard output, and sends it there.
 ///
 /// # Errors
-/// Those of writing: whoever reads the answer has left ([`io::ErrorKind::BrokenPipe`]), say, or takes nothing
+/// Those of writing: the client has left ([`io::ErrorKind::BrokenPipe`]), say, or takes nothing
 /// ([`io::ErrorKind::TimedOut`]).
 pub fn answer(context: &Context, asked: &Asked, form: &mut dyn Form, how: &Answer<'_>) -> io::Result<Verdict> {
     let scratch = context.scratch.as_ref();
@@ -82,6 +83,10 @@ pub(crate) struct Stock {
     pub(crate) held: u64,
     /// The primaries.
     pub(crate) primary: PrimaryStatus,
+    /// The filesystems.
+    pub(crate) filesystems: Vec<Filesystem>,
+    /// When the first of it goes back, in seconds since 1970, if less than a day is left.
+    pub(crate) returns: Option<i64>,
 }
 
 /// Lists for no answer: takes a sample, and stock.
@@ -99,7 +104,10 @@ pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
     let work = |free, desk| reading::work(free, desk, &reading, &task, None, &mut Silent);
     let attended = Session::begin(context, Box::new(lister), None, work)?.attend(&mut taking);
     match (attended, taking.stock) {
-        (Ok(_), Some(stock)) => stock,
+        (Ok(verdict), Some(stock)) => stock.map(|stock| {
+            let Verdict { returns, .. } = serde_json::from_slice(&verdict).unwrap_or_default();
+            Stock { returns, ..stock }
+        }),
         (Err(Broken::Reader(trouble)), _) => Err(trouble),
         _ => Err(Trouble::Reader { how: "ended without an answer".into() }),
     }
@@ -125,7 +133,10 @@ impl Client for Taking<'_> {
             inquiries.known(self.context, Some(&counted), (self.context.clock.now, took), Audience::default())?;
         let words = serde_json::to_vec(&known).map_err(|_| Nonsense)?;
         let Counted { trouble, messages, held, .. } = counted;
-        self.stock = Some(trouble.map_or(Ok(Stock { messages, held, primary: known.primary }), Err));
+        self.stock = Some(trouble.map_or(
+            Ok(Stock { messages, held, primary: known.primary, filesystems: known.filesystems, returns: None }),
+            Err,
+        ));
         Ok(words)
     }
 }
@@ -138,8 +149,8 @@ impl Form for Silent {
         Ok(())
     }
 
-    fn verdict(&self, _: &Report) -> Verdict {
-        Verdict::default()
+    fn verdict(&self, report: &Report) -> Verdict {
+        Verdict { returns: report.returns_within_a_day(), ..Verdict::default() }
     }
 }
 

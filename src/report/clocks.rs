@@ -1,9 +1,12 @@
 //! The three clocks of a queue: since when the primary is down, by when what waits is tried again, and when the first of it
 //! goes back to its sender.
 
+use std::borrow::Cow;
+
 use super::{Report, history};
-use crate::mta::timing::{Gap, Lifetime, Retry};
+use crate::mta::timing::{Gap, Hinted, Lifetime, Retry};
 use crate::queue::{Deadlines, Lifetimes, State};
+use crate::text::{at_most, weekday_time};
 
 /// When the first of what waits goes back to its sender. Instants are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ impl ReturnKind {
     pub(crate) fn of(lifetimes: &Lifetimes) -> Option<ReturnKind> {
         match lifetimes {
             Lifetimes::Unknown => None,
-            Lifetimes::NotBefore { .. } => Some(ReturnKind::NotBefore),
+            Lifetimes::NotBefore { .. } | Lifetimes::Each(_) => Some(ReturnKind::NotBefore),
             Lifetimes::At { .. } => Some(ReturnKind::At),
             Lifetimes::About { .. } => Some(ReturnKind::About),
         }
@@ -129,17 +132,48 @@ impl Report {
     ///
     /// # Errors
     /// Why that is not known.
-    pub(crate) fn next_attempt(&self) -> Option<Result<NextAttempt<'_>, &Gap>> {
+    pub(crate) fn next_attempt(&self) -> Option<Result<NextAttempt<'_>, Cow<'_, Gap>>> {
         if !self.has_clocks() || self.not_held() == 0 {
             return None;
         }
         match &self.listing.facts.timing.retry {
-            Retry::Within { seconds, basis } => Some(Ok(NextAttempt { within: *seconds, basis })),
+            Retry::Within { hinted: Some(Hinted { at, basis, .. }), .. } if self.hints_hold() => {
+                Some(Ok(NextAttempt { within: (at - self.listing.sampling.started).max(0), basis }))
+            }
+            Retry::Within { seconds, basis, since, .. } => {
+                let oldest = self.listing.summary.oldest;
+                let earlier = since
+                    .and_then(|since| Some((since.at, since.unknown_until(oldest, self.listing.sampling.started)?)));
+                Some(match earlier {
+                    Some((since, until)) => Err(Cow::Owned(self.put_off_by_earlier_settings(*seconds, since, until))),
+                    None => Ok(NextAttempt { within: *seconds, basis }),
+                })
+            }
             Retry::Listed { basis } => {
                 let next = self.listing.summary.deadlines.next_attempt?;
                 Some(Ok(NextAttempt { within: (next - self.listing.sampling.started).max(0), basis }))
             }
-            Retry::Unknown(gap) => Some(Err(gap)),
+            Retry::Unknown(gap) => Some(Err(Cow::Borrowed(gap))),
+        }
+    }
+
+    fn hints_hold(&self) -> bool {
+        let newest = self.listing.summary.newest;
+        let now = self.listing.sampling.started;
+        matches!(&self.listing.facts.timing.retry, Retry::Within { hinted: Some(hinted), .. } if hinted.holds(newest, now))
+    }
+
+    /// Why it is not known when all of it is tried again.
+    fn put_off_by_earlier_settings(&self, seconds: i64, since: i64, until: i64) -> Gap {
+        let when = |at: i64| weekday_time(at, &self.zone);
+        Gap {
+            why: format!(
+                "the mail server's settings have been in force only since {}, and mail that was put off before that waits \
+                 as the earlier ones said; any other is tried again within {}",
+                when(since),
+                at_most(seconds)
+            ),
+            remedy: format!("Nothing need be done: it is known from {} on at the latest.", when(until)),
         }
     }
 
@@ -154,6 +188,18 @@ impl Report {
         primaries.iter().filter_map(|primary| since(&primary.host).or(primary.since)).max()
     }
 
+    /// When the first of what waits for the primaries goes back, if that is an alarm: less than a day is left.
+    pub(crate) fn returns_within_a_day(&self) -> Option<i64> {
+        let first = self.listing.summary.first_return(|domain| self.primary.may_be_for(domain))?;
+        let is_near = first.saturating_sub(self.listing.sampling.started) < DAY;
+        Some(first).filter(|_| is_near && self.urgency() == Urgency::Alarm)
+    }
+
+    /// Whether a primary accepts mail.
+    pub(crate) fn has_primary_up(&self) -> bool {
+        self.primary.primaries.iter().any(|primary| primary.is_up() == Some(true))
+    }
+
     /// How soon somebody must act. What waits for other domains than the primary's, mostly notices to senders who do not
     /// exist, is no reason to.
     pub(crate) fn urgency(&self) -> Urgency {
@@ -166,7 +212,7 @@ impl Report {
         }
         let now = self.listing.sampling.started;
         let summary = &self.listing.summary;
-        let is_up = self.primary.primaries.iter().any(|primary| primary.is_up() == Some(true));
+        let is_up = self.has_primary_up();
         let is_about = ReturnKind::of(&summary.lifetimes()) == Some(ReturnKind::About);
         match (summary.first_return(|domain| self.primary.may_be_for(domain)), &timing.lifetime) {
             // The host that decides does not fail.

@@ -2,7 +2,7 @@
 
 use crate::state::{Records, Sample};
 
-/// A rate is told from samples that are at least this far apart, in seconds.
+/// A rate is worked out from samples that are at least this far apart, in seconds.
 const LEAST_SPAN: i64 = 30 * 60;
 
 /// What is "today", in seconds.

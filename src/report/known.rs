@@ -1,4 +1,4 @@
-//! What the parent knows besides the listing: gathered while that is read, and told to the reader.
+//! What the parent knows besides the listing: gathered while that is read, and sent to the reader.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -59,7 +59,8 @@ impl Inquiries {
     /// is there.
     pub(super) fn facts(&mut self, context: &Context, audience: Audience<'_>) -> &Facts {
         if let Some(inquiry) = self.inquiry.take() {
-            let facts = inquiry.answer(&context.free, audience.until(Instant::now() + INQUIRY_PATIENCE));
+            let until = audience.until(Instant::now() + INQUIRY_PATIENCE);
+            let facts = listing::with_hints(context, inquiry.answer(&context.free, until), until);
             if let Some(basis) = self.basis.as_ref().filter(|_| facts.hold()) {
                 context.keep(Question::Settings, basis, &facts);
             }

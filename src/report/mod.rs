@@ -4,9 +4,11 @@
 pub(crate) mod answer;
 pub(crate) mod clocks;
 pub(crate) mod disk;
+pub(crate) mod drill;
 pub(crate) mod history;
 mod known;
 mod reading;
+pub(crate) mod receipt;
 
 use std::io;
 
@@ -132,6 +134,8 @@ pub struct Verdict {
     pub status: u8,
     /// Whether the answer will soon be another one: a queue run goes on.
     pub renew: bool,
+    /// When the first of what waits goes back, in seconds since 1970, if less than a day is left; said for `watch` alone.
+    pub returns: Option<i64>,
 }
 
 /// An output form: it is written while the messages come in.

@@ -22,7 +22,7 @@ use crate::sandbox::Sandbox;
 use crate::state::Sample;
 use crate::system::{Account, Body, Free, log};
 
-/// What the parent is told of a listing: numbers, and ids.
+/// What the parent learns of a listing: numbers, and ids.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Counted {
     /// Why it is not the whole queue; `None` if it is.

@@ -113,7 +113,7 @@ pub(super) fn is_set_aside(name: &str) -> bool {
 }
 
 impl Records {
-    /// Does something with the database. Work that wants to change it finds that it can't, and is done once more with a
+    /// Does something with the database. Work that wants to change it finds that it can't, and is done again with a
     /// copy. One that is damaged is set aside, which the error log says; then it is done with a new one.
     pub(super) fn with_database<T>(&self, work: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, StateError> {
         let path = self.folder.path_of(FILE);
@@ -421,17 +421,18 @@ mod tests {
             let file = folder.path().join(FILE);
             let later = Connection::open(&file).unwrap();
             later.pragma_update(None, "journal_mode", mode).unwrap();
-            later.execute_batch("CREATE TABLE flush (of_another_kind); PRAGMA user_version = 5").unwrap();
+            later.execute_batch("CREATE TABLE flush (of_another_kind)").unwrap();
+            later.pragma_update(None, "user_version", schema::VERSION + 1).unwrap();
             later.close().unwrap();
             let before = fs::read(&file).unwrap();
-            let why = StateError::Later { path: file.clone(), version: 5, known: 4 };
+            let why = StateError::Later { path: file.clone(), version: schema::VERSION + 1, known: schema::VERSION };
             assert_eq!(records.flushes(10), Err(why.clone()));
             assert_eq!(records.record(&records.turn().unwrap(), &new_flush(), &Waited::By(1)), Err(why));
             assert!(fs::read(&file).unwrap() == before && records.set_aside().is_none());
         }
     }
 
-    /// Views waited for the disk of whoever put a run on record.
+    /// Views waited for the disk while a run was put on record.
     #[test]
     fn who_reads_waits_for_nobody_who_changes_it_and_who_was_killed_in_between_has_changed_nothing() {
         let folder = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::database::{as_signed, as_unsigned};
+use super::outcome::{self, Outcome};
 use super::{Records, StateError, Turn};
 use crate::queue::Despite;
 use crate::system;
@@ -42,21 +43,8 @@ pub struct Flush {
     pub(crate) despite: Option<Despite>,
     /// What the primary said before it, in a sentence or two; `None` where it was not asked.
     pub(crate) rehearsal: Option<String>,
-}
-
-/// What came of a flush. Messages that came in after it was started don't count.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// When the queue was last looked at, in seconds since 1970.
-    pub(crate) sampled: i64,
-    /// Messages of the flush that still wait.
-    pub(crate) messages_left: u64,
-    /// Recipients of the flush that still wait.
-    pub(crate) recipients_left: u64,
-    /// Why they wait, in words.
-    pub(crate) why: String,
-    /// Whether the queue has stopped changing: this is the end of it.
-    pub(crate) settled: bool,
+    /// Whether this machine was restarted before the end of it was seen.
+    pub(crate) restarted: bool,
 }
 
 /// Which messages were there when a flush was started.
@@ -78,13 +66,44 @@ impl Records {
         if !self.has_database() {
             return Ok(Vec::new());
         }
+        let boot = system::boot();
         self.with_database(|database| {
-            let mut query = database.prepare(&format!("SELECT {COLUMNS} ORDER BY flush.number DESC LIMIT ?1"))?;
-            query.query_map([limit], flush)?.collect()
+            let query = format!("SELECT {} ORDER BY flush.number DESC LIMIT ?1", columns());
+            database.prepare(&query)?.query_map([limit], flush(&boot))?.collect()
         })
     }
 
-    /// One flush, if it is (still) on record.
+    /// The flushes that were started in this time, both ends in seconds since 1970 and in it, the earliest first; `limit` at
+    /// most, the earliest ones.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn flushes_between(&self, from: i64, to: i64, limit: u32) -> Result<Vec<Flush>, StateError> {
+        if !self.has_database() {
+            return Ok(Vec::new());
+        }
+        let boot = system::boot();
+        self.with_database(|database| {
+            let query = format!("SELECT {} WHERE started BETWEEN ?1 AND ?2 ORDER BY flush.number LIMIT ?3", columns());
+            database.prepare(&query)?.query_map(params![from, to, limit], flush(&boot))?.collect()
+        })
+    }
+
+    /// Whether flushes from after that time may have been dropped, as too many followed: the oldest on record is younger.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn has_dropped_since(&self, from: i64) -> Result<bool, StateError> {
+        if !self.has_database() {
+            return Ok(false);
+        }
+        let oldest = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        let query = "SELECT number, started FROM flush ORDER BY number LIMIT 1";
+        let oldest = self.with_database(|database| database.query_row(query, [], oldest).optional())?;
+        Ok(oldest.is_some_and(|(number, started)| number > 1 && started > from))
+    }
+
+    /// One flush, if it is (still) on record, with the list of whose mail went back.
     ///
     /// # Errors
     /// As [`Records::flushes`].
@@ -92,10 +111,14 @@ impl Records {
         if !self.has_database() {
             return Ok(None);
         }
-        self.with_database(|database| {
-            let query = format!("SELECT {COLUMNS} WHERE flush.number = ?1");
-            database.query_row(&query, [as_signed(number)], flush).optional()
-        })
+        let boot = system::boot();
+        let query = format!("SELECT {} WHERE flush.number = ?1", columns());
+        let found =
+            self.with_database(|database| database.query_row(&query, [as_signed(number)], flush(&boot)).optional())?;
+        Ok(found.map(|found| {
+            let outcome = found.outcome.map(|outcome| self.with_list(number, outcome));
+            Flush { outcome, ..found }
+        }))
     }
 
     /// Which messages waited when a flush was started, as far as that is still known.
@@ -126,6 +149,7 @@ impl Records {
             }
             Waited::By(_) => None,
         };
+        let boot = system::boot();
         self.with_database(|database| {
             // AUTOINCREMENT: a number is never given twice, even when its flush was withdrawn.
             database.execute(
@@ -142,6 +166,7 @@ impl Records {
             let number = database.last_insert_rowid();
             let said = params![number, flush.despite.map(Despite::as_str), flush.rehearsal];
             database.execute("INSERT OR REPLACE INTO rehearsal (number, despite, said) VALUES (?1, ?2, ?3)", said)?;
+            outcome::begin(database, number, &boot, number - as_signed(KEPT) + 1)?;
             database.execute("DELETE FROM rehearsal WHERE number <= ?1", [number - as_signed(KEPT)])?;
             database.execute("DELETE FROM flush WHERE number <= ?1", [number - as_signed(KEPT)])?;
             database.execute("UPDATE flush SET ids = NULL WHERE number <= ?1", [number - as_signed(IDS_KEPT)])?;
@@ -176,52 +201,68 @@ impl Records {
     /// As [`Records::record`].
     pub(crate) fn add_outcome(&self, number: u64, outcome: &Outcome) -> Result<(), StateError> {
         self.with_database(|database| {
-            database
-                .execute(
-                    "UPDATE flush SET sampled = ?2, messages_left = ?3, recipients_left = ?4, why = ?5, settled = ?6 \
+            let is_added = database.execute(
+                "UPDATE flush SET sampled = ?2, messages_left = ?3, recipients_left = ?4, why = ?5, settled = ?6 \
                  WHERE number = ?1 AND settled = 0",
-                    params![
-                        as_signed(number),
-                        outcome.sampled,
-                        as_signed(outcome.messages_left),
-                        as_signed(outcome.recipients_left),
-                        outcome.why,
-                        outcome.settled
-                    ],
-                )
-                .map(|_| ())
+                params![
+                    as_signed(number),
+                    outcome.sampled,
+                    as_signed(outcome.messages_left),
+                    as_signed(outcome.recipients_left),
+                    outcome.why,
+                    outcome.settled
+                ],
+            )?;
+            if is_added > 0 { outcome::add(database, as_signed(number), outcome) } else { Ok(()) }
         })
     }
 }
 
-const COLUMNS: &str = "flush.number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, settled, \
-     despite, said FROM flush LEFT JOIN rehearsal ON rehearsal.number = flush.number";
+/// What a flush is read from.
+fn columns() -> String {
+    format!(
+        "flush.number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, \
+         settled, despite, said, boot, {} FROM flush LEFT JOIN rehearsal ON rehearsal.number = flush.number \
+         LEFT JOIN result ON result.number = flush.number",
+        outcome::COLUMNS
+    )
+}
 
-fn flush(row: &Row<'_>) -> rusqlite::Result<Flush> {
-    let unsigned = |index| row.get::<_, Option<i64>>(index).map(|number| number.map(as_unsigned));
-    let outcome = match row.get(7)? {
-        None => None,
-        Some(sampled) => Some(Outcome {
-            sampled,
-            messages_left: as_unsigned(row.get(8)?),
-            recipients_left: as_unsigned(row.get(9)?),
-            why: row.get(10)?,
-            settled: row.get(11)?,
-        }),
-    };
-    let despite: Option<String> = row.get(12)?;
-    Ok(Flush {
-        number: as_unsigned(row.get(0)?),
-        started: row.get(1)?,
-        target: row.get(2)?,
-        by: row.get(3)?,
-        messages: unsigned(4)?,
-        recipients: unsigned(5)?,
-        exit: row.get(6)?,
-        outcome,
-        despite: despite.and_then(|word| Despite::ALL.into_iter().find(|known| known.as_str() == word)),
-        rehearsal: row.get(13)?,
-    })
+/// A flush by its row, as it is known in this boot.
+fn flush(boot: &str) -> impl Fn(&Row<'_>) -> rusqlite::Result<Flush> {
+    move |row| {
+        let unsigned = |index| row.get::<_, Option<i64>>(index).map(|number| number.map(as_unsigned));
+        let (tally, pace) = outcome::tally_and_pace(row, 15)?;
+        let outcome = match row.get(7)? {
+            None => None,
+            Some(sampled) => Some(Outcome {
+                sampled,
+                messages_left: as_unsigned(row.get(8)?),
+                recipients_left: as_unsigned(row.get(9)?),
+                why: row.get(10)?,
+                settled: row.get(11)?,
+                tally,
+                pace,
+                left_later: 0,
+            }),
+        };
+        let despite: Option<String> = row.get(12)?;
+        let started_in: Option<String> = row.get(14)?;
+        let is_of_another_boot = started_in.is_some_and(|of| !of.is_empty() && !boot.is_empty() && of != boot);
+        Ok(Flush {
+            number: as_unsigned(row.get(0)?),
+            started: row.get(1)?,
+            target: row.get(2)?,
+            by: row.get(3)?,
+            messages: unsigned(4)?,
+            recipients: unsigned(5)?,
+            exit: row.get(6)?,
+            restarted: is_of_another_boot && !outcome.as_ref().is_some_and(|outcome| outcome.settled),
+            outcome,
+            despite: despite.and_then(|word| Despite::ALL.into_iter().find(|known| known.as_str() == word)),
+            rehearsal: row.get(13)?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -241,6 +282,7 @@ pub(super) mod tests {
             outcome: None,
             despite: None,
             rehearsal: None,
+            restarted: false,
         }
     }
 
@@ -257,7 +299,7 @@ pub(super) mod tests {
         assert_eq!(records.record(&turn, &new_flush(), &Waited::By(1)), Ok(2));
         records.add_exit(2, "ended with status 0").unwrap();
         let outcome =
-            Outcome { sampled: 9, messages_left: 1, recipients_left: 2, why: "full (2)".into(), settled: false };
+            Outcome { sampled: 9, messages_left: 1, recipients_left: 2, why: "full (2)".into(), ..Outcome::default() };
         records.add_outcome(2, &outcome).unwrap();
         let settled = Outcome { settled: true, ..outcome.clone() };
         records.add_outcome(2, &settled).unwrap();

@@ -1,7 +1,7 @@
 //! How long the primaries were down: each outage that was seen, and how many messages waited at most meanwhile. What nobody
 //! saw is not here.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::database::{as_signed, as_unsigned};
@@ -16,6 +16,8 @@ const SHOWN: i64 = 5;
 /// A time in which a primary took no mail, as far as it was seen. Instants are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outage {
+    /// Its number, counted from 1; the `N` of `?outage=N`.
+    pub(crate) number: u64,
     /// `host:port`.
     pub(crate) host: String,
     /// When it was first seen down.
@@ -24,6 +26,11 @@ pub(crate) struct Outage {
     pub(crate) up: Option<i64>,
     /// The most messages that were seen waiting meanwhile; `None` where nobody looked.
     pub(crate) messages_at_most: Option<u64>,
+    /// The part of this program that saw it first down: the word of a [`SeenBy`](super::SeenBy), also of a later version's;
+    /// `None` where that is not known.
+    pub(crate) down_seen_by: Option<String>,
+    /// The same of its end.
+    pub(crate) up_seen_by: Option<String>,
 }
 
 impl Outage {
@@ -66,8 +73,7 @@ impl Records {
             return Ok(Outages::default());
         }
         self.with_database(|database| {
-            let mut query =
-                database.prepare("SELECT host, down, up, messages FROM outage ORDER BY number DESC LIMIT ?1")?;
+            let mut query = database.prepare(&format!("SELECT {COLUMNS} FROM outage ORDER BY number DESC LIMIT ?1"))?;
             let all = query.query_map([KEPT + 1], outage)?.collect::<rusqlite::Result<Vec<_>>>()?;
             let is_known = |outage: &Outage| outage.up.is_some() || hosts.contains(&outage.host.as_str());
             let known: Vec<Outage> = all.into_iter().filter(is_known).collect();
@@ -75,6 +81,41 @@ impl Records {
             let latest = known.into_iter().take(usize::try_from(SHOWN).unwrap_or_default()).collect();
             Ok(Outages { latest, longest })
         })
+    }
+
+    /// One outage, if it is (still) on record; without a number, the latest one.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn outage(&self, number: Option<u64>) -> Result<Option<Outage>, StateError> {
+        if !self.has_database() {
+            return Ok(None);
+        }
+        let query =
+            format!("SELECT {COLUMNS} FROM outage WHERE number = coalesce(?1, number) ORDER BY number DESC LIMIT 1");
+        self.with_database(|database| database.query_row(&query, [number.map(as_signed)], outage).optional())
+    }
+
+    /// When the next outage of that host began, in seconds since 1970, if there was one.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn next_outage(&self, after: &Outage) -> Result<Option<i64>, StateError> {
+        let query = "SELECT down FROM outage WHERE host = ?1 AND number > ?2 ORDER BY number LIMIT 1";
+        let values = params![after.host, as_signed(after.number)];
+        self.with_database(|database| database.query_row(query, values, |row| row.get(0)).optional())
+    }
+
+    /// The last outages on record, the latest first, of whatever host.
+    ///
+    /// # Errors
+    /// As [`Records::flushes`].
+    pub(crate) fn recent_outages(&self, limit: u32) -> Result<Vec<Outage>, StateError> {
+        if !self.has_database() {
+            return Ok(Vec::new());
+        }
+        let query = format!("SELECT {COLUMNS} FROM outage ORDER BY number DESC LIMIT ?1");
+        self.with_database(|database| database.prepare(&query)?.query_map([limit], outage)?.collect())
     }
 
     /// Takes note that so many messages wait while an outage lasts.
@@ -87,9 +128,19 @@ impl Records {
     }
 }
 
+const COLUMNS: &str = "number, host, down, up, messages, down_seen_by, up_seen_by";
+
 fn outage(row: &Row<'_>) -> rusqlite::Result<Outage> {
-    let messages: Option<i64> = row.get(3)?;
-    Ok(Outage { host: row.get(0)?, down: row.get(1)?, up: row.get(2)?, messages_at_most: messages.map(as_unsigned) })
+    let messages: Option<i64> = row.get(4)?;
+    Ok(Outage {
+        number: as_unsigned(row.get(0)?),
+        host: row.get(1)?,
+        down: row.get(2)?,
+        up: row.get(3)?,
+        messages_at_most: messages.map(as_unsigned),
+        down_seen_by: row.get(5)?,
+        up_seen_by: row.get(6)?,
+    })
 }
 
 /// Notes that a primary was found in a condition that is news: an outage begins, or ends. One that puts mail off is as good as
@@ -150,7 +201,15 @@ mod tests {
     use crate::state::tests::records;
 
     fn outage(host: &str, down: i64, up: Option<i64>, messages_at_most: Option<u64>) -> Outage {
-        Outage { host: host.into(), down, up, messages_at_most }
+        let (number, down_seen_by, up_seen_by) = (0, None, None);
+        Outage { number, host: host.into(), down, up, messages_at_most, down_seen_by, up_seen_by }
+    }
+
+    /// The outages on record, without their numbers and who saw them.
+    fn known(records: &Records, now: i64) -> Outages {
+        let bare = |of: Outage| outage(&of.host, of.down, of.up, of.messages_at_most);
+        let Outages { latest, longest } = records.outages(&["mx"], now).unwrap();
+        Outages { latest: latest.into_iter().map(bare).collect(), longest: longest.map(bare) }
     }
 
     #[test]
@@ -159,10 +218,10 @@ mod tests {
         let records = records(folder.path()).unwrap();
         let note = |condition, now| records.note_primaries(&[("mx", condition)], now, SeenBy::Page).unwrap();
         let outages = |messages: Option<u64>, now| {
-            let mut known = records.outages(&["mx"], now).unwrap();
-            let shown = messages.map(|messages| (known.count(messages), known.clone()));
+            let mut found = known(&records, now);
+            let shown = messages.map(|messages| (found.count(messages), found.clone()));
             messages.into_iter().for_each(|messages| records.note_waiting(messages).unwrap());
-            let noted = records.outages(&["mx"], now).unwrap();
+            let noted = known(&records, now);
             assert!(shown.is_none_or(|(_, shown)| shown == noted), "what is shown is what is then on record");
             noted
         };
@@ -189,9 +248,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = records(folder.path()).unwrap();
         records.note_primaries(&[("old", Condition::Down), ("mx", Condition::Down)], 100, SeenBy::Watch).unwrap();
-        let known = records.outages(&["mx"], 500).unwrap();
-        assert_eq!(known.latest, [outage("mx", 100, None, None)]);
-        assert!(known.lasting("old").is_none());
+        let found = known(&records, 500);
+        assert_eq!(found.latest, [outage("mx", 100, None, None)]);
+        assert!(found.lasting("old").is_none());
     }
 
     #[test]
@@ -205,10 +264,27 @@ mod tests {
             note(Condition::Down, 100_000 + number * 10);
             note(Condition::Up, 100_000 + number * 10 + 5);
         }
-        let known = records.outages(&["mx"], 200_000).unwrap();
-        assert_eq!((known.latest.len(), known.longest), (5, Some(outage("mx", 0, Some(100_000), None))));
+        let found = known(&records, 200_000);
+        assert_eq!((found.latest.len(), found.longest), (5, Some(outage("mx", 0, Some(100_000), None))));
         let count = "SELECT count(*) FROM outage";
         let kept = records.with_database(|database| database.query_row(count, [], |row| row.get::<_, i64>(0)));
         assert_eq!(kept, Ok(KEPT + 1));
+    }
+
+    #[test]
+    fn one_outage_is_found_by_its_number_with_who_saw_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        assert_eq!(records.outage(None), Ok(None));
+        records.note_primaries(&[("mx", Condition::Down)], 100, SeenBy::Page).unwrap();
+        records.note_primaries(&[("mx", Condition::Up)], 300, SeenBy::Watch).unwrap();
+        records.note_primaries(&[("mx", Condition::Down)], 500, SeenBy::Check).unwrap();
+        let first = records.outage(Some(1)).unwrap().unwrap();
+        assert_eq!((first.number, first.down, first.up), (1, 100, Some(300)));
+        assert_eq!((first.down_seen_by.as_deref(), first.up_seen_by.as_deref()), (Some("page"), Some("watch")));
+        let latest = records.outage(None).unwrap().unwrap();
+        assert_eq!((latest.number, latest.up, latest.down_seen_by.as_deref()), (2, None, Some("check")));
+        assert_eq!(records.outage(Some(3)), Ok(None));
+        assert_eq!((records.next_outage(&first), records.next_outage(&latest)), (Ok(Some(500)), Ok(None)));
     }
 }

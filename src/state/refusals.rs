@@ -14,7 +14,7 @@ const COOL_DOWN: Duration = Duration::from_secs(2);
 /// A table of as many times as there are slots, eight bytes each: milliseconds since 1970, little-endian.
 const FILE: &str = "refusals.table";
 
-/// How many addresses are told apart. Two that share a slot share their cool-down.
+/// How many addresses are distinguished. Two that share a slot share their cool-down.
 const SLOTS: u64 = 1024;
 
 impl Records {

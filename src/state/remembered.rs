@@ -48,7 +48,7 @@ pub(crate) struct Basis {
     files: Vec<Option<Identity>>,
 }
 
-/// What tells a file from another one, and from itself after a change: device, inode, size, and in nanoseconds since 1970
+/// What distinguishes a file from another one, and from itself after a change: device, inode, size, and in nanoseconds since 1970
 /// its last modification and its last change of any kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {

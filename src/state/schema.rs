@@ -10,7 +10,7 @@ use super::database::Fault;
 use super::outages;
 
 /// The version of the tables, in `PRAGMA user_version`. Raised with each change of [`TABLES`].
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 6;
 
 /// The first version with outages.
 const WITH_OUTAGES: i64 = 3;
@@ -103,6 +103,37 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     why TEXT NOT NULL
 )",
     ),
+    (
+        "result",
+        "CREATE TABLE result (
+    number INTEGER PRIMARY KEY,
+    boot TEXT NOT NULL,
+    delivered INTEGER,
+    returned INTEGER,
+    unrecorded INTEGER,
+    reason TEXT,
+    sent_back TEXT,
+    per_minute INTEGER,
+    fastest INTEGER,
+    done_about INTEGER
+)",
+    ),
+    (
+        "announced",
+        "CREATE TABLE announced (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    seen TEXT NOT NULL
+)",
+    ),
+    (
+        "notice",
+        "CREATE TABLE notice (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    tries INTEGER NOT NULL
+)",
+    ),
 ];
 
 /// The objects that SQLite makes by itself, for AUTOINCREMENT and for a key of text.
@@ -110,7 +141,8 @@ const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
 /// Makes the tables that are missing: version 2 added two to those of version 1, version 3 one, which it fills from what
-/// was known, and version 4 two; none was changed. Returns whether there were any, and only if the database holds our tables and
+/// was known, version 4 two, version 5 one, and version 6 two; none was
+/// changed. Returns whether there were any, and only if the database holds our tables and
 /// nothing else.
 pub(super) fn prepare(database: &mut Connection) -> Result<bool, Fault> {
     let earlier = version(database)?;
@@ -174,7 +206,7 @@ mod tests {
     use super::*;
     use crate::state::log::tests::new_flush;
     use crate::state::tests::records;
-    use crate::state::{Condition, Flush, Outage, Outcome, Sample, SeenBy, Waited, Watching};
+    use crate::state::{Condition, Flush, Outage, Outcome, Sample, SeenBy, Tally, Waited, Watching};
     use std::path::Path;
     use std::thread;
 
@@ -232,6 +264,7 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
                 recipients_left: 2,
                 why: "full (2)".into(),
                 settled: true,
+                ..Outcome::default()
             }),
             ..new_flush()
         };
@@ -275,20 +308,23 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
             .unwrap();
         drop(database);
         let records = records(folder.path()).unwrap();
-        let outage = |host: &str, down, up| Outage { host: host.into(), down, up, messages_at_most: None };
+        let outage = |number, host: &str, down, up, seen_by: [Option<&str>; 2]| {
+            let [down_seen_by, up_seen_by] = seen_by.map(|word| word.map(str::to_owned));
+            Outage { number, host: host.into(), down, up, messages_at_most: None, down_seen_by, up_seen_by }
+        };
         let hosts = ["mx1:25", "mx2:25", "mx3:25", "mx4:25"];
         let known = records.outages(&hosts, 700).unwrap();
         assert_eq!(
             known.latest,
             [
-                outage("mx3:25", 50, None),
-                outage("mx1:25", 600, None),
-                outage("mx2:25", 500, None),
-                outage("mx1:25", 200, Some(400)),
+                outage(4, "mx3:25", 50, None, [None; 2]),
+                outage(3, "mx1:25", 600, None, [Some("page"), None]),
+                outage(2, "mx2:25", 500, None, [Some("list"), None]),
+                outage(1, "mx1:25", 200, Some(400), [Some("watch"), Some("check")]),
             ],
             "what was up at the first sight had been down for a time that nobody saw"
         );
-        assert_eq!(known.longest, Some(outage("mx3:25", 50, None)));
+        assert_eq!(known.longest, Some(outage(4, "mx3:25", 50, None, [None; 2])));
         assert_eq!(records.set_aside(), None);
     }
 
@@ -310,6 +346,30 @@ INSERT INTO sample VALUES (60, 2, 3, NULL, 9);";
         let rehearsed = Flush { rehearsal: Some("it accepts".into()), ..new_flush() };
         assert_eq!(records.record(&turn, &rehearsed, &Waited::By(1)), Ok(2));
         assert_eq!(records.flush(2), Ok(Some(Flush { number: 2, ..rehearsed })));
+    }
+
+    #[test]
+    fn of_the_runs_of_version_4_it_is_not_known_who_got_the_mail() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Connection::open(folder.path().join("bartleby.db")).unwrap();
+        // Version 4 had the first eight tables.
+        let made: String = TABLES[..8].iter().map(|(_, definition)| format!("{definition};\n")).collect();
+        database.execute_batch(&made).unwrap();
+        let flush = "INSERT INTO flush (started, target, by, sampled, settled) VALUES (1, 'all', '::1', 9, 1);
+                     INSERT INTO flush (started, target, by) VALUES (2, 'all', '::1'); PRAGMA user_version = 4";
+        database.execute_batch(flush).unwrap();
+        drop(database);
+        let records = records(folder.path()).unwrap();
+        let outcome = Outcome { sampled: 9, settled: true, ..Outcome::default() };
+        let before =
+            Flush { number: 1, messages: None, recipients: None, outcome: Some(outcome.clone()), ..new_flush() };
+        assert_eq!(records.flush(1), Ok(Some(before)));
+        assert_eq!(records.set_aside(), None);
+        // One that was under way meanwhile goes on.
+        let tally = Some(Tally { delivered: 3, ..Tally::default() });
+        let outcome = Outcome { tally, ..outcome };
+        records.add_outcome(2, &outcome).unwrap();
+        assert_eq!(records.flush(2).unwrap().unwrap().outcome, Some(outcome));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What was last seen of the primaries, for who comes soon after: a small file, whose lock is held by who is asking them.
+//! What was last seen of the primaries, for requests soon after: a small file, whose lock is held by the process that is asking them.
 //!
-//! It is written in place, as its lock could not go along with a new file; a checksum tells who reads it meanwhile that
+//! It is written in place, as its lock could not go along with a new file; a checksum shows a reader meanwhile that
 //! it is not whole. What it says is taken for no more than what any program of this user could say.
 
 use std::fs::File;
@@ -19,7 +19,7 @@ const REHEARSALS: &str = "rehearsals.seen";
 /// The most that is read of it, in bytes: as much as who asks the primaries may answer.
 const LONGEST: usize = 1024 * 1024;
 
-/// What was last seen, in the bytes of whoever saw it. Whoever has locked it asks, and writes it down.
+/// What was last seen, in the bytes of the process that saw it. The process that has locked it asks, and writes it down.
 #[derive(Debug)]
 pub(crate) struct Sighting(File);
 

@@ -1,6 +1,9 @@
 //! What `watch` remembers from one look to the next, as each may be another process: how many good looks it had in a
 //! row, and what stopped it.
 
+use std::os::unix::fs::MetadataExt;
+use std::time::SystemTime;
+
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::database::{as_signed, as_unsigned};
@@ -21,7 +24,23 @@ pub(crate) struct Watching {
     pub(crate) why: String,
 }
 
+/// The file whose time of change is that of the last look.
+const LOOKS: &str = "watch.look";
+
 impl Records {
+    /// Notes that `watch` looks now. The file stays empty: nobody waits for the disk.
+    pub(crate) fn note_look(&self) {
+        // Where that can't be noted, `doctor` says that nobody looks.
+        let _ = self.folder.file(LOOKS).map(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// When `watch` looked last, in seconds since 1970; `None` where it never did, as far as is known here.
+    pub(crate) fn last_look(&self) -> Option<i64> {
+        let file = Some(LOOKS).filter(|name| self.folder.has(name))?;
+        let changed = self.folder.file(file).ok()?.metadata().ok()?;
+        Some(changed.mtime())
+    }
+
     /// What `watch` remembers; nothing at first.
     ///
     /// # Errors
@@ -63,6 +82,20 @@ impl Records {
 mod tests {
     use super::*;
     use crate::state::tests::records;
+
+    #[test]
+    fn when_watch_looked_last_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(folder.path()).unwrap();
+        assert_eq!(records.last_look(), None);
+        assert!(!folder.path().join(LOOKS).exists(), "who asks leaves nothing behind");
+        records.note_look();
+        let now = jiff::Timestamp::now().as_second();
+        assert!((now - 5..=now).contains(&records.last_look().unwrap()));
+        let past = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+        records.folder.file(LOOKS).unwrap().set_modified(past).unwrap();
+        assert_eq!(records.last_look(), Some(1000));
+    }
 
     #[test]
     fn what_watch_remembers_outlives_it() {

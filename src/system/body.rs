@@ -6,8 +6,8 @@ use std::mem;
 
 use crate::text::printable;
 
-/// How much is put together, in bytes.
-pub(crate) const FULL: usize = 128 * 1024;
+/// How much is put together, in bytes: half of it, after which a piece is handed on, fits into a pipe (64 KiB, pipe(7)).
+pub(crate) const FULL: usize = 120 * 1024;
 
 /// What a piece of the body ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum Seam {
 /// Where pieces go.
 type Sink<'a> = Box<dyn FnMut(&[u8], Seam) -> io::Result<()> + 'a>;
 
-/// Puts pieces together, at most 128 KiB of them (or one that is longer), and hands them on.
+/// Puts pieces together, at most 120 KiB of them (or one that is longer), and hands them on.
 pub struct Body<'a> {
     buffer: Vec<u8>,
     /// The line that is being put together; kept, so that its memory is.

@@ -16,7 +16,7 @@ pub enum Ending {
     Deadline,
     /// It was to be stopped at the deadline, and is out of reach: something of it still runs.
     OutOfReach,
-    /// It was stopped because nobody reads the answer any more.
+    /// It was stopped because nobody was left to read the answer.
     ReaderGone,
 }
 

@@ -63,6 +63,11 @@ pub(crate) fn host_name() -> String {
     gethostname().ok().and_then(|name| name.into_string().ok()).filter(|n| !n.is_empty()).unwrap_or("localhost".into())
 }
 
+/// Which start of this machine it runs since, as the kernel numbers them (random(4)); empty where it does not say.
+pub(crate) fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// The addresses of this machine's interfaces, but those that every machine has.
 pub(crate) fn addresses() -> Vec<IpAddr> {
     let address = |storage: SockaddrStorage| {

@@ -34,7 +34,7 @@ pub(crate) struct Output {
     tail: Vec<u8>,
     scratch: Option<Scratch>,
     has_room: bool,
-    /// Whether the error log has been told that there is no room.
+    /// Whether the error log already says that there is no room.
     is_said: bool,
     /// Bytes of `memory` that were sent already.
     sent: usize,
@@ -456,7 +456,7 @@ mod tests {
         assert!(scene.output.is_full());
     }
 
-    /// Nothing came any more where a message of more than a MiB found no room while it was held back.
+    /// Nothing more came where a message of more than a MiB found no room while it was held back.
     #[test]
     fn what_is_held_back_and_finds_no_room_is_released_even_if_nothing_is_whole() {
         let mut scene = Scene::without_room();

@@ -98,7 +98,7 @@ fn spawn(_: &Free, argv: &Argv, input: Stdio, output: Stdio) -> Result<Running, 
 
 /// What a branch is given.
 pub(crate) struct Equipment<'a> {
-    /// Its standard input, if it gets one: what it is told, or a lock that it holds.
+    /// Its standard input, if it gets one: a line to read, or a lock that it holds.
     pub(crate) input: Option<OwnedFd>,
     /// The descriptors that it keeps besides the standard ones, where they are.
     pub(crate) kept: &'a [BorrowedFd<'a>],

@@ -34,7 +34,7 @@ fn named_below(proc: &Path, names: &[&str], now: SystemTime) -> Option<Vec<Proce
     let folders = fs::read_dir(proc).ok()?.filter_map(Result::ok).map(|entry| entry.path());
     let folders = folders.filter(|folder| folder.file_name().and_then(|name| name.to_str()).is_some_and(is_number));
     let sought = folders.filter(|folder| name_of(folder).is_some_and(|name| names.contains(&name.trim_end())));
-    // One that ends meanwhile is none.
+    // One that ends meanwhile does not count.
     Some(sought.filter_map(|folder| process(proc, &folder, now)).collect())
 }
 

@@ -222,7 +222,7 @@ impl Running {
         gone || (self.has_no_output() && has_ended(self.pid))
     }
 
-    /// Whether nobody has its output any more.
+    /// Whether nobody is left that has its output.
     fn has_no_output(&self) -> bool {
         let hung_up = |found: &PollFlags| found.contains(PollFlags::POLLHUP);
         ready(&[(Some(self.stdout.as_fd()), HANGUP), (Some(self.stderr.as_fd()), HANGUP)], Duration::ZERO)
@@ -230,12 +230,12 @@ impl Running {
             .all(hung_up)
     }
 
-    /// Whether its whole process group is gone by then, and whoever has its output.
+    /// Whether its whole process group is gone by then, and everybody that has its output.
     fn is_gone_by(&mut self, until: Instant) -> bool {
         let mut pause = Duration::from_micros(50);
         loop {
             self.reap(Instant::now());
-            // While it has a member, even one that has ended and nobody has waited for, it is not given anew.
+            // While it has a member, even one that has ended and nobody has waited for, its number is not given to another.
             if killpg(self.pid, None) == Err(Errno::ESRCH) && self.has_no_output() {
                 return true;
             }

@@ -11,7 +11,7 @@ use super::raw;
 /// Signals with which Rust's runtime has dealt before `main`: a stack overflow's, and that of a reader who left.
 const OF_THE_RUNTIME: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGPIPE];
 
-/// Takes SIGCHLD as it is meant. Where whoever started this program ignores it, which is inherited, a child leaves no
+/// Takes SIGCHLD as it is meant. Where the process that started this program ignores it, which is inherited, a child leaves no
 /// exit status behind (wait(2)), and every listing would seem to hang.
 pub fn expect_children() {
     raw::set_to_default(Signal::SIGCHLD);

@@ -90,7 +90,7 @@ impl ScratchFile {
         self.most
     }
 
-    /// The same file once more.
+    /// A second descriptor of the same file.
     ///
     /// # Errors
     /// Those of fcntl(2): too many files are open.

@@ -9,7 +9,7 @@ use crate::report::clocks::{FirstReturn, ReturnKind};
 use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
-use crate::text::{bytes, count, duration};
+use crate::text::{bytes, count, duration, one_line};
 
 /// How bad the state is, the worst last. An unknown state ranks below a known bad one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,7 +135,7 @@ impl Form for Check {
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        Verdict { status: examine(report, &self.thresholds).0.code(), renew: false }
+        Verdict { status: examine(report, &self.thresholds).0.code(), ..Verdict::default() }
     }
 }
 
@@ -144,7 +144,7 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
     let listing = &report.listing;
     let summary = &listing.summary;
     if let Some(trouble) = &listing.trouble {
-        let text = format!("{trouble} {}", trouble.remedy()).replace('|', "/");
+        let text = format!("{trouble} {}", one_line(&trouble.remedy())).replace('|', "/");
         return (Severity::Unknown, format!("BARTLEBY UNKNOWN - {text}"));
     }
     let age = summary.oldest.map_or(0, |oldest| report.age(oldest));
@@ -167,6 +167,10 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
         told.push(format!("the oldest for {}", report.waited_briefly(oldest)));
     }
     told.extend(clocks_in_words(report, thresholds));
+    if let Some(returned) = returned_lately(report) {
+        worst = worst.max(Severity::Warning);
+        told.push(returned);
+    }
     let text = |range: &Option<Range>| range.as_ref().map(|range| range.text.clone()).unwrap_or_default();
     let mut data = vec![
         format!("messages={};{};{};0", summary.messages, text(&thresholds.warning), text(&thresholds.critical)),
@@ -201,6 +205,18 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
     }
     let line = format!("BARTLEBY {} - {}", worst.word(), told.join(", ").replace('|', "/"));
     (worst, format!("{line} | {}", data.join(" ").replace('|', "_")))
+}
+
+/// For how long a run that returned much is a reason to look, in seconds.
+const LATELY: i64 = 24 * 60 * 60;
+
+/// That more than a tenth of what the last run moved went back, where that was not long ago.
+fn returned_lately(report: &Report) -> Option<String> {
+    let last = report.flush.last()?;
+    let is_recent = report.age(last.started) < LATELY;
+    let outcome = last.outcome.as_ref().filter(|outcome| is_recent && outcome.is_alarming())?;
+    let returned = outcome.tally.as_ref()?.returned;
+    Some(format!("queue run {} returned mail for {}", last.number, count(returned, "recipient", "recipients")))
 }
 
 /// Seconds until the first of what waits goes back, less than 0 where it is past its time; `None` where nothing goes back,

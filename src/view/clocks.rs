@@ -4,12 +4,16 @@
 use crate::queue::{Lifetimes, Message, Returns};
 use crate::report::Report;
 use crate::report::clocks::{First, FirstReturn, NextAttempt, ReturnKind, Urgency};
-use crate::text::{count, duration, exact_weekday_time, short_weekday_time, weekday_time};
+use crate::text::{at_most, count, duration, exact_weekday_time, short_moment, weekday_time};
 
 /// The clocks of a queue in which something waits.
 pub(crate) struct Clocks {
-    /// Whole sentences, the most important first.
+    /// What each clock says, in whole sentences. The page draws them.
     pub(crate) sentences: Vec<String>,
+    /// What else is to be known of them, in whole sentences, the most important first.
+    pub(crate) notes: Vec<String>,
+    /// What is not known of them, in whole sentences. The page says so among the facts.
+    pub(crate) unknown: Vec<String>,
     /// What to do, where something is not known or mail goes back soon: sentences, and commands to be pasted.
     pub(crate) remedies: Vec<String>,
 }
@@ -20,60 +24,45 @@ impl Clocks {
         if !report.has_clocks() {
             return None;
         }
-        // Of what is held in part alone, the rest waits.
-        let waiting = Some(report.not_held()).filter(|waiting| *waiting > 0).unwrap_or(report.listing.summary.messages);
         let first = report.first_return();
-        let (mut sentences, mut remedies) = (Vec::new(), Vec::new());
+        let (mut sentences, mut notes, mut unknown, mut remedies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         sentences.extend(down(report));
         let overdue = first.as_ref().map_or(0, |first| first.overdue);
         let next = report.next_attempt();
-        let tries = match &next {
-            Some(Ok(next)) => Some(tries(next)),
-            _ => None,
-        };
-        let goes_back = first.as_ref().and_then(|first| goes_back(report, first));
-        let are = count(waiting, "message is", "messages are");
-        sentences.extend(match (&tries, &goes_back) {
-            // Past its time, or about to be, nothing is safe.
-            (Some(tries), Some(goes_back)) if overdue == 0 && report.urgency() < Urgency::Alarm => {
-                let are = if waiting == 1 { "is" } else { "are" };
-                let messages = count(waiting, "message", "messages");
-                Some(format!("{messages} {are} waiting here and {are} safe: the mail server {tries}, and {goes_back}."))
-            }
-            (Some(tries), Some(goes_back)) => Some(format!("{are} waiting: the mail server {tries}, and {goes_back}.")),
-            (Some(tries), None) => Some(format!("{are} waiting: the mail server {tries}.")),
-            (None, Some(goes_back)) => Some(format!("{are} waiting: {goes_back}.")),
-            // The headline says how many.
-            (None, None) => None,
-        });
-        if overdue > 0 {
-            sentences.push(past_their_time(report, overdue));
+        if let Some(Ok(next)) = &next {
+            sentences.push(format!("The mail server {}.", tries(next)));
         }
-        sentences.extend(being_returned(report));
+        sentences.extend(first.as_ref().and_then(|first| goes_back(report, first)));
+        if overdue > 0 {
+            notes.push(past_their_time(report, overdue));
+        }
+        notes.extend(being_returned(report));
         let is_stopped = report.listing.facts.timing.stopped.is_some();
         let no_return = report.return_gap();
         match (next.and_then(Result::err), &no_return) {
-            (Some(gap), Some(other)) if gap == other => {}
+            (Some(gap), Some(other)) if *gap == *other => {}
             (Some(gap), _) => {
                 let what = if is_stopped { "Attention" } else { "It is not known when it is tried again" };
-                sentences.push(format!("{what}: {}.", gap.why));
+                unknown.push(format!("{what}: {}.", gap.why));
                 remedies.push(gap.remedy.clone());
             }
             (None, _) => {}
         }
         if let Some(gap) = no_return {
-            sentences.push(format!("It is not known when mail goes back to its sender: {}.", gap.why));
+            unknown.push(format!("It is not known when mail goes back to its sender: {}.", gap.why));
             remedies.push(gap.remedy);
         }
-        sentences.extend(which_comes_first(report));
+        notes.extend(which_comes_first(report));
         if report.urgency() > Urgency::None && first.is_some() {
             let more = &report.listing.facts.timing.more_time;
             if !more.is_empty() {
-                remedies.push(format!("To give what waits more time (it counts for mail that waits already): {more}."));
+                remedies
+                    .push(format!("Give waiting mail more time. It also counts for what is already waiting.\n{more}"));
             }
         }
+        remedies.retain(|remedy| !remedy.is_empty());
         remedies.dedup();
-        Some(Clocks { sentences, remedies })
+        Some(Clocks { sentences, notes, unknown, remedies })
     }
 }
 
@@ -98,18 +87,7 @@ fn down(report: &Report) -> Option<String> {
 fn tries(next: &NextAttempt<'_>) -> String {
     match next.within {
         0 => "tries again by itself now".into(),
-        within => format!("tries again by itself within {}", rounded_up(within)),
-    }
-}
-
-/// A time in which something happens at the latest: no shorter than it is.
-fn rounded_up(seconds: i64) -> String {
-    let in_units = |unit: u64, one: &str, many: &str| count(seconds.max(0).unsigned_abs().div_ceil(unit), one, many);
-    match seconds {
-        ..120 => in_units(1, "second", "seconds"),
-        120..7200 => in_units(60, "minute", "minutes"),
-        7200..172_800 => in_units(3600, "hour", "hours"),
-        _ => in_units(86_400, "day", "days"),
+        within => format!("tries again by itself within {}", at_most(within)),
     }
 }
 
@@ -120,32 +98,35 @@ fn goes_back(report: &Report, first: &FirstReturn) -> Option<String> {
     let else_ = if *overdue > 0 { " else" } else { "" };
     let when = weekday_time(*at, &report.zone);
     Some(match kind {
-        ReturnKind::NotBefore => format!("nothing{else_} goes back to its sender before {when}"),
+        ReturnKind::NotBefore => format!("Nothing{else_} goes back to its sender before {when}."),
         ReturnKind::At => {
             let when = exact_weekday_time(*at, &report.zone);
             format!(
-                "the first{else_} goes back to its sender on {when}, without being tried again, even if the main mail server \
-                 is back by then"
+                "The first{else_} goes back to its sender on {when}, without being tried again, even if the main mail server \
+                 is back by then."
             )
         }
         ReturnKind::About => match report.listing.summary.deadlines.oldest_for_host {
-            _ if report.primary.primaries.iter().any(|primary| primary.is_up() == Some(true)) => return None,
+            _ if report.has_primary_up() => return None,
             Some(oldest) if is_by_oldest(report) => format!(
-                "if the main mail server has been down without a break since {}, all mail for it goes back at about {when}, \
-                 also what came a minute ago, and from then on new mail goes back at once",
+                "If the main mail server has been down without a break since {}, all mail for it goes back at about {when}, \
+                 also what came a minute ago, and from then on new mail goes back at once.",
                 weekday_time(oldest, &report.zone)
             ),
             _ => format!(
-                "all mail for the main mail server goes back at about {when}, also what came a minute ago, and from then on \
-                 new mail goes back at once"
+                "All mail for the main mail server goes back at about {when}, also what came a minute ago, and from then on \
+                 new mail goes back at once."
             ),
         },
     })
 }
 
 /// Whether the first failure of the host is only taken for that of the oldest message.
-fn is_by_oldest(report: &Report) -> bool {
-    matches!(report.listing.facts.timing.lifetimes(), Lifetimes::About { failing_since: None, .. })
+pub(crate) fn is_by_oldest(report: &Report) -> bool {
+    let Lifetimes::About { cutoffs, failing_since: None, .. } = report.listing.facts.timing.lifetimes() else {
+        return false;
+    };
+    cutoffs.is_empty() || cutoffs.iter().any(|cutoff| cutoff.failing_since.is_none())
 }
 
 /// What happens to messages that are past their time.
@@ -191,16 +172,16 @@ fn which_comes_first(report: &Report) -> Option<String> {
 /// When a message goes back, for its row; `None` where that is not known.
 pub(crate) fn of_message(report: &Report, lifetimes: &Lifetimes, message: &Message<'_>) -> Option<String> {
     let now = report.listing.sampling.started;
-    let when = |at: i64| short_weekday_time(at, &report.zone);
+    let when = |at: i64| short_moment(at, now, &report.zone);
     match lifetimes.returns(message) {
         // Its state says so.
         Returns::Now | Returns::Unknown => None,
-        Returns::Never => Some("never goes back while it is held".into()),
-        Returns::NotBefore(at) if at <= now => Some("goes back at the next attempt that fails".into()),
-        Returns::NotBefore(at) => Some(format!("goes back after {}", when(at))),
-        Returns::At(at) => Some(format!("goes back {}", when(at))),
-        Returns::About(at) if at <= now => Some("goes back with all mail for that server".into()),
-        Returns::About(at) => Some(format!("goes back about {}", when(at))),
+        Returns::Never => Some("never while on hold".into()),
+        Returns::NotBefore(at) if at <= now => Some("at the next attempt that fails".into()),
+        Returns::NotBefore(at) => Some(format!("after {}", when(at))),
+        Returns::At(at) => Some(when(at)),
+        Returns::About(at) if at <= now => Some("with all mail for that server".into()),
+        Returns::About(at) => Some(format!("about {}", when(at))),
     }
 }
 
@@ -212,31 +193,10 @@ pub(crate) fn attempts(report: &Report, message: &Message<'_>) -> Option<String>
         attempts => format!("tried {}", count(attempts, "time", "times")),
     };
     let now = report.listing.sampling.started;
-    Some(match message.plan.next_attempt {
-        Some(next) if next > now => format!("{tried}, next in {}", rounded_up(next - now)),
+    let is_tried = report.listing.facts.timing.stopped.is_none();
+    Some(match message.plan.next_attempt.filter(|_| is_tried) {
+        Some(next) if next > now => format!("{tried}, next in {}", at_most(next - now)),
         Some(_) => format!("{tried}, next now"),
         None => tried,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bound_is_never_said_to_be_shorter_than_it_is() {
-        let words = [1, 119, 120, 121, 4300, 7200, 7201, 172_800, 172_801].map(rounded_up);
-        let expected = [
-            "1 second",
-            "119 seconds",
-            "2 minutes",
-            "3 minutes",
-            "72 minutes",
-            "2 hours",
-            "3 hours",
-            "2 days",
-            "3 days",
-        ];
-        assert_eq!(words, expected);
-    }
 }

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use crate::queue::{Clocks, Lifetimes, Message, Row, rfc3339};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
-use crate::text::printable;
+use crate::text::{one_line, printable};
 use crate::view::sentences::{self, of_listing};
 
 /// The names of the columns.
@@ -96,7 +96,7 @@ impl Form for Csv {
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
         if let Some(trouble) = &report.listing.trouble {
             let status = serde_json::to_value(trouble.status())?;
-            let reason = format!("{trouble} {}", trouble.remedy());
+            let reason = format!("{trouble} {}", one_line(&trouble.remedy()));
             line(to, last(INCOMPLETE, status.as_str().unwrap_or_default(), &reason))?;
         } else if let Some(note) = report.note {
             line(to, last(NOTE, "", sentences::note(note)))?;

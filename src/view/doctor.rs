@@ -10,17 +10,24 @@ use crate::mta::trouble::Trouble;
 use crate::primary::{Fault, PrimaryStatus};
 use crate::queue::Row;
 use crate::report::disk::Level;
+use crate::report::drill::{Checked, Finding};
 use crate::report::{Form, Report, Verdict};
 use crate::state::{Records, StateError};
 use crate::system::{Account, Body};
-use crate::text::{Odd, bytes, count, duration, shell_quoted};
+use crate::text::{Odd, at_most, bytes, count, duration, shell_quoted, to_paste};
 
 /// One thing that was checked.
 struct Check {
     /// Its name.
     subject: &'static str,
-    /// The finding, or the fault with its fix.
-    found: Result<String, Fault>,
+    /// What was found.
+    found: Finding,
+}
+
+impl Check {
+    fn new(subject: &'static str, found: Result<String, Fault>) -> Check {
+        Check { subject, found: found.into() }
+    }
 }
 
 /// The state folder in use.
@@ -59,11 +66,18 @@ pub(crate) struct Doctor {
     flush_command: Vec<String>,
     /// What the web server was found to do, where it was asked.
     web: Vec<(&'static str, Result<String, Fault>)>,
+    /// What came of a rehearsed outage, where one was asked for.
+    drill: Vec<Checked>,
 }
 
 impl Doctor {
-    /// Takes the facts that are known before the queue is listed, and what the web server was found to do.
-    pub(crate) fn of(context: &Context, web: Vec<(&'static str, Result<String, Fault>)>) -> Doctor {
+    /// Takes the facts that are known before the queue is listed, what the web server was found to do, and what came of a
+    /// rehearsed outage.
+    pub(crate) fn of(
+        context: &Context,
+        web: Vec<(&'static str, Result<String, Fault>)>,
+        drill: Vec<Checked>,
+    ) -> Doctor {
         let Context { config, account, source, records, .. } = context;
         let allow: Vec<String> = config.access.allow.iter().map(ToString::to_string).collect();
         Doctor {
@@ -75,6 +89,7 @@ impl Doctor {
             configuration: config.file.clone(),
             flush_command: config.mta.flush_command.clone(),
             web,
+            drill,
         }
     }
 }
@@ -82,11 +97,17 @@ impl Doctor {
 impl Form for Doctor {
     fn end(&mut self, report: &Report, _rows: &[Row], to: &mut Body<'_>) -> io::Result<()> {
         for Check { subject, found } in examine(self, report) {
+            let is_down = matches!(found, Finding::Down(_));
             match found {
-                Ok(found) => to.line(format_args!("ok    {subject}: {found}"))?,
-                Err(Fault { message, remedy }) => {
-                    to.line(format_args!("FAIL  {subject}: {message}"))?;
-                    to.line(format_args!("      To do: {remedy}"))?;
+                Finding::Fine(found) => to.line(format_args!("ok    {subject}: {found}"))?,
+                Finding::Wrong(Fault { message, remedy }) | Finding::Down(Fault { message, remedy }) => {
+                    let word = if is_down { "DOWN" } else { "FAIL" };
+                    to.line(format_args!("{word}  {subject}: {message}"))?;
+                    to_do(&remedy, to)?;
+                }
+                Finding::Open(Fault { message, remedy }) => {
+                    to.line(format_args!("?     {subject}: could not be checked: {message}"))?;
+                    to_do(&remedy, to)?;
                 }
             }
         }
@@ -94,9 +115,16 @@ impl Form for Doctor {
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        let wrong = examine(self, report).iter().any(|check| check.found.is_err());
-        Verdict { status: u8::from(wrong), renew: false }
+        let wrong = examine(self, report).iter().any(|check| !matches!(check.found, Finding::Fine(_)));
+        Verdict { status: u8::from(wrong), ..Verdict::default() }
     }
+}
+
+/// What to do: sentences, and lines to be pasted.
+fn to_do(remedy: &str, to: &mut Body<'_>) -> io::Result<()> {
+    let mut lines = remedy.lines();
+    to.line(format_args!("      To do: {}", lines.next().unwrap_or_default()))?;
+    lines.try_for_each(|line| to.line(format_args!("        {line}")))
 }
 
 /// Checks everything.
@@ -138,7 +166,7 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
             let file = file.display().to_string();
             fault(
                 format!("the log of queue runs was damaged, and was set aside as {file}"),
-                pasted(shell_quoted(&file).map(|file| format!("As root: rm {file}"))),
+                pasted(shell_quoted(&file).map(|file| to_paste("As root", &[&format!("rm {file}")]))),
             )
         }
         (Ok(_), None, Some(reason)) => fault(
@@ -170,37 +198,31 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
     let config_file =
         doctor.configuration.as_ref().map_or("none, all defaults".into(), |file| file.display().to_string());
     let mut checks = vec![
-        Check { subject: "user", found: Ok(format!("{} ({})", doctor.account.name, doctor.account.uid)) },
-        Check { subject: "configuration", found: Ok(config_file) },
-        Check { subject: "mail server", found: mail_server },
-        Check { subject: "queue directory", found: directory },
-        Check { subject: "listing the queue", found: may_list },
-        Check { subject: "running the queue", found: may_flush },
-        Check { subject: "state directory", found: state },
-        Check {
-            subject: "access",
-            found: Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
-        },
+        Check::new("user", Ok(format!("{} ({})", doctor.account.name, doctor.account.uid))),
+        Check::new("configuration", Ok(config_file)),
+        Check::new("mail server", mail_server),
+        Check::new("queue directory", directory),
+        Check::new("listing the queue", may_list),
+        Check::new("running the queue", may_flush),
+        Check::new("state directory", state),
+        Check::new(
+            "access",
+            Ok(format!("{}, and whom the web server lets in with BARTLEBY_ACCESS=granted", doctor.allow)),
+        ),
     ];
-    checks.extend(doctor.web.iter().map(|(subject, found)| Check { subject, found: found.clone() }));
-    checks.extend(
-        sentences::unlisted(&listing.facts).map(|unlisted| Check { subject: "mail server", found: Ok(unlisted) }),
-    );
+    checks.extend(doctor.web.iter().map(|(subject, found)| Check::new(subject, found.clone())));
+    checks.extend(sentences::unlisted(&listing.facts).map(|unlisted| Check::new("mail server", Ok(unlisted))));
     let gap = report.gap.as_deref().map(sentences::gap);
-    checks.push(Check {
-        subject: "sandbox",
-        found: match gap.or_else(|| primary.gap.as_deref().map(sentences::gap_of_primaries)) {
-            None => {
-                Ok("what strangers wrote is read without the rights to open files, start programs or connect".into())
-            }
-            Some(gap) => fault(
-                gap,
-                "Run Linux 5.13 or later with \"landlock\" among the words of /sys/kernel/security/lsm (kernel \
+    let sandbox = match gap.or_else(|| primary.gap.as_deref().map(sentences::gap_of_primaries)) {
+        None => Ok("what strangers wrote is read without the rights to open files, start programs or connect".into()),
+        Some(gap) => fault(
+            gap,
+            "Run Linux 5.13 or later with \"landlock\" among the words of /sys/kernel/security/lsm (kernel \
                  parameter lsm=), and let containers use landlock(7) and seccomp(2)."
-                    .into(),
-            ),
-        },
-    });
+                .into(),
+        ),
+    };
+    checks.push(Check::new("sandbox", sandbox));
     checks.extend(clock_checks(report));
     checks.extend(primary_checks(primary));
     for filesystem in filesystems {
@@ -209,22 +231,29 @@ fn examine(doctor: &Doctor, report: &Report) -> Vec<Check> {
         let remedy = |command: fn(&str) -> String| pasted(path.clone().map(|path| command(&path)));
         let found = match (filesystem.level, filesystem.usage.bytes_available, filesystem.usage.bytes) {
             (Level::Unknown, ..) => match &filesystem.error {
-                Some(error) => {
-                    fault(format!("{mount}: {error}"), remedy(|path| format!("Look after that mount: stat -f {path}")))
-                }
+                Some(error) => fault(
+                    format!("{mount}: {error}"),
+                    remedy(|path| to_paste("Look after that mount", &[&format!("stat -f {path}")])),
+                ),
                 None => fault(
                     format!("{mount} does not answer"),
-                    remedy(|path| format!("Look after that mount: umount -l {path}")),
+                    remedy(|path| to_paste("Look after that mount", &[&format!("umount -l {path}")])),
                 ),
             },
             (Level::Ok, Some(free), Some(all)) => Ok(format!("{mount}: {} of {} free", bytes(free), bytes(all))),
             _ => fault(
                 format!("{mount} is short of space or inodes"),
-                remedy(|path| format!("Make room: du -xh {path} | sort -h | tail; df -i {path}")),
+                remedy(|path| {
+                    to_paste(
+                        "Make room. To see what takes it",
+                        &[&format!("du -xh {path} | sort -h | tail"), &format!("df -i {path}")],
+                    )
+                }),
             ),
         };
-        checks.push(Check { subject: if filesystem.queue { "disk (mail queue)" } else { "disk" }, found });
+        checks.push(Check::new(if filesystem.queue { "disk (mail queue)" } else { "disk" }, found));
     }
+    checks.extend(doctor.drill.iter().map(|(subject, found)| Check { subject, found: found.clone() }));
     checks
 }
 
@@ -239,9 +268,10 @@ fn make_folder(doctor: &Doctor) -> String {
         let path = doctor.wanted.to_string_lossy();
         let (folder, user) = (shell_quoted(&path)?, shell_quoted(&doctor.account.name)?);
         Ok(if doctor.account.is_root() {
-            format!("Look at its owner, and at the folders above it: ls -ld {folder}; namei -l {folder}")
+            let look = [format!("ls -ld {folder}"), format!("namei -l {folder}")];
+            to_paste("Look at its owner, and at the folders above it", &look.each_ref().map(String::as_str))
         } else {
-            format!("As root: install -d -o {user} -m 700 {folder}")
+            to_paste("As root", &[&format!("install -d -o {user} -m 700 {folder}")])
         })
     };
     pasted(command())
@@ -265,7 +295,7 @@ fn clock_checks(report: &Report) -> Vec<Check> {
     let longest = report.outages.longest.as_ref().map_or(0, |of| of.seconds(report.now));
     let more = || match timing.more_time.as_str() {
         "" => "Raise it in the mail server's own configuration, and [mta] lifetime with it.".to_owned(),
-        more => format!("{more}."),
+        more => more.to_owned(),
     };
     let lifetime = match &timing.lifetime {
         Lifetime::Known { seconds, basis, .. } if *seconds < LEAST_LIFETIME => fault(
@@ -286,26 +316,27 @@ fn clock_checks(report: &Report) -> Vec<Check> {
         Lifetime::Known { seconds, basis, .. } => Ok(format!("mail is kept for {} ({basis})", duration(*seconds))),
         Lifetime::NotInForce { basis, file, step, .. } => fault(
             format!("{file} was changed after the mail server was started, so {basis} there may not be in force"),
-            format!("{step}."),
+            step.clone(),
         ),
         Lifetime::Unknown(gap) => {
             fault(format!("it is not known how long mail is kept: {}", gap.why), gap.remedy.clone())
         }
     };
     let retry = match (&timing.stopped, &timing.retry) {
-        (Some(gap), _) => fault(gap.why.clone(), format!("{}.", gap.remedy)),
-        (None, Retry::Within { seconds, basis }) => {
-            Ok(format!("what waits is tried again within {} ({basis})", duration(*seconds)))
-        }
+        (Some(gap), _) => fault(gap.why.clone(), gap.remedy.clone()),
+        (None, Retry::Within { seconds, basis, .. }) => match report.next_attempt() {
+            Some(Err(gap)) => Ok(format!("it is not known when all that waits is tried again: {}", gap.why)),
+            _ => Ok(format!("what waits is tried again within {} ({basis})", at_most(*seconds))),
+        },
         (None, Retry::Listed { basis }) => Ok(format!("{basis} says when each message is tried again")),
         (None, Retry::Unknown(gap)) => Ok(format!("it is not known when what waits is tried again: {}", gap.why)),
     };
-    vec![Check { subject: "lifetime", found: lifetime }, Check { subject: "next attempt", found: retry }]
+    vec![Check::new("lifetime", lifetime), Check::new("next attempt", retry)]
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.
 fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
-    let check = |subject, found| Check { subject, found };
+    let check = Check::new;
     let fault = |message: String, remedy: &str| Err(Fault { message, remedy: remedy.to_owned() });
     let faults = status.faults.iter().map(|found| check("DNS", fault(found.message.clone(), &found.remedy)));
     let notes = status.notes.iter().map(|note| check("DNS", Ok(note.clone())));
@@ -315,8 +346,8 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
             Some(domains) => Ok(format!("the MX records of {} are as they should be", domains.join(", "))),
             None if !status.primaries.is_empty() => Ok("not compared, as [primary] domains are not configured".into()),
             None => fault(
-                "it is not known for which domains this host is a fall-back".into(),
-                "Name them in /etc/bartleby.toml: [primary] domains = [\"example.com\"]",
+                "it is not known for which domains this host is a backup mail server".into(),
+                "Name them in /etc/bartleby.toml:\n    [primary]\n    domains = [\"example.com\"]",
             ),
         };
         checks.push(check("DNS", found));
@@ -324,10 +355,14 @@ fn primary_checks(status: &PrimaryStatus) -> Vec<Check> {
     checks.extend(status.primaries.iter().map(|primary| {
         let words = format!("{} is {}: {}", primary.host, primary.state.as_str(), primary.detail);
         let found = match primary.is_up() {
-            Some(true) => Ok(words),
-            _ => fault(words, "Look after that server, its network and its firewall; mail waits here meanwhile."),
+            Some(true) => Finding::Fine(words),
+            is_up => {
+                let remedy = "Look after that server, its network and its firewall; mail waits here meanwhile.".into();
+                let fault = Fault { message: words, remedy };
+                if is_up == Some(false) { Finding::Down(fault) } else { Finding::Wrong(fault) }
+            }
         };
-        check("primary", found)
+        Check { subject: "primary", found }
     }));
     checks
 }

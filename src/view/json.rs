@@ -13,9 +13,9 @@ use crate::primary::{Primary, PrimaryStatus};
 use crate::queue::{Clocks, Lifetimes, Message, Recipient, Row, State, rfc3339};
 use crate::report::clocks::FirstReturn;
 use crate::report::{Form, Report, Verdict};
-use crate::state::{Flush, Outage};
+use crate::state::{Flush, Outage, Pace};
 use crate::system::Body;
-use crate::text::{first_that_acts, is_plain};
+use crate::text::{first_that_acts, is_plain, one_line};
 use crate::view::sentences::of_listing;
 
 /// The version of this form; a change that old readers can't follow raises it.
@@ -80,7 +80,7 @@ impl Form for Json {
                 "next_attempt": report.next_attempt().and_then(Result::ok).map(|next| {
                     json!({"within_seconds": next.within, "basis": next.basis})
                 }),
-                "next_attempt_error": report.next_attempt().and_then(Result::err).map(gap),
+                "next_attempt_error": report.next_attempt().and_then(Result::err).as_deref().map(gap),
                 "command": listing.sampling.command,
                 "seconds": listing.sampling.took.as_secs_f64(),
             }),
@@ -96,7 +96,8 @@ impl Form for Json {
         let PrimaryStatus { faults, notes, domains, .. } = &report.primary;
         field(to, "outages", &report.outages.latest.iter().map(outage).collect::<Vec<_>>())?;
         field(to, "dns", &json!({"domains": domains, "faults": faults, "notes": notes}))?;
-        let unexplained = || report.unexplained.as_ref().map(|trouble| format!("{trouble} {}", trouble.remedy()));
+        let unexplained =
+            || report.unexplained.as_ref().map(|trouble| format!("{trouble} {}", one_line(&trouble.remedy())));
         if let Some(note) = report.note.map(|note| sentences::note(note).to_owned()).or_else(unexplained) {
             field(to, "note", &note)?;
         }
@@ -194,6 +195,7 @@ fn returns(report: &Report) -> Option<Value> {
 
 fn outage(outage: &Outage) -> Value {
     json!({
+        "number": outage.number,
         "host": outage.host,
         "down": rfc3339(outage.down),
         "up": outage.up.and_then(rfc3339),
@@ -274,7 +276,8 @@ fn error(trouble: &Trouble) -> Value {
     json!({"message": trouble.to_string(), "remedy": trouble.remedy()})
 }
 
-fn flush(flush: &Flush) -> Value {
+/// What the contract has of a queue run.
+pub(crate) fn flush(flush: &Flush) -> Value {
     json!({
         "number": flush.number,
         "started": rfc3339(flush.started),
@@ -290,9 +293,17 @@ fn flush(flush: &Flush) -> Value {
             "messages_left": outcome.messages_left,
             "recipients_left": outcome.recipients_left,
             "why": outcome.why,
+            "delivered": outcome.tally.as_ref().map(|tally| tally.delivered),
+            "returned": outcome.tally.as_ref().map(|tally| tally.returned),
+            "unrecorded": outcome.tally.as_ref().map(|tally| tally.unrecorded),
+            "returned_for": outcome.tally.as_ref().map(|tally| &tally.sent_back).filter(|list| !list.is_empty()),
+            "per_minute": outcome.pace.map(|pace| pace.per_minute),
+            "slower": outcome.pace.map(Pace::is_slower),
+            "done_about": outcome.pace.and_then(|pace| pace.done_about).and_then(rfc3339),
         })),
         "despite": flush.despite,
         "rehearsal": flush.rehearsal,
+        "restarted": flush.restarted,
     })
 }
 

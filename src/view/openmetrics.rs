@@ -124,7 +124,15 @@ impl Families<'_, '_> {
         let waited = last.and_then(|flush| flush.messages).map(|messages| (vec![], messages));
         self.gauge("last_flush_messages", "Messages that waited then.", waited)?;
         let left = last.and_then(|flush| flush.outcome.as_ref()).map(|outcome| (vec![], outcome.messages_left));
-        self.gauge("last_flush_messages_left", "Messages of these that were seen waiting after it.", left)
+        self.gauge("last_flush_messages_left", "Messages of these that were seen waiting after it.", left)?;
+        let tally = last.and_then(|flush| flush.outcome.as_ref()?.tally.as_ref());
+        let delivered = tally.map(|tally| (vec![], tally.delivered));
+        self.gauge("last_flush_recipients_delivered", "Recipients who got the mail, by the mail log.", delivered)?;
+        let returned = tally.map(|tally| (vec![], tally.returned));
+        self.gauge("last_flush_recipients_returned", "Recipients whose mail went back, by the mail log.", returned)?;
+        let unrecorded = tally.map(|tally| (vec![], tally.unrecorded));
+        let help = "Recipients whose mail left without a record in the mail log.";
+        self.gauge("last_flush_recipients_unrecorded", help, unrecorded)
     }
 }
 

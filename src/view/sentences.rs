@@ -3,7 +3,7 @@
 use crate::mta::Facts;
 use crate::mta::trouble::Status;
 use crate::primary::Comeback;
-use crate::queue::{Despite, Destination, Stranded, Summary, Target};
+use crate::queue::{Cause, Despite, Destination, Stranded, Summary, Target};
 use crate::report::{Note, Report, Verdict};
 use crate::state::Condition;
 use crate::state::{Flush, Outcome};
@@ -12,10 +12,11 @@ use crate::text::{count, short, thousands};
 /// Destinations that get a sentence of their own.
 const NAMED: usize = 5;
 
-/// The state of the queue: one sentence, and details where there are any.
+/// For whom mail waits: a sentence, and details where there are any.
 pub struct Sentences {
-    /// The sentence to read first, in three parts: the text before a foreign name, that name, and the text after it.
-    pub headline: [String; 3],
+    /// The sentence, in three parts: the text before a foreign name, that name, and the text after it. All are empty where
+    /// nothing is known to wait.
+    pub for_whom: [String; 3],
     /// One for each destination.
     pub details: Vec<Detail>,
 }
@@ -24,48 +25,44 @@ pub struct Sentences {
 pub struct Detail {
     /// The domain, shortened.
     pub name: String,
-    /// The text about it.
-    pub(crate) text: String,
+    /// How many recipients.
+    pub(crate) recipients: String,
+    /// Why most of them wait, where that is known.
+    pub(crate) cause: Option<&'static str>,
     /// The target that runs its mail alone, where that is possible.
     pub(crate) run: Option<Target>,
 }
 
 impl Sentences {
-    /// Puts a report into words. A listing that is not complete is called "at least", and one of which nothing was
-    /// read "not known", never empty.
+    /// Puts a report into words.
     pub fn of(report: &Report) -> Sentences {
         let summary = &report.listing.summary;
-        let complete = report.listing.trouble.is_none();
-        if summary.messages == 0 {
-            let headline = if complete {
-                "The queue is empty."
-            } else {
-                "The queue could not be read, so it is not known whether mail is waiting."
-            };
-            return Sentences { headline: [headline.into(), String::new(), String::new()], details: Vec::new() };
-        }
         let destinations = summary.destinations(NAMED);
-        if destinations.is_empty() && summary.delivered > 0 {
-            let remain = count(summary.messages, "message remains", "messages remain");
-            let at_least = if complete { "" } else { "At least " };
-            let headline = format!("{at_least}{remain}, but the mail server has no more to do for any recipient.");
-            return Sentences { headline: [headline, String::new(), String::new()], details: Vec::new() };
-        }
-        let before = format!("{}{}", if complete { "" } else { "At least " }, waiting(summary.messages));
+        let many = summary.messages > 1;
         let is_most = |first: &Destination| first.recipients * 2 > summary.recipients;
+        let it = if many { "They are" } else { "It is" };
         let (before, first, others) = match destinations.as_slice() {
-            [] => (format!("{before}, for recipients that the mail server does not name"), String::new(), ""),
-            [only] => (format!("{before} for "), name(only), ""),
-            [first, ..] if is_most(first) => (format!("{before}, most of them for "), name(first), ""),
-            [first, ..] => (format!("{before} for "), name(first), " and others"),
+            _ if summary.messages == 0 => return Sentences { for_whom: Default::default(), details: Vec::new() },
+            [] if summary.delivered > 0 => (String::new(), String::new(), ""),
+            [] => (format!("{it} for recipients that the mail server does not name"), String::new(), ""),
+            [only] => (format!("{it} for "), name(only), ""),
+            [first, ..] if many && is_most(first) => ("Most are for ".into(), name(first), ""),
+            [first, ..] => (format!("{it} for "), name(first), " and others"),
         };
-        let mut parts = vec![others.to_owned()];
-        parts.extend(summary.oldest.map(|oldest| format!("the oldest for {}", report.waited(oldest))));
-        if let [only] = destinations.as_slice() {
-            parts.extend(only.cause.map(|cause| cause.phrase().to_owned()));
+        let mut parts = Vec::new();
+        if !before.is_empty() {
+            parts.push(others.to_owned());
+            parts.extend(summary.oldest.map(|oldest| {
+                let the_oldest = if many { "the oldest has been" } else { "it has been" };
+                format!("{the_oldest} waiting for {}", report.waited(oldest))
+            }));
+            if let [only] = destinations.as_slice() {
+                parts.extend(only.cause.map(|cause| cause.phrase().to_owned()));
+            }
         }
+        let end = if parts.is_empty() { "" } else { "." };
         let details = destinations.iter().map(detail).collect();
-        Sentences { headline: [before, first, format!("{}.{}", parts.join("; "), on_hold(summary))], details }
+        Sentences { for_whom: [before, first, format!("{}{end}{}", parts.join("; "), on_hold(summary))], details }
     }
 }
 
@@ -124,7 +121,7 @@ pub(crate) fn unlisted(facts: &Facts) -> Option<String> {
 /// The verdict of a form that fails exactly when its listing fails.
 pub(crate) fn of_listing(report: &Report) -> Verdict {
     let status = if report.listing.status() == Status::Ok { 0 } else { EX_UNAVAILABLE };
-    Verdict { status, renew: false }
+    Verdict { status, ..Verdict::default() }
 }
 
 /// The exit status, of sysexits(3), where the queue could not be listed.
@@ -140,7 +137,7 @@ pub(crate) fn advice(report: &Report) -> Option<String> {
     match (any(true), any(false)) {
         _ if waiting == 0 => None,
         (true, others_are_down) => Some(match (what_waited_for_it(report), others_are_down) {
-            (Some(what), false) => what + ": deliver it now.",
+            (Some(waited), false) => waited.sentence() + ": deliver it now.",
             (Some(_), true) => {
                 "Some of the main mail servers answer, others do not: trying now delivers what is for those that do."
                     .into()
@@ -161,32 +158,51 @@ pub(crate) fn advice(report: &Report) -> Option<String> {
                 primaries.iter().any(|of| of.is_up() == Some(false) && of.since.is_some_and(|at| report.seconds_since(at) > 0));
             let still = if still { "still does not answer" } else { "does not answer" };
             Some(format!(
-                "The main mail server {still}. Nothing is lost: the mail waits here. Trying now will not help."
+                "The main mail server {still}. Its mail is kept here until it is back; trying now will not help."
             ))
         }
         (false, false) => None,
     }
 }
 
-/// That the primary takes mail and some has only waited for that; `None` where the queue can't be run right now, or
-/// what waits is for elsewhere or waits for something else.
-fn what_waited_for_it(report: &Report) -> Option<String> {
-    let stranded = report.listing.summary.stranded(|domain| report.primary.may_be_for(domain));
-    let is_back = report.primary.primaries.iter().any(|primary| primary.comeback == Comeback::Seen);
-    let waits = |recipients: u64| format!("mail for {} is waiting", count(recipients, "recipient", "recipients"));
-    let server = if is_back { "The main mail server is back" } else { "The main mail server accepts mail" };
-    match stranded {
-        _ if !report.flush.is_offered() => None,
-        Stranded { unreached: 0, unexplained: 0 } => None,
-        // The listing of Exim holds no reasons: there, only the comeback shows what the mail waited for.
-        Stranded { unreached: 0, unexplained } => is_back.then(|| format!("{server}, and {}", waits(unexplained))),
-        Stranded { unreached, .. } => {
-            Some(format!("{server}, and {} because it could not be reached", waits(unreached)))
-        }
+/// Mail that has only waited until the primary can be reached.
+pub(crate) struct Waited {
+    /// Whether the primary was seen to come back; else it just accepts mail.
+    pub(crate) is_back: bool,
+    /// For how many recipients it is.
+    pub(crate) recipients: u64,
+    /// Whether its reasons say so. The listing of Exim holds none: there, only the comeback shows what the mail waited for.
+    is_explained: bool,
+}
+
+impl Waited {
+    fn sentence(&self) -> String {
+        let server = if self.is_back { "The main mail server is back" } else { "The main mail server accepts mail" };
+        let waits = format!("mail for {} is waiting", count(self.recipients, "recipient", "recipients"));
+        let because = if self.is_explained { " because it could not be reached" } else { "" };
+        format!("{server}, and {waits}{because}")
     }
 }
 
-/// What came of a flush, as far as the listing tells.
+/// That the primary takes mail and some has only waited for that; `None` where the queue can't be run right now, or
+/// what waits is for elsewhere or waits for something else.
+pub(crate) fn what_waited_for_it(report: &Report) -> Option<Waited> {
+    let primaries = &report.primary.primaries;
+    let stranded = report.listing.summary.stranded(|domain| report.primary.may_be_for(domain));
+    let is_back = primaries.iter().any(|primary| primary.comeback == Comeback::Seen);
+    if !report.flush.is_offered() || !report.has_primary_up() {
+        return None;
+    }
+    match stranded {
+        Stranded { unreached: 0, unexplained: 0 } => None,
+        Stranded { unreached: 0, unexplained } => {
+            is_back.then_some(Waited { is_back, recipients: unexplained, is_explained: false })
+        }
+        Stranded { unreached, .. } => Some(Waited { is_back, recipients: unreached, is_explained: true }),
+    }
+}
+
+/// What came of a flush, as far as the listing shows.
 pub(crate) fn outcome(report: &Report, flush: &Flush, outcome: &Outcome) -> String {
     if report.listing.trouble.is_some() && !outcome.settled {
         return "what came of it is not known".into();
@@ -220,21 +236,13 @@ pub(crate) fn gap_of_primaries(gap: &str) -> String {
     format!("What the name servers and primaries said was read without the sandbox: {gap}.")
 }
 
-fn waiting(messages: u64) -> String {
-    count(messages, "message is waiting", "messages are waiting")
-}
-
 fn detail(destination: &Destination) -> Detail {
-    let cause = destination.cause.map(|cause| format!("; {}", cause.phrase())).unwrap_or_default();
+    let domain = destination.domain.clone().filter(|domain| !domain.is_empty());
     Detail {
         name: name(destination),
-        text: format!("{}{cause}", count(destination.recipients, "recipient", "recipients")),
-        run: destination
-            .domain
-            .clone()
-            .filter(|domain| !domain.is_empty())
-            .map(Target::Domain)
-            .filter(Target::is_plain),
+        recipients: count(destination.recipients, "recipient", "recipients"),
+        cause: destination.cause.map(Cause::phrase),
+        run: domain.map(Target::Domain).filter(Target::is_plain),
     }
 }
 

@@ -6,7 +6,9 @@ use std::io::{self, Write};
 
 use super::PROGRAM;
 use super::clocks::Clocks;
+use super::headline::Headline;
 use super::sentences::{self, Sentences, of_listing};
+use crate::flush::outcome;
 use crate::queue::{self, Message, Recipient, Row, State};
 use crate::report::disk::{Filesystem, Level};
 use crate::report::{Form, Report, Verdict};
@@ -115,12 +117,18 @@ impl Form for Text {
         }
         if let Some(trouble) = &listing.trouble {
             to.line(format_args!("ERROR: {trouble}"))?;
-            to.line(format_args!("REMEDY: {}", trouble.remedy()))?;
+            remedy(&trouble.remedy(), to)?;
         }
+        let Headline { sentence, rest, .. } = Headline::of(report);
+        to.line(format_args!("{}", format!("{sentence} {rest}").trim_end()))?;
         let sentences = Sentences::of(report);
-        to.line(format_args!("{}", sentences.headline.concat()))?;
+        let for_whom = sentences.for_whom.concat();
+        if !for_whom.trim().is_empty() {
+            to.line(format_args!("{}", for_whom.trim_start()))?;
+        }
         for detail in sentences.details.iter().filter(|_| sentences.details.len() > 1) {
-            to.line(format_args!("  {}: {}", detail.name, detail.text))?;
+            let cause = detail.cause.map(|cause| format!("; {cause}")).unwrap_or_default();
+            to.line(format_args!("  {}: {}{cause}", detail.name, detail.recipients))?;
         }
         if listing.summary.messages > 0 {
             to.line(format_args!(
@@ -136,19 +144,26 @@ impl Form for Text {
         for sentence in sentences::before_a_run(report) {
             to.line(format_args!("{sentence}"))?;
         }
-        if let Some(Clocks { sentences, remedies }) = Clocks::of(report) {
-            for sentence in sentences {
+        if let Some(Clocks { sentences, notes, unknown, remedies }) = Clocks::of(report) {
+            for sentence in sentences.into_iter().chain(notes).chain(unknown) {
                 to.line(format_args!("{sentence}"))?;
             }
-            for remedy in remedies {
-                to.line(format_args!("REMEDY: {remedy}"))?;
+            for one in remedies {
+                remedy(&one, to)?;
             }
         }
-        if let Some((flush, outcome)) = &report.followed {
+        if let Some((flush, found)) = &report.followed {
             let in_spite =
                 flush.despite.map(|despite| format!(", {}", sentences::in_spite_of(despite))).unwrap_or_default();
-            let words = sentences::outcome(report, flush, outcome);
+            let words = sentences::outcome(report, flush, found);
             to.line(format_args!("Queue run {}{in_spite}: {words}.", flush.number))?;
+            if let Some(pace) = found.pace {
+                let pace = outcome::pace(pace, report.listing.sampling.started);
+                to.line(format_args!("While it runs: {pace}."))?;
+            }
+            for line in found.tally.iter().flat_map(outcome::sent_back) {
+                to.line(format_args!("{line}"))?;
+            }
             if let Some(said) = &flush.rehearsal {
                 to.line(format_args!("Asked before the run: {said}"))?;
             }
@@ -185,7 +200,7 @@ impl Form for Text {
         }
         for fault in &report.primary.faults {
             to.line(format_args!("DNS: {}", fault.message))?;
-            to.line(format_args!("REMEDY: {}", fault.remedy))?;
+            remedy(&fault.remedy, to)?;
         }
         for note in &report.primary.notes {
             writeln!(to, "DNS: {}", printable(note))?;
@@ -251,8 +266,17 @@ fn filesystem(filesystem: &Filesystem, to: &mut Body<'_>) -> io::Result<()> {
     ))
 }
 
-/// An answer that tells of an error alone.
+/// What to do: sentences, and lines to be pasted, which are indented.
+fn remedy(remedy: &str, to: &mut Body<'_>) -> io::Result<()> {
+    let mut lines = remedy.lines();
+    if let Some(first) = lines.next() {
+        to.line(format_args!("REMEDY: {first}"))?;
+    }
+    lines.try_for_each(|line| to.line(format_args!("{line}")))
+}
+
+/// An answer that says nothing but what is wrong.
 pub(crate) fn refusal(title: &str, message: &str, remedy: &str) -> Vec<u8> {
-    let remedy = if remedy.is_empty() { String::new() } else { format!("\n{}", printable(remedy)) };
+    let remedy: String = remedy.lines().map(|line| format!("\n{}", printable(line))).collect();
     format!("{}{remedy}\n", printable(&format!("{title}: {message}"))).into_bytes()
 }

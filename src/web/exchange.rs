@@ -1,5 +1,5 @@
 //! One request and its answer: HTTP/1.0 (RFC 1945), so that the body ends with the connection and is never in chunks, with
-//! the `Host` that tells virtual hosts apart (RFC 9110, section 7.2).
+//! the `Host` that distinguishes virtual hosts (RFC 9110, section 7.2).
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write as _};

@@ -22,7 +22,7 @@ pub(crate) struct Url {
 /// Why a word is no address that can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UrlError {
-    /// It is none.
+    /// It is not a URL.
     #[error("“{0}” is no address of a page; one is http://localhost/bartleby/")]
     Nonsense(String),
     /// It leads to a server that speaks TLS.

@@ -83,7 +83,7 @@ fn it_is_back_only_where_it_was_seen_down_and_still_down_only_at_the_second_look
     let address = nobody();
     let configuration = format!("[primary]\nhosts = [\"{address}\"]\n[flush]\ncooldown = \"0s\"");
     let machine = machine(&[("a@example.com", REFUSED), ("b@example.com", REFUSED)], &configuration);
-    let down = "does not answer. Nothing is lost: the mail waits here. Trying now will not help.";
+    let down = "does not answer. Its mail is kept here until it is back; trying now will not help.";
     assert_eq!(advice(&machine), format!("The main mail server {down}"));
     thread::sleep(std::time::Duration::from_millis(1100));
     assert_eq!(advice(&machine), format!("The main mail server still {down}"));
@@ -94,7 +94,11 @@ fn it_is_back_only_where_it_was_seen_down_and_still_down_only_at_the_second_look
     assert_eq!(advice(&machine), back);
     let text = machine.get("format=text").body;
     assert!(text.contains(back), "{text}");
-    assert!(machine.get("format=html").body.contains(back));
+    let page = machine.get("format=html").body;
+    assert!(
+        page.contains("<em>The main mail server is back.</em> Mail for 2 recipients can be delivered now."),
+        "{page}"
+    );
     // For ever it is not: a run has been made.
     assert_eq!(machine.get("flush").status, 303);
     machine.kill_all();

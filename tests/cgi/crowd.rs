@@ -1,4 +1,4 @@
-//! Many requests at once: how many are under way, how long they wait, and what the others are told.
+//! Many requests at once: how many are under way, how long they wait, and what the others are answered.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -121,7 +121,7 @@ fn both_places(machine: &Machine) -> [File; 2] {
     })
 }
 
-/// One who got a place at the very end was told that the mail server did not finish within 0 s.
+/// A request that got a place at the very end was answered that the mail server did not finish within 0 s.
 #[test]
 fn who_waits_for_others_in_vain_is_told_of_them_and_not_of_the_mail_server() {
     let machine = Machine::with_fixture("postfix/mixed-json");

@@ -153,7 +153,7 @@ fn who_asked_in_vain_waits_for_a_moment_and_nobody_else_does() {
     assert_eq!(machine.get("flush").status, 303, "the whole queue can be run at any time");
 }
 
-/// It took the run for one of the future, and ran the queue once more.
+/// It took the run for one of the future, and ran the queue again.
 #[test]
 fn a_run_between_the_look_and_the_turn_is_not_repeated() {
     let machine = with_waiting_lister();

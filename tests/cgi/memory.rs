@@ -33,7 +33,7 @@ fn the_memory_does_not_grow_with_the_page() {
     assert_eq!(machine.get("page=1&sort=age&format=text").status, 200);
 }
 
-/// Postfix's table has a reason once; told for each of its recipients, as here, it would take 50 MiB.
+/// Postfix's table has a reason once; repeated for each of its recipients, as here, it would take 50 MiB.
 #[test]
 fn one_reason_for_very_many_recipients_takes_no_memory() {
     let script = "echo '-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------'

@@ -15,8 +15,8 @@ fn assert_tells_nothing(answer: &Answer) {
     for secret in ["951BB98C3CD", "example.com", "larry", "21 ", env!("CARGO_PKG_VERSION"), &host] {
         assert!(!answer.body.contains(secret), "{secret}: {}", answer.body);
     }
-    let line = answer.body.replace("\\\"", "\"").replace("&quot;", "\"");
-    assert!(line.contains("[access] hosts = [\"rebound.evil.example\"]"), "{line}");
+    let line = answer.body.replace("\\\"", "\"").replace("&quot;", "\"").replace("\\n", "\n");
+    assert!(line.contains("[access]\n") && line.contains("hosts = [\"rebound.evil.example\"]"), "{line}");
 }
 
 #[test]

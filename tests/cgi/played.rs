@@ -49,7 +49,7 @@ impl Played {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Each line that it was told.
+    /// Each line that it heard.
     pub fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap().clone()
     }

@@ -130,7 +130,7 @@ fn what_was_seen_is_said_with_its_time_and_not_as_newer_than_it_is() {
     let text = machine.get("format=text").body;
     assert!(text.contains("\nPrimary, seen ") && text.contains(" ago:\n"), "{text}");
     assert_eq!(primary.connections(), 1);
-    // Whoever asks whether all is in place wants to know of now.
+    // A check whether all is in place is about the present.
     let doctor = machine.command().arg("doctor").output().unwrap();
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(said.contains(&format!("{} is down: 554 not today", primary.host)), "{said}");

@@ -62,7 +62,7 @@ fn a_primary_that_refuses_everybody_gets_nothing_and_each_answer_is_shown() {
     let asked = primary.heard().iter().filter(|line| line.starts_with("RCPT")).count();
     assert_eq!((asked, primary.rehearsals()), (4, 1), "{:?}", primary.heard());
     assert_eq!(last(&machine), Value::Null, "what did not run is not on record, and starts no cool-down");
-    // Within ten minutes it is not asked again, whoever comes and in whatever form.
+    // Within ten minutes it is not asked again, for any client and in any form.
     let page = machine.get("flush&format=html");
     assert_eq!(page.status, 409);
     assert!(page.body.contains("name=\"despite\" value=\"refusals\"") && page.body.contains("Run it all the same"));
@@ -255,7 +255,7 @@ fn of_many_clicks_at_once_one_asks_the_primary() {
         clicks.into_iter().map(|click| Answer::of(click.wait_with_output().unwrap()).status).collect();
     statuses.sort_unstable();
     assert_eq!((statuses[0], &statuses[1..], machine.flushes()), (303, &[429; 7][..], 1));
-    // Who came a second later than the first may have asked once more.
+    // A request a second after the first may have asked again.
     assert!(primary.rehearsals() <= 3, "{}", primary.rehearsals());
 }
 

@@ -52,6 +52,8 @@ fn who_is_turned_away_learns_neither_host_nor_version() {
             answer.assert_safe_headers();
             let words =
                 answer.body.split("<style>").map(|part| part.split("</style>").last().unwrap()).collect::<String>();
+            // The example of addresses to allow has the digits of a version.
+            let words = words.replace("192.0.2.0/24", "");
             for secret in [env!("CARGO_PKG_VERSION"), &host, "bartleby 0", "Postfix", "/tmp"] {
                 assert!(!words.contains(secret), "{secret}: {}", answer.body);
             }

@@ -31,7 +31,7 @@ fn a_damaged_state_database_is_set_aside_and_said() {
         page.body
     );
     assert!(page.log.contains("was set aside as"), "{}", page.log);
-    assert_eq!(machine.get("flush").status, 303, "no cool-down is known any more");
+    assert_eq!(machine.get("flush").status, 303, "the cool-down is no longer known");
     let doctor = machine.command().arg("doctor").output().unwrap();
     assert!(
         String::from_utf8_lossy(&doctor.stdout).contains("FAIL  state directory: the log of queue runs was damaged")

@@ -28,7 +28,11 @@ fn state_directory(user: u32, script: &str, configured: &str) -> String {
     let mut lines = said.lines().skip_while(|line| !line.contains("state directory: "));
     let found = lines.next().unwrap_or_else(|| panic!("{said}")).to_owned();
     // What to do, where something is wrong.
-    lines.next().filter(|line| line.starts_with("      To do: ")).map_or(found.clone(), |told| found + told)
+    let to_do = lines.take_while(|line| line.starts_with("      "));
+    to_do.fold(
+        found,
+        |found, line| if line.trim_start().starts_with("To do: ") { found + line } else { found + " " + line.trim() },
+    )
 }
 
 #[test]

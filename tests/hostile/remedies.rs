@@ -1,4 +1,4 @@
-//! What an administrator is told to do is pasted into a root shell.
+//! A remedy is pasted into a root shell.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -16,16 +16,48 @@ fn remedies(machine: &Machine) -> Vec<String> {
     let doctor = run(&["doctor"]);
     let page = machine.get("format=html").body;
     let page = scraper::Html::parse_document(&page);
-    let selector = scraper::Selector::parse("p.remedy").unwrap();
-    let mut found: Vec<String> = page.select(&selector).map(|remedy| remedy.text().collect()).collect();
-    found.extend(in_text(&doctor).chain(in_text(&run(&["list"]))).map(str::to_owned));
+    let selector = scraper::Selector::parse("div.remedy").unwrap();
+    let steps = scraper::Selector::parse("p, pre").unwrap();
+    let lines = |step: scraper::ElementRef<'_>| {
+        let text: String = step.text().collect();
+        let paste = if step.value().name() == "pre" { PASTE } else { "" };
+        text.lines().map(|line| format!("{paste}{line}")).collect::<Vec<_>>()
+    };
+    let mut found: Vec<String> = page
+        .select(&selector)
+        .map(|remedy| remedy.select(&steps).flat_map(lines).collect::<Vec<_>>().join("\n"))
+        .collect();
+    found.extend(in_text(&doctor).into_iter().chain(in_text(&run(&["list"]))));
     in_json(&serde_json::from_str(&machine.get("format=json").body).unwrap(), &mut found);
     found
 }
 
-/// What stands in the lines that say so. A value with a line break in it would be cut here, and then not be found.
-fn in_text(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| line.split_once("To do: ").or(line.split_once("REMEDY: "))).map(|(_, told)| told)
+/// What begins a line to paste.
+const PASTE: &str = "    ";
+
+/// What stands in the lines that say so, and in the indented ones behind them.
+fn in_text(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut indent = None;
+    for line in text.lines() {
+        if let Some((_, first)) = line.split_once("To do: ").or(line.split_once("REMEDY: ")) {
+            // `doctor` indents its remedies.
+            indent = Some(if line.starts_with(' ') { "        " } else { "" });
+            found.push(first.to_owned());
+        } else if let Some((indent, last)) = indent.zip(found.last_mut())
+            && let Some(rest) = line.strip_prefix(indent).filter(|rest| !indent.is_empty() || rest.starts_with(PASTE))
+        {
+            *last += &format!("\n{rest}");
+        } else {
+            indent = None;
+        }
+    }
+    found
+}
+
+/// The lines of a remedy that are to be pasted.
+fn pasted(remedy: &str) -> String {
+    remedy.lines().filter_map(|line| line.strip_prefix(PASTE)).map(|line| format!("{line}\n")).collect()
 }
 
 fn in_json(value: &Value, found: &mut Vec<String>) {
@@ -50,9 +82,8 @@ fn run_by_shell(remedy: &str) -> String {
         fs::write(programs.join(program), format!("#!/bin/sh\n{printf}\n")).unwrap();
         fs::set_permissions(programs.join(program), Permissions::from_mode(0o755)).unwrap();
     }
-    let (_, command) = remedy.rsplit_once(": ").unwrap();
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", command]).current_dir(folder.path()).env_clear().env("PATH", &programs);
+    shell.args(["-c", &pasted(remedy)]).current_dir(folder.path()).env_clear().env("PATH", &programs);
     let output = shell.output().unwrap();
     assert!(output.status.success(), "{remedy}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(!folder.path().join("pwned").exists(), "{remedy}");
@@ -75,9 +106,10 @@ fn assert_quoted(remedies: &[String], value: &str) {
 fn assert_left_out(remedies: &[String]) {
     assert!(remedies.iter().any(|remedy| remedy.contains("The command to paste is left out")), "{remedies:#?}");
     for remedy in remedies {
-        assert!(!remedy.contains(['\n', '\u{1b}', '\u{202e}']), "{remedy:?}");
+        assert!(!remedy.contains(['\u{1b}', '\u{202e}']), "{remedy:?}");
         // Nor a command behind it.
         assert!(!remedy.contains("pwned") || remedy.contains("is left out"), "{remedy}");
+        assert!(!pasted(remedy).contains("pwned"), "{remedy}");
     }
 }
 
@@ -155,7 +187,7 @@ fn a_mount_point_in_a_remedy_is_one_word_or_left_out() {
             machine.path("bartleby.toml").display(),
             env!("CARGO_BIN_EXE_bartleby")
         );
-        let told: Vec<_> = in_text(&among_own_mounts(&script)).map(str::to_owned).collect();
+        let told = in_text(&among_own_mounts(&script));
         match name {
             SPECIAL => assert_quoted(&told, machine.path(name).to_str().unwrap()),
             _ => assert_left_out(&told),
@@ -163,7 +195,7 @@ fn a_mount_point_in_a_remedy_is_one_word_or_left_out() {
     }
 }
 
-/// What `doctor` tells a user of this name to do.
+/// The remedies that `doctor` gives a user of this name.
 fn told_to_user(name: &str, machine: &Machine) -> Vec<String> {
     fs::set_permissions(machine.path(""), Permissions::from_mode(0o755)).unwrap();
     fs::write(machine.path("passwd"), format!("root:x:0:0::/root:/bin/sh\n{name}:x:4242:4242::/:/bin/sh\n")).unwrap();
@@ -174,7 +206,7 @@ fn told_to_user(name: &str, machine: &Machine) -> Vec<String> {
         machine.path("bartleby.toml").display(),
         env!("CARGO_BIN_EXE_bartleby")
     );
-    in_text(&among_own_mounts(&script)).map(str::to_owned).collect()
+    in_text(&among_own_mounts(&script))
 }
 
 #[test]
@@ -183,7 +215,7 @@ fn a_user_in_a_remedy_is_one_word_or_left_out() {
         return;
     }
     let plain = told_to_user("web-data", &Machine::with_fixture("postfix/denied-list"));
-    assert!(plain.iter().any(|remedy| remedy.contains(", web-data\" && postfix reload")), "{plain:#?}");
+    assert!(plain.iter().any(|remedy| remedy.contains(", web-data\"\n    postfix reload")), "{plain:#?}");
     for name in [SPECIAL, "x\u{1b}[31m\u{202e}pwned", "x\"$(id >pwned)", "x ALL=(ALL) NOPASSWD, pwned"] {
         // A line of Postfix' main.cf, one of sudoers, and a folder that this user can't make.
         for fixture in ["postfix/denied-list", "exim/as-www-data-bp"] {
@@ -215,6 +247,6 @@ fn a_name_from_the_domain_name_system_is_no_part_of_a_record_to_paste() {
     );
     let text = among_own_mounts(&script);
     assert!(text.contains("which is no name of a host") && text.contains("is no name of a domain"), "{text}");
-    assert!(in_text(&text).all(|told| !told.contains("pwned")), "{text}");
+    assert!(in_text(&text).iter().all(|told| !told.contains("pwned")), "{text}");
     assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
 }

@@ -38,7 +38,7 @@ fn a_field_with_a_semicolon_is_no_formula_where_semicolons_separate_cells() {
 fn no_domain_is_taken_for_all_others_or_for_this_machine() {
     let mut recipients: Vec<String> = (0..120).map(|number| format!("x@d{number:03}.example")).collect();
     let names = ["other", "local", "(other)", "(this machine)", "a\u{202e}b", "a⟨U+202E⟩b", "a\\", "a\nb", "a␊b"];
-    // Twice, so that they are among those that are told.
+    // Twice, so that they are among those that are shown.
     recipients.extend(names.iter().flat_map(|name| vec![format!("x@{name}"); 2]));
     recipients.extend(["root".into(), "root".into()]);
     let machine = with_recipients(&recipients.iter().map(String::as_str).collect::<Vec<_>>());

@@ -22,22 +22,33 @@ pub const FOLDER: &str = "/var/www/bartleby";
 /// Other addresses that are let in, for where one does not do.
 const CROWD: &str = "127.0.1.0/24";
 
+/// The threaded MPM with its module for CGI, as Debian has them.
+const THREADED: [&str; 2] = ["mpm_event", "cgid"];
+
 /// Starts Apache with the program at `/bartleby/`, for [`ALLOWED`] and a crowd beside it.
 pub fn start(snippet: &str) {
+    start_with(snippet, &THREADED);
+}
+
+/// The same with modules of choice, an MPM first.
+pub fn start_with(snippet: &str, modules: &[&str]) {
     // The administrator's one decision: who is let in. "local" would let in all of 127.0.0.0/8.
     let ours = snippet.replacen("Require local", &format!("Require ip {ALLOWED} {CROWD}"), 1);
-    assert_ne!(ours, snippet, "the snippet has no \"Require local\" any more");
+    assert_ne!(ours, snippet, "the snippet has no \"Require local\"");
     fs::write(Path::new("/etc/apache2/conf-available").join(SNIPPET), ours).unwrap();
 
     fs::create_dir_all(FOLDER).unwrap();
     install(FOLDER);
-    run("a2enmod", &["--quiet", "cgid"]);
+    if modules.first() != THREADED.first() {
+        run("a2dismod", &["--quiet", "mpm_event"]);
+    }
+    run("a2enmod", &[&["--quiet"], modules].concat());
     run("a2enconf", &["--quiet", "bartleby"]);
-    let modules = run("apache2ctl", &["-M"]).stdout;
-    let modules = String::from_utf8_lossy(&modules);
-    assert!(modules.contains("mpm_event_module") && modules.contains("cgid_module"), "{modules}");
+    let loaded = run("apache2ctl", &["-M"]).stdout;
+    let loaded = String::from_utf8_lossy(&loaded);
+    assert!(modules.iter().all(|module| loaded.contains(&format!(" {module}_module"))), "{modules:?}: {loaded}");
     run("apache2ctl", &["start"]);
-    wait::until("Apache answers", 10, || http::get(ALLOWED, "/").map_err(|error| error.to_string()));
+    wait::until("Apache answers", 10, http::answers);
 }
 
 /// Puts a copy of the program into a folder.

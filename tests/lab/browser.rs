@@ -1,4 +1,4 @@
-//! A real Chromium without a screen, told what to do over WebDriver (W3C Recommendation).
+//! A real Chromium without a screen, driven over WebDriver (W3C Recommendation).
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};

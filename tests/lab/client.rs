@@ -20,7 +20,7 @@ pub struct Queued {
     pub id: String,
 }
 
-/// Sends what `mails` gives (it is told whether there is SMTPUTF8), all in one session.
+/// Sends what `mails` gives (its argument is whether there is SMTPUTF8), all in one session.
 pub fn send(mta: &dyn Mta, mails: impl FnOnce(bool) -> Vec<Mail>) -> Vec<Queued> {
     send_from(Ipv4Addr::LOCALHOST, mta, mails)
 }

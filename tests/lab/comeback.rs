@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,69 +12,45 @@ use crate::client::{self, Queued};
 use crate::http::{self, ALLOWED};
 use crate::machine::{HOSTNAME, Lab};
 use crate::mails::Mail;
-use crate::mta::{Mta, run};
+use crate::mta::run;
 use crate::page::{self, target};
-use crate::postfix::Postfix;
+use crate::postfix::{Postfix, PostfixWith};
 use crate::primary::{self, Mode, OTHER, TUCCSTER};
 use crate::{apache, example, story, wait};
 
 const ZONE: &str = "/etc/nsd/example.com.zone";
 
 /// Postfix beside a name server.
-pub struct PostfixWithNames;
+pub static POSTFIX_WITH_NAMES: PostfixWith = PostfixWith {
+    layer: "names",
+    packages: &["postfix", "nsd"],
+    brings: &["examples/zone.example.com"],
+    start,
+    ..PostfixWith::NOTHING
+};
 
-impl Mta for PostfixWithNames {
-    fn kind(&self) -> &'static str {
-        Postfix.kind()
-    }
-
-    fn layer(&self) -> &'static str {
-        "names"
-    }
-
-    fn packages(&self) -> &'static [&'static str] {
-        &["postfix", "nsd"]
-    }
-
-    fn brings(&self) -> &'static [&'static str] {
-        &[
-            "examples/postfix/main.cf",
-            "examples/postfix/relay_domains",
-            "examples/postfix/relay_recipients",
-            "examples/zone.example.com",
-        ]
-    }
-
-    /// Leaves the primaries' port 25 to them.
-    fn start(&self) {
-        Postfix.configure();
-        run("postconf", &["-e", "inet_interfaces=127.0.0.1"]);
-        // As Debian's installer leaves a machine: a short name, and the full one in /etc/hosts alone.
-        let (short, _) = HOSTNAME.split_once('.').unwrap();
-        run("hostname", &[short]);
-        fs::write("/etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {HOSTNAME} {short}\n")).unwrap();
-        run("postfix", &["start"]);
-        zone("20");
-        let own = "$TTL 60\n@ IN SOA ns1 hostmaster 1 2 3 4 5\n@ IN NS ns1\nbartleby IN A 198.51.100.25\nns1 IN A 127.0.0.1\n";
-        fs::write("/etc/nsd/example.net.zone", own).unwrap();
-        let other = "$TTL 60\n@ IN SOA ns1.other.example. hostmaster 1 2 3 4 5\n@ IN NS ns1\n@ IN MX 10 mail\n\
-                     @ IN MX 20 bartleby.example.net.\nmail IN A 127.0.0.3\nns1 IN A 127.0.0.1\n";
-        fs::write("/etc/nsd/other.example.zone", other).unwrap();
-        let zones = ["example.com", "example.net", "other.example"]
-            .map(|name| format!("zone:\n  name: {name}\n  zonefile: /etc/nsd/{name}.zone\n"))
-            .concat();
-        let server = "server:\n  ip-address: 127.0.0.1\n  username: \"\"\n  pidfile: /run/nsd.pid\n  server-count: 1\n";
-        fs::write("/etc/nsd/nsd.conf", format!("{server}{zones}")).unwrap();
-        run("nsd", &["-c", "/etc/nsd/nsd.conf"]);
-    }
-
-    fn queue_command(&self) -> Command {
-        Postfix.queue_command()
-    }
-
-    fn queue_id(&self, reply: &str) -> String {
-        Postfix.queue_id(reply)
-    }
+/// Leaves the primaries' port 25 to them.
+fn start() {
+    Postfix.configure();
+    run("postconf", &["-e", "inet_interfaces=127.0.0.1"]);
+    // As Debian's installer leaves a machine: a short name, and the full one in /etc/hosts alone.
+    let (short, _) = HOSTNAME.split_once('.').unwrap();
+    run("hostname", &[short]);
+    fs::write("/etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {HOSTNAME} {short}\n")).unwrap();
+    run("postfix", &["start"]);
+    zone("20");
+    let own =
+        "$TTL 60\n@ IN SOA ns1 hostmaster 1 2 3 4 5\n@ IN NS ns1\nbartleby IN A 198.51.100.25\nns1 IN A 127.0.0.1\n";
+    fs::write("/etc/nsd/example.net.zone", own).unwrap();
+    let other = "$TTL 60\n@ IN SOA ns1.other.example. hostmaster 1 2 3 4 5\n@ IN NS ns1\n@ IN MX 10 mail\n\
+                 @ IN MX 20 bartleby.example.net.\nmail IN A 127.0.0.3\nns1 IN A 127.0.0.1\n";
+    fs::write("/etc/nsd/other.example.zone", other).unwrap();
+    let zones = ["example.com", "example.net", "other.example"]
+        .map(|name| format!("zone:\n  name: {name}\n  zonefile: /etc/nsd/{name}.zone\n"))
+        .concat();
+    let server = "server:\n  ip-address: 127.0.0.1\n  username: \"\"\n  pidfile: /run/nsd.pid\n  server-count: 1\n";
+    fs::write("/etc/nsd/nsd.conf", format!("{server}{zones}")).unwrap();
+    run("nsd", &["-c", "/etc/nsd/nsd.conf"]);
 }
 
 /// Writes the example's zone with this machine's names and addresses, and this preference for the backup MX.
@@ -137,7 +112,7 @@ fn watch(words: &str) {
     assert!(code == Some(0) && text.contains(words), "{code:?} {text}");
 }
 
-/// The page tells when the primary is back; `watch` runs the queue then, once.
+/// The page says when the primary is back; `watch` runs the queue then, once.
 pub fn of_the_primary(lab: &mut Lab) {
     fs::write("/etc/bartleby.toml", "[flush]\ncooldown = \"1s\"\n").unwrap();
     lab.primary.also_at([TUCCSTER, OTHER].map(|address| SocketAddrV4::new(*address.ip(), 25)));
@@ -154,11 +129,11 @@ pub fn of_the_primary(lab: &mut Lab) {
     }
     assert_eq!(told["dns"]["faults"], serde_json::json!([]), "{told:#}");
     let page = page::html(200);
-    assert!(page.contains("does not answer. Nothing is lost: the mail waits here."), "{page}");
+    assert!(page.contains("does not answer. Its mail is kept here until it is back"), "{page}");
     watch("the primary does not take mail");
     let (_, text) = apache::command_line(&["doctor"]);
     assert!(text.contains("ok    DNS: the MX records of example.com, "), "{text}");
-    assert!(text.contains("FAIL  primary: tuccster.example.com:25 is down: connection refused"), "{text}");
+    assert!(text.contains("DOWN  primary: tuccster.example.com:25 is down: connection refused"), "{text}");
 
     // It greets, but not for us.
     lab.primary.up(Mode::TurnsAway);
@@ -180,7 +155,10 @@ pub fn of_the_primary(lab: &mut Lab) {
     lab.primary.up(Mode::Accepts);
     later();
     let page = page::html(200);
-    assert!(page.contains("The main mail server is back, and mail for 1 recipient is waiting because it could not be reached: deliver it now."), "{page}");
+    assert!(
+        page.contains("<em>The main mail server is back.</em> Mail for 1 recipient can be delivered now."),
+        "{page}"
+    );
     assert!(json()["flush"]["last"].is_null());
     watch("the primary is back, seen 1 of 3 times in a row");
     watch("seen 2 of 3 times in a row");
@@ -213,7 +191,38 @@ pub fn of_the_primary(lab: &mut Lab) {
     story::cooled_down();
     page::flush("?flush");
     delivered(lab, &first.iter().chain(&second).collect::<Vec<_>>());
+    refuses_messages(lab);
     names_that_are_wrong();
+}
+
+/// It takes recipients and refuses every message: what is tried first goes back, which only the mail log shows, and the
+/// other stays.
+fn refuses_messages(lab: &mut Lab) {
+    let taken = lab.primary.deliveries().len();
+    forget(&["bartleby.db"]);
+    lab.primary.down();
+    later();
+    let queued = deferred(lab, "third");
+    watch("the primary does not take mail");
+    lab.primary.up(Mode::RefusesData);
+    later();
+    watch("seen 1 of 3 times in a row");
+    watch("seen 2 of 3 times in a row");
+    watch("and it went back to its sender: 554 5.7.1 Not this one");
+    let told = json();
+    let (last, runs) = (&told["flush"]["last"], told["flush"]["log"].as_array().unwrap().len());
+    assert_eq!(
+        (runs, &last["outcome"]["returned"], &last["outcome"]["delivered"]),
+        (1, &1.into(), &0.into()),
+        "{last:#}"
+    );
+    let listing = page::try_json(200).unwrap();
+    let waits = queued.iter().filter(|queued| listing.message(&queued.id).is_some()).count();
+    assert_eq!((waits, lab.primary.deliveries().len()), (1, taken), "{listing:?}");
+    // So that the domains' names can be tried without it.
+    lab.primary.up(Mode::Accepts);
+    story::cooled_down();
+    page::flush("?flush");
 }
 
 /// Restored without its mailboxes: nothing is run, and nothing goes back.
@@ -241,7 +250,7 @@ fn takes_no_message_yet(lab: &mut Lab) {
     assert_eq!((&told["queue"]["messages"], &told["flush"]["log"].as_array().unwrap().len()), (&2.into(), &1));
 }
 
-/// Each fault in the domain name system is told, with the record to add.
+/// Each fault in the domain name system is named, with the record to add.
 fn names_that_are_wrong() {
     zone("10");
     fs::write(ZONE, fs::read_to_string(ZONE).unwrap().replace("2026112301", "2026112302")).unwrap();

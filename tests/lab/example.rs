@@ -11,7 +11,7 @@ use crate::machine::BROUGHT;
 pub fn install(name: &str, path: &str, ours: &[(&str, &str)], more: &str) {
     let shipped = fs::read_to_string(Path::new(BROUGHT).join(name)).unwrap();
     let adapted = ours.iter().fold(shipped, |text, (theirs, ours)| {
-        assert!(text.contains(theirs), "{name} has no {theirs:?} any more");
+        assert!(text.contains(theirs), "{name} no longer has {theirs:?}");
         text.replace(theirs, ours)
     });
     fs::write(path, adapted + more).unwrap();

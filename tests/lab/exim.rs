@@ -33,8 +33,8 @@ impl Mta for Exim {
         &["sudo-rs"]
     }
 
-    fn brings(&self) -> &'static [&'static str] {
-        &[
+    fn brings(&self) -> Vec<&'static str> {
+        vec![
             "examples/exim/exim4.conf",
             "examples/exim/relay_domains",
             "examples/exim/relay_recipients",

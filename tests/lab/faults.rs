@@ -48,8 +48,8 @@ impl Mta for Script {
         &["faketime", "sudo"]
     }
 
-    fn brings(&self) -> &'static [&'static str] {
-        &[
+    fn brings(&self) -> Vec<&'static str> {
+        vec![
             "tests/fixtures/postfix/mixed-json.stdout",
             "tests/fixtures/sendmail/mixed-bp-verbose.stdout",
             // A fake clock takes a program that is not static.
@@ -258,7 +258,7 @@ pub fn of_the_machine(_lab: &mut Lab) {
     with_a_wrong_clock();
 }
 
-/// The page tells no lie, whatever its status.
+/// The page says nothing false, whatever its status.
 #[track_caller]
 fn truthful(what: &str) -> Response {
     let page = page::get("");
@@ -407,7 +407,7 @@ pub fn processes() -> Vec<(i32, String)> {
     fs::read_dir("/proc").unwrap().filter_map(|entry| process(entry.ok()?)).collect()
 }
 
-/// Nothing of a request runs any more, and none has a lock.
+/// Nothing of a request still runs or holds a lock.
 pub fn nothing_is_left(after: &str) {
     let ours = [PROGRAM, "lister", "sleep", "head", "tail", "tr", "cat", "yes"];
     wait::until(&format!("nothing is left after {after}"), 10, || {

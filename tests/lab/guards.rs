@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::process::Command;
 use std::thread;
 
 use crate::browser::Browser;
@@ -11,9 +10,8 @@ use crate::client;
 use crate::http::{self, ALLOWED};
 use crate::machine::{HOSTNAME, Lab};
 use crate::mails::Mail;
-use crate::mta::Mta;
 use crate::page;
-use crate::postfix::Postfix;
+use crate::postfix::PostfixWith;
 use crate::{story, wait};
 
 const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 9), 8080);
@@ -21,42 +19,12 @@ const ELSEWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 9), 8
 const ACCESS_LOG: &str = "/var/log/apache2/access.log";
 
 /// Postfix beside a browser.
-pub struct PostfixWithBrowser;
-
-impl Mta for PostfixWithBrowser {
-    fn kind(&self) -> &'static str {
-        Postfix.kind()
-    }
-
-    fn layer(&self) -> &'static str {
-        "browser"
-    }
-
-    fn packages(&self) -> &'static [&'static str] {
-        &["postfix", "chromium", "chromium-driver", "w3m", "lynx"]
-    }
-
-    fn brings(&self) -> &'static [&'static str] {
-        &[
-            "examples/postfix/main.cf",
-            "examples/postfix/relay_domains",
-            "examples/postfix/relay_recipients",
-            "target/axe/node_modules/axe-core/axe.min.js",
-        ]
-    }
-
-    fn start(&self) {
-        Postfix.start();
-    }
-
-    fn queue_command(&self) -> Command {
-        Postfix.queue_command()
-    }
-
-    fn queue_id(&self, reply: &str) -> String {
-        Postfix.queue_id(reply)
-    }
-}
+pub static POSTFIX_WITH_BROWSER: PostfixWith = PostfixWith {
+    layer: "browser",
+    packages: &["postfix", "chromium", "chromium-driver", "w3m", "lynx"],
+    brings: &["target/axe/node_modules/axe-core/axe.min.js"],
+    ..PostfixWith::NOTHING
+};
 
 /// The ways in which a page can make a browser ask for FLUSH, and whether it does so without a click.
 const TRICKS: [(&str, &str); 9] = [
@@ -167,7 +135,7 @@ pub fn in_a_browser(lab: &mut Lab) {
     }
 }
 
-/// Of twenty people who click at once one runs the queue; the others, and the command line, are told to wait.
+/// Of twenty people who click at once one runs the queue; the others, and the command line, have to wait.
 pub fn one_at_a_time(lab: &mut Lab) {
     client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
     wait::until("the mail is deferred", 20, || {

@@ -86,6 +86,21 @@ pub fn raw(from: Ipv4Addr, bytes: &[u8]) -> io::Result<Response> {
     parse(&answer)
 }
 
+/// Sends bytes and reads the answer; a server that takes a connection that is half closed for one that was left is none
+/// the wiser.
+pub fn exchange(from: Ipv4Addr, bytes: &[u8]) -> io::Result<Response> {
+    let mut stream = connect(from, SERVER)?;
+    stream.write_all(bytes)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    parse(&answer)
+}
+
+/// Whether a web server answers at all, or why not.
+pub fn answers() -> Result<Response, String> {
+    exchange(ALLOWED, b"GET / HTTP/1.0\r\n\r\n").map_err(|error| error.to_string())
+}
+
 /// Sends bytes and hangs up without reading, as a browser that was closed.
 pub fn hang_up(from: Ipv4Addr, bytes: &[u8]) -> io::Result<()> {
     let mut stream = connect(from, SERVER)?;

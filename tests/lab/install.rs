@@ -10,7 +10,7 @@ use crate::http::{self, ALLOWED, Response};
 use crate::machine::{HOSTNAME, Lab};
 use crate::mails::Mail;
 use crate::mta::{Mta, run};
-use crate::postfix::Postfix;
+use crate::postfix::{Postfix, PostfixWith};
 use crate::{apache, wait};
 
 /// The source, as far as it is installed.
@@ -25,7 +25,7 @@ const FOLDER: &str = "/var/www/html/queue";
 const OWN: &str = "192.0.2.5";
 
 /// There is no systemd in a lab: this does what the unit says, and waits as systemd does.
-const SYSTEMCTL: &str = r#"#!/bin/sh
+pub const SYSTEMCTL: &str = r#"#!/bin/sh
 set -eu
 line() { sed -n "s/^Exec$1=//p" "/usr/lib/systemd/system/$unit.service"; }
 verb=$1 unit=$2
@@ -41,63 +41,42 @@ esac
 "#;
 
 /// Postfix, beside an Apache that serves no page yet.
-pub struct PostfixToInstall;
+pub static POSTFIX_TO_INSTALL: PostfixWith = PostfixWith {
+    layer: "install",
+    packages: &["postfix", "sudo", "make"],
+    brings: &[
+        "Makefile",
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "apache",
+        "lighttpd",
+        "nginx",
+        "caddy",
+        "busybox",
+        "docs",
+        "examples",
+        "man",
+        "completions",
+    ],
+    start,
+    serves: false,
+    ..PostfixWith::NOTHING
+};
 
-impl Mta for PostfixToInstall {
-    fn kind(&self) -> &'static str {
-        Postfix.kind()
-    }
-
-    fn layer(&self) -> &'static str {
-        "install"
-    }
-
-    fn packages(&self) -> &'static [&'static str] {
-        &["postfix", "sudo", "make"]
-    }
-
-    fn brings(&self) -> &'static [&'static str] {
-        &[
-            "examples/postfix/main.cf",
-            "examples/postfix/relay_domains",
-            "examples/postfix/relay_recipients",
-            "Makefile",
-            "README.md",
-            "ARCHITECTURE.md",
-            "CONTRIBUTING.md",
-            "SECURITY.md",
-            "CHANGELOG.md",
-            "LICENSE",
-            "apache",
-            "examples",
-            "man",
-            "completions",
-        ]
-    }
-
-    fn start(&self) {
-        Postfix.start();
-        fs::write("/usr/local/sbin/systemctl", SYSTEMCTL).unwrap();
-        fs::set_permissions("/usr/local/sbin/systemctl", Permissions::from_mode(0o755)).unwrap();
-        run("ip", &["address", "add", &format!("{OWN}/24"), "dev", "lo"]);
-        // As `make` leaves it, which is the first line of the README's.
-        fs::create_dir_all(format!("{SOURCE}/target")).unwrap();
-        apache::install(&format!("{SOURCE}/target"));
-        run("apache2ctl", &["start"]);
-        wait::until("Apache answers", 10, || http::get(ALLOWED, "/").map_err(|error| error.to_string()));
-    }
-
-    fn serves(&self) -> bool {
-        false
-    }
-
-    fn queue_command(&self) -> Command {
-        Postfix.queue_command()
-    }
-
-    fn queue_id(&self, reply: &str) -> String {
-        Postfix.queue_id(reply)
-    }
+fn start() {
+    Postfix.start();
+    fs::write("/usr/local/sbin/systemctl", SYSTEMCTL).unwrap();
+    fs::set_permissions("/usr/local/sbin/systemctl", Permissions::from_mode(0o755)).unwrap();
+    run("ip", &["address", "add", &format!("{OWN}/24"), "dev", "lo"]);
+    // As `make` leaves it, which is the first line of the README's.
+    fs::create_dir_all(format!("{SOURCE}/target")).unwrap();
+    apache::install(&format!("{SOURCE}/target"));
+    run("apache2ctl", &["start"]);
+    wait::until("Apache answers", 10, || http::get(ALLOWED, "/").map_err(|error| error.to_string()));
 }
 
 /// The command lines under "Install" in the README, and the address of the page with this machine's name.

@@ -3,6 +3,10 @@
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::client;
 use crate::machine::Lab;
@@ -25,9 +29,14 @@ pub fn of_postfix(lab: &mut Lab) {
     for setting in [&*next_hop, "authorized_submit_users = static:anyone", "alias_maps =", "inet_protocols = ipv4"] {
         run("postconf", &["-c", FOLDER, "-e", setting]);
     }
+    run("postconf", &["-c", FOLDER, "-e", "maximal_queue_lifetime = 1d", "bounce_queue_lifetime = 1d"]);
     run("postconf", &["-c", FOLDER, "-F", "*/*/chroot=n"]);
     run("postmulti", &["-i", NAME, "-e", "enable"]);
     run("postmulti", &["-i", NAME, "-p", "start"]);
+    // The first one's main.cf names the second one now.
+    sleep(Duration::from_secs(1));
+    run("postfix", &["-c", "/etc/postfix", "reload"]);
+    run("postfix", &["-c", FOLDER, "reload"]);
 
     let first = client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
     submit("two", "curly@example.com");
@@ -36,6 +45,14 @@ pub fn of_postfix(lab: &mut Lab) {
     assert_eq!(instance(&listing, &first[0].id).as_deref(), Some("postfix"));
     let second = listing.messages.iter().find(|message| message.id != first[0].id).unwrap().id.clone();
     assert_eq!(instance(&listing, &second).as_deref(), Some(NAME));
+    let days = |id: &str| {
+        let json: Value = serde_json::from_str(&page::get("?format=json").expect(200).body).unwrap();
+        assert_eq!(json["queue"]["returns"]["basis"], "maximal_queue_lifetime = 1d of postfix-out", "{json}");
+        let message = json["messages"].as_array().unwrap().iter().find(|message| message["id"] == id).unwrap().clone();
+        let instant = |key: &str| message[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+        (instant("returns_not_before") - instant("arrival")) / (24 * 60 * 60)
+    };
+    assert_eq!([days(&first[0].id), days(&second)], [6, 1], "each instance's own lifetime");
     assert!(page::html(200).contains(&format!(" in <bdi>{NAME}</bdi>")), "{}", page::html(200));
 
     lab.primary.up(Mode::Accepts);

@@ -107,8 +107,9 @@ fn outside(name: &str, mta: &dyn Mta, release: &Release) {
     let mut command = unshare();
     command.arg("sh").arg(Path::new(SOURCE).join("tests/lab/enter.sh"));
     command.args([&mountpoint, &root, &archive]).arg(HOSTNAME).args([&program, &itself]);
-    let files =
-        ["apache/bartleby.conf", "examples/aliases"].iter().chain(mta.brings()).map(|file| release.brings(&kept, file));
+    let (brought, bench) = (mta.brings(), env::var(BENCH).ok());
+    let files = ["apache/bartleby.conf", "examples/aliases"].into_iter().chain(brought).chain(bench.as_deref());
+    let files = files.map(|file| release.brings(&kept, file));
     // What .ci/run puts into target may not be there elsewhere.
     command.args(files.filter(|file| file.exists() || !file.starts_with(Path::new(SOURCE).join("target"))));
     command.env("LAB_ARGUMENTS", format!("--exact {name} --nocapture --include-ignored --test-threads=1"));

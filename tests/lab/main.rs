@@ -13,9 +13,11 @@ mod accessibility;
 mod apache;
 mod as_root;
 mod browser;
+mod by_itself;
 mod client;
 mod clocks;
 mod comeback;
+mod drill;
 mod evidence;
 mod example;
 mod exim;
@@ -33,7 +35,9 @@ mod mta;
 mod names;
 mod open_copy;
 mod opensmtpd;
+mod outcome;
 mod own_mail;
+mod package;
 mod page;
 mod parts;
 mod postfix;
@@ -53,18 +57,21 @@ mod state;
 mod story;
 mod syslog;
 mod wait;
+mod web_servers;
 
-use as_root::PostfixWithRules;
-use comeback::PostfixWithNames;
+use as_root::POSTFIX_WITH_RULES;
+use comeback::POSTFIX_WITH_NAMES;
 use exim::Exim;
 use faults::Script;
-use guards::PostfixWithBrowser;
-use install::PostfixToInstall;
+use guards::POSTFIX_WITH_BROWSER;
+use install::POSTFIX_TO_INSTALL;
 use machine::{in_each_lab, in_lab};
 use opensmtpd::OpenSmtpd;
+use package::POSTFIX_WITH_PACKAGE;
 use postfix::Postfix;
-use real_queue::PostfixWithBench;
+use real_queue::POSTFIX_WITH_BENCH;
 use sendmail::Sendmail;
+use web_servers::POSTFIX_WITH_WEB_SERVERS;
 
 #[test]
 fn postfix_as_backup_mx() {
@@ -93,19 +100,19 @@ fn postfix_with_a_second_instance() {
 
 #[test]
 fn the_primary_comes_back() {
-    in_lab("the_primary_comes_back", &PostfixWithNames, comeback::of_the_primary);
+    in_lab("the_primary_comes_back", &POSTFIX_WITH_NAMES, comeback::of_the_primary);
 }
 
 #[test]
 fn another_origin_sets_nothing_off_in_a_browser() {
-    in_lab("another_origin_sets_nothing_off_in_a_browser", &PostfixWithBrowser, guards::in_a_browser);
+    in_lab("another_origin_sets_nothing_off_in_a_browser", &POSTFIX_WITH_BROWSER, guards::in_a_browser);
 }
 
 #[test]
 fn a_name_that_a_stranger_rebinds_reads_and_runs_nothing_in_a_browser() {
     in_lab(
         "a_name_that_a_stranger_rebinds_reads_and_runs_nothing_in_a_browser",
-        &PostfixWithBrowser,
+        &POSTFIX_WITH_BROWSER,
         rebinding::of_a_name,
     );
 }
@@ -117,7 +124,7 @@ fn names_through_apache() {
 
 #[test]
 fn the_page_is_for_everybody() {
-    in_lab("the_page_is_for_everybody", &PostfixWithBrowser, accessibility::of_every_page);
+    in_lab("the_page_is_for_everybody", &POSTFIX_WITH_BROWSER, accessibility::of_every_page);
 }
 
 #[test]
@@ -192,7 +199,7 @@ fn opensmtpd_running_a_part_of_the_queue() {
 
 #[test]
 fn postfix_by_the_one_rule_for_root() {
-    in_each_lab("postfix_by_the_one_rule_for_root", &PostfixWithRules, as_root::by_every_tool);
+    in_each_lab("postfix_by_the_one_rule_for_root", &POSTFIX_WITH_RULES, as_root::by_every_tool);
 }
 
 #[test]
@@ -208,6 +215,26 @@ fn exim_by_the_one_rule_for_root() {
 #[test]
 fn opensmtpd_by_the_one_rule_for_root() {
     in_each_lab("opensmtpd_by_the_one_rule_for_root", &OpenSmtpd, as_root::by_every_tool);
+}
+
+#[test]
+fn postfix_tells_what_came_of_a_run() {
+    in_each_lab("postfix_tells_what_came_of_a_run", &POSTFIX_WITH_RULES, outcome::of_a_run);
+}
+
+#[test]
+fn sendmail_tells_what_came_of_a_run() {
+    in_each_lab("sendmail_tells_what_came_of_a_run", &Sendmail, outcome::of_a_run);
+}
+
+#[test]
+fn exim_tells_what_came_of_a_run() {
+    in_each_lab("exim_tells_what_came_of_a_run", &Exim, outcome::of_a_run);
+}
+
+#[test]
+fn opensmtpd_tells_what_came_of_a_run() {
+    in_each_lab("opensmtpd_tells_what_came_of_a_run", &OpenSmtpd, outcome::of_a_run);
 }
 
 #[test]
@@ -242,12 +269,12 @@ fn apache_sends_our_headers_with_every_status() {
 
 #[test]
 fn installed_as_the_readme_says() {
-    in_each_lab("installed_as_the_readme_says", &PostfixToInstall, install::as_the_readme_says);
+    in_each_lab("installed_as_the_readme_says", &POSTFIX_TO_INSTALL, install::as_the_readme_says);
 }
 
 #[test]
 fn apache_set_up_wrongly_is_found_out() {
-    in_each_lab("apache_set_up_wrongly_is_found_out", &PostfixToInstall, install::set_up_wrongly);
+    in_each_lab("apache_set_up_wrongly_is_found_out", &POSTFIX_TO_INSTALL, install::set_up_wrongly);
 }
 
 #[test]
@@ -288,7 +315,7 @@ fn apache_with_listers_out_of_reach() {
 #[test]
 #[ignore = "make bench runs it"]
 fn a_real_postfix_queue() {
-    in_lab("a_real_postfix_queue", &PostfixWithBench, real_queue::is_measured);
+    in_lab("a_real_postfix_queue", &POSTFIX_WITH_BENCH, real_queue::is_measured);
 }
 
 #[test]
@@ -309,4 +336,74 @@ fn exim_returns_mail_when_the_page_said() {
 #[test]
 fn opensmtpd_returns_mail_when_the_page_said() {
     in_lab("opensmtpd_returns_mail_when_the_page_said", &OpenSmtpd, clocks::of_opensmtpd);
+}
+
+#[test]
+fn postfix_rehearsing_an_outage() {
+    in_lab("postfix_rehearsing_an_outage", &Postfix, drill::of_an_outage);
+}
+
+#[test]
+fn sendmail_rehearsing_an_outage() {
+    in_lab("sendmail_rehearsing_an_outage", &Sendmail, drill::of_an_outage);
+}
+
+#[test]
+fn exim_rehearsing_an_outage() {
+    in_lab("exim_rehearsing_an_outage", &Exim, drill::of_an_outage);
+}
+
+#[test]
+fn opensmtpd_rehearsing_an_outage() {
+    in_lab("opensmtpd_rehearsing_an_outage", &OpenSmtpd, drill::of_an_outage);
+}
+
+#[test]
+fn watch_by_cron_and_by_systemd_as_shipped() {
+    in_lab("watch_by_cron_and_by_systemd_as_shipped", &Postfix, by_itself::as_shipped);
+}
+
+#[test]
+fn behind_lighttpd() {
+    in_lab("behind_lighttpd", &POSTFIX_WITH_WEB_SERVERS, web_servers::lighttpd);
+}
+
+#[test]
+fn behind_nginx() {
+    in_lab("behind_nginx", &POSTFIX_WITH_WEB_SERVERS, web_servers::nginx);
+}
+
+#[test]
+fn behind_caddy() {
+    in_lab("behind_caddy", &POSTFIX_WITH_WEB_SERVERS, web_servers::caddy);
+}
+
+#[test]
+fn behind_busybox() {
+    in_lab("behind_busybox", &POSTFIX_WITH_WEB_SERVERS, web_servers::busybox);
+}
+
+#[test]
+fn apache_with_cgid() {
+    in_lab("apache_with_cgid", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_with_cgid);
+}
+
+#[test]
+fn apache_with_prefork() {
+    in_lab("apache_with_prefork", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_with_prefork);
+}
+
+#[test]
+fn apache_with_fcgiwrap() {
+    in_lab("apache_with_fcgiwrap", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_with_fcgiwrap);
+}
+
+#[test]
+fn apache_behind_nginx() {
+    in_lab("apache_behind_nginx", &POSTFIX_WITH_WEB_SERVERS, web_servers::apache_behind_nginx);
+}
+
+#[test]
+fn the_debian_package() {
+    in_each_lab("the_debian_package", &POSTFIX_WITH_PACKAGE, package::of_debian);
 }

@@ -24,15 +24,15 @@ pub trait Mta: Sync {
     }
 
     /// Files of this project, besides program and snippet, that its tests bring along.
-    fn brings(&self) -> &'static [&'static str] {
-        &[]
+    fn brings(&self) -> Vec<&'static str> {
+        Vec::new()
     }
 
     /// Configures it as the backup MX and starts it. It relays from this machine to the next hops of
     /// [`crate::primary`], listens on 127.0.0.1:25 and logs to syslog.
     fn start(&self);
 
-    /// Whether it tells the web server's user for which domains it relays.
+    /// Whether the web server's user can learn for which domains it relays.
     fn tells_domains(&self) -> bool {
         true
     }
@@ -79,7 +79,7 @@ pub trait Mta: Sync {
     }
 
     /// Whether what the program shows is this address or reason, as far as the mail server itself
-    /// tells it.
+    /// shows it.
     fn shows(&self, shown: &str, whole: &str) -> bool {
         shown == whole
     }

@@ -66,7 +66,7 @@ pub fn through_apache(_lab: &mut Lab) {
         ] {
             let answer = by(host);
             assert_eq!(answer.status, refused, "{host}: {answer:?}");
-            let words = if refused == 403 { "bartleby.conf" } else { "[access] hosts = [" };
+            let words = if refused == 403 { "bartleby.conf" } else { "hosts = [" };
             assert!(answer.body.contains(words), "{host}: {answer:?}");
         }
     }
@@ -87,7 +87,7 @@ pub fn through_apache(_lab: &mut Lab) {
     let installed = Path::new("/etc/apache2/conf-available").join(SNIPPET);
     fs::remove_file(&installed).unwrap();
     let places = "PREFIX=/usr/local WWWDIR=/var/www/bartleby STATEDIR=/var/lib/bartleby";
-    run("sh", &["-c", &format!("{places} sh /lab/site.sh install")]);
+    run("sh", &["-c", &format!("{places} sh /lab/apache/site.sh install")]);
     let written = fs::read_to_string(&installed).unwrap();
     with(&written.replacen("Require local", &format!("Require ip {ALLOWED}"), 1));
     for (host, status) in [
@@ -105,7 +105,7 @@ pub fn through_apache(_lab: &mut Lab) {
     with(&any_name);
     run("postconf", &["-e", "myhostname=mx9.example.de"]);
     // Postfix's programs wait a while before they read a file that has just been changed.
-    wait::until("Postfix tells its new name", 20, || match by("mx9.example.de").status {
+    wait::until("Postfix has its new name", 20, || match by("mx9.example.de").status {
         200 => Ok(()),
         status => Err(status.to_string()),
     });

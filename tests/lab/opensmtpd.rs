@@ -42,8 +42,8 @@ impl Mta for OpenSmtpd {
         &["sudo-rs"]
     }
 
-    fn brings(&self) -> &'static [&'static str] {
-        &[
+    fn brings(&self) -> Vec<&'static str> {
+        vec![
             "examples/opensmtpd/smtpd.conf",
             "examples/opensmtpd/relay_domains",
             "examples/opensmtpd/relay_recipients",
@@ -172,6 +172,12 @@ pub fn with_paused_mail(lab: &mut Lab) {
     assert!(page.contains("name=\"flush\"") && !page.contains("A run also delivers"), "{page}");
 
     smtpctl(&["pause", "mta"]);
+    // What was asked is remembered for a minute.
+    wait::until("the page says that deliveries are paused", 90, || {
+        let page = page::html(200);
+        let says = page.contains("paused OpenSMTPD") && page.contains("resume mta");
+        says.then_some(()).ok_or(page)
+    });
     lab.primary.up(Mode::Accepts);
     let refused = page::get("?flush").expect(503);
     assert!(refused.body.contains("deliveries are paused"), "{}", refused.body);

@@ -27,16 +27,16 @@ impl Mta for Postfix {
         &["postfix"]
     }
 
-    fn brings(&self) -> &'static [&'static str] {
-        &[
+    fn brings(&self) -> Vec<&'static str> {
+        let further = [
             "apache/htaccess",
-            "apache/site.sh",
-            "examples/postfix/main.cf",
-            "examples/postfix/relay_domains",
-            "examples/postfix/relay_recipients",
+            "apache",
+            "examples/bartleby-watch.cron",
+            "examples/bartleby-watch.service",
             "tests/fixtures/postfix/mixed-json.stdout",
             "tests/fixtures/postfix/mixed-text.stdout",
-        ]
+        ];
+        EXAMPLE.into_iter().chain(further).collect()
     }
 
     fn start(&self) {
@@ -53,6 +53,76 @@ impl Mta for Postfix {
     fn queue_id(&self, reply: &str) -> String {
         let (_, id) = reply.split_once("queued as ").unwrap_or_else(|| panic!("no queue id in {reply:?}"));
         id.trim().to_owned()
+    }
+}
+
+/// What every lab of Postfix brings: its example.
+pub const EXAMPLE: [&str; 3] =
+    ["examples/postfix/main.cf", "examples/postfix/relay_domains", "examples/postfix/relay_recipients"];
+
+/// Postfix with something beside it: a browser, say, or a name server.
+pub struct PostfixWith {
+    /// The name of its layer.
+    pub layer: &'static str,
+    /// All packages.
+    pub packages: &'static [&'static str],
+    /// As in [`Mta::wishes`].
+    pub wishes: &'static [&'static str],
+    /// Files of this project besides [`EXAMPLE`].
+    pub brings: &'static [&'static str],
+    /// Starts both.
+    pub start: fn(),
+    /// As in [`Mta::serves`].
+    pub serves: bool,
+}
+
+impl PostfixWith {
+    /// Nothing beside it.
+    pub const NOTHING: PostfixWith = PostfixWith {
+        layer: "postfix",
+        packages: &["postfix"],
+        wishes: &[],
+        brings: &[],
+        start: || Postfix.start(),
+        serves: true,
+    };
+}
+
+impl Mta for PostfixWith {
+    fn kind(&self) -> &'static str {
+        Postfix.kind()
+    }
+
+    fn layer(&self) -> &'static str {
+        self.layer
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        self.packages
+    }
+
+    fn wishes(&self) -> &'static [&'static str] {
+        self.wishes
+    }
+
+    fn brings(&self) -> Vec<&'static str> {
+        EXAMPLE.iter().chain(self.brings).copied().collect()
+    }
+
+    fn start(&self) {
+        (self.start)();
+    }
+
+    fn serves(&self) -> bool {
+        self.serves
+    }
+
+    fn queue_command(&self) -> Command {
+        Postfix.queue_command()
+    }
+
+    fn queue_id(&self, reply: &str) -> String {
+        Postfix.queue_id(reply)
     }
 }
 
@@ -108,7 +178,7 @@ fn some_recipients_deferred(lab: &mut Lab, queued: &[Queued]) {
     assert!(page.contains("&lt;script&gt;alert(3)&lt;/script&gt;") && !page.contains("<script>alert(3)"), "{page}");
 }
 
-/// A Postfix that is stopped, or lets only root list or flush, is told as that.
+/// A Postfix that is stopped, or lets only root list or flush, is said to be that.
 pub fn refusing_or_down(lab: &mut Lab) {
     let queued = client::send(lab.mta, |_| vec![Mail::new("one", "alice@example.org", &["larry@example.com"])]);
 

@@ -23,10 +23,14 @@ pub enum Mode {
     Accepts,
     /// Defers the recipients `slow` and `full`, takes the rest.
     Mixed,
+    /// Defers the recipient `slow`, refuses `gone` for good, takes the rest.
+    Torn,
     /// Refuses every recipient: it was restored without its mailboxes.
     Refuses,
     /// Takes every recipient, and no mail for the present.
     PutsOffData,
+    /// Takes every recipient, and refuses every mail for good.
+    RefusesData,
     /// Says so in its greeting.
     TurnsAway,
     /// Takes the connection and says nothing.

@@ -5,11 +5,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use crate::machine::{BROUGHT, Lab, PROGRAM};
-use crate::mta::{Mta, run};
-use crate::postfix::Postfix;
+use crate::mta::run;
+use crate::postfix::PostfixWith;
 use crate::primary::TUCCSTER;
 use crate::{page, wait};
 
@@ -35,37 +34,8 @@ const COUNTS: &str = "/var/lib/counts";
 /// The variable that names the bench's program.
 pub const BENCH: &str = "BARTLEBY_BENCH";
 
-/// Postfix beside the bench.
-pub struct PostfixWithBench;
-
-impl Mta for PostfixWithBench {
-    fn kind(&self) -> &'static str {
-        Postfix.kind()
-    }
-
-    fn packages(&self) -> &'static [&'static str] {
-        Postfix.packages()
-    }
-
-    fn brings(&self) -> &'static [&'static str] {
-        static FILES: OnceLock<Vec<&'static str>> = OnceLock::new();
-        let bench = std::env::var(BENCH).ok().map(|path| &*path.leak());
-        let baseline = "benches/baseline.pl";
-        FILES.get_or_init(|| Postfix.brings().iter().copied().chain(bench).chain([baseline]).collect())
-    }
-
-    fn start(&self) {
-        Postfix.start();
-    }
-
-    fn queue_command(&self) -> Command {
-        Postfix.queue_command()
-    }
-
-    fn queue_id(&self, reply: &str) -> String {
-        Postfix.queue_id(reply)
-    }
-}
+/// Postfix beside the bench, which [`BENCH`] names.
+pub static POSTFIX_WITH_BENCH: PostfixWith = PostfixWith { brings: &["benches/baseline.pl"], ..PostfixWith::NOTHING };
 
 /// Measures with an empty queue, with a short and with a long one.
 pub fn is_measured(lab: &mut Lab) {

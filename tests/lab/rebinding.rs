@@ -20,7 +20,7 @@ use crate::{page, wait};
 
 const NAME: &str = "rebound.evil.example";
 
-/// Both servers have this port, as a site is told by its name and port.
+/// Both servers have this port, as a site is known by its name and port.
 const PORT: u16 = 8081;
 
 /// Where the stranger's own server is.
@@ -105,7 +105,7 @@ pub fn of_a_name(lab: &mut Lab) {
     // The stranger's port, on the address that is this machine's.
     let with_port = |rules: &str| format!("Listen {ALLOWED}:{PORT}\n{rules}");
     let any_name = snippet.replacen("Require expr \"%{HTTPS} == 'on'\"", "Require all granted", 1);
-    assert_ne!(any_name, snippet, "the snippet has no rule for names any more");
+    assert_ne!(any_name, snippet, "the snippet no longer has a rule for names");
     for (rules, status) in [(&snippet, "403"), (&any_name, "421")] {
         let conf = Path::new("/etc/apache2/conf-available").join(SNIPPET);
         fs::write(&conf, with_port(rules)).unwrap();

@@ -97,7 +97,7 @@ fn recipients(known: usize) -> Vec<String> {
     all
 }
 
-/// Ten recipients of a domain that is relayed here, and that the primary does not know any more.
+/// Ten recipients of a domain that is relayed here, and that the primary no longer knows.
 fn elsewhere() -> Vec<String> {
     (0..10).map(|number| format!("user{number}@other.example")).collect()
 }

@@ -35,8 +35,8 @@ impl Mta for Sendmail {
         &["sudo-rs"]
     }
 
-    fn brings(&self) -> &'static [&'static str] {
-        &[
+    fn brings(&self) -> Vec<&'static str> {
+        vec![
             "examples/sendmail/sendmail.mc",
             "examples/sendmail/access",
             "examples/sendmail/mailertable",
@@ -141,7 +141,7 @@ fn make_map(name: &str) {
 
 /// Without a sudo rule there is no link but the remedy, and asking all the same changes nothing.
 fn no_flush_without_a_rule(messages: usize) {
-    // Whoever asks sudo without a rule is reported to root, by mail, which waits in this very queue.
+    // A user who asks sudo without a rule is reported to root, by mail, which waits in this very queue.
     // The folder is closed on Red Hat and on older Debians, so that nobody else can look for the rule.
     for mode in [0o755, 0o750] {
         fs::set_permissions("/etc/sudoers.d", Permissions::from_mode(mode)).unwrap();

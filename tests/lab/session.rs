@@ -27,7 +27,9 @@ pub fn serve(stream: &TcpStream, server: SocketAddrV4, account: &Account) -> io:
     match account.mode() {
         Mode::TurnsAway => return say(TURNED_AWAY),
         Mode::Hangs => return io::copy(&mut input, &mut io::sink()).map(drop),
-        Mode::Accepts | Mode::Mixed | Mode::Refuses | Mode::PutsOffData => say("220 tuccster.example.com ESMTP")?,
+        Mode::Accepts | Mode::Mixed | Mode::Torn | Mode::Refuses | Mode::PutsOffData | Mode::RefusesData => {
+            say("220 tuccster.example.com ESMTP")?
+        }
     }
     let (mut sender, mut recipients) = (String::new(), Vec::new());
     while let Some(line) = read_line(&mut input)? {
@@ -40,8 +42,12 @@ pub fn serve(stream: &TcpStream, server: SocketAddrV4, account: &Account) -> io:
             }
             "RCPT" if account.mode() == Mode::Refuses => say("550 5.1.1 User unknown")?,
             "DATA" if account.mode() == Mode::PutsOffData => say("451 4.3.0 Not now")?,
+            "DATA" if account.mode() == Mode::RefusesData => say("554 5.7.1 Not this one")?,
             "RCPT" => match path(&line) {
-                recipient if account.mode() == Mode::Mixed && recipient.starts_with("slow@") => {
+                recipient if account.mode() == Mode::Torn && recipient.starts_with("gone@") => {
+                    say("550 5.1.1 User unknown")?
+                }
+                recipient if [Mode::Mixed, Mode::Torn].contains(&account.mode()) && recipient.starts_with("slow@") => {
                     say(&SLOW.join("\r\n"))?
                 }
                 recipient if account.mode() == Mode::Mixed && recipient.starts_with("full@") => say(&full())?,

@@ -1,5 +1,5 @@
 //! The story that this program is for, in its chapters: an outage, what strangers get, recovery. Every
-//! mail server's test tells it, each with its own incidents in between.
+//! mail server's test plays it, each with its own incidents in between.
 
 use crate::client::{self, Queued};
 use crate::http::{self, ALLOWED, FORBIDDEN};

@@ -16,7 +16,7 @@ pub fn poll<T, E>(longest: Duration, mut attempt: impl FnMut() -> Result<T, E>) 
     }
 }
 
-/// The same, and a panic that tells what was waited for and what there was instead.
+/// The same, and a panic that says what was waited for and what there was instead.
 pub fn until<T>(what: &str, seconds: u64, attempt: impl FnMut() -> Result<T, String>) -> T {
     poll(Duration::from_secs(seconds), attempt)
         .unwrap_or_else(|instead| panic!("Waited {seconds} s until {what}. Instead: {instead}"))

@@ -72,7 +72,7 @@ impl Machine {
     fn kill_those_seen(&self) -> usize {
         let folder = self.folder.path().as_os_str().as_bytes();
         let is_ours = |process: &fs::DirEntry| {
-            // One that has ended and waits for its parent has no command line any more.
+            // One that has ended and waits for its parent no longer has a command line.
             let read = |name| fs::read(process.path().join(name)).unwrap_or_default();
             // A lister holds its place as its standard input.
             let input = fs::read_link(process.path().join("fd/0")).unwrap_or_default().into_os_string().into_vec();

@@ -88,7 +88,7 @@ fn clock(now: i64) -> Clock {
 pub fn listing(kind: Kind, bytes: &[u8]) {
     let Read { messages, trouble, text } = read(kind, bytes);
     assert!(messages.len() <= bytes.split(|byte| *byte == b'\n').count(), "more messages than lines");
-    // A byte that is no text becomes three; a state may have a name of its own; sendmail tells one reason of 100 bytes
+    // A byte that is no text becomes three; a state may have a name of its own; sendmail gives one reason of 100 bytes
     // for all recipients of a message.
     let recipients: usize = messages.iter().map(|message| message.recipients.len()).sum();
     let most = 3 * bytes.len() + 64 * messages.len() + 512 * recipients;
@@ -109,7 +109,7 @@ pub fn listing(kind: Kind, bytes: &[u8]) {
     let rows = first.into_rows().unwrap();
     let report = report(kind, summary, trouble, window);
     let told = Sentences::of(&report);
-    let names = told.details.iter().map(|detail| &detail.name).chain([&told.headline[1]]);
+    let names = told.details.iter().map(|detail| &detail.name).chain([&told.for_whom[1]]);
     names.for_each(|name| assert!(name.chars().count() <= 121, "{name}"));
     let shown = &messages[..rows.len()];
     assert_eq!(as_page(&report, &rows), printed_ids(shown), "the page");

@@ -31,8 +31,7 @@ struct LineRecipient {
     bounce_reason: String,
 }
 
-/// However a line of Postfix's is read, it says what it says to a parser of all JSON, and is none where it is none to
-/// that one.
+/// However a line of Postfix's is read, a parser of all JSON reads the same in it; what that one refuses is refused.
 pub fn as_any_parser_reads_it(line: &[u8]) {
     let read = read(Kind::Postfix, &[line, b"\n"].concat()).messages;
     let Ok(expected) = serde_json::from_str::<Line>(&String::from_utf8_lossy(line)) else {

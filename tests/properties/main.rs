@@ -42,13 +42,18 @@ fn bytes(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![1 => prop::collection::vec(any::<u8>(), 0..600), 3 => mixed]
 }
 
+/// How many cases are tried: 300, or as many as `PROPTEST_CASES` says.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
+}
+
 /// Tries what was found before, every seed as it is, and what is made up of them.
 fn hold(name: &str, seeds: Vec<Vec<u8>>, property: impl Fn(&[u8])) {
     for found in files(&tests().join("properties/found").join(name)).iter().chain(&seeds) {
         property(found);
     }
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 300,
+        cases: cases(),
         failure_persistence: None,
         ..ProptestConfig::default()
     });
@@ -128,7 +133,7 @@ fn strangers_words_in_every_form() {
     let recipient = (words(), words(), words());
     let message = (words(), prop::collection::vec(recipient, 1..5));
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 300,
+        cases: cases(),
         failure_persistence: None,
         ..ProptestConfig::default()
     });
@@ -177,7 +182,7 @@ fn any_date() {
     hold("date", seeds("date"), holds::date);
 }
 
-/// What each recorded primary said, without what it was told.
+/// What each recorded primary said, without what it heard.
 fn said_by_primaries() -> Vec<Vec<u8>> {
     let said = |recording: Vec<u8>| {
         let recording = String::from_utf8(recording).unwrap();

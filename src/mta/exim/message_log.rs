@@ -78,7 +78,7 @@ fn offset(word: &str) -> Option<Offset> {
 }
 
 /// The second of a line, in the machine's zone where it names none. (`timezone` of Exim's configuration may be another
-/// one, which nothing in the log shows: a second that is still to come is none.)
+/// one, which nothing in the log shows: a second that is still to come is not one.)
 fn instant(date: &str, time: &str, zone: Option<Offset>, clock: &Clock) -> Option<i64> {
     let civil: DateTime = format!("{date}T{}", time.get(..8)?).parse().ok()?;
     let zone = zone.map_or_else(|| clock.zone.clone(), |offset| offset.to_time_zone());

@@ -6,22 +6,27 @@
 //! imitate: a message begins within the first five, a recipient in the eleventh.
 
 mod configuration;
+mod hints;
 mod message_log;
 mod retry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::inquiry::answers;
+use super::intake::Gate;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
-use super::{Attempt, Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted};
+use super::{
+    Attempt, Clock, Facts, Hints, Inquiry, Kind, Mta, OwnName, Parser, Part, RelayInquiry, Relaying, Search, Wanted,
+};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Lifetimes, Message, Plan, Recipient, State};
 use crate::system::process::{self, Argv, Exit};
 use crate::system::{Account, Free, processes};
 pub(super) use configuration::remedy;
-use configuration::{relaying, settings_file};
+use configuration::{last_change, read_by_exim, relaying, settings_file};
 
 /// What Exim says when its set-user-id bit did not take effect (fixture `as-www-data-bp-nnp`).
 const PRIVILEGES_MISSING: &[&str] = &["failed to open configuration file"];
@@ -35,27 +40,36 @@ const LOGS: [&str; 5] = [
     "/var/log/maillog",
 ];
 
+/// The names of its processes.
+const DAEMONS: [&str; 2] = ["exim4", "exim"];
+
 /// An installed Exim.
 pub(super) struct Exim {
     program: PathBuf,
     /// What prints its databases.
     dump: PathBuf,
     settings: Option<PathBuf>,
+    recipients: PathBuf,
+    /// The file by which it goes.
+    read: PathBuf,
 }
 
 impl Exim {
     /// The Exim among the programs of `search`. If there is none, its program is assumed at Debian's usual path.
     pub(super) fn at(search: &Search) -> Exim {
+        let settings = settings_file(search);
         Exim {
             program: installed(search).unwrap_or_else(|| "/usr/sbin/exim4".into()),
             dump: search.program("exim_dumpdb").unwrap_or_else(|| "/usr/sbin/exim_dumpdb".into()),
-            settings: settings_file(search),
+            recipients: search.below_root(Path::new(configuration::RECIPIENTS)),
+            read: read_by_exim(settings.as_deref(), search),
+            settings,
         }
     }
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
         let ask = |arguments: &[&str]| Argv::new(&self.program, arguments);
-        let settings = ["-bP", "prod_requires_admin", "spool_directory"];
+        let settings = ["-bP", "prod_requires_admin", "spool_directory", "log_file_path"];
         match wanted {
             Wanted::Everything => {
                 vec![ask(&[&settings[..], &retry::OPTIONS].concat()), ask(&["-bV"]), ask(&["-bP", "+relay_to_domains"])]
@@ -92,7 +106,7 @@ impl Mta for Exim {
     }
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
-        let (program, settings) = (self.program.clone(), self.settings.clone());
+        let (program, settings, file) = (self.program.clone(), self.settings.clone(), self.read.clone());
         Inquiry::start_then(free, &self.questions(wanted), move |free, output, deadline| {
             if wanted != Wanted::Everything {
                 return facts(output);
@@ -103,9 +117,15 @@ impl Mta for Exim {
             domains.truncate(retry::MOST_DOMAINS);
             let rule = |domain: &String| Argv::new(&program, &["-brt", domain]);
             let rules = answers(free, &domains.iter().map(rule).collect::<Vec<_>>(), deadline);
-            let processes = processes::named(&["exim4", "exim"]);
+            let processes = processes::named(&DAEMONS);
             let rules: Vec<_> = domains.into_iter().zip(rules).collect();
-            let asked = retry::Answers { options: output, rules: &rules, processes, settings: settings.as_deref() };
+            let asked = retry::Answers {
+                options: output,
+                rules: &rules,
+                processes,
+                settings: settings.as_deref(),
+                changed: last_change(&file),
+            };
             Facts { timing: retry::timing(&asked), ..facts(output) }
         })
     }
@@ -132,7 +152,7 @@ impl Mta for Exim {
     }
 
     fn release(&self) -> &'static str {
-        "As root: exim4 -M ID, which releases a message and tries to deliver it, or exim4 -qff, which tries all of them."
+        "To release a frozen message and try to deliver it, as root:\n    exim4 -M ID\nOr all of them:\n    exim4 -qff"
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -152,6 +172,10 @@ impl Mta for Exim {
     }
 
     /// The list `relay_to_domains`, as Exim's own and Debian's configurations call it, and `primary_hostname`.
+    fn gate(&self) -> Gate {
+        configuration::gate(self.recipients.clone())
+    }
+
     fn relaying(&self) -> Option<RelayInquiry> {
         let question = Argv::new(&self.program, &["-bP", "+relay_to_domains", "primary_hostname"]);
         Some(Box::new(move |free, deadline| {
@@ -183,6 +207,18 @@ impl Mta for Exim {
         Some(Argv::new(&self.dump, &["-z", queue, "retry"]))
     }
 
+    fn read_next(&self, output: &str) -> Option<Hints> {
+        hints::read(output).map(|noted| Hints { noted, ..Hints::default() })
+    }
+
+    fn with_hints(&self, free: &Free, facts: Facts, hints: &Hints, now: i64, deadline: Instant) -> Facts {
+        let route = |domain: &String| Argv::new(&self.program, &["-bt", &format!("postmaster@{domain}")]);
+        let domains = hints::domains(&facts.timing, &hints.noted);
+        let routes = answers(free, &domains.iter().map(route).collect::<Vec<_>>(), deadline);
+        let processes = processes::named(&DAEMONS);
+        Facts { timing: hints::timing(facts.timing, &hints.noted, &routes, processes.as_deref(), now), ..facts }
+    }
+
     fn logs(&self) -> &'static [&'static str] {
         &LOGS
     }
@@ -190,6 +226,14 @@ impl Mta for Exim {
     fn read_reason(&self, line: &str, clock: &Clock) -> Option<Attempt> {
         message_log::attempt(line, clock)
     }
+}
+
+/// The main log by `log_file_path` (specification, "Where the logs are written"): files, with `%s` for the log's name, and
+/// the word `syslog`. Where the name holds a date, too, it is not known.
+fn log_file(paths: &str) -> Option<PathBuf> {
+    let path = paths.split(':').map(str::trim).find(|path| path.starts_with('/') && path.contains("%s"))?;
+    let path = path.replace("%s", "main");
+    (!path.contains('%')).then(|| path.into())
 }
 
 /// The answers to `-bP` and `-bV`.
@@ -204,6 +248,7 @@ fn facts(output: &str) -> Facts {
             (_, true) => Some(false),
             _ => None,
         },
+        log: line("log_file_path = ").and_then(log_file),
         ..Facts::default()
     }
     .or_usual("/var/spool/exim4")
@@ -432,7 +477,7 @@ mod tests {
     fn the_version_takes_a_process_only_where_it_is_wanted() {
         let exim = Exim::at(&Search::below(Path::new("/nonexistent")));
         let questions = |wanted| exim.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let settings = "/usr/sbin/exim4 -bP prod_requires_admin spool_directory";
+        let settings = "/usr/sbin/exim4 -bP prod_requires_admin spool_directory log_file_path";
         let more = format!("{settings} timeout_frozen_after retry_interval_max");
         let domains = "/usr/sbin/exim4 -bP +relay_to_domains";
         assert_eq!(questions(Wanted::Everything), [&more, "/usr/sbin/exim4 -bV", domains]);
@@ -446,6 +491,10 @@ mod tests {
             facts("prod_requires_admin\nspool_directory = /var/spool/exim4\nExim version 4.96 #2 built 27-May\n");
         assert_eq!((read.version.as_deref(), read.flush_needs_admin), (Some("4.96"), Some(true)));
         assert_eq!(facts("no_prod_requires_admin\n").flush_needs_admin, Some(false));
+        let log = |paths: &str| facts(&format!("log_file_path = {paths}\n")).log;
+        assert_eq!(log("/var/log/exim4/%slog"), Some("/var/log/exim4/mainlog".into()));
+        assert_eq!(log("syslog : /srv/exim/%s.log"), Some("/srv/exim/main.log".into()));
+        assert_eq!([log(""), log("syslog"), log("/srv/exim/%slog-%D")], [None, None, None]);
         assert_eq!(facts("").flush_needs_admin, None);
     }
 }

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use crate::mta::timing::{Gap, Lifetime, Retry, Timing, longer, seconds};
+use crate::mta::timing::{Gap, Lifetime, Retry, Since, Timing, longer, seconds};
 use crate::queue::{Cutoff, Lifetimes};
 use crate::system::processes::Process;
 
@@ -30,6 +30,8 @@ pub(super) struct Answers<'a> {
     pub(super) processes: Option<Vec<Process>>,
     /// The file in which settings count, where it is known.
     pub(super) settings: Option<&'a Path>,
+    /// When the configuration was changed last, in seconds since 1970, where that can be seen.
+    pub(super) changed: Option<i64>,
 }
 
 /// What Exim and the machine say.
@@ -52,8 +54,11 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
         rules.as_ref().ok().and_then(|rules| rules.iter().map(|(_, rule)| rule).min_by_key(|rule| rule.cutoff()));
     let lifetime = match (&rules, shortest) {
         (Ok(rules), Some(shortest)) => {
-            let cutoff =
-                |(domain, rule): &(&String, Rule)| Cutoff { domain: (*domain).clone(), seconds: rule.cutoff() };
+            let cutoff = |(domain, rule): &(&String, Rule)| Cutoff {
+                domain: (*domain).clone(),
+                seconds: rule.cutoff(),
+                failing_since: None,
+            };
             Lifetime::Known {
                 lifetimes: Lifetimes::About {
                     cutoffs: rules.iter().map(cutoff).collect(),
@@ -78,11 +83,18 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
         lifetime,
         retry: match (runner, waits) {
             (Runner::Every(every, word), Some(wait)) => {
-                Retry::Within { seconds: wait.saturating_add(every), basis: format!("the retry rule and {word}") }
+                Retry::Within {
+                    seconds: wait.saturating_add(every),
+                    basis: format!("the retry rule and {word}"),
+                    // When a host is tried next is noted when it fails. Without the option nothing is put off for more than
+                    // a day (specification, "Main configuration").
+                    since: answers.changed.map(|at| Since { at, longest: option("retry_interval_max") }),
+                    hinted: None,
+                }
             }
             (runner, _) => Retry::Unknown(runner.stopped().or(rules.err()).unwrap_or_else(|| Gap {
                 why: "the processes of other users can't be seen, so not how often Exim runs its queue".into(),
-                remedy: "Ask as root, who sees them: bartleby doctor".into(),
+                remedy: "Ask as root, who sees them:\n    bartleby doctor".into(),
             })),
         },
         stopped,
@@ -91,14 +103,14 @@ pub(super) fn timing(answers: &Answers<'_>) -> Timing {
 
 fn more_time(settings: Option<&Path>, days: i64) -> String {
     let (file, then) = match settings.and_then(Path::to_str) {
-        Some(file) if file.ends_with(".template") => (file, "; then, as root: update-exim4.conf"),
-        Some(file) if file.contains("/conf.d/") => (PART, "; then, as root: update-exim4.conf"),
+        Some(file) if file.ends_with(".template") => (file, "\nThen, as root:\n    update-exim4.conf"),
+        Some(file) if file.contains("/conf.d/") => (PART, "\nThen, as root:\n    update-exim4.conf"),
         Some(file) => (file, ""),
         None => ("Exim's configuration", ""),
     };
     format!(
-        "In {file}, below “begin retry”, write the rule for the main mail server's domains as “*  *  F,{days}d,15m”{then}. \
-         Exim goes by it at once"
+        "In {file}, below “begin retry”, write this rule for the main mail server's domains:\n    *  *  F,{days}d,15m{then}\n\
+         Exim goes by it at once."
     )
 }
 
@@ -165,7 +177,7 @@ impl Rule {
 }
 
 /// Who runs the queue.
-enum Runner {
+pub(super) enum Runner {
     /// A daemon, so often, in seconds; and the argument that says so.
     Every(i64, String),
     /// The daemon does not.
@@ -177,7 +189,7 @@ enum Runner {
 }
 
 impl Runner {
-    fn find(processes: Option<&[Process]>) -> Runner {
+    pub(super) fn find(processes: Option<&[Process]>) -> Runner {
         let Some(processes) = processes else { return Runner::Hidden };
         let every = |process: &Process| process.arguments.iter().skip(1).find_map(|word| interval(word));
         let is_daemon = |process: &Process| {
@@ -193,15 +205,17 @@ impl Runner {
 
     fn stopped(&self) -> Option<Gap> {
         let (why, remedy) = match self {
-            Runner::Nobody => ("Exim's daemon is not running, so nothing is tried again", "systemctl restart exim4"),
+            Runner::Nobody => {
+                ("Exim's daemon is not running, so nothing is tried again", "As root:\n    systemctl restart exim4")
+            }
             Runner::Never => (
                 "Exim's daemon was started without -q, so nothing is tried again by itself",
-                "start it with -q30m (Debian 12: QUEUEINTERVAL='30m', Debian 13: EXIMSERVICE='-bdf -q30m', both in \
-                 /etc/default/exim4), then systemctl restart exim4",
+                "Start it with -q30m (Debian 12: QUEUEINTERVAL='30m', Debian 13: EXIMSERVICE='-bdf -q30m', both in \
+                 /etc/default/exim4). Then, as root:\n    systemctl restart exim4",
             ),
             Runner::Every(..) | Runner::Hidden => return None,
         };
-        Some(Gap { why: why.into(), remedy: format!("As root: {remedy}") })
+        Some(Gap { why: why.into(), remedy: remedy.into() })
     }
 }
 
@@ -235,7 +249,8 @@ mod tests {
 
     fn of(rules: &[(&str, &str)], options: &str, processes: Option<Vec<Process>>) -> Timing {
         let rules: Vec<_> = rules.iter().map(|(domain, rule)| ((*domain).to_owned(), (*rule).to_owned())).collect();
-        timing(&Answers { options, rules: &rules, processes, settings: Some(Path::new("/etc/exim4/exim4.conf")) })
+        let settings = Some(Path::new("/etc/exim4/exim4.conf"));
+        timing(&Answers { options, rules: &rules, processes, settings, changed: Some(7) })
     }
 
     fn running() -> Option<Vec<Process>> {
@@ -246,7 +261,7 @@ mod tests {
     fn the_shipped_configuration_keeps_mail_for_six_days() {
         let Timing { lifetime, retry, stopped, more_time } =
             of(&[("example.com", SHIPPED)], RECORDED_OPTIONS, running());
-        let cutoffs = vec![Cutoff { domain: "example.com".into(), seconds: 6 * DAY }];
+        let cutoffs = vec![Cutoff { domain: "example.com".into(), seconds: 6 * DAY, failing_since: None }];
         let expected = Lifetime::Known {
             lifetimes: Lifetimes::About { cutoffs, otherwise: None, failing_since: None, frozen: None },
             seconds: 6 * DAY,
@@ -255,7 +270,8 @@ mod tests {
         };
         assert_eq!((lifetime, stopped), (expected, None));
         let basis = "the retry rule and -q30m".to_owned();
-        assert_eq!(retry, Retry::Within { seconds: 45 * 60, basis });
+        let since = Some(Since { at: 7, longest: Some(DAY) });
+        assert_eq!(retry, Retry::Within { seconds: 45 * 60, basis, since, hinted: None });
         assert!(more_time.contains("In /etc/exim4/exim4.conf") && more_time.contains("F,14d,15m"), "{more_time}");
         assert_eq!(Rule::read(OF_A_USER).unwrap().cutoff(), 6 * DAY);
     }
@@ -292,7 +308,7 @@ mod tests {
             else {
                 panic!("{rules:?}")
             };
-            assert!(gap.remedy.contains("[mta] lifetime"), "{gap:?}");
+            assert!(gap.remedy.contains("lifetime = \"5d\""), "{gap:?}");
         }
     }
 

@@ -150,6 +150,11 @@ impl Before {
     }
 }
 
+/// What the writer of a line wrote there, without what stands in front.
+pub(crate) fn text(line: &[u8]) -> Option<Cow<'_, [u8]>> {
+    Line::read(line).map(|line| line.text)
+}
+
 /// Reads the log of a run, between the listings before and after it.
 pub struct MailLog {
     grammar: Grammar,
@@ -167,15 +172,21 @@ impl MailLog {
 
     /// Takes a message of the listing before the run.
     pub fn waited(&mut self, message: &Message<'_>) {
+        let waiting = message.recipients.iter().filter(|recipient| !recipient.delivered);
+        self.waited_for(&message.id, waiting.map(|recipient| &*recipient.address));
+    }
+
+    /// The same, by its queue id and the recipients to whom it was not delivered yet.
+    pub(crate) fn waited_for<'a>(&mut self, id: &str, waiting: impl Iterator<Item = &'a str>) {
         let place = self.before.messages.len();
         let mut recipients: Vec<Copies> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
-        for recipient in message.recipients.iter().filter(|recipient| !recipient.delivered) {
-            let known = *places.entry(&recipient.address).or_insert(recipients.len());
+        for address in waiting {
+            let known = *places.entry(address).or_insert(recipients.len());
             match recipients.get_mut(known) {
                 Some(copies) => copies.before += 1,
                 None => recipients.push(Copies {
-                    address: recipient.address.clone().into_owned(),
+                    address: address.to_owned(),
                     before: 1,
                     after: 0,
                     delivered: 0,
@@ -183,8 +194,8 @@ impl MailLog {
                 }),
             }
         }
-        self.before.places.insert(message.id.clone().into_owned(), place);
-        self.before.messages.push(Waited { id: message.id.clone().into_owned(), recipients, given_up: None });
+        self.before.places.insert(id.to_owned(), place);
+        self.before.messages.push(Waited { id: id.to_owned(), recipients, given_up: None });
     }
 
     /// Reads a line that the mail server wrote since then, without its line feed.

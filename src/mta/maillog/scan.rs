@@ -75,7 +75,7 @@ impl<'a> Scan<'a> {
         start.get(..start.len() - self.0.len())
     }
 
-    /// Passes a quoted string with its quotes. One that does not end, because the line was cut, is none.
+    /// Passes a quoted string with its quotes. One that does not end, because the line was cut, does not count.
     fn quoted(&mut self) -> Option<()> {
         self.word(b"\"")?;
         loop {

@@ -13,7 +13,7 @@ pub(super) struct Line<'a> {
     pub(super) tag: Option<Cow<'a, [u8]>>,
     /// The message.
     pub(super) text: Cow<'a, [u8]>,
-    /// The user that wrote it, as the kernel told the journal.
+    /// The user that wrote it, as the journal has it from the kernel.
     pub(super) user: Option<u32>,
 }
 
@@ -37,7 +37,7 @@ enum Text {
 }
 
 impl<'a> Line<'a> {
-    /// Takes off what stands in front. A line of the journal that lacks a field is none.
+    /// Takes off what stands in front. A line of the journal that lacks a field is not one.
     pub(super) fn read(line: &'a [u8]) -> Option<Line<'a>> {
         if line.first() == Some(&b'{') {
             let Exported { message, tag, user } = serde_json::from_slice(line).ok()?;

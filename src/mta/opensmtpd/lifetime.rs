@@ -42,14 +42,14 @@ pub(super) fn timing(
         retry: Retry::Listed { basis: "smtpctl show queue".into() },
         stopped: None,
         more_time: format!(
-            "First write “queue ttl {days}d” into {}, and the same ttl into each action that has one of its own; then, as \
-             root: smtpd -n && systemctl restart opensmtpd (its start returns at once what is past its time)",
+            "First write “queue ttl {days}d” into {}, and the same ttl into each action that has one of its own. Its start \
+             returns at once what is past its time. {RESTART}",
             file.display()
         ),
     }
 }
 
-const RESTART: &str = "As root: smtpd -n && systemctl restart opensmtpd";
+const RESTART: &str = "As root:\n    smtpd -n && systemctl restart opensmtpd";
 
 fn unread(file: &Path) -> Gap {
     Gap::of_lifetime(format!("{} can't be read", file.display()))
@@ -241,7 +241,7 @@ mod tests {
             (&[("/etc/smtpd.conf", "queue ttl $unset")], "“ttl $unset” in smtpd.conf"),
         ] {
             let Lifetime::Unknown(gap) = of(files).lifetime else { panic!("{files:?}") };
-            assert!(gap.why.contains(says) && gap.remedy.contains("[mta] lifetime"), "{gap:?}");
+            assert!(gap.why.contains(says) && gap.remedy.contains("lifetime"), "{gap:?}");
         }
     }
 

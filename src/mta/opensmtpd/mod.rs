@@ -9,11 +9,13 @@ mod lifetime;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use super::intake::{Gate, Intake, List};
 use super::parser::{Malformed, text};
 use super::remedy::{Refused, Remedy};
-use super::timing::{InForce, Timing};
-use super::{Clock, Facts, Inquiry, Kind, Mta, OwnName, Parser, Part, Search, Wanted};
+use super::timing::{Gap, InForce, Retry, Timing};
+use super::{Clock, Facts, Hints, Inquiry, Kind, Mta, OwnName, Parser, Part, Search, Wanted};
 use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Lifetimes, Message, Recipient, State};
 use crate::system::process::{Argv, Exit};
@@ -109,6 +111,21 @@ impl Mta for OpenSmtpd {
         Some(Box::new(move |_, _| Some(name)))
     }
 
+    /// The file of the table `relay_recipients`, as the example has it.
+    fn gate(&self) -> Gate {
+        let configuration = self.configuration.clone();
+        Gate {
+            ask: Box::new(move |_, _| {
+                let text = fs::read_to_string(&configuration).unwrap_or_default();
+                Intake { list: recipients(&text).and_then(|file| List::of_file(Path::new(file))), softens: None }
+            }),
+            refusing: "Name every recipient that the primary knows in a table, and match only mail to these \
+                       (rcpt-to <relay_recipients>, see examples/opensmtpd).",
+            runners: &["smtpd"],
+            softener: None,
+        }
+    }
+
     fn flush_commands(&self, part: &Part<'_>) -> Vec<Argv> {
         let schedule = |what: &str| Argv::new(&self.program, &["schedule", what]);
         match part {
@@ -141,6 +158,28 @@ impl Mta for OpenSmtpd {
         routes.map(|id| Argv::new(&self.program, &["resume", "route", id])).collect()
     }
 
+    /// Whether deliveries are paused (fixture `paused-mta-show-status`); when each message is tried next, the listing says.
+    fn next_command(&self, _queue: &Path) -> Option<Argv> {
+        Some(Argv::new(&self.program, &["show", "status"]))
+    }
+
+    fn read_next(&self, output: &str) -> Option<Hints> {
+        Some(Hints { is_paused: output.lines().any(|line| line == PAUSED), ..Hints::default() })
+    }
+
+    fn with_hints(&self, _free: &Free, facts: Facts, hints: &Hints, _now: i64, _deadline: Instant) -> Facts {
+        if !hints.is_paused {
+            return facts;
+        }
+        let gap = Gap {
+            why: "an administrator has paused OpenSMTPD's deliveries (smtpctl pause mta), so nothing is tried, also by a run"
+                .into(),
+            remedy: "As root:\n    smtpctl resume mta".into(),
+        };
+        let timing = Timing { retry: Retry::Unknown(gap.clone()), stopped: Some(gap), ..facts.timing };
+        Facts { timing, ..facts }
+    }
+
     /// It logs the envelope's id, of which the message's is the first half (smtpd's `queue.c`, `evpid_to_msgid`).
     fn id_in_log<'a>(&self, word: &'a str) -> &'a str {
         if word.len() == 16 { word.get(..8).unwrap_or(word) } else { word }
@@ -153,7 +192,7 @@ impl Mta for OpenSmtpd {
     }
 
     fn release(&self) -> &'static str {
-        "As root: smtpctl resume envelope ID, then run the queue."
+        "To release a message, and then deliver it, as root:\n    smtpctl resume envelope ID"
     }
 
     /// Only root may ask the daemon anything.
@@ -235,7 +274,7 @@ fn verdict(act: Act, command: &Argv, exit: &Exit, account: &Account) -> Result<(
 /// smtpctl works for root alone, and no setting changes that.
 pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
     let rule = refused.rule(&["show queue", "schedule all"]);
-    Remedy::Rule(format!("Only root may ask OpenSMTPD. {rule}"))
+    Remedy::Rule(format!("Only root may ask OpenSMTPD.\n{rule}"))
 }
 
 /// Reads `smtpctl show queue`, grouping envelopes that follow each other into messages.
@@ -333,9 +372,39 @@ impl Parser for OpenSmtpdParser {
     }
 }
 
+/// The file of the table of recipients in smtpd.conf(5).
+fn recipients(configuration: &str) -> Option<&str> {
+    configuration.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let is_meant = words.next() == Some("table") && words.next() == Some("relay_recipients");
+        words.next().filter(|_| is_meant)?.strip_prefix("file:")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paused_deliveries_are_known_before_a_run() {
+        let opensmtpd = OpenSmtpd::at(&Search::below(Path::new("/nonexistent")));
+        let recorded = include_str!("../../../tests/fixtures-clocks/opensmtpd/paused-mta-show-status.stdout");
+        let stopped = |status: &str| {
+            let hints = opensmtpd.read_next(status).unwrap();
+            let now = Instant::now();
+            opensmtpd.with_hints(&Free::of_main(), Facts::default(), &hints, 0, now).timing.stopped
+        };
+        assert!(stopped(recorded).unwrap().remedy.contains("resume mta"));
+        assert_eq!(stopped(&recorded.replace("paused", "running")), None);
+        assert_eq!(opensmtpd.next_command(Path::new("/x")).unwrap().to_string(), "/usr/sbin/smtpctl show status");
+    }
+
+    #[test]
+    fn the_file_of_the_recipients_is_found() {
+        let shipped = include_str!("../../../examples/opensmtpd/smtpd.conf");
+        assert_eq!(recipients(shipped), Some("/etc/smtpd.relay_recipients"));
+        assert_eq!(recipients("table other file:/x\n#table relay_recipients file:/y\n"), None);
+    }
 
     #[test]
     fn what_is_not_clear_is_no_word_of_the_daemons() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::instances::Instance;
 use super::lifetime;
+use crate::mta::intake::{Intake, IntakeInquiry, List, Softens};
 use crate::mta::relay::{domains, keys};
 use crate::mta::{Facts, RelayInquiry, Relaying, Wanted};
 use crate::system::process::{self, Argv, Running};
@@ -70,14 +71,43 @@ pub(super) fn ask(
     })
 }
 
+/// Asks postconf(1) for `relay_recipient_maps` and `soft_bounce`, and postmap(1) for the first of the tables that has
+/// addresses: all of a table's keys.
+pub(super) fn ask_for_intake(postconf: Option<PathBuf>, postmap: Option<PathBuf>) -> IntakeInquiry {
+    Box::new(move |free, deadline| {
+        let answer = |program: &Option<PathBuf>, arguments: &[&str]| {
+            let running = process::start(free, &Argv::new(program.as_ref()?, arguments)).ok()?;
+            Some(String::from_utf8_lossy(&running.collect(deadline).1).into_owned())
+        };
+        let settings = answer(&postconf, &["-x", "relay_recipient_maps", "soft_bounce"]).unwrap_or_default();
+        intake(&settings, |table| answer(&postmap, &["-s", table]))
+    })
+}
+
+fn intake(settings: &str, table: impl Fn(&str) -> Option<String>) -> Intake {
+    let maps = value(settings, "relay_recipient_maps").unwrap_or_default();
+    let names = maps.split([',', ' ', '\t', '\n']).filter(|word| word.contains(':'));
+    let of_table = |name: &str| {
+        let printed = keys(&table(name).unwrap_or_default());
+        List::of_keys(name.to_owned(), printed.lines())
+    };
+    let lists: Vec<List> = names.map(of_table).collect();
+    let known = lists.iter().position(|list| !list.addresses.is_empty()).unwrap_or_default();
+    let softens = value(settings, "soft_bounce").map(|word| if word == "yes" { Softens::Yes } else { Softens::No });
+    Intake { list: lists.into_iter().nth(known), softens }
+}
+
+/// The file that postlogd(8) writes, if any (since Postfix 3.4).
+const LOG: &str = "maillog_file";
+
 /// The parameters that say what is wanted.
 pub(super) fn parameters(wanted: Wanted) -> Vec<&'static str> {
     match wanted {
         Wanted::Everything => {
-            let names = ["mail_version", "queue_directory", "authorized_flush_users"];
+            let names = ["mail_version", "queue_directory", "authorized_flush_users", LOG];
             names.into_iter().chain(lifetime::parameters()).collect()
         }
-        Wanted::Permissions => vec!["authorized_flush_users"],
+        Wanted::Permissions => vec!["authorized_flush_users", LOG],
         Wanted::Nothing => Vec::new(),
     }
 }
@@ -88,6 +118,7 @@ pub(super) fn facts(output: &str) -> Facts {
         version: value(output, "mail_version"),
         queue_directory: value(output, "queue_directory").map(PathBuf::from),
         flush_users: value(output, "authorized_flush_users"),
+        log: value(output, LOG).map(PathBuf::from).filter(|log| log.is_absolute()),
         ..Facts::default()
     }
     .or_usual("/var/spool/postfix")
@@ -117,6 +148,26 @@ mod tests {
     }
 
     #[test]
+    fn the_recipients_are_those_of_the_first_table_that_has_any() {
+        let table =
+            |name: &str| (name == "texthash:/b").then(|| "larry@example.com\tx\n@sub.example.com\tx\n".to_owned());
+        let read = |settings: &str| intake(settings, table);
+        let found = read("relay_recipient_maps = hash:/a, texthash:/b\nsoft_bounce = yes\n");
+        let list = found.list.unwrap();
+        assert_eq!((list.name.as_str(), list.addresses.len(), list.open.len()), ("texthash:/b", 1, 1));
+        assert_eq!(found.softens, Some(Softens::Yes));
+        assert_eq!(
+            read("relay_recipient_maps =\nsoft_bounce = no\n"),
+            Intake { list: None, softens: Some(Softens::No) }
+        );
+        assert!(
+            read("relay_recipient_maps = hash:/a\n").list.unwrap().addresses.is_empty(),
+            "named, and not to be read"
+        );
+        assert_eq!(read(""), Intake::default());
+    }
+
+    #[test]
     fn a_main_cf_that_was_changed_a_moment_ago_is_settling() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(is_settling(file.path()));
@@ -132,5 +183,9 @@ mod tests {
         assert_eq!(read.version.as_deref(), Some("3.7.11"));
         assert_eq!(read.queue_directory, Some("/var/spool/postfix".into()));
         assert_eq!(read.flush_users.as_deref(), Some(""));
+        assert_eq!(read.log, None);
+        let log = |line: &str| facts(line).log;
+        assert_eq!(log("maillog_file = /var/log/postfix.log\n"), Some("/var/log/postfix.log".into()));
+        assert_eq!(log("maillog_file =\n"), None);
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::mta::Search;
 use crate::mta::trouble::Trouble;
+use crate::text::{Odd, plain_word};
 
 /// The configuration folder of the first instance.
 const DEFAULT: &str = "/etc/postfix";
@@ -22,10 +23,27 @@ pub(super) struct Instance {
 }
 
 impl Instance {
+    /// One of this name, whose configuration is in this folder.
+    #[cfg(test)]
+    pub(super) fn named(name: &str, folder: Option<String>) -> Instance {
+        Instance { name: name.to_owned(), folder }
+    }
+
     /// The arguments of a command for this instance, of Postfix' own programs.
     pub(super) fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         let which = self.folder.iter().flat_map(|folder| ["-c", folder]);
         which.chain(arguments.iter().copied()).collect()
+    }
+
+    /// Its main.cf, where that of the first one is `first`.
+    pub(super) fn main_cf(&self, first: &Path) -> PathBuf {
+        self.folder.as_ref().map_or_else(|| first.to_owned(), |folder| Path::new(folder).join("main.cf"))
+    }
+
+    /// The option by which a command names it, with a space in front.
+    pub(super) fn option(&self) -> Result<String, Odd> {
+        let Some(folder) = &self.folder else { return Ok(String::new()) };
+        plain_word(folder).map(|folder| format!(" -c {folder}"))
     }
 
     /// The same trouble, of this instance.

@@ -12,6 +12,7 @@ mod table;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use super::intake::Gate;
 use super::parser::{Malformed, text};
 use super::relay::printed_name;
 use super::remedy::{Refused, Remedy};
@@ -20,7 +21,7 @@ use crate::mta::trouble::{Act, Trouble};
 use crate::queue::{Message, State};
 use crate::system::process::{Argv, Exit};
 use crate::system::{Account, Free};
-use crate::text::plain_word;
+use crate::text::{plain_word, to_paste};
 use configuration::facts;
 use instances::{Instance, Instances};
 use table::Table;
@@ -64,7 +65,13 @@ impl Postfix {
 
     fn questions(&self, wanted: Wanted) -> Vec<Argv> {
         let names = configuration::parameters(wanted);
-        self.postconf.iter().filter(|_| !names.is_empty()).map(|postconf| Argv::new(postconf, &names)).collect()
+        let ask = |postconf| {
+            let of = |instance: &Instance| Argv::new(postconf, &instance.arguments(&names));
+            let asked =
+                if wanted == Wanted::Everything { &self.instances.running[..] } else { &self.instances.running[..1] };
+            asked.iter().map(of).collect()
+        };
+        self.postconf.as_ref().filter(|_| !names.is_empty()).map(ask).unwrap_or_default()
     }
 }
 
@@ -107,14 +114,13 @@ impl Mta for Postfix {
 
     fn inquire(&self, free: &Free, wanted: Wanted) -> Inquiry {
         let (main_cf, unlisted) = (self.main_cf.clone(), self.instances.disabled.clone());
-        let several = self.tells_parts_apart();
-        Inquiry::start(free, &self.questions(wanted), move |output| {
-            let facts = Facts { unlisted: unlisted.clone(), ..facts(output) };
+        let instances = self.instances.running.clone();
+        Inquiry::start_each(free, &self.questions(wanted), move |outputs| {
+            let facts = Facts { unlisted, ..facts(outputs.first().map_or("", String::as_str)) };
             match wanted {
-                Wanted::Everything if several => Facts { timing: lifetime::of_several(), ..facts },
                 Wanted::Everything => {
-                    let is = lifetime::in_force(&main_cf);
-                    Facts { timing: lifetime::timing(output, &main_cf, is), ..facts }
+                    let seen = lifetime::Seen::now();
+                    Facts { timing: lifetime::timing(&instances, outputs, &main_cf, &seen), ..facts }
                 }
                 Wanted::Permissions | Wanted::Nothing => facts,
             }
@@ -133,7 +139,7 @@ impl Mta for Postfix {
     }
 
     fn release(&self) -> &'static str {
-        "As root: postsuper -H ID (or postsuper -H ALL), then run the queue."
+        "To release a message on hold, and then deliver it, as root:\n    postsuper -H ID\nOr all of them:\n    postsuper -H ALL"
     }
 
     fn flush_obstacle(&self, facts: &Facts, account: &Account) -> Option<Trouble> {
@@ -155,6 +161,16 @@ impl Mta for Postfix {
 
     fn own_name(&self) -> Option<OwnName> {
         self.postconf.as_ref().map(|postconf| printed_name(Argv::new(postconf, &["-hx", "myhostname"])))
+    }
+
+    fn gate(&self) -> Gate {
+        Gate {
+            ask: configuration::ask_for_intake(self.postconf.clone(), self.postmap.clone()),
+            refusing: "Name every recipient that the primary knows in relay_recipient_maps of main.cf \
+                       (see examples/postfix). Then, as root:\n    postfix reload",
+            runners: &["qmgr"],
+            softener: Some(("soft_bounce", "As root:\n    postconf -e soft_bounce=no\n    postfix reload")),
+        }
     }
 
     fn relaying(&self) -> Option<RelayInquiry> {
@@ -199,9 +215,12 @@ pub(super) fn remedy(refused: &Refused<'_>) -> Remedy {
         None => Ok(String::new()),
     };
     Remedy::Setting(match plain_word(&refused.account.name).and_then(|user| Ok((user, which?))) {
-        Ok((user, which)) => format!(
-            "As root: postconf{which} -e \"{parameter} = $(postconf{which} -h {parameter}), {user}\" && \
-             postfix{which} reload"
+        Ok((user, which)) => to_paste(
+            "As root",
+            &[
+                &format!("postconf{which} -e \"{parameter} = $(postconf{which} -h {parameter}), {user}\""),
+                &format!("postfix{which} reload"),
+            ],
         ),
         Err(odd) => format!("{odd}. Add that user to {parameter} in main.cf"),
     })
@@ -395,10 +414,10 @@ mod tests {
         fs::write(folder.join("postconf"), "").unwrap();
         let postfix = Postfix::at(&Search::below(machine.path()));
         let questions = |wanted| postfix.questions(wanted).iter().map(Argv::to_string).collect::<Vec<_>>();
-        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users \
+        let everything = "/usr/sbin/postconf mail_version queue_directory authorized_flush_users maillog_file \
                           maximal_queue_lifetime bounce_queue_lifetime maximal_backoff_time queue_run_delay";
         assert_eq!(questions(Wanted::Everything), [everything]);
-        assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users"]);
+        assert_eq!(questions(Wanted::Permissions), ["/usr/sbin/postconf authorized_flush_users maillog_file"]);
         assert!(questions(Wanted::Nothing).is_empty());
     }
 }

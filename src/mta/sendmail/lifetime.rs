@@ -51,13 +51,13 @@ pub(super) fn timing(file: &Path, text: Option<&str>, machine: &Machine) -> Timi
         lifetime: lifetime.in_force(
             file,
             machine.in_force,
-            "As root: systemctl restart sendmail (which runs the queue)",
+            "As root (it runs the queue):\n    systemctl restart sendmail",
         ),
         retry: retry(runner, options.as_ref()),
         stopped,
         more_time: format!(
-            "First, as root: echo \"define(\\`confTO_QUEUERETURN', \\`{days}d')dnl\" >> /etc/mail/sendmail.mc && cd /etc/mail \
-             && m4 sendmail.mc > sendmail.cf; then, never before, as it runs the queue: systemctl restart sendmail"
+            "First, as root:\n    echo \"define(\\`confTO_QUEUERETURN', \\`{days}d')dnl\" >> /etc/mail/sendmail.mc && cd /etc/mail \
+             && m4 sendmail.mc > sendmail.cf\nThen, never before, as it runs the queue:\n    systemctl restart sendmail"
         ),
     }
 }
@@ -169,17 +169,18 @@ impl Runner {
 
     fn stopped(&self) -> Option<Gap> {
         let (why, remedy) = match self {
-            Runner::Nobody => {
-                ("sendmail's daemon is not running, so nothing is tried again", "systemctl restart sendmail")
-            }
+            Runner::Nobody => (
+                "sendmail's daemon is not running, so nothing is tried again",
+                "As root:\n    systemctl restart sendmail",
+            ),
             Runner::Never => (
                 "sendmail's daemon was started without -q, so nothing is tried again by itself",
-                "write QUEUE_INTERVAL=\"30m\" into /etc/mail/sendmail.conf (elsewhere: start it with -bd -q30m), then \
-                 systemctl restart sendmail",
+                "Write QUEUE_INTERVAL=\"30m\" into /etc/mail/sendmail.conf (elsewhere: start it with -bd -q30m). Then, as \
+                 root:\n    systemctl restart sendmail",
             ),
             Runner::Every(..) | Runner::Sometimes | Runner::Hidden => return None,
         };
-        Some(Gap { why: why.into(), remedy: format!("As root: {remedy}") })
+        Some(Gap { why: why.into(), remedy: remedy.into() })
     }
 }
 
@@ -228,7 +229,8 @@ fn retry(runner: Runner, options: Option<&Options<'_>>) -> Retry {
     let wait = age("minqueueage").max(age("maxqueueage"));
     let runs = if wait > 0 { wait / every.max(1) + 1 } else { 1 };
     let basis = if wait > 0 { format!("{basis} and MinQueueAge or MaxQueueAge") } else { basis };
-    Retry::Within { seconds: every.max(1).saturating_mul(runs), basis }
+    // When a message was tried last is looked at in each run, by the settings of that time.
+    Retry::Within { seconds: every.max(1).saturating_mul(runs), basis, since: None, hinted: None }
 }
 
 #[cfg(test)]
@@ -284,7 +286,7 @@ mod tests {
         assert_eq!(lifetime("O Timeout.queuereturn=now\n").0, 0);
         let wrong = of("O Timeout.queuereturn.normal=soon\n", &machine(&[DAEMON])).lifetime;
         let Lifetime::Unknown(gap) = wrong else { panic!("{wrong:?}") };
-        assert!(gap.why.contains("Timeout.queuereturn.normal = soon") && gap.remedy.contains("[mta] lifetime"));
+        assert!(gap.why.contains("Timeout.queuereturn.normal = soon") && gap.remedy.contains("lifetime = \"5d\""));
         let unread = timing(Path::new("/etc/mail/sendmail.cf"), None, &machine(&[DAEMON])).lifetime;
         assert!(matches!(unread, Lifetime::Unknown(gap) if gap.why == "/etc/mail/sendmail.cf can't be read"));
     }

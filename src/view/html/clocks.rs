@@ -1,25 +1,23 @@
-//! The three clocks on the page, and the outages of the primary.
+//! What the facts do not say of the three clocks, the clocks of each message, and the outages of the primary.
 
 use maud::{Markup, html};
 
 use super::super::clocks::{self, Clocks};
-use super::{links, status};
-use crate::queue::{Due, Filter, Lifetimes, Message};
+use super::status;
+use crate::queue::{Lifetimes, Message};
 use crate::report::Report;
-use crate::request::Asked;
 use crate::state::Outage;
 use crate::text::{count, duration, printable, weekday_time};
 
-/// Since when the primary is down, by when what waits is tried again, and when it goes back.
-pub(crate) fn clocks(report: &Report, asked: &Asked) -> Markup {
-    let Some(Clocks { sentences, remedies }) = Clocks::of(report) else { return html! {} };
-    let overdue = report.first_return().is_some_and(|first| first.overdue > 0);
-    let of_overdue = |filter: &mut Filter| *filter = Filter { returns: Some(Due::Overdue), ..Filter::default() };
+/// What is to be known of the clocks besides the facts, and what is to be done about it.
+pub(crate) fn notes(report: &Report) -> Markup {
+    let Some(Clocks { notes, remedies, .. }) = Clocks::of(report) else { return html! {} };
     html! {
-        div.clocks {
-            @for sentence in &sentences { p { (printable(sentence)) } }
-            @if overdue { p { a href=(links::filtered(asked, of_overdue)) { "Show what is past its time" } } }
-            @for remedy in &remedies { (status::remedy(remedy)) }
+        @if !notes.is_empty() || !remedies.is_empty() {
+            div.notes {
+                @for note in &notes { p { (printable(note)) } }
+                @for remedy in &remedies { (status::remedy(remedy)) }
+            }
         }
     }
 }
@@ -27,7 +25,7 @@ pub(crate) fn clocks(report: &Report, asked: &Asked) -> Markup {
 /// When a message goes back, how often it was tried, and when it is tried next.
 pub(crate) fn of_message(report: &Report, lifetimes: &Lifetimes, message: &Message<'_>) -> Markup {
     let lines = [clocks::of_message(report, lifetimes, message), clocks::attempts(report, message)];
-    html! { @for line in lines.iter().flatten() { " " span.exact { (line) } } }
+    html! { @for (index, line) in lines.iter().flatten().enumerate() { @if index > 0 { br; } (line) } }
 }
 
 /// The last outages of the primary, and the longest.
@@ -49,7 +47,7 @@ pub(crate) fn outages(report: &Report) -> Markup {
 fn line(report: &Report, outage: &Outage) -> Markup {
     let time = |at| weekday_time(at, &report.zone);
     html! {
-        bdi { (printable(&outage.host)) } ": down from " (time(outage.down))
+        a href={ "?outage=" (outage.number) } { bdi { (printable(&outage.host)) } } ": down from " (time(outage.down))
         @match outage.up {
             Some(up) => { " to " (time(up)) }
             None => " until now",

@@ -10,7 +10,7 @@ use crate::text::{bytes, duration, printable, thousands};
 pub(crate) fn disk(report: &Report) -> Markup {
     html! {
         section.disk aria-labelledby="disk" {
-            h2 #disk { "Disk" }
+            h2 #disk { "Disks" }
             table {
                 thead {
                     tr {
@@ -52,13 +52,19 @@ fn row(report: &Report, filesystem: &Filesystem) -> Markup {
 /// A bar that shows how much is used, and words that say how much is free.
 fn gauge(free: Option<u64>, all: Option<u64>, show: fn(u64) -> String) -> Markup {
     let (Some(free), Some(all)) = (free, all.filter(|all| *all > 0)) else { return html! { "no fixed number" } };
-    let used = 100.0 * (1.0 - free as f64 / all as f64);
     html! {
-        svg.gauge viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label=(format!("{used:.0} % used")) {
-            rect.all width="100" height="6" {}
-            rect.used width=(format!("{used:.1}")) height="6" {}
-        }
+        (meter(1.0 - free as f64 / all as f64, "used"))
         (show(free)) " free of " (show(all))
+    }
+}
+
+/// A bar that is filled to this part, from 0 to 1.
+pub(crate) fn meter(part: f64, what: &str) -> Markup {
+    let percent = 100.0 * part.clamp(0.0, 1.0);
+    html! {
+        svg.meter viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label=(format!("{percent:.0} % {what}")) {
+            rect width=(format!("{percent:.1}")) height="8" {}
+        }
     }
 }
 

@@ -16,12 +16,25 @@ pub(crate) fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
     list.extend(asked.order.filter(|order| *order != OLDEST_FIRST).map(|order| ("sort", order.to_word())));
     let per_page = asked.window.map(|window| window.per_page).filter(|per_page| *per_page != DEFAULT_PER_PAGE);
     list.extend(per_page.map(|per_page| ("per_page", per_page.to_string())));
+    list.extend(asked.live.then(|| ("live", String::new())));
     list
 }
 
 /// Another page of the same selection.
 pub(crate) fn page(asked: &Asked, page: u64) -> String {
     link(parameters(asked), Some(page))
+}
+
+/// Everything, kept live or not as before.
+pub(crate) fn all(asked: &Asked) -> &'static str {
+    if asked.live { "?live=" } else { "?" }
+}
+
+/// The same view; kept live if it is not, and still if it is.
+pub(crate) fn live(asked: &Asked) -> String {
+    let mut list = parameters(&Asked { live: !asked.live, ..asked.clone() });
+    list.extend(asked.flushed.map(|number| ("flushed", number.to_string())));
+    link(list, asked.window.map(|window| window.page as u64).filter(|page| *page > 1))
 }
 
 /// The first page of another selection.
@@ -59,6 +72,15 @@ mod tests {
         let asked = asked("q=a+%26b&state=held&sort=age&per_page=20&page=3&flushed=1&format=html");
         assert_eq!(page(&asked, 4), "?q=a+%26b&state=held&sort=age&per_page=20&page=4");
         assert_eq!(filtered(&asked, |filter| filter.text = None), "?state=held&sort=age&per_page=20");
+    }
+
+    #[test]
+    fn a_live_view_stays_where_it_is() {
+        let asked = asked("q=x&page=3&flushed=7");
+        assert_eq!(live(&asked), "?q=x&live=&flushed=7&page=3");
+        let kept = Asked { live: true, ..asked };
+        assert_eq!(live(&kept), "?q=x&flushed=7&page=3");
+        assert_eq!(page(&kept, 4), "?q=x&live=&page=4");
     }
 
     #[test]

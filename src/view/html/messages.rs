@@ -7,10 +7,13 @@ use super::{clocks, links, moment, run_button, run_form, status};
 use crate::queue::{Filter, Lifetimes, Message, Order, Recipient, Row, SortKey, State, Target, Window, rfc3339};
 use crate::report::Report;
 use crate::request::Asked;
-use crate::text::{bytes, count, printable, thousands};
+use crate::text::{bytes, count, printable, short_moment, thousands};
 
 /// How many recipients of a message are shown at once; the others unfold.
 const RECIPIENTS_SHOWN: usize = 5;
+
+/// A longer reason, in characters, is folded to its beginning.
+const FOLDED: usize = 130;
 
 /// The longest word, in characters, that is not broken.
 const LONGEST_WORD: usize = 40;
@@ -28,7 +31,8 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
     html! {
         section.messages aria-labelledby="messages" {
             h2 #messages { (heading(report, rows.len(), window, matched)) }
-            (search(asked))
+            // A page that renews itself would take away what is being typed.
+            @if asked.live { p { a href=(links::live(asked)) { "Stop renewing the page, to search" } } } @else { (search(asked)) }
             (chips(asked, matched))
             @if let Some(note) = report.note { p { (sentences::note(note)) } }
             @if rows.is_empty() && matched > 0 {
@@ -42,20 +46,20 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                 (run_form(html! { table {
                     thead {
                         tr {
-                            th scope="col" aria-sort=[direction(asked, SortKey::Age).or_else(|| direction(asked, SortKey::Returns))] {
-                                (sort(asked, SortKey::Age, "Waiting"))
-                                @if lifetimes != Lifetimes::Unknown { ", " (sort(asked, SortKey::Returns, "goes back")) }
-                            }
-                            th scope="col" aria-sort=[direction(asked, SortKey::Sender).or_else(|| direction(asked, SortKey::Domain))] {
-                                (sort(asked, SortKey::Sender, "Sender")) " and " (sort(asked, SortKey::Domain, "recipients"))
-                            }
-                            @if is_sized(report) {
-                                th scope="col" aria-sort=[direction(asked, SortKey::Size)] { (sort(asked, SortKey::Size, "Size")) }
-                            }
-                            th scope="col" aria-sort=[direction(asked, SortKey::Id)] { "State and " (sort(asked, SortKey::Id, "id")) }
+                            (column(asked, SortKey::Age, "Waiting"))
+                            (column(asked, SortKey::Sender, "From"))
+                            (column(asked, SortKey::Domain, "To, and why it waits"))
+                            @if is_sized(report) { (column(asked, SortKey::Size, "Size")) }
+                            @if lifetimes != Lifetimes::Unknown { (column(asked, SortKey::Returns, "Goes back")) }
+                            (column(asked, SortKey::Id, "State and id"))
                         }
                     }
-                    tbody { @for one in rows { (row(report, &lifetimes, one)) } }
+                    tbody {
+                        @for (index, one) in rows.iter().enumerate() {
+                            @let above = index.checked_sub(1).and_then(|above| rows.get(above));
+                            (row(report, &lifetimes, one, above))
+                        }
+                    }
                 } }))
             }
             (paging(window, matched, asked))
@@ -88,7 +92,7 @@ fn search(asked: &Asked) -> Markup {
                 select name="state" {
                     option value="" { "all" }
                     @for state in State::ALL {
-                        option value=(state.as_str()) selected[asked.filter.state == Some(state)] { (state.as_str()) }
+                        option value=(state.as_str()) selected[asked.filter.state == Some(state)] { (word(state)) }
                     }
                 }
             }
@@ -127,20 +131,21 @@ fn chips(asked: &Asked, matched: u64) -> Markup {
                         " "
                     }
                 }
-                a href="?" { "Show all" }
+                a href=(links::all(asked)) { "Show all" }
             }
         }
     }
 }
 
-/// The name of a column, as a link that sorts by it. An arrow marks the order in force.
-fn sort(asked: &Asked, key: SortKey, name: &str) -> Markup {
-    let mark = match asked.order.filter(|order| order.key == key) {
-        Some(order) if is_ascending(order) => " ↑",
+/// The head of a column: its name, as a link that sorts by it. An arrow marks the order in force.
+fn column(asked: &Asked, key: SortKey, name: &str) -> Markup {
+    let direction = direction(asked, key);
+    let mark = match direction {
+        Some("ascending") => " ↑",
         Some(_) => " ↓",
         None => "",
     };
-    html! { a href=(links::sorted(asked, key)) { (name) (mark) } }
+    html! { th scope="col" aria-sort=[direction] { a href=(links::sorted(asked, key)) { (name) (mark) } } }
 }
 
 fn direction(asked: &Asked, key: SortKey) -> Option<&'static str> {
@@ -152,31 +157,39 @@ fn is_ascending(order: Order) -> bool {
     !order.reversed
 }
 
-fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row) -> Markup {
+fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row, above: Option<&Row>) -> Markup {
+    let above = above.and_then(|above| only_reason(&above.message));
     html! {
         tr {
             td {
                 @if let Some(arrival) = message.arrival {
-                    (report.waited_briefly(arrival))
-                    " " time datetime=[rfc3339(arrival)] title=(report.local_time(arrival)) {
-                        (report.local_time(arrival).get(..16).unwrap_or_default())
+                    b { (report.waited_briefly(arrival)) }
+                    " " time datetime=[rfc3339(arrival)] {
+                        (short_moment(arrival, report.listing.sampling.started, &report.zone))
                     }
                 } @else { "unknown" }
-                (clocks::of_message(report, lifetimes, message))
             }
-            td {
-                div { "from " (sender(message)) }
-                (recipients(report, &message.recipients, *left_out as u64))
-            }
+            td { (sender(message)) }
+            td { (recipients(report, &message.recipients, *left_out as u64, above)) }
             @if is_sized(report) { td { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } } }
+            @if *lifetimes != Lifetimes::Unknown { td { (clocks::of_message(report, lifetimes, message)) } }
             td {
-                (message.state.as_str())
+                @if message.state == State::Held { span.hold { (word(message.state)) } } @else { (word(message.state)) }
                 @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
                 @if let Some(instance) = &message.instance { " in " bdi { (printable(instance)) } }
+                @if *lifetimes == Lifetimes::Unknown { (clocks::of_message(report, lifetimes, message)) }
                 " " code { (printable(&message.id)) }
                 @if let Some(target) = run(report, message) { " " (run_button(&target)) }
             }
         }
+    }
+}
+
+/// The word for a state that people read; elsewhere it is the one of JSON.
+fn word(state: State) -> &'static str {
+    match state {
+        State::Held => "on hold",
+        other => other.as_str(),
     }
 }
 
@@ -197,14 +210,14 @@ fn sender(message: &Message<'_>) -> Markup {
     }
 }
 
-fn recipients(report: &Report, all: &[Recipient<'_>], left_out: u64) -> Markup {
+fn recipients(report: &Report, all: &[Recipient<'_>], left_out: u64, above: Option<Why<'_>>) -> Markup {
     let (shown, more) = all.split_at(all.len().min(RECIPIENTS_SHOWN));
     html! {
-        (recipient_list(report, shown))
+        (recipient_list(report, shown, above))
         @if !more.is_empty() {
             details {
                 summary { "and " (count(more.len() as u64, "more recipient", "more recipients")) }
-                (recipient_list(report, more))
+                (recipient_list(report, more, None))
             }
         }
         @if left_out > 0 {
@@ -213,23 +226,55 @@ fn recipients(report: &Report, all: &[Recipient<'_>], left_out: u64) -> Markup {
     }
 }
 
-/// Recipients; neighbours with the same reason share one line for it.
-fn recipient_list(report: &Report, recipients: &[Recipient<'_>]) -> Markup {
+/// Why a recipient waits, and when the last attempt failed, where that is known.
+type Why<'m> = (&'m str, Option<i64>);
+
+fn why<'m>(recipient: &'m Recipient<'_>) -> Option<Why<'m>> {
+    Some((recipient.reason.as_deref()?, recipient.last_attempt))
+}
+
+/// The reason of a message that has but one.
+fn only_reason<'m>(message: &'m Message<'_>) -> Option<Why<'m>> {
+    let first = why(message.recipients.first()?)?;
+    message.recipients.iter().all(|recipient| why(recipient) == Some(first)).then_some(first)
+}
+
+/// Recipients; neighbours with the same reason share one line for it, and one that is the only reason of the message above
+/// is not said again.
+fn recipient_list(report: &Report, recipients: &[Recipient<'_>], above: Option<Why<'_>>) -> Markup {
     html! {
-        @for group in recipients.chunk_by(|a, b| a.reason == b.reason && a.last_attempt == b.last_attempt) {
+        @for group in recipients.chunk_by(|a, b| why(a) == why(b)) {
             @for recipient in group {
                 div {
-                    "to " bdi { (breakable(&recipient.address)) }
+                    bdi { (breakable(&recipient.address)) }
                     @if recipient.delivered { " (done)" }
                 }
             }
-            @if let Some((first, reason)) = group.first().and_then(|first| Some((first, first.reason.as_deref()?))) {
-                p {
-                    bdi { (breakable(reason)) }
-                    @if let Some(at) = first.last_attempt { " (tried at " (moment(report, at)) ")" }
-                }
+            @match group.first().and_then(why) {
+                None => {}
+                found if found == above => p { "same as above" },
+                Some((reason, at)) => (said(report, reason, at)),
             }
         }
+    }
+}
+
+/// A reason, of which a long one is folded to its beginning.
+fn said(report: &Report, reason: &str, at: Option<i64>) -> Markup {
+    let at = html! { @if let Some(at) = at { " (tried at " (moment(report, at)) ")" } };
+    // The last space before the limit, or the limit.
+    let end = reason.char_indices().nth(FOLDED).map(|(limit, _)| {
+        let (before, _) = reason.split_at(limit);
+        before.rfind(' ').filter(|space| *space > 0).unwrap_or(limit)
+    });
+    match end.map(|end| reason.split_at(end)) {
+        None => html! { p { bdi { (breakable(reason)) } (at) } },
+        Some((first, rest)) => html! {
+            details.why {
+                summary { bdi { (breakable(first)) } " …" }
+                bdi { (breakable(rest)) } (at)
+            }
+        },
     }
 }
 

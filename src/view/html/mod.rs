@@ -2,12 +2,16 @@
 
 mod clocks;
 mod disk;
+mod facts;
 mod foot;
+mod history;
 mod links;
 mod messages;
 mod overview;
 mod primary;
+pub(crate) mod receipt;
 pub(crate) mod rehearsal;
+mod returned;
 mod runs;
 mod status;
 
@@ -15,55 +19,18 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use std::io::{self, Write};
 
+use super::headline::{Headline, Tone};
 use super::sentences::{self, of_listing};
 use super::{PROGRAM, Reader};
-use crate::flush::FOLLOWED;
-use crate::mta::trouble::Status;
+use crate::flush::UNMOVED;
 use crate::queue::{Row, Target, rfc3339};
-use crate::report::clocks::Urgency;
-use crate::report::disk::Level;
 use crate::report::{Form, Report, Verdict};
 use crate::request::Asked;
 use crate::state::{Flush, Outcome};
 use crate::system::Body;
-use crate::text::{printable, printable_lines, thousands};
+use crate::text::{clock_time, printable, printable_lines, short, short_moment, thousands};
 
 const STYLE: &str = include_str!("style.css");
-
-/// The colour of the headline and of the icon in the browser's tab.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tone {
-    /// Nothing waits.
-    Calm,
-    /// Mail waits.
-    Waiting,
-    /// Something is wrong.
-    Alarm,
-}
-
-impl Tone {
-    fn class(self) -> &'static str {
-        match self {
-            Tone::Calm => "calm",
-            Tone::Waiting => "waiting",
-            Tone::Alarm => "alarm",
-        }
-    }
-
-    fn icon(self) -> String {
-        let colour = match self {
-            Tone::Calm => "%23207a3c",
-            Tone::Waiting => "%23b36b00",
-            Tone::Alarm => "%23b3261e",
-        };
-        format!(
-            "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
-             %3Cpath fill='{colour}' d='M1 3h14v10H1z'/%3E%3Cpath fill='none' stroke='white' stroke-width='1.5' \
-             d='m2 4 6 5 6-5'/%3E%3C/svg%3E"
-        )
-        .replace(' ', "%20")
-    }
-}
 
 /// Writes the page as a whole, at the end.
 pub(crate) struct Page {
@@ -85,38 +52,47 @@ impl Form for Page {
 
     fn verdict(&self, report: &Report) -> Verdict {
         let goes_on = |(flush, outcome): &(Flush, Outcome)| {
-            !outcome.settled && (0..FOLLOWED.as_secs().cast_signed()).contains(&(self.now - flush.started))
+            let moved = flush.outcome.as_ref().map_or(flush.started, |on_record| on_record.sampled.max(flush.started));
+            !outcome.settled && !flush.restarted && (0..UNMOVED.as_secs().cast_signed()).contains(&(self.now - moved))
         };
         Verdict { renew: report.followed.as_ref().is_some_and(goes_on), ..of_listing(report) }
     }
 }
 
-/// The page over one listing.
+/// The page over one listing: what matters first, then the mail, then the machines, then where all this comes from.
 pub fn page(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
-    let summary = &report.listing.summary;
-    let disk_is_full =
-        report.filesystems.iter().any(|filesystem| filesystem.queue && filesystem.level == Level::Critical);
-    let (tone, word) = match (report.listing.status(), summary.messages) {
-        (Status::Ok, _) if disk_is_full => (Tone::Alarm, "Disk full"),
-        (Status::Ok, 0) => (Tone::Calm, "Empty"),
-        (Status::Ok, _) if report.urgency() == Urgency::Alarm => (Tone::Alarm, "Urgent"),
-        (Status::Ok, _) => (Tone::Waiting, "Waiting"),
-        _ => (Tone::Alarm, "Unknown"),
+    let headline = Headline::of(report);
+    let messages = report.listing.summary.messages;
+    let title = if messages > 0 { format!("{}: {}", headline.word, thousands(messages)) } else { headline.word.into() };
+    let when = html! {
+        p.when {
+            "as of " time datetime=[rfc3339(report.listing.sampling.started)]
+                title=(report.local_time(report.listing.sampling.started)) {
+                (clock_time(report.listing.sampling.started, &report.zone))
+            }
+            @if asked.live { " · renewed every 10 s · " a href=(links::live(asked)) { "stop" } }
+            @else { " · " a href=(links::live(asked)) { "keep this page live" } }
+        }
     };
-    let title = if summary.messages > 0 { format!("{word}: {}", thousands(summary.messages)) } else { word.to_owned() };
     frame(
         &title,
-        tone,
+        headline.tone,
         Reader::Admitted { host: &report.host },
+        &when,
         html! {
             (status::label(report))
-            (status::status(report, tone, word, asked))
+            (status::status(report, &headline))
+            (facts::facts(report))
+            (clocks::notes(report))
+            (returned::returned(report))
             (overview::overview(report, asked))
-            (primary::primary(report))
-            (clocks::outages(report))
             (messages::messages(report, rows, asked))
-            (disk::disk(report))
-            (runs::runs(report))
+            div.columns {
+                (primary::primary(report))
+                (disk::disk(report))
+                (runs::runs(report))
+                (clocks::outages(report))
+            }
             (foot::foot(report))
         },
     )
@@ -128,6 +104,7 @@ pub fn notice(reader: Reader<'_>, title: &str, message: &str, remedy: &str) -> M
         title,
         Tone::Alarm,
         reader,
+        &html! {},
         html! {
             section.status.alarm {
                 h2.headline { (title) }
@@ -164,8 +141,46 @@ fn flush_line(report: &Report, flush: &Flush) -> Markup {
     }
 }
 
+/// An instant where there is little room.
+fn short_time(report: &Report, at: i64) -> Markup {
+    let words = short_moment(at, report.listing.sampling.started, &report.zone);
+    html! { time datetime=[rfc3339(at)] title=(report.local_time(at)) { (words) } }
+}
+
+/// A foreign name that may be long.
+fn small_name(name: &str) -> Markup {
+    html! { bdi { (short(name)) } }
+}
+
+/// The program's mark, a letter and a quill.
+fn mark() -> Markup {
+    html! {
+        svg.mark viewBox="0 0 32 32" aria-hidden="true" {
+            rect.tone x="2" y="7" width="24" height="18" rx="3" {}
+            path.fold d="m4.5 10 9.5 7.5L23.5 10" {}
+            path d="M31 2c-7 1-11 6-12.5 12.5l-1 4 3.5-2.2C27 13 30 9 31 2z" {}
+        }
+    }
+}
+
+/// The same as an icon for a browser's tab, in the colour of the page's tone.
+fn icon(tone: Tone) -> String {
+    let colour = match tone {
+        Tone::Calm => "1f6f3d",
+        Tone::Waiting => "b86a14",
+        Tone::Ready => "1a55a3",
+        Tone::Alarm => "a8201a",
+    };
+    format!(
+        "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect x='1' y='6' width='26' \
+         height='20' rx='3' fill='%23{colour}'/%3E%3Cpath d='m4 10 10 8 10-8' fill='none' stroke='white' stroke-width='2.5'/%3E\
+         %3Cpath d='M31 1c-8 1-12 7-13 14l-1 4 4-2C27 14 30 9 31 1z' fill='%238a8f98'/%3E%3C/svg%3E"
+    )
+    .replace(' ', "%20")
+}
+
 /// The whole document. Whatever acts instead of showing is made visible here, wherever in it it stands.
-fn frame(title: &str, tone: Tone, reader: Reader<'_>, body: Markup) -> Markup {
+fn frame(title: &str, tone: Tone, reader: Reader<'_>, when: &Markup, body: Markup) -> Markup {
     let document = html! {
         (DOCTYPE)
         html lang="en" {
@@ -175,21 +190,22 @@ fn frame(title: &str, tone: Tone, reader: Reader<'_>, body: Markup) -> Markup {
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex,nofollow";
                 title { (title) @if let Reader::Admitted { host } = reader { " · " (host) } }
-                link rel="icon" href=(tone.icon());
+                link rel="icon" href=(icon(tone));
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 @match reader {
                     Reader::Admitted { host } => {
-                        header {
-                            h1 { (host) }
-                            p { "Mail queue of a fall-back mail server" }
+                        header class=(tone.class()) {
+                            (mark())
+                            div { h1 { (host) } p { "backup mail server (backup MX)" } }
+                            (when)
                         }
                         main { (body) }
                         footer { p.program { (PROGRAM) } }
                     }
                     Reader::Stranger => {
-                        header { h1 { "Mail queue" } }
+                        header class=(tone.class()) { (mark()) div { h1 { "Mail queue" } } }
                         main { (body) }
                     }
                 }

@@ -15,7 +15,7 @@ pub(crate) fn primary(report: &Report) -> Markup {
     }
     html! {
         section aria-labelledby="primary" {
-            h2 #primary { "Primary" }
+            h2 #primary { "Main mail server" }
             @if let Some(seen) = outlook.seen.filter(|seen| report.seconds_since(*seen) > 0) {
                 p.soft { "Seen " (duration(report.seconds_since(seen))) " ago." }
             }

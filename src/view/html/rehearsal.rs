@@ -2,12 +2,13 @@
 
 use maud::{Markup, html};
 
-use super::{Tone, frame, run_form, status};
+use super::{frame, run_form, status};
 use crate::flush::rehearsal::{NotRun, Spoken};
 use crate::primary::rehearsal::{Asked, Counts};
 use crate::queue::Despite;
 use crate::text::printable;
 use crate::view::Reader;
+use crate::view::headline::Tone;
 
 /// The page.
 pub(crate) fn not_run(host: &str, not_run: &NotRun) -> Markup {
@@ -15,6 +16,7 @@ pub(crate) fn not_run(host: &str, not_run: &NotRun) -> Markup {
         "Not run",
         Tone::Alarm,
         Reader::Admitted { host },
+        &html! {},
         html! {
             section.status.alarm aria-label="The queue was not run" {
                 h2.headline { (not_run.headline()) }
@@ -26,12 +28,12 @@ pub(crate) fn not_run(host: &str, not_run: &NotRun) -> Markup {
             }
             (run_form(html! {
                 input type="hidden" name="despite" value=(not_run.despite().as_str());
-                p.run {
+                div.run {
                     button name="flush" value=(not_run.target) { (all_the_same(not_run.despite())) }
-                    (consequence(not_run.despite()))
+                    p.soft { (consequence(not_run.despite())) }
                 }
             }))
-            p { a href="?" { "To the mail queue" } }
+            nav { a href="?" { "Back to the queue" } }
         },
     )
 }
@@ -45,8 +47,8 @@ fn all_the_same(despite: Despite) -> &'static str {
 
 fn consequence(despite: Despite) -> &'static str {
     match despite {
-        Despite::Refusals => " What the main mail server then refuses goes back to its sender.",
-        Despite::Overdue => " What is past its time and is not accepted then goes back to its sender.",
+        Despite::Refusals => "What the main mail server then refuses goes back to its sender.",
+        Despite::Overdue => "What is past its time and is not accepted then goes back to its sender.",
     }
 }
 

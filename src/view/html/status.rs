@@ -3,12 +3,12 @@
 use maud::{Markup, html};
 
 use super::super::sentences::{self, Sentences};
-use super::{Tone, clocks, flush_line, links, run_form};
+use super::{flush_line, run_form};
+use crate::flush::outcome;
 use crate::mta::trouble::Trouble;
-use crate::queue::{Filter, State};
 use crate::report::Report;
-use crate::request::Asked;
-use crate::text::{bytes, duration, printable, thousands};
+use crate::text::{Step, duration, printable, steps};
+use crate::view::headline::{Headline, Tone};
 
 /// The name that the configuration gives this queue, so that a sample is not taken for the real one.
 pub(crate) fn label(report: &Report) -> Markup {
@@ -18,59 +18,35 @@ pub(crate) fn label(report: &Report) -> Markup {
 }
 
 /// The state of the queue, the outcome of a flush, and the button that flushes.
-pub fn status(report: &Report, tone: Tone, word: &str, asked: &Asked) -> Markup {
-    let sentences = Sentences::of(report);
+pub(crate) fn status(report: &Report, headline: &Headline) -> Markup {
+    let [before, name, after] = Sentences::of(report).for_whom;
     html! {
-        section class={"status " (tone.class())} aria-label="State of the queue" {
-            @let [before, name, after] = &sentences.headline;
-            p.word { (word) }
-            p.headline { (before) @if !name.is_empty() { bdi { (printable(name)) } } (after) }
+        section class={"status " (headline.tone.class())} aria-label="State of the queue" {
+            p.headline { em { (headline.sentence) } " " (headline.rest) }
             @if let Some(trouble) = &report.listing.trouble { (told(trouble)) }
-            @if report.listing.summary.messages > 0 { (figures(report, asked)) }
-            @if let Some(advice) = sentences::advice(report) { p.advice { (advice) } }
-            (clocks::clocks(report, asked))
+            @if let Some(advice) = sentences::advice(report).filter(|_| headline.tone != Tone::Ready) { p.advice { (advice) } }
+            p.soft { (before) @if !name.is_empty() { bdi { (printable(&name)) } } (after) }
             (followed(report))
             (flush(report))
         }
     }
 }
 
-/// The totals, each a link to what it counts.
-fn figures(report: &Report, asked: &Asked) -> Markup {
-    let summary = &report.listing.summary;
-    let in_state =
-        |state| links::filtered(asked, |filter| *filter = Filter { state: Some(state), ..Filter::default() });
-    html! {
-        dl.figures {
-            div { dt { "Messages" } dd { a href="?" { (thousands(summary.messages)) } } }
-            div { dt { "Recipients" } dd { a href="?sort=domain" { (thousands(summary.recipients)) } } }
-            @if let Some(size) = summary.bytes() { div { dt { "Size" } dd { a href="?sort=-size" { (bytes(size)) } } } }
-            @if let Some(oldest) = summary.oldest {
-                div { dt { "Oldest" } dd { a href="?sort=-age" { (report.waited_briefly(oldest)) } } }
-            }
-            @for state in State::ALL {
-                @if summary.state(state) > 0 {
-                    div { dt { (state.as_str()) } dd { a href=(in_state(state)) { (thousands(summary.state(state))) } } }
-                }
-            }
-        }
-    }
-}
-
 /// What comes of the flush that was asked for.
 fn followed(report: &Report) -> Markup {
-    let Some((flush, outcome)) = &report.followed else {
+    let Some((flush, found)) = &report.followed else {
         return html! { @if let Some(number) = report.unrecorded { p.outcome { (sentences::unrecorded(number)) } } };
     };
     html! {
-        div.outcome role="status" {
+        div class={ "outcome" @if found.is_alarming() { " alarm" } } role="status" {
             p {
-                (flush_line(report, flush)) ": " bdi { (printable(&sentences::outcome(report, flush, outcome))) } "."
+                (flush_line(report, flush)) ": " bdi { (printable(&sentences::outcome(report, flush, found))) } "."
             }
             @if let Some(all) = flush.messages.filter(|all| *all > 0 && report.listing.trouble.is_none()) {
-                progress max=(all) value=(all.saturating_sub(outcome.messages_left)) { (outcome.messages_left) " left" }
+                progress max=(all) value=(all.saturating_sub(found.messages_left)) { (found.messages_left) " left" }
             }
-            @if report.flush.under_way { p { "The run is still in progress." } }
+            @if let Some(pace) = found.pace { p { "While it runs: " (outcome::pace(pace, report.listing.sampling.started)) "." } }
+            @if report.flush.under_way { p.soft { "The run is still in progress." } }
         }
         @if let Some(said) = &flush.rehearsal { p.aside { "Asked before the run: " bdi { (printable(said)) } } }
     }
@@ -78,6 +54,8 @@ fn followed(report: &Report) -> Markup {
 
 /// The button that runs the queue, or why there is none.
 fn flush(report: &Report) -> Markup {
+    let overdue = report.first_return().is_some_and(|first| first.overdue > 0);
+    let is_wise = !overdue || report.has_primary_up() || report.primary.primaries.is_empty();
     let waits = report.listing.summary.messages > 0 || report.listing.trouble.is_some();
     html! {
         @match &report.flush.possible {
@@ -88,16 +66,20 @@ fn flush(report: &Report) -> Markup {
             Ok(()) if waits && report.passed_over() == report.listing.summary.messages && report.listing.trouble.is_none() => {
                 (remedy(&report.flush.release))
             }
-            Ok(()) if report.listing.summary.messages > 0 => (run_form(html! { p.run {
-                @if report.flush.under_way { "The queue is being run now." }
+            Ok(()) if report.listing.summary.messages > 0 => (run_form(html! { div.run {
+                @if report.flush.under_way { @if report.followed.is_none() { p { "The queue is being run now." } } }
                 @else if report.flush.wait_seconds > 0 {
-                    "The queue was run a moment ago; it can be run again in "
-                    (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
+                    p {
+                        "The queue was run a moment ago; it can be run again in "
+                        (duration(i64::try_from(report.flush.wait_seconds).unwrap_or(i64::MAX))) "."
+                    }
                 } @else {
-                    button.action name="flush" value="all" { "Deliver waiting mail now" }
-                    @if report.passed_over() > 0 { " Tries to deliver all that is not on hold. Nothing is deleted." }
-                    @else { " Tries to deliver all waiting mail now. Nothing is deleted." }
-                    @if report.primary.primaries.is_empty() { " It helps once the main mail server is back." }
+                    button.action.quiet[!is_wise] name="flush" value="all" { "Deliver waiting mail now" }
+                    p.soft {
+                        @if report.passed_over() > 0 { "Tries to deliver all that is not on hold. Nothing is deleted." }
+                        @else { "Tries to deliver all waiting mail now. Nothing is deleted." }
+                        @if report.primary.primaries.is_empty() { " It helps once the main mail server is back." }
+                    }
                 }
             } })),
             _ => {}
@@ -128,9 +110,19 @@ pub(crate) fn told(trouble: &Trouble) -> Markup {
     }
 }
 
-/// A remedy.
+/// A remedy: sentences, and blocks that can be selected and pasted as a whole.
 pub(crate) fn remedy(text: &str) -> Markup {
     html! {
-        @if !text.is_empty() { p.remedy { strong { "To do: " } (printable(text)) } }
+        @if !text.is_empty() {
+            div.remedy {
+                p.small { "To do" }
+                @for step in steps(text) {
+                    @match step {
+                        Step::Say(words) => p { (printable(words)) },
+                        Step::Paste(lines) => pre { @for line in lines { (printable(line)) "\n" } },
+                    }
+                }
+            }
+        }
     }
 }

@@ -124,6 +124,16 @@ pub fn of_the_journal(lab: &mut Lab) {
     assert!(read(&lines).iter().all(|(message, uid)| message.contains(id) && uid != "33"), "{lines}");
     let forged_by = read(&with_forged).into_iter().find(|(message, _)| message.contains("forged"));
     assert_eq!(forged_by.unwrap().1, "33", "{with_forged}");
+    // A message that is no text is written there as numbers.
+    run("logger", &["-p", "mail.info", "-t", "postfix/smtp", &forged(id).replace("forged@", "bell\u{7}@")]);
+    wait::until("the journal has the one with a control character", 20, || {
+        let lines = ask(Tool::Sudo, &[id], begun, 0);
+        let values = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let numbers: Vec<Vec<u8>> =
+            values.filter_map(|value| serde_json::from_value(value["MESSAGE"].clone()).ok()).collect();
+        let has = numbers.iter().any(|bytes| String::from_utf8_lossy(bytes).contains("bell\u{7}@"));
+        if has { Ok(()) } else { Err(lines) }
+    });
     assert_eq!(ask(Tool::Sudo, &[id], now() + 60, 0), "");
     fs::rename(kept, MAIL_LOG).unwrap();
 }

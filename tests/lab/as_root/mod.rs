@@ -7,7 +7,7 @@ mod tool;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
@@ -17,8 +17,7 @@ use self::tool::{Hangs, Tool, answer, found};
 use crate::client::{self, Queued};
 use crate::machine::Lab;
 use crate::mails::Mail;
-use crate::mta::Mta;
-use crate::postfix::Postfix;
+use crate::postfix::PostfixWith;
 use crate::primary::Mode;
 use crate::rule::{self, PROGRAM, as_web_server};
 use crate::{apache, faults, page, story, wait};
@@ -29,47 +28,13 @@ const CONFIGURATION: &str = "/etc/bartleby.toml";
 const WWW_DATA: u32 = 33;
 
 /// Postfix, with sudo and doas beside it.
-pub struct PostfixWithRules;
-
-impl Mta for PostfixWithRules {
-    fn kind(&self) -> &'static str {
-        Postfix.kind()
-    }
-
-    fn layer(&self) -> &'static str {
-        "postfix-rules"
-    }
-
-    fn packages(&self) -> &'static [&'static str] {
-        &["postfix", "sudo", "doas"]
-    }
-
-    fn wishes(&self) -> &'static [&'static str] {
-        &["sudo-rs"]
-    }
-
-    fn brings(&self) -> &'static [&'static str] {
-        &[
-            "examples/postfix/main.cf",
-            "examples/postfix/relay_domains",
-            "examples/postfix/relay_recipients",
-            "examples/sudoers",
-            "examples/doas.conf",
-        ]
-    }
-
-    fn start(&self) {
-        Postfix.start();
-    }
-
-    fn queue_command(&self) -> Command {
-        Postfix.queue_command()
-    }
-
-    fn queue_id(&self, reply: &str) -> String {
-        Postfix.queue_id(reply)
-    }
-}
+pub static POSTFIX_WITH_RULES: PostfixWith = PostfixWith {
+    layer: "postfix-rules",
+    packages: &["postfix", "sudo", "doas"],
+    wishes: &["sudo-rs"],
+    brings: &["examples/sudoers", "examples/doas.conf"],
+    ..PostfixWith::NOTHING
+};
 
 /// The whole of it, by each tool.
 pub fn by_every_tool(lab: &mut Lab) {
@@ -171,8 +136,14 @@ fn explains(lab: &Lab, tool: Tool, queued: &[Queued]) {
     assert!(said.contains(&format!("{} 0 ", queued[0].id)) && !said.contains(&format!("{other} 0 ")), "{said}");
 }
 
-/// Exim's database of retries, as it prints it itself; the others have nothing of the kind.
+/// Exim's database of retries, and whether OpenSMTPD's deliveries are paused, as they print it themselves; the others have
+/// nothing of the kind.
 fn when_next(lab: &Lab, tool: Tool) {
+    if lab.mta.kind() == "opensmtpd" {
+        let said = tool.asked("{\"do\":\"next\"}", 0);
+        assert!(said.lines().any(|line| line == "MTA running"), "{tool:?}: {said}");
+        return;
+    }
     if lab.mta.kind() != "exim" {
         let said = tool.asked("{\"do\":\"next\"}", 69);
         assert!(said.ends_with(" has nothing to say about that\n") && said.lines().count() == 1, "{tool:?}: {said}");

@@ -4,19 +4,24 @@
 //! Nobody looks on, so it is careful: it wants to see the primary up several times in a row, asks it for some of the
 //! recipients, and runs one message first. Whatever speaks against the run stops it until a later look.
 
+mod events;
+mod notify;
+
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use crate::context::Context;
-use crate::flush::{self, Asker, Care, End, Heard, Refusal};
+use crate::flush::{self, Asker, Care, End, Heard, Refusal, Run};
 use crate::mta::trouble::Trouble;
 use crate::primary::Primary;
 use crate::queue::Target;
+use crate::report::disk::{Filesystem, Level};
 use crate::report::{self, Stock};
-use crate::state::{Condition, Flush, Records, StateError, Transition, Watching};
+use crate::state::{Condition, Flush, Records, StateError, Tally, Transition, Watching};
 use crate::system::log;
 use crate::text::{count, local_time};
+use events::{NotRunYet, Seen, Unlisted, Waiting};
 
 /// How long after a look the next one is due.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
@@ -71,7 +76,7 @@ pub(crate) enum WatchError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The queue could not be listed, or not be run.
-    #[error("{} {}", .0, .0.remedy())]
+    #[error("{} {}", .0, crate::text::one_line(&.0.remedy()))]
     Trouble(#[from] Trouble),
     /// The queue was not run.
     #[error(transparent)]
@@ -98,9 +103,12 @@ pub(crate) enum WatchError {
 pub(crate) fn once(context: &Context) -> Result<String, WatchError> {
     let records = context.records.as_ref().map_err(|reason| WatchError::NoRecords(reason.clone()))?;
     records.room()?;
-    let looked = look_and_run(context, records);
+    records.note_look();
+    let mut seen = Seen::default();
+    let looked = look_and_run(context, records, &mut seen);
     // Even where the rest failed, a primary that went down or came back is news.
     let news = news(records, &context.clock.zone);
+    notify::announce(context, records, seen);
     match looked {
         Ok(said) => Ok(news.into_iter().chain([said]).collect::<Vec<_>>().join("; ")),
         Err(error) if news.is_empty() => Err(error),
@@ -131,8 +139,15 @@ fn news(records: &Records, zone: &TimeZone) -> Vec<String> {
     left_out.into_iter().chain(unnoticed[earlier..].iter().map(in_words)).collect()
 }
 
-fn look_and_run(context: &Context, records: &Records) -> Result<String, WatchError> {
-    let Stock { messages, held, primary } = report::stock(context)?;
+fn look_and_run(context: &Context, records: &Records, seen: &mut Seen) -> Result<String, WatchError> {
+    let stock = report::stock(context);
+    seen.queue = Some(
+        stock
+            .as_ref()
+            .map(waiting)
+            .map_err(|trouble| Unlisted { message: trouble.to_string(), remedy: trouble.remedy() }),
+    );
+    let Stock { messages, held, primary, .. } = stock?;
     let primaries = &primary.primaries;
     if primaries.is_empty() {
         return Err(WatchError::NoPrimary);
@@ -161,10 +176,13 @@ fn look_and_run(context: &Context, records: &Records) -> Result<String, WatchErr
             if watching.good < GOOD_LOOKS {
                 Done::GoodLooks(watching.good)
             } else {
-                run(context, records, watching, context.clock.now)?
+                run(context, records, watching, context.clock.now, seen)?
             }
         }
     };
+    if matches!(done, Done::Flushed(_) | Done::Nothing(_)) {
+        seen.not_run = NotRunYet::Nothing;
+    }
     let outcome = match done {
         Done::Flushed(number) => format!("the primary is back: queue run {number} was started"),
         Done::Nothing(reason) => reason.to_owned(),
@@ -181,6 +199,15 @@ fn look_and_run(context: &Context, records: &Records) -> Result<String, WatchErr
     Ok(format!("{found}; {outcome}"))
 }
 
+/// What a listing shows, for the events.
+fn waiting(stock: &Stock) -> Waiting {
+    let is_critical = |filesystem: &&Filesystem| filesystem.level == Level::Critical;
+    let of_one =
+        |filesystem: &Filesystem| (filesystem.mount.clone(), filesystem.usage.bytes_available, filesystem.usage.bytes);
+    let critical = stock.filesystems.iter().filter(is_critical).map(of_one).collect();
+    Waiting { messages: stock.messages, returns: stock.returns, critical }
+}
+
 /// What is remembered after a look at a primary that is back: seen at that time, and up since then.
 fn looked(before: Watching, seen: i64, since: Option<i64>) -> Watching {
     // What several looks share was seen once.
@@ -195,7 +222,13 @@ fn looked(before: Watching, seen: i64, since: Option<i64>) -> Watching {
     Watching { good, seen, ..before }
 }
 
-fn run(context: &Context, records: &Records, watching: Watching, now: i64) -> Result<Done, WatchError> {
+fn run(
+    context: &Context,
+    records: &Records,
+    watching: Watching,
+    now: i64,
+    seen: &mut Seen,
+) -> Result<Done, WatchError> {
     let wait = stopped_for(&watching, now);
     if wait > 0 {
         return Ok(Done::Stopped(watching.why, wait));
@@ -204,7 +237,7 @@ fn run(context: &Context, records: &Records, watching: Watching, now: i64) -> Re
     if wait > 0 {
         return Ok(Done::BackOff(wait));
     }
-    let done = carefully(context, records);
+    let done = carefully(context, records, seen);
     // What speaks against it may have taken a while to say so.
     let now = jiff::Timestamp::now().as_second();
     match done {
@@ -229,10 +262,14 @@ fn run(context: &Context, records: &Records, watching: Watching, now: i64) -> Re
 
 /// Asks the primary, runs one message where that can be done, and then the whole queue. Returns the number of the last
 /// run, or why the queue was not run as a whole.
-fn carefully(context: &Context, records: &Records) -> Result<Result<u64, String>, Refusal> {
+fn carefully(context: &Context, records: &Records, seen: &mut Seen) -> Result<Result<u64, String>, Refusal> {
     let heard = match flush::rehearse(context) {
         Ok(heard) => heard,
-        Err(Refusal::Rehearsed(not_run)) => return Ok(Err(not_run.to_string())),
+        Err(Refusal::Rehearsed(not_run)) => {
+            let why = not_run.to_string();
+            seen.not_run = NotRunYet::Asked(not_run);
+            return Ok(Err(why));
+        }
         Err(refusal) => return Err(refusal),
     };
     let Heard { said, oldest_accepted } = heard;
@@ -243,21 +280,17 @@ fn carefully(context: &Context, records: &Records) -> Result<Result<u64, String>
         // It can't be run alone.
         Some(Err(_)) | None => {
             let all = flush::start(context, &Target::All, Asker::here(BY), &Care::Rehearsed(said))?;
-            return Ok(Ok(all.number));
+            return Ok(Ok(all.flush.number));
         }
     };
-    let care = Care::GoesOn(said);
-    let waits = match flush::follow(context, &first, |_| ()) {
-        Some(End { outcome, .. }) if outcome.messages_left == 0 => None,
-        Some(End { outcome, .. }) if outcome.why.is_empty() => Some("it still waits".to_owned()),
-        Some(End { outcome, .. }) => Some(format!("it still waits, {}", outcome.why)),
-        None => Some("what came of it is not known".to_owned()),
+    let Run { flush: first, notes } = first;
+    let said = match first_delivered(flush::follow(context, &first, notes.as_ref(), |_| ())) {
+        Ok(told) => [said.as_deref(), Some(told)].into_iter().flatten().collect::<Vec<_>>().join(" "),
+        Err(why) => return Ok(Err(format!("one message was tried first ({}), and {why}.", first.target))),
     };
-    if let Some(waits) = waits {
-        return Ok(Err(format!("one message was tried first ({}), and {waits}.", first.target)));
-    }
+    let care = Care::GoesOn(Some(said));
     match flush::start(context, &Target::All, Asker::here(BY), &care) {
-        Ok(flush) => Ok(Ok(flush.number)),
+        Ok(run) => Ok(Ok(run.flush.number)),
         // That was all.
         Err(Refusal::NotQueued(_) | Refusal::Held { .. }) => {
             // Where this can't be noted, the queue is run again.
@@ -265,6 +298,29 @@ fn carefully(context: &Context, records: &Records) -> Result<Result<u64, String>
             Ok(Ok(first.number))
         }
         Err(refusal) => Err(refusal),
+    }
+}
+
+/// Whether the message that was tried first was delivered, so that the others may follow: what is said of it, or else why
+/// not. Where the mail log can't be read, that it has left the queue must do, unless it was seen going back.
+fn first_delivered(end: Option<End>) -> Result<&'static str, String> {
+    let Some(End { outcome, returned }) = end else { return Err("what came of it is not known".into()) };
+    let left = outcome.messages_left;
+    match outcome.tally {
+        Some(Tally { returned, reason, .. }) if returned > 0 && reason.is_empty() => {
+            Err("it went back to its sender".into())
+        }
+        Some(Tally { returned, reason, .. }) if returned > 0 => Err(format!("it went back to its sender: {reason}")),
+        _ if left > 0 && outcome.why.is_empty() => Err("it still waits".into()),
+        _ if left > 0 => Err(format!("it still waits, {}", outcome.why)),
+        Some(Tally { unrecorded, .. }) if unrecorded > 0 => {
+            Err("it left the queue, but the mail log does not say that it was delivered".into())
+        }
+        Some(_) => Ok("One message was tried first, and was delivered."),
+        None if returned > 0 => Err("it was seen going back to its sender".into()),
+        None => Ok(
+            "One message was tried first and left the queue. The mail log can't be read, so it is not known whether it was delivered.",
+        ),
     }
 }
 
@@ -290,6 +346,7 @@ fn back_off(log: &[Flush], now: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Outcome;
 
     #[test]
     fn a_primary_that_goes_up_and_down_gets_the_queue_less_and_less_often() {
@@ -305,6 +362,31 @@ mod tests {
         assert_eq!(back_off(&many, now), LONGEST_BACK_OFF);
         assert_eq!(back_off(&[flush(now - REMEMBERED - 1, BY)], now), 0);
         assert_eq!(back_off(&[flush(now + 5000, BY)], now), 0, "the clock was set back");
+    }
+
+    #[test]
+    fn the_others_follow_only_when_the_first_message_was_delivered() {
+        let end = |messages_left, tally, returned| {
+            let why = if messages_left > 0 { "1 because a mailbox was full".into() } else { String::new() };
+            Some(End { outcome: Outcome { messages_left, tally, why, ..Outcome::default() }, returned })
+        };
+        let tally = |delivered, returned, unrecorded| {
+            let reason = if returned > 0 { "550 5.1.1 unknown user".to_owned() } else { String::new() };
+            Some(Tally { delivered, returned, unrecorded, reason, ..Tally::default() })
+        };
+        for (end, expected) in [
+            (end(0, tally(1, 0, 0), 0), Ok("One message was tried first, and was delivered.")),
+            (end(0, tally(1, 1, 0), 0), Err("it went back to its sender: 550 5.1.1 unknown user")),
+            (end(0, tally(0, 0, 1), 0), Err("it left the queue, but the mail log does not say that it was delivered")),
+            (end(1, tally(0, 0, 0), 0), Err("it still waits, 1 because a mailbox was full")),
+            (end(1, tally(1, 0, 0), 0), Err("it still waits, 1 because a mailbox was full")),
+            (end(1, None, 0), Err("it still waits, 1 because a mailbox was full")),
+            (end(0, None, 1), Err("it was seen going back to its sender")),
+            (None, Err("what came of it is not known")),
+        ] {
+            assert_eq!(first_delivered(end), expected.map_err(str::to_owned));
+        }
+        assert!(first_delivered(end(0, None, 0)).unwrap().contains("not known whether it was delivered"));
     }
 
     #[test]

@@ -1,0 +1,177 @@
+//! What is known of a queue run besides the listings: what was noted before it, and the lines of the mail log since then.
+//!
+//! The log is read by time and not from an offset: who waited before the run was neither delivered to nor refused, so an
+//! earlier line about these recipients changes nothing, and time outlasts every kind of rotation. Where this user can't
+//! read the log, root does so by the one rule.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::mail_log::{self, MOST, NoLog, Places, Question};
+use crate::context::Context;
+use crate::listing::count::Count;
+use crate::listing::tally::{Evidence, Noted};
+use crate::mta::Facts;
+use crate::mta::as_root::{EX_TEMPFAIL, LONGEST, Request};
+use crate::state::{Flush, Tally};
+use crate::system::process;
+
+/// How many bytes of lines are read in all: those of some 50,000 attempts.
+const ALL: usize = 24 * 1024 * 1024;
+
+/// How much of a request its ids may take, in bytes.
+const IDS: usize = LONGEST - 1024;
+
+/// How long root may take for one answer, and for all of them.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
+
+/// How often it is judged where the log lacks some outcomes, and how long after each other: syslogd(8) may write late.
+const TRIES: u32 = 3;
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What was noted before a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Notes {
+    /// The messages that waited.
+    noted: Vec<Noted>,
+    /// Where the mail server may log.
+    places: Places,
+    /// The second from which on lines count, in seconds since 1970.
+    since: i64,
+}
+
+impl Notes {
+    /// What to note of a run that is started now. `None` where it is not this machine's queue, and no log is named.
+    pub(crate) fn of(context: &Context, facts: &Facts, noted: Vec<Noted>, since: i64) -> Option<Notes> {
+        let source = context.source.as_ref().ok()?;
+        let mta = &context.config.mta;
+        let is_known = mta.log.is_some() || source.is_local(&mta.list_command);
+        is_known.then(|| Notes { noted, places: Places::of(context, source, facts), since })
+    }
+
+    /// The lines of the log about these messages since then, as far as they can be had.
+    fn lines(&self, context: &Context) -> Result<Vec<u8>, NoLog> {
+        let source = context.source.as_ref().map_err(|trouble| NoLog::NotFound(trouble.to_string()))?;
+        let ids: Vec<String> = self.noted.iter().map(|noted| noted.id.clone()).collect();
+        let question = Question { places: &self.places, ids: &ids, since: self.since, room: ALL };
+        let own = mail_log::lines(context, &*source.mta, &question).map(|excerpt| excerpt.lines);
+        // What this user may read can be another log than the mail server's.
+        if own.as_ref().is_ok_and(|lines| !lines.is_empty()) {
+            return own;
+        }
+        // A run leaves lines behind: a log without any (a journal that this user can't open, say) is not the one.
+        let silence = || NoLog::Silent;
+        match self.by_rule(context, ids) {
+            Some(Ok(lines)) if lines.is_empty() => Err(silence()),
+            Some(lines) => lines,
+            None => Err(own.err().unwrap_or_else(silence)),
+        }
+    }
+
+    /// The same by the one rule for root; `None` where there is none.
+    fn by_rule(&self, context: &Context, ids: Vec<String>) -> Option<Result<Vec<u8>, NoLog>> {
+        let until = Instant::now() + LONG;
+        let mut lines = Vec::new();
+        let mut batches = batches(ids, IDS);
+        while let Some(mut ids) = batches.pop().filter(|_| lines.len() < ALL && Instant::now() < until) {
+            let request = Request::Log { ids: ids.clone(), since: self.since };
+            let command = context.by_the_one_rule(&request)?;
+            let running = match process::start(&context.free, &command) {
+                Ok(running) => running,
+                Err(error) => return Some(Err(NoLog::Rule(error.to_string()))),
+            };
+            let (exit, mut output) = running.collect_up_to(MOST, Instant::now() + PATIENCE);
+            match exit.code {
+                Some(0) => {}
+                // There is more than one answer holds.
+                Some(code) if code == i32::from(EX_TEMPFAIL) => {
+                    let half = ids.split_off(ids.len() / 2);
+                    if !ids.is_empty() {
+                        batches.extend([half, ids]);
+                        continue;
+                    }
+                }
+                _ => return Some(Err(NoLog::Rule(exit.describe()))),
+            }
+            lines.append(&mut output);
+        }
+        Some(Ok(lines))
+    }
+
+    /// What became of the run's messages, with the count of those that still wait. `None` where that can't be known.
+    pub(super) fn judge(&self, context: &Context, flush: &Flush) -> Option<(Count, Tally)> {
+        let mut judged = None;
+        for number in 0..TRIES {
+            if number > 0 {
+                thread::sleep(AGAIN);
+            }
+            // A log may be missing for a while.
+            let Ok(lines) = self.lines(context) else { continue };
+            let untrusted = (!context.account.is_root()).then_some(context.account.uid);
+            let evidence = Evidence { noted: &self.noted, lines: &lines, untrusted };
+            let mut left = Count::of_judged(context, flush, evidence);
+            let Some(tally) = left.tally.take().filter(|_| left.trouble.is_none()) else { continue };
+            let tally = completed(tally, flush.recipients, left.recipients);
+            let is_complete = tally.unrecorded == 0;
+            judged = Some((left, tally));
+            if is_complete {
+                break;
+            }
+        }
+        judged
+    }
+}
+
+/// The tally with all that left: what was not noted, as there was too much, has no record either.
+fn completed(tally: Tally, before: Option<u64>, left: u64) -> Tally {
+    let known = tally.delivered + tally.returned;
+    let unrecorded = before.map_or(tally.unrecorded, |before| before.saturating_sub(left).saturating_sub(known));
+    Tally { unrecorded, ..tally }
+}
+
+/// The ids in parts, each of which takes so many bytes at most.
+fn batches(ids: Vec<String>, most: usize) -> Vec<Vec<String>> {
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    let mut room = 0;
+    for id in ids {
+        let takes = id.len() + 3;
+        match batches.last_mut().filter(|_| takes <= room) {
+            Some(batch) => {
+                room -= takes;
+                batch.push(id);
+            }
+            None => {
+                room = most.saturating_sub(takes);
+                batches.push(vec![id]);
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_as_many_messages_as_it_has_room_for() {
+        let ids: Vec<_> = (0..10_000).map(|number| format!("{number:016X}")).collect();
+        let batches = batches(ids.clone(), IDS);
+        assert_eq!(batches.concat(), ids);
+        assert_eq!(batches.len(), 3);
+        for ids in batches {
+            let line = format!("{}\n", Request::Log { ids: ids.clone(), since: i64::MAX }.line());
+            assert_eq!(Request::read(line.as_bytes()), Ok(Request::Log { ids, since: i64::MAX }));
+        }
+        assert_eq!(super::batches(vec!["x".repeat(100)], 10).len(), 1);
+    }
+
+    #[test]
+    fn what_left_and_was_not_noted_has_no_record() {
+        let tally = Tally { delivered: 3, returned: 1, unrecorded: 0, ..Tally::default() };
+        assert_eq!(completed(tally.clone(), Some(10), 2).unrecorded, 4);
+        assert_eq!(completed(tally.clone(), Some(6), 2).unrecorded, 0);
+        assert_eq!(completed(tally, None, 2).unrecorded, 0);
+    }
+}

@@ -1,0 +1,87 @@
+//! What becomes of a view whose process that asks the primary dies or hangs, or is told nonsense without end.
+
+use std::fs;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::machine::{Answer, Machine};
+use crate::played::{Played, Reply, accepts};
+use crate::wait::until;
+
+/// The processes that a process has started and that run now.
+fn children(pid: u32) -> Vec<u32> {
+    let parent =
+        |status: String| status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok());
+    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |child: &u32| fs::read_to_string(format!("/proc/{child}/status")).ok().and_then(parent) == Some(pid);
+    all.filter(is_child).collect()
+}
+
+/// The process in the sandbox that has the connection: the only one of a view that is a child of its child.
+fn asking(view: &Child) -> Pid {
+    let found: Vec<u32> = children(view.id()).into_iter().flat_map(children).collect();
+    assert_eq!(found.len(), 1, "one process connects");
+    Pid::from_raw(found[0].cast_signed())
+}
+
+/// A view that waits for a primary that does not greet.
+fn waiting() -> (Played, Machine, Child) {
+    let primary = Played::new(|line| if line.is_empty() { Some("22".into()) } else { None });
+    let machine = primary.machine("");
+    let view = machine.cgi(&[("QUERY_STRING", b"format=json")]).spawn().unwrap();
+    until("the primary is asked", 30, || primary.connections() == 1);
+    (primary, machine, view)
+}
+
+fn ended(view: Child) -> Value {
+    let answer = Answer::of(view.wait_with_output().unwrap());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+#[test]
+fn a_view_whose_prober_is_killed_shows_the_queue_and_claims_nothing_of_the_primary() {
+    let (primary, machine, view) = waiting();
+    kill(asking(&view), Signal::SIGKILL).unwrap();
+    let shown = ended(view);
+    assert_eq!((&shown["queue"]["status"], &shown["primary"]), (&"ok".into(), &serde_json::json!([])), "{shown:#}");
+    assert_eq!(shown["outages"], serde_json::json!([]), "nobody saw it down");
+    // The next view asks again, and is answered.
+    primary.says(Some(accepts));
+    let next = machine.json().1;
+    assert_eq!(next["primary"][0]["up"], true, "{next:#}");
+}
+
+#[test]
+fn a_view_whose_prober_hangs_is_answered_in_time() {
+    let (_primary, _machine, view) = waiting();
+    let stopped = asking(&view);
+    kill(stopped, Signal::SIGSTOP).unwrap();
+    let begun = Instant::now();
+    let shown = ended(view);
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!((&shown["queue"]["status"], &shown["primary"]), (&"ok".into(), &serde_json::json!([])), "{shown:#}");
+    until("it is gone", 30, || kill(stopped, None).is_err());
+}
+
+#[test]
+fn a_primary_that_answers_by_megabytes_or_without_end_is_down_and_no_view_waits_for_it() {
+    let megabytes = |line: &str| if line.is_empty() { Some("2".repeat(9 << 20)) } else { None };
+    let endless = |line: &str| if line.is_empty() { Some("220-x\r\n".repeat(100_000)) } else { None };
+    let after_hello = |line: &str| if line.is_empty() { accepts(line) } else { Some("250-x\r\n".repeat(100_000)) };
+    let empty = |_: &str| Some("\r\n".repeat(50_000));
+    for reply in [megabytes as Reply, endless, after_hello, empty] {
+        let primary = Played::new(reply);
+        let machine = primary.machine("");
+        let begun = Instant::now();
+        let shown = machine.json().1;
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let of_it = &shown["primary"][0];
+        assert_eq!((&of_it["up"], &shown["queue"]["status"]), (&false.into(), &"ok".into()), "{of_it:#}");
+        assert!(of_it["detail"].as_str().unwrap().len() < 400, "{of_it:#}");
+    }
+}
