@@ -72,9 +72,17 @@ fn look_at_all(machine: &Machine) {
             asked(machine, &format!("format={format}&sort=age"), &[]);
         }
     }
-    for words in
-        [&["list"][..], &["list", "--format", "json"], &["check"], &["doctor"], &["metrics"], &["watch", "--once"]]
-    {
+    for words in [
+        &["list"][..],
+        &["list", "--format", "json"],
+        &["check"],
+        &["doctor"],
+        &["doctor", "--rehearse"],
+        &["metrics"],
+        &["watch", "--once"],
+        &["outage"],
+        &["outage", "--format", "json"],
+    ] {
         command(machine, words);
     }
     let csv = machine.command().args(["list", "--format", "csv"]).output().unwrap();
@@ -105,8 +113,8 @@ fn in_a_query() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     let encoded: String = TWO_LINES.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let names = [
-        "format", "flush", "flushed", "q", "domain", "sender", "state", "reason", "age", "sort", "page", "per_page",
-        "other",
+        "format", "flush", "flushed", "outage", "q", "domain", "sender", "state", "reason", "age", "sort", "page",
+        "per_page", "other",
     ];
     for name in names {
         for format in ["html", "text", "json", "csv", "openmetrics"] {
@@ -190,6 +198,7 @@ fn in_the_configuration() {
         format!("[mta]\nkind = \"postfix\"\nlist_command = [{}]\n", toml(&format!("/{TWO_LINES}"))),
         format!("[mta]\n{usable}[state]\ndirectory = {}\n", toml(&format!("/nowhere/{TWO_LINES}"))),
         format!("[mta]\n{usable}[primary]\nhosts = [{}]\ndomains = [{0}]\n", toml(TWO_LINES)),
+        format!("[mta]\n{usable}[notify]\ncommand = [{}]\n", toml(&format!("/{TWO_LINES}"))),
     ] {
         let machine = configured(&text);
         let code = machine.command().arg("list").output().unwrap().status.code();
