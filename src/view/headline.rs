@@ -77,9 +77,15 @@ impl Headline {
     }
 }
 
-/// That much of what left in the run that was asked about went back.
+/// For how long the outcome of a run that was asked about is what matters most, in seconds.
+const NEWS: i64 = 24 * 60 * 60;
+
+/// That much of what left in the run that was asked about went back, where that was within the last day.
 fn returned(report: &Report) -> Option<String> {
-    let outcome = report.followed.as_ref().map(|(_, outcome)| outcome).filter(|outcome| outcome.is_alarming())?;
+    let (_, outcome) = report.followed.as_ref().filter(|(flush, _)| report.age(flush.started) < NEWS)?;
+    if !outcome.is_alarming() {
+        return None;
+    }
     let tally = outcome.tally.as_ref()?;
     let some = format!("{} of {}", thousands(tally.returned), count(tally.left(), "recipient", "recipients"));
     Some(format!("Mail for {some} went back to its sender."))
@@ -189,4 +195,36 @@ fn nearly_full(disk: &Filesystem) -> String {
         _ => String::new(),
     };
     format!("The disk for mail is nearly full{left}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::disk::Usage;
+
+    #[test]
+    fn a_full_disk_is_short_of_what_it_has_least_of() {
+        let disk = |bytes_available, inodes_available| Filesystem {
+            mount: "/var".into(),
+            device: "/dev/vda".into(),
+            r#type: "ext4".into(),
+            usage: Usage { bytes: Some(100 << 30), bytes_available, inodes: Some(1_000_000), inodes_available },
+            queue: true,
+            level: Level::Critical,
+            error: None,
+        };
+        let said = [
+            disk(Some(1 << 30), Some(900_000)),
+            disk(Some(90 << 30), Some(1200)),
+            disk(Some(1 << 30), None),
+            disk(None, None),
+        ];
+        let expected = [
+            "The disk for mail is nearly full: 1.0 GiB left.",
+            "The disk for mail is nearly full: 1,200 inodes left.",
+            "The disk for mail is nearly full: 1.0 GiB left.",
+            "The disk for mail is nearly full.",
+        ];
+        assert_eq!(said.each_ref().map(nearly_full), expected);
+    }
 }

@@ -34,7 +34,8 @@ pub(crate) fn foot(report: &Report) -> Markup {
             @if let Some(gap) = &report.gap { p.gap { (sentences::gap(gap)) } }
             @if let Some(gap) = &report.primary.gap { p.gap { (sentences::gap_of_primaries(gap)) } }
             p {
-                "Also as " a href="?format=text" { "text" } " and as " a href="?format=json" { "JSON" } "."
+                "Also as " a href="?format=text" { "text" } ", as " a href="?format=json" { "JSON" } " and as "
+                a href="?format=csv" { "CSV" } "."
             }
         }
     }
