@@ -205,7 +205,7 @@ export BARTLEBY_CONFIG="$1/played.toml" GATEWAY_INTERFACE=CGI/1.1 REQUEST_METHOD
 "##;
 
 /// A page on which every fact is known; `None` where this is not root, who alone can play it.
-fn everything_known() -> Option<String> {
+fn everything_known(disk: &str) -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return None;
     }
@@ -216,7 +216,7 @@ fn everything_known() -> Option<String> {
         database.execute(&format!("UPDATE {table} SET host = ?1 WHERE host = ?2"), params![name, host]).unwrap();
     }
     drop(database);
-    let settings = format!("{}\n[state]\ndirectory = \"/var/lib/bartleby\"\n{DISK}\n", primary(name));
+    let settings = format!("{}\n[state]\ndirectory = \"/var/lib/bartleby\"\n{disk}\n", primary(name));
     fs::write(machine.path("played.toml"), settings).unwrap();
     let output = Command::new("unshare")
         .args(["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", PLAYED_POSTFIX, "sh"])
@@ -368,7 +368,7 @@ const BROWSER: [&str; 10] = [
 #[test]
 fn every_page_fits_every_screen_and_what_matters_is_seen_without_scrolling() {
     let mut pages = pages();
-    pages.extend(everything_known().map(|page| ("everything-known", page)));
+    pages.extend(everything_known(DISK).map(|page| ("everything-known", page)));
     let folder = tempfile::tempdir().unwrap();
     let mut frames = String::from("<!DOCTYPE html><meta charset=utf-8><body>");
     for ((name, page), (width, height)) in pages.iter().flat_map(|page| SCREENS.map(|screen| (page, screen))) {
@@ -406,13 +406,19 @@ fn every_page_fits_every_screen_and_what_matters_is_seen_without_scrolling() {
 
 #[test]
 fn where_everything_is_known_the_facts_say_it() {
-    let Some(page) = everything_known() else { return };
+    let Some(page) = everything_known(DISK) else { return };
     if let Some(folder) = env::var_os("BARTLEBY_SCREENS") {
         fs::write(Path::new(&folder).join("page.html"), &page).unwrap();
     }
     let facts = page.split_once("<dl class=\"facts\">").unwrap().1.split_once("</dl>").unwrap().0;
     assert!(!facts.contains("not known"), "{facts}");
     let facts = text(facts);
+    let full = everything_known("[disk]\nwarn = \"100%\"\ncritical = \"100%\"").unwrap();
+    if let Some(folder) = env::var_os("BARTLEBY_SCREENS") {
+        fs::write(Path::new(&folder).join("disk-full.html"), &full).unwrap();
+    }
+    assert!(full.contains("<title>Disk full: 32") && full.contains("<em>The disk for mail is nearly full: "), "{full}");
+    assert!(full.contains("</em> 32 messages are waiting.") && !full.contains("None is lost"), "{full}");
     for part in [
         "Main mail server down since",
         "9 hours, as far as was seen",

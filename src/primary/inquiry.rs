@@ -190,7 +190,8 @@ fn connect(context: &Context, free: Free) -> PrimaryStatus {
 /// whose own records are closed.
 fn noted(context: &Context, free: &Free, mut status: PrimaryStatus) -> (PrimaryStatus, Vec<String>) {
     let open = || Records::open(context.config.state.directory.as_deref(), &context.account);
-    let now = Timestamp::now().as_second();
+    // It was so when they were asked: a change that is noted a second later would seem to follow that look.
+    let now = status.seen.unwrap_or_else(|| Timestamp::now().as_second());
     let found: Vec<_> = status.primaries.iter().map(|primary| (primary.host.as_str(), primary.state)).collect();
     let Ok(records) = open() else { return (status, Vec::new()) };
     let Ok(before) = records.primaries_before(&found, now) else { return (status, Vec::new()) };

@@ -196,3 +196,35 @@ fn nearly_full(disk: &Filesystem) -> String {
     };
     format!("The disk for mail is nearly full{left}.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::disk::Usage;
+
+    #[test]
+    fn a_full_disk_is_short_of_what_it_has_least_of() {
+        let disk = |bytes_available, inodes_available| Filesystem {
+            mount: "/var".into(),
+            device: "/dev/vda".into(),
+            r#type: "ext4".into(),
+            usage: Usage { bytes: Some(100 << 30), bytes_available, inodes: Some(1_000_000), inodes_available },
+            queue: true,
+            level: Level::Critical,
+            error: None,
+        };
+        let said = [
+            disk(Some(1 << 30), Some(900_000)),
+            disk(Some(90 << 30), Some(1200)),
+            disk(Some(1 << 30), None),
+            disk(None, None),
+        ];
+        let expected = [
+            "The disk for mail is nearly full: 1.0 GiB left.",
+            "The disk for mail is nearly full: 1,200 inodes left.",
+            "The disk for mail is nearly full: 1.0 GiB left.",
+            "The disk for mail is nearly full.",
+        ];
+        assert_eq!(said.each_ref().map(nearly_full), expected);
+    }
+}

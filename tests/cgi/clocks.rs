@@ -69,6 +69,8 @@ fn of_a_listing_that_broke_off_nothing_is_claimed() {
     assert_eq!((status, &json["queue"]["messages"], &json["queue"]["returns"]), (503, &json!(2), &Value::Null));
     for format in ["html", "text"] {
         let shown = machine.get(&format!("format={format}")).body;
+        // The style sheet has words of its own for a narrow screen.
+        let shown = shown.split_once("</style>").map_or(&*shown, |(_, shown)| shown);
         assert!(!shown.contains("goes back") && !shown.contains("is lost"), "{shown}");
     }
 }

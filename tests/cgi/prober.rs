@@ -85,3 +85,28 @@ fn a_primary_that_answers_by_megabytes_or_without_end_is_down_and_no_view_waits_
         assert!(of_it["detail"].as_str().unwrap().len() < 400, "{of_it:#}");
     }
 }
+
+/// A change was noted with the second in which the answer was there: the next look of `watch` then took the primary for one
+/// that had been down since the look before.
+#[test]
+fn a_primary_is_so_since_it_was_asked_however_long_it_takes() {
+    let slow = |line: &str| {
+        if line.is_empty() {
+            std::thread::sleep(Duration::from_millis(1200));
+        }
+        accepts(line)
+    };
+    let primary = Played::new(|_| Some("554 not today\r\n".into()));
+    let machine = primary.machine("");
+    let watch = || {
+        let output = machine.command().args(["watch", "--once"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    watch();
+    primary.says(Some(slow));
+    assert!(watch().contains("seen 1 of 3 times in a row"));
+    let of_it = machine.json().1["primary"][0].clone();
+    assert!(of_it["up"] == true && of_it["since"] == of_it["seen"], "{of_it:#}");
+    let said = watch();
+    assert!(said.contains("seen 2 of 3 times in a row"), "{said}");
+}
