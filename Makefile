@@ -100,7 +100,7 @@ test: all lint deny ## check and test everything; as root on Debian also against
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
 	fi
-	@if dpkg-buildpackage --version >/dev/null 2>&1 && dh --help >/dev/null 2>&1; then $(MAKE) --no-print-directory -o all deb; \
+	@if command -v dpkg-buildpackage >/dev/null && command -v dh >/dev/null; then $(MAKE) --no-print-directory -o all deb; \
 	else \
 	    echo; echo "*** no dpkg-dev or debhelper: the Debian package is NOT built and NOT tested ***"; echo; \
 	    [ "$$BARTLEBY_LAB" != required ]; \
