@@ -18,13 +18,18 @@ type Spoil<'a> = &'a dyn Fn(&Path);
 /// A machine with its configuration in a folder of its own, and a lister that leaves a mark.
 fn machine() -> (Machine, PathBuf) {
     let machine = Machine::with_fixture("postfix/empty-json");
-    let mark = format!("#!/bin/sh\necho > {}\n", machine.path("was-run").display());
-    fs::write(machine.path("list"), mark).unwrap();
+    replace_lister(&machine);
     fs::set_permissions(machine.path(""), Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(machine.path("etc")).unwrap();
     fs::rename(machine.path("bartleby.toml"), machine.path("etc/bartleby.toml")).unwrap();
     let configuration = machine.path("etc/bartleby.toml");
     (machine, configuration)
+}
+
+/// A lister of its own, which leaves a mark: what the last one listed is shared with nobody.
+fn replace_lister(machine: &Machine) {
+    let mark = format!("#!/bin/sh\necho > {}\n", machine.path("was-run").display());
+    fs::write(machine.path("list"), mark).unwrap();
 }
 
 fn list(machine: &Machine, configuration: &Path) -> (Option<i32>, String) {
@@ -79,6 +84,7 @@ fn root_refuses_a_configuration_that_another_user_could_change_and_says_how_to_m
 
         let (_, mend) = said.split_once("As root: ").unwrap();
         assert!(Command::new("sh").args(["-c", mend]).status().unwrap().success(), "{mend}");
+        replace_lister(&machine);
         assert_eq!(list(&machine, &configuration).0, Some(0), "{mend}");
         assert!(machine.path("was-run").exists());
     }
