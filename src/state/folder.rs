@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, fchown};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -139,16 +139,7 @@ impl Folder {
         }
     }
 
-    /// Whether a file that was found in it belongs to this user.
-    pub(super) fn is_of_us(&self, found: &FileStat) -> bool {
-        found.st_uid == self.account.uid
-    }
-
-    /// What stands under this name, even a link that leads nowhere.
-    ///
-    /// # Errors
-    /// Those of fstatat(2).
-    pub(super) fn look_at(&self, name: &str) -> Result<FileStat, Errno> {
+    fn look_at(&self, name: &str) -> Result<FileStat, Errno> {
         fstatat(&self.handle, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
@@ -187,12 +178,6 @@ impl Folder {
             Errno::ELOOP | Errno::EISDIR => StateError::NotAFile(self.path_of(name)),
             error => StateError::system(&self.path_of(name), io::Error::from(error)),
         }
-    }
-}
-
-impl AsFd for Folder {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
     }
 }
 

@@ -11,7 +11,6 @@
 //! folder, `folder` opens its files, `database` and `schema` let SQLite do no more than it must.
 
 mod database;
-mod door;
 mod error;
 mod folder;
 mod locks;
@@ -37,10 +36,9 @@ use std::rc::Rc;
 use rusqlite::Connection;
 
 use self::database::Identity;
-pub(crate) use self::door::{OpenDoor, SHARED_FOR};
 pub(crate) use self::error::StateError;
 use self::folder::Folder;
-pub(crate) use self::locks::{AGAIN, NoTurn, Turn};
+pub(crate) use self::locks::{NoTurn, Turn};
 pub(crate) use self::log::{Flush, Waited};
 pub(crate) use self::notices::{Notice, TRIES};
 pub(crate) use self::outages::Outage;

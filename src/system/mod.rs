@@ -10,7 +10,6 @@ mod group;
 pub(crate) mod hosts;
 mod input;
 pub(crate) mod output;
-pub(crate) mod passing;
 pub(crate) mod poll;
 pub mod process;
 pub(crate) mod processes;
@@ -41,7 +40,7 @@ pub use raw::empty_environment;
 pub(crate) use signals::EndingSignals;
 pub use signals::{expect_children, forget_inherited_signals};
 pub use unlinked::ScratchFile;
-pub(crate) use unlinked::{Reserve, Scratch, pass_on};
+pub(crate) use unlinked::{Reserve, Scratch};
 
 use crate::text::printable;
 

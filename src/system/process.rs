@@ -15,7 +15,6 @@ use std::time::Instant;
 use nix::fcntl::OFlag;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2, setpgid};
 
 pub(crate) use super::argv::Argv;
@@ -141,32 +140,17 @@ pub(crate) fn branch(_: &Free, equipment: Equipment<'_>, work: impl FnOnce(Free)
     }
 }
 
-/// Starts a branch that nobody waits for, and that outlives this process. Of what is open it keeps only this; its standard
-/// streams lead nowhere.
+/// Starts a branch that nobody waits for, and that outlives this process.
 ///
 /// # Errors
-/// Those of fork(2).
-pub(crate) fn branch_off(_: &Free, kept: &[BorrowedFd<'_>], work: impl FnOnce(Free)) -> io::Result<()> {
-    match raw::fork()? {
-        ForkResult::Parent { child } => {
-            let _ = setpgid(child, child);
-            Ok(())
-        }
-        ForkResult::Child => {
-            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-            let _ = SigSet::empty().thread_set_mask();
-            close_standard_streams();
-            close_all_but(&kept.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>());
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(Free(()))));
-            raw::leave(outcome.map_or(PANICKED, |()| 0))
-        }
-    }
-}
-
-/// Takes note of the branches that nobody waits for and that have ended. To be called where nothing else that this process
-/// has started is under way.
-pub(crate) fn forget_the_ended() {
-    while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+/// As [`branch`].
+pub(crate) fn branch_off(free: &Free, work: impl FnOnce(Free)) -> io::Result<()> {
+    let equipment = Equipment { input: None, kept: &[], life: Life::Free };
+    let begin = |free| {
+        close_standard_streams();
+        work(free);
+    };
+    branch(free, equipment, begin).map(|mut running| running.leave())
 }
 
 /// Makes this copy of a process one of its own. What fails here leaves the branch with more than it needs, or with an

@@ -1,8 +1,6 @@
 //! What Rust can't see to be safe: the only unsafe code of this program.
 #![allow(unsafe_code)]
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::ForkResult;
@@ -50,12 +48,6 @@ pub(super) fn close_range(first: u32, last: u32) -> nix::Result<()> {
     // `nix::unistd::close`.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     nix::errno::Errno::result(closed).map(drop)
-}
-
-/// Takes a descriptor that the kernel has just made for this process, and closes it when it is dropped.
-pub(super) fn own(received: RawFd) -> OwnedFd {
-    // SAFETY: recvmsg(2) gave it out as a new descriptor, and its only caller, `passing::receive`, takes each once.
-    unsafe { OwnedFd::from_raw_fd(received) }
 }
 
 /// Ends this process at once, and leaves alone what it shares with the process that it is a copy of: unwritten

@@ -3,14 +3,12 @@
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use nix::errno::Errno;
-use nix::fcntl::{SpliceFFlags, splice};
 use nix::libc;
 use nix::sys::statvfs::fstatvfs;
 
@@ -52,11 +50,6 @@ impl Scratch {
     /// Files in this folder, which leave so much of its filesystem free.
     pub(crate) fn new(folder: PathBuf, reserve: Reserve) -> Scratch {
         Scratch { folder, reserve }
-    }
-
-    /// How many bytes a file may become long, as far as one can see without one.
-    pub(crate) fn room(&self) -> u64 {
-        File::open(&self.folder).and_then(|folder| self.reserve.room(folder)).unwrap_or_default()
     }
 
     /// An empty file without a name.
@@ -103,46 +96,13 @@ impl ScratchFile {
     /// # Errors
     /// Those of pwrite(2); [`io::ErrorKind::StorageFull`]: the reserve would be touched.
     pub(crate) fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.vet(bytes.len(), at)?;
-        self.file.write_all_at(bytes, at)
-    }
-
-    /// Whether there is room for so many bytes at this place.
-    fn vet(&self, length: usize, at: u64) -> io::Result<()> {
-        let end = at.saturating_add(length as u64);
+        let end = at.saturating_add(bytes.len() as u64);
         if end > self.vetted.get() {
-            let left = self.reserve.room(&self.file)?.checked_sub(length as u64);
+            let left = self.reserve.room(&self.file)?.checked_sub(bytes.len() as u64);
             let left = left.filter(|_| end <= self.most).ok_or_else(no_room)?;
             self.vetted.set(end.saturating_add(left.min(LOOK_EVERY)).min(self.most));
         }
-        Ok(())
-    }
-
-    /// Moves what a pipe holds to this place, at most so many bytes, without a copy in this process. Returns how many it
-    /// was, none at the end. To be called when there is something to read.
-    ///
-    /// # Errors
-    /// Those of splice(2); [`io::ErrorKind::StorageFull`]: the reserve would be touched, and nothing was taken.
-    pub(crate) fn take_from(&self, mut pipe: &File, at: u64, most: usize) -> io::Result<usize> {
-        self.vet(most, at)?;
-        let mut place = i64::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        match splice(pipe, None, &self.file, Some(&mut place), most, SpliceFFlags::SPLICE_F_MOVE) {
-            // Its filesystem has no such way.
-            Err(Errno::EINVAL) => {
-                let mut bytes = vec![0; most];
-                let length = pipe.read(&mut bytes)?;
-                self.file.write_all_at(&bytes[..length], at).map(|()| length)
-            }
-            moved => Ok(moved?),
-        }
-    }
-
-    /// The same file, open for reading alone.
-    ///
-    /// # Errors
-    /// Those of open(2): there is no /proc, say.
-    pub(crate) fn for_reading(&self) -> io::Result<File> {
-        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+        self.file.write_all_at(bytes, at)
     }
 
     /// Reads from this place.
@@ -168,24 +128,6 @@ impl ScratchFile {
     pub(crate) fn empty(&self) -> io::Result<()> {
         self.vetted.set(0);
         self.file.set_len(0)
-    }
-}
-
-/// Moves what a file holds at this place into a pipe that nobody is waited for at, at most so many bytes, without a copy in
-/// this process. Returns how many it was.
-///
-/// # Errors
-/// Those of splice(2); [`io::ErrorKind::WouldBlock`]: the pipe is full.
-pub(crate) fn pass_on(file: &File, at: u64, mut pipe: &File, most: usize) -> io::Result<usize> {
-    let mut place = i64::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    match splice(file, Some(&mut place), pipe, None, most, SpliceFFlags::SPLICE_F_NONBLOCK) {
-        // Its filesystem has no such way.
-        Err(Errno::EINVAL) => {
-            let mut bytes = vec![0; most];
-            let length = file.read_at(&mut bytes, at)?;
-            pipe.write(&bytes[..length])
-        }
-        moved => Ok(moved?),
     }
 }
 
@@ -314,34 +256,6 @@ mod tests {
         assert_eq!(full(&file, 6 + LOOK_EVERY), io::ErrorKind::StorageFull, "it is looked at again");
         file.empty().unwrap();
         assert_eq!(full(&file, 0), io::ErrorKind::StorageFull);
-    }
-
-    /// Also where the filesystem can't splice, as none can to a file that is open for appending.
-    #[test]
-    fn bytes_go_from_a_pipe_to_the_file_and_on_to_another_pipe() {
-        let folder = tempfile::tempdir().unwrap();
-        let appending = OpenOptions::new().append(true).read(true).create(true).open(folder.path().join("a")).unwrap();
-        for mut file in [ScratchFile::within(folder.path()), ScratchFile::of(appending)] {
-            let (output, mut input) = io::pipe().unwrap();
-            let output = File::from(std::os::fd::OwnedFd::from(output));
-            input.write_all(b"abcdef").unwrap();
-            assert_eq!(file.take_from(&output, 0, 4).unwrap(), 4);
-            assert_eq!(file.take_from(&output, 4, 4).unwrap(), 2);
-            let mut reading = file.for_reading().unwrap();
-            assert!(reading.write_all(b"x").is_err(), "for reading alone");
-            let (mut there, here) = io::pipe().unwrap();
-            let here = File::from(std::os::fd::OwnedFd::from(here));
-            assert_eq!((pass_on(&reading, 1, &here, 3).unwrap(), pass_on(&reading, 4, &here, 9).unwrap()), (3, 2));
-            drop(here);
-            let mut text = String::new();
-            there.read_to_string(&mut text).unwrap();
-            assert_eq!(text, "bcdef");
-            input.write_all(b"more").unwrap();
-            file.close();
-            assert_eq!(file.take_from(&output, 6, 4).unwrap_err().kind(), io::ErrorKind::StorageFull);
-            drop(input);
-            assert_eq!(io::read_to_string(output).unwrap(), "more", "nothing was taken");
-        }
     }
 
     #[test]

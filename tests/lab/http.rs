@@ -1,6 +1,5 @@
 //! HTTP from a source address of choice, and as raw bytes: what a browser would never send.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
@@ -63,21 +62,8 @@ pub fn post(from: Ipv4Addr, target: &str, body: &str) -> io::Result<Response> {
     raw(from, format!("POST {target} HTTP/1.0\r\nHost: localhost\r\n{form}{}\r\n\r\n{body}", body.len()).as_bytes())
 }
 
-/// Shows the queue as it is now to who comes next, and not as it was listed for others some seconds ago: the sockets are
-/// removed at which they would meet.
-pub fn forget_listing() {
-    let folders = ["/run", "/tmp", "/var/lib"].into_iter().flat_map(fs::read_dir).flatten().flatten();
-    let own = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with("bartleby"));
-    let entries = own.flat_map(|folder| fs::read_dir(folder.path())).flatten().flatten().map(|entry| entry.path());
-    for socket in entries.filter(|path| path.extension().is_some_and(|ending| ending == "socket")) {
-        // Who listed for others may have removed it just now.
-        let _ = fs::remove_file(socket);
-    }
-}
-
 /// Sends bytes as they are, then nothing more, and reads the answer.
 pub fn raw(from: Ipv4Addr, bytes: &[u8]) -> io::Result<Response> {
-    forget_listing();
     let mut stream = connect(from, SERVER)?;
     stream.write_all(bytes)?;
     stream.shutdown(std::net::Shutdown::Write)?;
