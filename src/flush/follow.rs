@@ -16,7 +16,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(15);
 pub(crate) const UNMOVED: Duration = Duration::from_secs(10 * 60);
 
 /// The longest time for which a run is followed.
-const FOLLOWED: Duration = Duration::from_secs(6 * 60 * 60);
+pub(crate) const FOLLOWED: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// How long after a look the next one follows at least, in a run that has lasted for a while.
 const SELDOM: Duration = Duration::from_secs(15);

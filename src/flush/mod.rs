@@ -38,7 +38,7 @@ use crate::state::{Flush, NoTurn, Records, Turn, Waited};
 use crate::system::log;
 use crate::system::process::{self, Argv, Equipment, Life};
 pub(crate) use evidence::Notes;
-pub(crate) use follow::{End, UNMOVED, follow};
+pub(crate) use follow::{End, FOLLOWED, UNMOVED, follow};
 use readiness::{commands, delivers_held, leaves_held, wait_seconds};
 pub(crate) use rehearsal::{Heard, NotRun};
 use worker::Ended;

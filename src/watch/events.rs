@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::flush::outcome;
 use crate::flush::rehearsal::NotRun;
+use crate::flush::{FOLLOWED, outcome};
 use crate::queue::{beginning, rfc3339};
 use crate::state::{Flush, Outage};
 use crate::text::{bytes, count, local_time, one_line, printable};
@@ -16,9 +16,9 @@ use crate::text::{bytes, count, local_time, one_line, printable};
 /// What is older is not announced, in seconds: nobody can do anything about it.
 const NEWS: i64 = 24 * 60 * 60;
 
-/// A run whose end was not seen after so many seconds has none on record: the mail server's command has an hour, and it is
-/// followed for ten minutes.
-const LONGEST_RUN: i64 = 2 * 60 * 60;
+/// A run whose end was not seen after so many seconds has none on record: it was followed no longer, and a few minutes more
+/// are for the last look.
+const LONGEST_RUN: i64 = FOLLOWED.as_secs() as i64 + 10 * 60;
 
 /// The longest text of others in an event, in bytes.
 const LONGEST: usize = 300;
