@@ -61,11 +61,10 @@ impl Notes {
             return own;
         }
         // A run leaves lines behind: a log without any (a journal that this user can't open, say) is not the one.
-        let silence = || NoLog::Silent;
         match self.by_rule(context, ids) {
-            Some(Ok(lines)) if lines.is_empty() => Err(silence()),
+            Some(Ok(lines)) if lines.is_empty() => Err(NoLog::Silent),
             Some(lines) => lines,
-            None => Err(own.err().unwrap_or_else(silence)),
+            None => Err(own.err().unwrap_or(NoLog::Silent)),
         }
     }
 

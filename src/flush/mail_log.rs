@@ -99,9 +99,14 @@ impl Places {
         }
     }
 
+    /// The same as a list in words.
+    pub(crate) fn names(&self) -> String {
+        self.files().iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
     /// That nothing was found there.
     fn are_silent(&self) -> NoLog {
-        let names = self.files().iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        let names = self.names();
         NoLog::NotFound(match self {
             Places::Named(_) => format!("not {names}"),
             Places::Usual(_) => format!("neither {names} nor the journal"),

@@ -22,7 +22,7 @@ use crate::primary::{Fault, Grounds};
 use crate::queue::{Candidate, Lifetimes, Mask, Stakes, Target, in_turn};
 use crate::state::Records;
 use crate::system::process::{self, Argv};
-use crate::system::{Account, processes};
+use crate::system::processes;
 use crate::text::{duration, shell_quoted, to_paste};
 
 /// How many recipients are asked for.
@@ -266,7 +266,7 @@ fn mail_log(context: &Context, source: &Source, facts: &Facts) -> Finding {
         return Finding::Fine("root reads it, by the one rule for that".into());
     }
     let account = &context.account;
-    let Account { name, .. } = account;
+    let name = &account.name;
     let rule = "install the rule of examples/sudoers or examples/doas.conf.";
     let remedy = |group: &str| match shell_quoted(name) {
         _ if account.is_root() => "Let the mail server log: install rsyslog, or look at its own configuration.".into(),
@@ -287,7 +287,7 @@ fn mail_log(context: &Context, source: &Source, facts: &Facts) -> Finding {
             return Finding::Fine("the journal can be read".into());
         }
     }
-    let names = places.files().iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    let names = places.names();
     let nowhere = match places {
         Places::Named(_) => format!("there is no {names}"),
         Places::Usual(_) => format!("neither {names} nor the journal holds any mail log that {name} can read"),
