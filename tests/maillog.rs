@@ -6,45 +6,21 @@
 //! forms of syslog and the journal, `.log.1` the part before a rotation, `.intake.log` what was written before the run.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod listed;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use bartleby::mta::{self, Clock, Kind, MailLog, Outcome, Search};
-use bartleby::queue::Message;
-use bartleby::system::Account;
-use bartleby::system::process::{Ending, Exit};
-use jiff::tz::TimeZone;
+use bartleby::mta::{Kind, MailLog, Outcome};
+
+use listed::list;
 
 /// Queue id, recipient as it was offered to the next server, and what became of it.
 type Truth = BTreeMap<String, BTreeMap<String, String>>;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures-log").join(name)
-}
-
-/// The messages of a listing.
-fn list(kind: Kind, listing: &[u8]) -> Vec<Message<'static>> {
-    let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).ok().unwrap();
-    let clock = Clock { now: 1_795_512_000, zone: TimeZone::UTC };
-    let account = Account { uid: 0, name: "root".into(), bound: false };
-    let exit = Exit {
-        ending: Ending::Exited,
-        code: Some(0),
-        signal: None,
-        said: String::new(),
-        allowed: Duration::from_secs(20),
-        unfinished: false,
-    };
-    let mut messages = Vec::new();
-    let mut keep = |message: &Message<'_>| messages.push(message.clone().into_owned());
-    let mut parser = mta.parser(&clock);
-    listing.split_inclusive(|byte| *byte == b'\n').for_each(|line| {
-        parser.line(line.strip_suffix(b"\n").unwrap_or(line), &mut keep);
-    });
-    parser.end(&mta.list_commands()[0], &exit, &account, &mut keep).unwrap();
-    messages
 }
 
 /// A case, read with the lines of one form of its log.

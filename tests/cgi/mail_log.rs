@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bartleby::mta::{self, Clock, Kind, MailLog, Outcome, Search};
-use bartleby::queue::Message;
-use bartleby::system::Account;
-use bartleby::system::process::{Ending, Exit};
+use bartleby::mta::{Kind, MailLog, Outcome};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
+use crate::listed::list;
 use crate::machine::Machine;
 
 fn fixture(name: &str, file: &str) -> PathBuf {
@@ -67,23 +65,6 @@ fn ended(machine: &Machine) -> Value {
         assert!(Instant::now() < until, "{last:#}");
         thread::sleep(Duration::from_millis(300));
     }
-}
-
-/// The messages of a listing.
-fn list(kind: Kind, listing: &[u8]) -> Vec<Message<'static>> {
-    let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).ok().unwrap();
-    let clock = Clock { now: 1_795_512_000, zone: TimeZone::UTC };
-    let account = Account { uid: 0, name: "root".into(), bound: false };
-    let (ending, said, allowed) = (Ending::Exited, String::new(), Duration::from_secs(20));
-    let exit = Exit { ending, code: Some(0), signal: None, said, allowed, unfinished: false };
-    let mut messages = Vec::new();
-    let mut keep = |message: &Message<'_>| messages.push(message.clone().into_owned());
-    let mut parser = mta.parser(&clock);
-    listing.split_inclusive(|byte| *byte == b'\n').for_each(|line| {
-        parser.line(line.strip_suffix(b"\n").unwrap_or(line), &mut keep);
-    });
-    parser.end(&mta.list_commands()[0], &exit, &account, &mut keep).unwrap();
-    messages
 }
 
 /// How many were delivered, went back, are without a record, and wait. That the library says so of these logs is what the

@@ -2,6 +2,8 @@
 //! played by recorded output; the real ones are asked in the lab.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../listed/mod.rs"]
+mod listed;
 #[path = "../machine/mod.rs"]
 mod machine;
 

@@ -1,10 +1,14 @@
 //! A primary that is played: what it says to each command can be changed, and what it heard is kept.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use nix::unistd::Pid;
 
 use crate::machine::Machine;
 
@@ -109,4 +113,21 @@ pub fn refuses_one(line: &str) -> Option<String> {
 /// Puts everybody off.
 pub fn puts_off(line: &str) -> Option<String> {
     if line.starts_with("RCPT") { Some("450 4.2.0 Greylisted\r\n".into()) } else { accepts(line) }
+}
+
+/// The processes that a process has started and that run now.
+fn children(pid: u32) -> Vec<u32> {
+    let parent =
+        |status: String| status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok());
+    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |child: &u32| fs::read_to_string(format!("/proc/{child}/status")).ok().and_then(parent) == Some(pid);
+    all.filter(is_child).collect()
+}
+
+/// The process in the sandbox that has the connection to a primary: the only one of a view, or of a run that begins, that
+/// is a child of its child.
+pub fn asking(view: &Child) -> Pid {
+    let found: Vec<u32> = children(view.id()).into_iter().flat_map(children).collect();
+    assert_eq!(found.len(), 1, "one process connects");
+    Pid::from_raw(found[0].cast_signed())
 }

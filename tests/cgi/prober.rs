@@ -1,32 +1,14 @@
 //! What becomes of a view whose process that asks the primary dies or hangs, or is told nonsense without end.
 
-use std::fs;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::machine::{Answer, Machine};
-use crate::played::{Played, Reply, accepts};
+use crate::played::{Played, Reply, accepts, asking};
 use crate::wait::until;
-
-/// The processes that a process has started and that run now.
-fn children(pid: u32) -> Vec<u32> {
-    let parent =
-        |status: String| status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok());
-    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |child: &u32| fs::read_to_string(format!("/proc/{child}/status")).ok().and_then(parent) == Some(pid);
-    all.filter(is_child).collect()
-}
-
-/// The process in the sandbox that has the connection: the only one of a view that is a child of its child.
-fn asking(view: &Child) -> Pid {
-    let found: Vec<u32> = children(view.id()).into_iter().flat_map(children).collect();
-    assert_eq!(found.len(), 1, "one process connects");
-    Pid::from_raw(found[0].cast_signed())
-}
 
 /// A view that waits for a primary that does not greet.
 fn waiting() -> (Played, Machine, Child) {

@@ -1,6 +1,5 @@
 //! What the primary says to some of the recipients, before the queue is run.
 
-use std::fs;
 use std::process::Child;
 use std::thread;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::machine::{Answer, Machine};
-use crate::played::{Played, Reply, accepts, puts_off, refuses, refuses_one};
+use crate::played::{Played, Reply, accepts, asking, puts_off, refuses, refuses_one};
 use crate::start::post;
 use crate::wait::until;
 
@@ -203,24 +202,13 @@ fn begin(machine: &Machine, query: &str) -> Child {
     machine.cgi(&[("QUERY_STRING", query.as_bytes())]).spawn().unwrap()
 }
 
-/// The processes that a process has started and that run now.
-fn children(pid: u32) -> Vec<u32> {
-    let parent =
-        |status: String| status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok());
-    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |child: &u32| fs::read_to_string(format!("/proc/{child}/status")).ok().and_then(parent) == Some(pid);
-    all.filter(is_child).collect()
-}
-
 #[test]
 fn a_process_that_dies_while_it_asks_leaves_nothing_known() {
     let primary = Played::new(|line| if line.starts_with("RCPT") { None } else { accepts(line) });
     let machine = primary.machine("");
     let run = begin(&machine, "flush");
     until("it asks", 30, || primary.heard().iter().any(|line| line.starts_with("RCPT")));
-    let asking: Vec<u32> = children(run.id()).into_iter().flat_map(children).collect();
-    assert_eq!(asking.len(), 1, "one process connects");
-    kill(Pid::from_raw(asking[0].cast_signed()), Signal::SIGKILL).unwrap();
+    kill(asking(&run), Signal::SIGKILL).unwrap();
     assert_eq!(Answer::of(run.wait_with_output().unwrap()).status, 303);
     let said = last(&machine)["rehearsal"].as_str().unwrap().to_owned();
     assert!(said.ends_with("the process that asks it was killed by signal 9."), "{said}");

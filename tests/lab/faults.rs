@@ -58,9 +58,7 @@ impl Mta for Script {
     }
 
     fn start(&self) {
-        fs::create_dir_all(STATE).unwrap();
-        run("chown", &["www-data:", STATE]);
-        run("chmod", &["700", STATE]);
+        make_state_folder();
         configure("postfix");
         lister(&format!("cat {}", fixture()));
     }
@@ -77,6 +75,13 @@ impl Mta for Script {
 /// The listing that is printed where nothing else is said.
 pub fn fixture() -> String {
     format!("{BROUGHT}/mixed-json.stdout")
+}
+
+/// Makes [`STATE`] as `make install` does.
+pub fn make_state_folder() {
+    fs::create_dir_all(STATE).unwrap();
+    run("chown", &["www-data:", STATE]);
+    run("chmod", &["700", STATE]);
 }
 
 fn configure(kind: &str) {

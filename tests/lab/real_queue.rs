@@ -10,7 +10,7 @@ use crate::machine::{BROUGHT, Lab, PROGRAM};
 use crate::mta::run;
 use crate::postfix::PostfixWith;
 use crate::primary::TUCCSTER;
-use crate::{page, wait};
+use crate::{faults, page, wait};
 
 /// How many messages.
 const MESSAGES: u64 = 20_000;
@@ -20,9 +20,6 @@ const FEW: u64 = 1000;
 
 /// The program's configuration.
 const CONFIGURATION: &str = "/etc/bartleby.toml";
-
-/// Its state folder, as `make install` makes it.
-const STATE: &str = "/var/lib/bartleby";
 
 /// The folder of the Perl script.
 const PERL: &str = "/var/www/perl";
@@ -49,9 +46,7 @@ pub fn is_measured(lab: &mut Lab) {
     run("postfix", &["reload"]);
     let primary = format!("[primary]\nhosts = [\"{TUCCSTER}\"]\n");
     fs::write(CONFIGURATION, &primary).unwrap();
-    fs::create_dir_all(STATE).unwrap();
-    run("chown", &["www-data:", STATE]);
-    fs::set_permissions(STATE, Permissions::from_mode(0o700)).unwrap();
+    faults::make_state_folder();
     serve_perl();
 
     bench(&["--served", "an empty queue"]);

@@ -6,21 +6,20 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::exim::Exim;
-use crate::faults::executable;
+use crate::faults::{STATE, executable};
 use crate::machine::{HOSTNAME, Lab};
 use crate::mta::{Mta, run};
 use crate::opensmtpd::OpenSmtpd;
 use crate::postfix::Postfix;
 use crate::sendmail::Sendmail;
 use crate::syslog::MAIL_LOG;
-use crate::{apache, page, wait};
+use crate::{apache, faults, page, wait};
 
 /// Where the primaries listen.
 const ADDRESS: &str = "127.0.0.2";
 
 /// The played queue.
 const LISTER: &str = "/usr/local/bin/lister";
-const STATE: &str = "/var/lib/bartleby";
 
 /// A real mail server that is the primary for `example.com`, and knows `user0` to `user9` there.
 pub struct AsPrimary {
@@ -48,9 +47,7 @@ impl Mta for AsPrimary {
     }
 
     fn start(&self) {
-        fs::create_dir_all(STATE).unwrap();
-        run("chown", &["www-data:", STATE]);
-        run("chmod", &["700", STATE]);
+        faults::make_state_folder();
         (self.configure)();
     }
 

@@ -41,9 +41,7 @@ fn start() {
     Postfix.start();
     fs::create_dir_all(apache::FOLDER).unwrap();
     apache::install(apache::FOLDER);
-    fs::create_dir_all(faults::STATE).unwrap();
-    run("chown", &["www-data:", faults::STATE]);
-    run("chmod", &["700", faults::STATE]);
+    faults::make_state_folder();
 }
 
 /// Starts a program that goes on until the lab ends.
