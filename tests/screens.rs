@@ -128,7 +128,7 @@ fn remember(machine: &Machine, messages: impl Fn(i64) -> u64, span: i64) {
 
 /// An outage on record, the last of which may still go on.
 fn outage(machine: &Machine, host: &str, down: i64, up: Option<i64>, messages: i64) {
-    let database = rusqlite::Connection::open(machine.path("state/bartleby.db")).unwrap();
+    let database = machine.database();
     database
         .execute("UPDATE primary_host SET since = ?1 WHERE ?2", params![down, up.is_none()])
         .and_then(|_| {
@@ -211,7 +211,7 @@ fn everything_known(disk: &str) -> Option<String> {
     }
     let (machine, host) = down_for_a_night(26 * HOUR);
     let name = "tuccster.example.com:25";
-    let database = rusqlite::Connection::open(machine.path("state/bartleby.db")).unwrap();
+    let database = machine.database();
     for table in ["primary_host", "outage"] {
         database.execute(&format!("UPDATE {table} SET host = ?1 WHERE host = ?2"), params![name, host]).unwrap();
     }
@@ -237,7 +237,7 @@ fn returned(machine: &Machine) {
     let sent_back: Vec<_> = (0..4)
         .map(|number| json!({"id": format!("2FBE399010{number}"), "recipient": RECIPIENTS[number], "reason": "550 5.1.1 unknown user"}))
         .collect();
-    let database = rusqlite::Connection::open(machine.path("state/bartleby.db")).unwrap();
+    let database = machine.database();
     database
         .execute("UPDATE flush SET exit = 'ended with status 0', sampled = ?1, messages_left = 7, recipients_left = 7, settled = 1", [now()])
         .and_then(|_| {
@@ -270,7 +270,7 @@ fn pages() -> Vec<(&'static str, String)> {
     let back = Played::new(accepts);
     let text = fs::read_to_string(down.path("bartleby.toml")).unwrap().replace(&host, &back.host);
     fs::write(down.path("bartleby.toml"), text).unwrap();
-    let database = rusqlite::Connection::open(down.path("state/bartleby.db")).unwrap();
+    let database = down.database();
     database.execute("UPDATE primary_host SET host = ?1", params![back.host]).unwrap();
     database.execute("UPDATE outage SET host = ?1", params![back.host]).unwrap();
     drop(database);

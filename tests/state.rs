@@ -29,7 +29,7 @@ fn with_database(sql: &str) -> Machine {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(machine.get("flush").status, 303);
     machine.kill_all();
-    Connection::open(machine.path("state").join("bartleby.db")).unwrap().execute_batch(sql).unwrap();
+    machine.database().execute_batch(sql).unwrap();
     machine
 }
 
@@ -277,7 +277,7 @@ fn a_listing_that_fails_does_not_keep_a_change_of_the_primary_from_being_said() 
     machine.configure("postfix", &format!("[primary]\nhosts = [\"{host}\"]"));
     assert_eq!(machine.json().1["primary"][0]["up"], false);
     noted(&machine, "primary_host");
-    let database = Connection::open(machine.path("state").join("bartleby.db")).unwrap();
+    let database = machine.database();
     database.execute("UPDATE primary_host SET state = 'up'", []).unwrap();
     drop(database);
     fs::remove_file(machine.path("state").join("primaries.seen")).unwrap();

@@ -281,7 +281,7 @@ fn a_run_in_the_middle_of_which_the_machine_was_restarted_is_not_known() {
     let machine = machine("postfix", queue(3).as_bytes(), "sleep 600");
     assert_eq!(machine.get("flush").status, 303);
     machine.kill_all();
-    let database = rusqlite::Connection::open(machine.path("state/bartleby.db")).unwrap();
+    let database = machine.database();
     assert_eq!(database.execute("UPDATE result SET boot = 'another'", []).unwrap(), 1);
     drop(database);
     fs::write(machine.path("before"), queue(1)).unwrap();

@@ -44,7 +44,7 @@ fn a_clock_that_jumps_neither_blocks_a_flush_nor_makes_one_up() {
     assert_eq!(machine.get("flush").status, 303);
     machine.kill_all();
     for (started, number) in [("strftime('%s') + 864000", 2), ("0", 3), ("-9000000000", 4)] {
-        let log = rusqlite::Connection::open(machine.path("state").join("bartleby.db")).unwrap();
+        let log = machine.database();
         log.execute(&format!("UPDATE flush SET started = CAST({started} AS INTEGER)"), []).unwrap();
         drop(log);
         let page = machine.get(&format!("flushed={}&format=html", number - 1));

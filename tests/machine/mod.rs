@@ -2,18 +2,34 @@
 //! that is played by recorded output.
 #![allow(dead_code, reason = "not every test uses all of it")]
 
-use std::fs;
+use std::fs::{self, File};
+use std::ops::Deref;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// A machine of its own: a configuration, a state directory, a lister and a flusher.
 pub struct Machine {
     folder: TempDir,
+}
+
+/// What is remembered, which is this test's alone until it is dropped.
+pub struct Database {
+    connection: Connection,
+    _lock: File,
+}
+
+impl Deref for Database {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
 }
 
 /// A flush is watched by a worker that outlives the request: it ends with its machine.
@@ -92,6 +108,14 @@ impl Machine {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The database, to be changed: nobody else changes it meanwhile. A view notes what it saw behind its answer, in a
+    /// copy that takes the place of the database, so that a change made beside it would be lost.
+    pub fn database(&self) -> Database {
+        let lock = File::options().write(true).open(self.path("state/database.lock")).unwrap();
+        lock.lock().unwrap();
+        Database { connection: Connection::open(self.path("state/bartleby.db")).unwrap(), _lock: lock }
     }
 
     pub fn flushes(&self) -> usize {
