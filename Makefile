@@ -105,7 +105,7 @@ test: all lint deny ## check and test everything; as root on Debian also against
 	    echo; echo "*** no dpkg-dev or debhelper: the Debian package is NOT built and NOT tested ***"; echo; \
 	    [ "$$BARTLEBY_LAB" != required ]; \
 	fi
-	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
+	@RUST_TEST_THREADS=$(TEST_THREADS) CARGO='$(CARGO)' sh tests/all.sh
 	@$(MAKE) --no-print-directory reproducible
 
 reproducible: all ## check that a copy of the source in another folder gives the same program
