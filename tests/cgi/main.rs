@@ -31,6 +31,7 @@ mod receipt;
 mod rehearsal;
 mod requests;
 mod servers;
+mod share;
 mod slow_readers;
 mod start;
 mod state;

@@ -211,6 +211,7 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
         zone: TimeZone::UTC,
         user: "www-data".into(),
         listing,
+        now: NOW,
         gap: None,
         selection,
         note: None,
