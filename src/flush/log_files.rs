@@ -177,49 +177,72 @@ mod tests {
         assert_eq!(pieces(&folder.path().join("mail.log"), since, &Mark::default()).len(), MOST_FILES);
     }
 
-    /// What is read of a log whose earlier lines are `before`, once the script has run in its folder.
-    fn read_after(script: &str) -> Vec<(Stretch, String)> {
+    /// What is read of a log that had an earlier line, and whose lines are such after this.
+    fn read_after(happens: fn(&Path)) -> Vec<(Stretch, String)> {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("mail.log");
         fs::write(&log, "before\n").unwrap();
         fs::write(folder.path().join("mail.log.1"), "long before\n").unwrap();
         let mark = Mark { files: ends(&log), cursor: None };
         assert_eq!(mark.files.len(), 2);
-        let status = std::process::Command::new("/bin/sh").args(["-c", script]).current_dir(&folder).status();
-        assert!(status.unwrap().success());
+        happens(&log);
         let read = |mut piece: Piece| {
             let mut content = String::new();
             piece.file.read_to_string(&mut content).unwrap();
             (piece.stretch, content)
         };
-        let mut found: Vec<_> =
-            pieces(&log, 0, &mark).into_iter().map(read).filter(|(_, read)| !read.is_empty()).collect();
+        let found = pieces(&log, 0, &mark).into_iter().map(read);
+        let mut found: Vec<_> = found.filter(|(_, content)| !content.is_empty()).collect();
         found.sort_by_key(|(_, content)| content.clone());
         found
     }
 
+    fn append(log: &Path, line: &str) {
+        use std::io::Write;
+        OpenOptions::new().create(true).append(true).open(log).unwrap().write_all(line.as_bytes()).unwrap();
+    }
+
+    /// What happens to a log, and what is read of it then.
+    type Case = (fn(&Path), &'static [(Stretch, &'static str)]);
+
     #[test]
     fn a_file_that_was_there_is_read_from_where_it_ended_under_whatever_name() {
         use Stretch::{SinceMark, Whole};
-        for (script, expected) in [
-            ("true", &[][..]),
-            ("echo now >> mail.log", &[(SinceMark, "now\n")]),
+        let cases: [Case; 6] = [
+            (|_| (), &[]),
+            (|log| append(log, "now\n"), &[(SinceMark, "now\n")]),
             (
-                "echo now >> mail.log; mv mail.log mail.log.2; echo then > mail.log",
+                |log| {
+                    append(log, "now\n");
+                    fs::rename(log, log.with_extension("log.2")).unwrap();
+                    append(log, "then\n");
+                },
                 &[(SinceMark, "now\n"), (Whole, "then\n")],
             ),
-            ("mv mail.log mail.log-1; echo now >> mail.log-1", &[(SinceMark, "now\n")]),
+            (
+                |log| {
+                    let renamed = log.with_extension("log-1");
+                    fs::rename(log, &renamed).unwrap();
+                    append(&renamed, "now\n");
+                },
+                &[(SinceMark, "now\n")],
+            ),
             // Copied and shrunk in place: by time, as no line can be told by its place.
             (
-                "echo now >> mail.log; cp mail.log mail.log.2; : > mail.log; echo then >> mail.log",
+                |log| {
+                    append(log, "now\n");
+                    fs::copy(log, log.with_extension("log.2")).unwrap();
+                    fs::write(log, "then\n").unwrap();
+                },
                 &[(Whole, "before\nnow\n"), (Whole, "then\n")],
             ),
             // Shrunk, and longer again than it was.
-            ("echo much more than before > mail.log", &[(Whole, "much more than before\n")]),
-        ] {
-            let found = read_after(script);
+            (|log| fs::write(log, "much more than before\n").unwrap(), &[(Whole, "much more than before\n")]),
+        ];
+        for (number, (happens, expected)) in cases.into_iter().enumerate() {
+            let found = read_after(happens);
             let found: Vec<_> = found.iter().map(|(stretch, content)| (*stretch, content.as_str())).collect();
-            assert_eq!(found, expected, "{script}");
+            assert_eq!(found, expected, "case {number}");
         }
     }
 }
