@@ -47,6 +47,8 @@ const ELSEWHERE: &str =
 pub(crate) enum Finding {
     /// All is well: what was seen.
     Fine(String),
+    /// Nothing is wrong, but something is not known: why, and what would help, if anything does.
+    Note(Fault),
     /// It could not be checked: why, and what would help.
     Open(Fault),
     /// Something is wrong, with its fix.
