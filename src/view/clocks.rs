@@ -61,11 +61,8 @@ impl Clocks {
             remedies.push(gap.remedy);
         }
         notes.extend(which_comes_first(report));
-        if report.urgency() > Urgency::None && first.is_some() {
-            if !more.is_empty() {
-                remedies
-                    .push(format!("Give waiting mail more time. It also counts for what is already waiting.\n{more}"));
-            }
+        if report.urgency() > Urgency::None && first.is_some() && !more.is_empty() {
+            remedies.push(format!("Give waiting mail more time. It also counts for what is already waiting.\n{more}"));
         }
         remedies.retain(|remedy| !remedy.is_empty());
         remedies.dedup();
