@@ -280,8 +280,9 @@ fn a_reader_that_is_killed_ends_in_a_page_that_says_so_and_503_for_machines() {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/postfix/mixed-json.stdout");
     // The reader is a brother of who has it listed for all, or of a lister that lists for one.
     let script = format!(
-        "cat {fixture}; sleep 0.3; g=$(ps -o ppid= $PPID | tr -d ' '); [ $(cat /proc/$g/comm) = bartleby ] || g=$PPID\n\
-         for p in $(pgrep -P $g); do [ $p = $$ ] || [ $p = $PPID ] || kill -ABRT $p; done; sleep 9",
+        "cat {fixture}; g=$(ps -o ppid= $PPID | tr -d ' '); [ $(cat /proc/$g/comm) = bartleby ] || g=$PPID
+         killed=; until [ \"$killed\" ]; do sleep 0.3
+         for p in $(pgrep -P $g); do [ $p = $$ ] || [ $p = $PPID ] || {{ kill -ABRT $p; killed=1; }}; done; done; sleep 9",
     );
     let machine = Machine::with_lister("postfix", &script);
     for (format, status) in [("html", 200), ("text", 503), ("json", 503), ("csv", 503), ("openmetrics", 200)] {
@@ -306,7 +307,7 @@ fn a_reader_that_is_killed_ends_in_a_page_that_says_so_and_503_for_machines() {
 fn a_reader_that_is_killed_in_the_middle_of_a_stream_ends_it_properly() {
     let line = r#"{"queue_name": "deferred", "queue_id": "%d", "arrival_time": 1, "message_size": 1, "sender": "a@example.org", "recipients": [{"address": "b@example.com", "delay_reason": "no"}]}"#;
     let script = format!(
-        "awk 'BEGIN {{ for (n = 0; n < 20000; n++) printf \"{}\\n\", n }}'; sleep 0.5
+        "awk 'BEGIN {{ for (n = 0; n < 20000; n++) printf \"{}\\n\", n }}'; sleep 1
          g=$(ps -o ppid= $PPID | tr -d ' '); [ $(cat /proc/$g/comm) = bartleby ] || g=$PPID\n\
          for p in $(pgrep -P $g); do [ $p = $$ ] || [ $p = $PPID ] || kill -KILL $p; done; sleep 9",
         line.replace('"', "\\\"")

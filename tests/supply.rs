@@ -80,7 +80,7 @@ fn a_test_that_fails_is_run_once_more_and_named_or_fails_all() {
     assert!(text.ends_with("They are tests to mend:\nin_a_module::slow\n"), "{text}");
     let (passed, text) = all_tests(said, "exit 101");
     assert!(!passed && !text.contains("to mend"), "{text}");
-    let broke_off = format!("{said}\n     Running tests/y.rs (PROGRAM)");
+    let broke_off = format!("{said}\n\nCaused by:\n  process didn't exit successfully: PROGRAM");
     let (passed, text) = all_tests(&broke_off, "exit 0");
     assert!(!passed && text.contains("a test program broke off"), "{text}");
     let (passed, text) = all_tests("error: could not compile", "exit 0");

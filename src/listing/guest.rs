@@ -153,12 +153,13 @@ impl Guest {
         let mut last = None;
         for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
             self.read += line.len() as u64;
-            match serde_json::from_slice(line) {
-                Ok(Note::Begun(began)) if self.began.is_none() => self.began = Some(began),
-                Ok(Note::Ended { took, ends }) if ends.len() == self.parts.len() && self.took.is_none() => {
-                    (self.took, self.ends) = (Some(took), ends.into());
+            match Note::of(line) {
+                Note::Begun(began) if self.began.is_none() => self.began = Some(began),
+                Note::End(end) if self.took.is_none() => self.ends.push_back(*end),
+                Note::Ended(took) if self.ends.len() == self.parts.len() && self.took.is_none() => {
+                    self.took = Some(took)
                 }
-                Ok(note @ Note::Refused(_)) => last = Some(note),
+                note @ Note::Refused(_) => last = Some(note),
                 _ => self.lost = true,
             }
         }
@@ -208,7 +209,7 @@ impl Supply for Guest {
     }
 
     fn next_end(&mut self) -> Option<PartEnd> {
-        self.ends.pop_front()
+        self.took.and_then(|_| self.ends.pop_front())
     }
 
     fn took(&mut self) -> Option<Duration> {

@@ -11,7 +11,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
-use serde::{Deserialize, Serialize};
 
 use super::Lister;
 use super::session::PartEnd;
@@ -25,6 +24,10 @@ use crate::system::{EndingSignals, ScratchFile};
 /// How much of a part is still read when its lister was stopped, in bytes: more than a pipe holds.
 const REMAINDER: u64 = 4 * PIPE as u64;
 
+/// The most that is kept of a part, in bytes: what more than a million messages take. Nobody who reads holds the lister up,
+/// so that one which goes mad would fill the disk.
+const MOST: u64 = 512 << 20;
+
 /// A listing that took no longer is not worth sharing: the next one costs less than a host does.
 pub(crate) const QUICK: Duration = Duration::from_millis(50);
 
@@ -34,17 +37,46 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long it waits for more where only a little has come, so that it does not wake for every few lines.
 const MORE: Duration = Duration::from_millis(1);
 
-/// What the notes hold, each a line of JSON.
-#[derive(Debug, Serialize, Deserialize)]
+/// What is noted, each in a line: a letter and what belongs to it.
+#[derive(Debug)]
 pub(super) enum Note {
     /// The listing has begun, at this time in nanoseconds since 1970.
     Begun(u64),
     /// It will not begin.
     Refused(Trouble),
+    /// How the next part ended.
+    End(Box<PartEnd>),
+    /// All is in the files that will be, after so long.
+    Ended(Duration),
     /// It can't be shared to its end: each guest is to list alone.
     Lost,
-    /// All is in the files that will be. So long it took, and so its parts ended.
-    Ended { took: Duration, ends: Vec<PartEnd> },
+}
+
+impl Note {
+    fn line(&self) -> Vec<u8> {
+        let (letter, words) = match self {
+            Note::Begun(began) => (b'b', began.to_string().into_bytes()),
+            Note::Refused(trouble) => (b'r', serde_json::to_vec(trouble).unwrap_or_default()),
+            Note::End(end) => (b'p', serde_json::to_vec(end).unwrap_or_default()),
+            Note::Ended(took) => (b'e', took.as_nanos().to_string().into_bytes()),
+            Note::Lost => (b'l', Vec::new()),
+        };
+        [&[letter], words.as_slice(), b"\n"].concat()
+    }
+
+    /// What stands in a line; one that makes no sense is as good as none.
+    pub(super) fn of(line: &[u8]) -> Note {
+        let [letter, words @ ..] = line.trim_ascii_end() else { return Note::Lost };
+        let number = || str::from_utf8(words).ok()?.parse::<u64>().ok();
+        let note = match letter {
+            b'b' => number().map(Note::Begun),
+            b'e' => number().map(Duration::from_nanos).map(Note::Ended),
+            b'r' => serde_json::from_slice(words).ok().map(Note::Refused),
+            b'p' => serde_json::from_slice(words).ok().map(Note::End),
+            _ => None,
+        };
+        note.unwrap_or(Note::Lost)
+    }
 }
 
 /// What a listing is shared by.
@@ -114,7 +146,8 @@ impl House<'_> {
         let ends = lister.into_ends();
         kept?;
         let is_good = ends.iter().all(|end| end.end.as_ref().is_ok_and(|exit| exit.success()));
-        self.note(&Note::Ended { took: asked.elapsed(), ends });
+        ends.into_iter().map(|end| Note::End(Box::new(end))).for_each(|end| self.note(&end));
+        self.note(&Note::Ended(asked.elapsed()));
         if is_good && begun.elapsed() < QUICK {
             self.invitation.take().into_iter().for_each(Invitation::was_quick);
         }
@@ -192,7 +225,7 @@ impl House<'_> {
                 read => break read.map_err(|_| Stop)?,
             }
         };
-        let bytes = buffer.get(..length).unwrap_or_default();
+        let bytes = buffer.get(..length).filter(|_| *at < MOST).ok_or(Stop)?;
         file.write_all_at(bytes, *at).map_err(|_| Stop)?;
         *at += length as u64;
         Ok(length)
@@ -200,8 +233,7 @@ impl House<'_> {
 
     /// Adds to the notes. Where there is no room for that, the guests see that the host has gone.
     fn note(&mut self, note: &Note) {
-        let mut line = serde_json::to_vec(note).unwrap_or_default();
-        line.push(b'\n');
+        let line = note.line();
         if self.files.notes.write_all_at(&line, self.noted).is_ok() {
             self.noted += line.len() as u64;
         }

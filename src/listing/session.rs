@@ -226,8 +226,8 @@ impl Session {
             let until = if self.took.is_some() { self.until } else { self.supply.deadline() };
             match self.took {
                 None if now >= until => self.supply.end(Ending::Deadline),
-                // It is not behind because it does nothing.
-                Some(_) if now >= until && self.supply.read() > self.read => {
+                // It is behind, and not because it does nothing: it has as long as with a listing that waits for it.
+                Some(_) if now >= until && now < self.supply.deadline() && self.supply.read() > self.read => {
                     (self.read, self.until) = (self.supply.read(), now + self.patience);
                 }
                 Some(_) if now >= until => return Err(self.end(Ending::Deadline).1),

@@ -14,7 +14,6 @@ use std::time::{Duration, SystemTime};
 
 use nix::libc;
 use nix::unistd::geteuid;
-use serde::{Deserialize, Serialize};
 
 use super::{Records, Sighting, Turn};
 
@@ -28,20 +27,13 @@ const FILE: &str = "listing.seen";
 const LOOKS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What stands in the file.
-#[derive(Serialize, Deserialize)]
+/// What stands in the file: numbers with a space between them.
 struct Notice {
     /// What is listed, see `listing::guest`.
     identity: u64,
-    /// Who lists; `None` where the last listing was over so soon that it was not worth sharing.
-    host: Option<Host>,
-}
-
-/// A process that lists for others, and the numbers of the descriptors under which it has the files for them.
-#[derive(Serialize, Deserialize)]
-struct Host {
-    process: u32,
-    files: Vec<i32>,
+    /// The process that lists, and the numbers of the descriptors under which it has the files for others; nothing where the
+    /// last listing was over so soon that it was not worth sharing.
+    host: Vec<u64>,
 }
 
 /// Whom one meets.
@@ -66,7 +58,7 @@ impl Records {
     pub(crate) fn lists_quickly(&self, identity: u64) -> bool {
         self.sighting_in(FILE)
             .and_then(|sighting| notice(&sighting))
-            .is_some_and(|notice| notice.identity == identity && notice.host.is_none())
+            .is_some_and(|notice| notice.identity == identity && notice.host.is_empty())
     }
 
     /// Takes note that a listing which was not shared took longer than that.
@@ -87,13 +79,13 @@ impl Records {
             }
             match notice(&sighting) {
                 Some(Notice { identity: other, .. }) if other != identity => return Meeting::Stranger,
-                Some(Notice { host: Some(host), .. }) => {
-                    if let Some(files) = host.open() {
+                Some(Notice { host, .. }) => {
+                    if let Some(files) = open(&host) {
                         return Meeting::Host(files);
                     }
                 }
                 // Somebody is about to write there.
-                _ => {}
+                None => {}
             }
             thread::sleep(PAUSE);
         }
@@ -121,32 +113,30 @@ impl Turn {
     }
 }
 
-impl Host {
-    /// Its files, where all of them are what they should be.
-    fn open(&self) -> Option<Vec<File>> {
-        let open = |file: &i32| {
-            let path = PathBuf::from(format!("/proc/{}/fd/{file}", self.process));
-            let is_one =
-                |found: fs::Metadata| found.is_file() && found.nlink() == 0 && found.uid() == geteuid().as_raw();
-            // It is looked at first, as to open something else may have an effect.
-            fs::metadata(&path).ok().filter(|found| is_one(found.clone()))?;
-            let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()?;
-            opened.metadata().is_ok_and(is_one).then_some(opened)
-        };
-        self.files.iter().map(open).collect()
-    }
+/// The files of a host, where all of them are what they should be.
+fn open(host: &[u64]) -> Option<Vec<File>> {
+    let (process, files) = host.split_first()?;
+    let open = |file: &u64| {
+        let path = PathBuf::from(format!("/proc/{process}/fd/{file}"));
+        let is_one = |found: fs::Metadata| found.is_file() && found.nlink() == 0 && found.uid() == geteuid().as_raw();
+        // It is looked at first, as to open something else may have an effect.
+        fs::metadata(&path).ok().filter(|found| is_one(found.clone()))?;
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()?;
+        opened.metadata().is_ok_and(is_one).then_some(opened)
+    };
+    files.iter().map(open).collect()
 }
 
 impl Invitation {
     /// Says that this process lists, and has these files open.
     pub(crate) fn invite(&self, files: &[BorrowedFd<'_>]) {
-        let files = files.iter().map(AsRawFd::as_raw_fd).collect();
-        self.write(Some(Host { process: std::process::id(), files }));
+        let files: String = files.iter().map(|file| format!(" {}", file.as_raw_fd())).collect();
+        self.write(&format!(" {}{files}", std::process::id()));
     }
 
     /// Says that the listing was over too soon to be shared. The next one is anybody's.
     pub(crate) fn was_quick(&self) {
-        self.write(None);
+        self.write("");
         self.sighting.unlock();
     }
 
@@ -156,10 +146,9 @@ impl Invitation {
         self.sighting.unlock();
     }
 
-    fn write(&self, host: Option<Host>) {
-        let notice = serde_json::to_vec(&Notice { identity: self.identity, host }).unwrap_or_default();
+    fn write(&self, host: &str) {
         // Where that can't be written (a full disk), nobody joins.
-        let _ = self.sighting.write(&notice);
+        let _ = self.sighting.write(format!("{}{host}", self.identity).as_bytes());
     }
 }
 
@@ -170,7 +159,9 @@ impl AsFd for Invitation {
 }
 
 fn notice(sighting: &Sighting) -> Option<Notice> {
-    serde_json::from_slice(&sighting.read()?).ok()
+    let words = String::from_utf8(sighting.read()?).ok()?;
+    let mut numbers = words.split(' ').map(|word| word.parse().ok());
+    Some(Notice { identity: numbers.next()??, host: numbers.collect::<Option<_>>()? })
 }
 
 fn clear(sighting: &Sighting) {

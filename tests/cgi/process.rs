@@ -44,10 +44,13 @@ fn the_lister_gets_a_clean_environment_and_no_descriptors() {
 #[test]
 fn a_signal_that_ends_the_program_ends_the_lister_too() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
-        let machine = Machine::with_lister("postfix", "exec sleep 987");
+        // For a time of its own, by which it is known among the machine's processes.
+        let time = (1_000_000 + std::process::id()).to_string();
+        let machine = Machine::with_lister("postfix", &format!("exec sleep {time}"));
         let listers = || {
             let is_ours = |process: &fs::DirEntry| {
-                fs::read(process.path().join("cmdline")).is_ok_and(|words| words == b"sleep\0987\0")
+                fs::read(process.path().join("cmdline"))
+                    .is_ok_and(|words| words == format!("sleep\0{time}\0").as_bytes())
                     && fs::read_link(process.path().join("cwd")).is_ok_and(|folder| folder == Path::new("/"))
             };
             fs::read_dir("/proc").unwrap().flatten().filter(is_ours).count()
