@@ -110,18 +110,37 @@ run: all ## serve the page at http://127.0.0.1:8025/ (with a sample queue where 
 # somebody's patience to end.
 TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 
-test: all lint deny ## check and test everything; as root on Debian also against real mail servers
-	@test "$$(wc -c <'$(PROGRAM)')" -le 4718592 || { echo "make: $(PROGRAM) is larger than 4.5 MiB" >&2; exit 1; }
+# make's targets at the same time: the linker takes a minute of one processor, and the tests mostly wait. (With -j, cargo
+# and rustc would ask for a place among make's jobs.)
+beside = pids=; for target in $1; do $(MAKE) --no-print-directory -o all $$target & pids="$$pids $$!"; done; status=0; \
+	for pid in $$pids; do wait $$pid || status=1; done; exit $$status
+
+test: ## check and test everything; as root on Debian also against real mail servers
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
 	fi
+	@$(call beside,checked built)
+	@test "$$(wc -c <'$(PROGRAM)')" -le 4718592 || { echo "make: $(PROGRAM) is larger than 4.5 MiB" >&2; exit 1; }
+	@sh tests/tools.sh $(MAKE) --no-print-directory packaged
+	@sh tests/tools.sh sh -c '$(call beside,tested reproducible)'
+
+# The parts of `make test`.
+.PHONY: checked built packaged tested
+checked: lint deny
+
+built:
+	@$(MAKE) --no-print-directory all
+	@sh tests/tools.sh true
+
+packaged:
 	@if command -v dpkg-buildpackage >/dev/null && command -v dh >/dev/null; then $(MAKE) --no-print-directory -o all deb; \
 	else \
 	    echo; echo "*** no dpkg-dev or debhelper: the Debian package is NOT built and NOT tested ***"; echo; \
 	    [ "$$BARTLEBY_LAB" != required ]; \
 	fi
+
+tested:
 	@RUST_TEST_THREADS=$(TEST_THREADS) CARGO='$(CARGO)' sh tests/all.sh
-	@$(MAKE) --no-print-directory reproducible
 
 reproducible: all ## check that a copy of the source in another folder gives the same program
 	@MAKE='$(MAKE)' sh tests/reproducible.sh
@@ -134,9 +153,12 @@ lint: ## check the formatting, and clippy and the documentation without a warnin
 # Where cargo-deny keeps what is known of broken crates.
 ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 
-deny: ## check the crates: licences, sources, duplicates, advisories (needs cargo-deny)
+# It is built quickly rather than quick where it is missing.
+deny: export PATH := $(PATH):$(CURDIR)/target/tools/bin
+deny: ## check the crates: licences, sources, duplicates, advisories (installs cargo-deny into target/tools where it is missing)
+	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --debug --locked --root target/tools cargo-deny || true
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
-	    echo; echo "*** no cargo-deny: the crates are NOT checked (cargo install cargo-deny) ***"; echo; \
+	    echo; echo "*** no cargo-deny: the crates are NOT checked ***"; echo; \
 	    [ "$$BARTLEBY_LAB" != required ]; exit; \
 	fi; \
 	$(CARGO) deny --locked check licenses bans sources || exit 1; \
@@ -202,12 +224,14 @@ define source_with_program
 	cp $(PROGRAM) $(PACKAGED)/bartleby/target/index.cgi
 endef
 
+LINTIAN ?= lintian
+
 deb: all ## build target/bartleby.deb (needs debhelper)
 	$(source_with_program)
 	cd $(PACKAGED)/bartleby && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps
 	mv $(PACKAGED)/bartleby_*.deb target/bartleby.deb
 	rm -rf $(PACKAGED)
-	@if lintian --version >/dev/null 2>&1; then lintian --fail-on error --allow-root target/bartleby.deb; \
+	@if $(LINTIAN) --version >/dev/null 2>&1; then $(LINTIAN) --fail-on error --allow-root target/bartleby.deb; \
 	else echo "make: no lintian, so it was not checked whether the package is as Debian wants it" >&2; fi
 	@ls -l target/bartleby.deb
 
