@@ -68,7 +68,7 @@ completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(not
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	WEBSERVER='$(WEBSERVER)' APACHE='$(APACHE)' sh apache/site.sh
 
-.PHONY: all needs run test reproducible lint deny fuzz bench install uninstall deb dist clean help
+.PHONY: all needs run test reproducible systems lint deny fuzz bench install uninstall deb dist clean help
 
 # What the build can't do without, looked at first: cargo's and rustc's own words for it don't say what to install. The
 # C library for static programs is a package of its own on Fedora.
@@ -149,6 +149,18 @@ lint: ## check the formatting, and clippy and the documentation without a warnin
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+
+# Other systems on which the program is to run. A check compiles no C, so SQLite takes no compiler for them.
+SYSTEMS = x86_64-unknown-linux-musl aarch64-unknown-linux-gnu
+
+systems: ## check that it compiles for musl and for ARM (rustup brings their std)
+	@for system in $(SYSTEMS); do \
+	    if [ ! -d "$$(rustc --print sysroot)/lib/rustlib/$$system/lib" ] && ! rustup target add $$system; then \
+	        echo; echo "*** no std for $$system: whether it compiles there is NOT checked ***"; echo; continue; \
+	    fi; \
+	    echo "$(CARGO) check --target $$system"; \
+	    CC=true AR=true $(CARGO) check --quiet --locked --package bartleby --bins --target $$system || exit 1; \
+	done
 
 # Where cargo-deny keeps what is known of broken crates.
 ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs every test, the lab beside all others, as it mostly waits; then those that failed once more, each alone: a machine that
 # is busy is no fault of the program. One that fails again fails all; one that then passes is named at the end, as a test to
-# mend. `make test` runs this, and says by CARGO which cargo, by RUST_TEST_THREADS how many tests at a time; the lab runs
-# twice as many.
+# mend. `make test` runs this, and says by CARGO which cargo, by RUST_TEST_THREADS how many tests at a time; the lab runs half
+# as many again.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -10,20 +10,20 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# tests NAME THREADS ARGUMENT...: keeps what they say, and how they end.
+# tests NICE NAME THREADS ARGUMENT...: keeps what they say, and how they end.
 tests() {
-    name=$1 threads=$2
-    shift 2
-    { RUST_TEST_THREADS=$threads "${CARGO:-cargo}" test --locked --no-fail-fast "$@"; echo $? >"$folder/$name.status"; } 2>&1 |
-        tee "$folder/$name.log"
+    nice=$1 name=$2 at_a_time=$3
+    shift 3
+    { RUST_TEST_THREADS=$at_a_time $nice "${CARGO:-cargo}" test --locked --no-fail-fast "$@"; echo $? >"$folder/$name.status"; } \
+        2>&1 | tee "$folder/$name.log"
 }
 
 threads=${RUST_TEST_THREADS:-$(nproc)}
 others=$(ls tests/*.rs tests/*/main.rs | sed 's|^tests/||; s|/main\.rs$||; s|\.rs$||; /^lab$/d; s/^/--test /')
-# Built first, so that it does not wait for the others.
-"${CARGO:-cargo}" test --locked --test lab --no-run
-tests lab $((2 * threads)) --test lab &
-tests others "$threads" --lib --bins $others
+tests "nice -n 5" lab $((threads * 3 / 2)) --test lab &
+# The lab is built first, so that it does not wait for the others.
+until grep -qs '^ *Running' "$folder/lab.log" || [ -e "$folder/lab.status" ]; do sleep 1; done
+tests "" others "$threads" --lib --bins $others
 wait
 [ "$(cat "$folder/lab.status" "$folder/others.status" | tr -d '\n')" != 00 ] || exit 0
 

@@ -56,7 +56,7 @@ mount -t tmpfs -o mode=1777 lab root/tmp
 # installation asks DNS for a minute.
 rm -f root/etc/resolv.conf root/etc/hosts
 cat /etc/resolv.conf > root/etc/resolv.conf 2>/dev/null || true
-{ cat /etc/hosts; echo "127.0.0.1 $hostname ${hostname%%.*}"; } > root/etc/hosts
+{ cat /etc/hosts 2>/dev/null || true; echo "127.0.0.1 $hostname ${hostname%%.*}"; } > root/etc/hosts
 
 # No package starts its daemon (invoke-rc.d(8)).
 printf '#!/bin/sh\nexit 101\n' > root/usr/sbin/policy-rc.d
