@@ -47,6 +47,8 @@ const ELSEWHERE: &str =
 pub(crate) enum Finding {
     /// All is well: what was seen.
     Fine(String),
+    /// Nothing is wrong, but something is not known: why, and what would help, if anything does.
+    Note(Fault),
     /// It could not be checked: why, and what would help.
     Open(Fault),
     /// Something is wrong, with its fix.
@@ -388,7 +390,7 @@ mod tests {
     fn judged(answers: &Answers, mask: Option<Mask>) -> (char, String) {
         match judge_door(answers, "nobody@example.com", None, "Name them.", mask) {
             Finding::Fine(said) => ('+', said),
-            Finding::Open(fault) => ('?', fault.message),
+            Finding::Open(fault) | Finding::Note(fault) => ('?', fault.message),
             Finding::Wrong(fault) | Finding::Down(fault) => ('-', fault.message),
         }
     }
