@@ -91,9 +91,13 @@ fn ages(destination: &Destination, most: u64, asked: &Asked) -> Markup {
             @for (age, buckets, start, recipients) in parts {
                 @let words = format!("{} waiting {}", count(recipients, "recipient", "recipients"), span(buckets));
                 // The title is what it is called, and what the mouse shows.
-                a href=[link(buckets)] {
+                @let part = html! {
                     title { (words) }
                     rect class={"a" (age)} x=(percent(start, most.max(all))) width=(percent(recipients, most.max(all))) {}
+                };
+                @match link(buckets) {
+                    Some(link) => a href=(link) { (part) },
+                    None => g { (part) },
                 }
             }
         }
