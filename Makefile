@@ -1,12 +1,12 @@
 # Builds, tests and installs Bartleby: `make help` lists the targets.
 #
-# `make` needs cargo and a C linker. `sudo make install` needs neither: it installs what `make` left.
+# `make` needs cargo and a C compiler. `sudo make install` needs neither: it installs what `make` left.
 
 # The machine to build for; `rustc -vV` names this one. With `rustup target add` done:
 #   make TARGET=x86_64-unknown-linux-musl
 #   make TARGET=aarch64-unknown-linux-musl CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=...
 # (?= and = ask rustc only where TARGET is used, so that `make install` works without it.)
-TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 # What it is built from, for --version: a commit, or nothing where there is no git.
 COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
@@ -52,7 +52,7 @@ SQLITE_POOLS = -DSQLITE_OMIT_LOOKASIDE -DSQLITE_DEFAULT_PCACHE_INITSZ=0
 # What is installed as documentation, so that the links of all documents lead somewhere: these, and the folders that
 # README.md names, all but what is for `make run` and for the installation itself.
 DOCUMENTS = README.md ARCHITECTURE.md CONTRIBUTING.md SECURITY.md CHANGELOG.md LICENSE
-NO_DOCS = apache/site.sh examples/serve.rs examples/sample-queue
+NO_DOCS = apache/site.sh examples/serve examples/sample-queue
 
 # Web servers, each a folder with its snippet.
 SERVERS = apache lighttpd nginx caddy busybox
@@ -68,16 +68,31 @@ completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(not
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	WEBSERVER='$(WEBSERVER)' APACHE='$(APACHE)' sh apache/site.sh
 
-.PHONY: all run test reproducible lint deny fuzz bench install uninstall deb dist clean help
+.PHONY: all needs run test reproducible lint deny fuzz bench install uninstall deb dist clean help
+
+# What the build can't do without, looked at first: cargo's and rustc's own words for it don't say what to install. The
+# C library for static programs is a package of its own on Fedora.
+needs:
+	@for tool in $(CARGO) rustc; do command -v "$$tool" >/dev/null || { \
+	    echo "make: $$tool is missing: Rust 1.89 or newer builds this." >&2; \
+	    echo "  Debian 13, Ubuntu: apt install rustup && rustup default stable" >&2; \
+	    echo "  Fedora:            dnf install cargo" >&2; \
+	    echo "  elsewhere:         https://rustup.rs" >&2; exit 1; }; done
+	@mkdir -p target; printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' | \
+	    cc $(if $(findstring -gnu,$(TARGET)),-static) -x c - -o target/needs 2>target/needs.log || { \
+	    echo "make: there is no C compiler (cc) that can link a static program:" >&2; sed 's/^/  /' target/needs.log >&2; \
+	    echo "  Debian, Ubuntu: apt install gcc libc6-dev" >&2; \
+	    echo "  Fedora:         dnf install gcc glibc-static" >&2; rm -f target/needs.log; exit 1; }; \
+	    rm -f target/needs target/needs.log
 
 # cargo knows what is up to date, so it is always asked. It refuses a program called "index.cgi",
 # hence the copy. The linker says nothing when it could not link statically: look.
-all: ## build target/index.cgi, static and stripped (the default)
+all: needs ## build target/index.cgi, static and stripped (the default)
 	@mkdir -p target; packed=; \
 	if echo 'fn main() {}' | rustc --target $(TARGET) $(STATIC) $(PACKED) -o target/packed - 2>/dev/null && \
 	    target/packed 2>/dev/null; then packed='$(PACKED)'; fi; rm -f target/packed; \
 	BARTLEBY_COMMIT='$(COMMIT)' RUSTFLAGS="$(RUSTFLAGS) $(STATIC) $(SMALL) $$packed" LIBSQLITE3_FLAGS="$(SQLITE)" $(CARGO) build --release --locked \
-	    --target-dir target --target $(TARGET) --bin bartleby
+	    --target-dir target --target $(TARGET) --package bartleby
 	@if readelf --version >/dev/null 2>&1; then \
 	    if readelf -lW target/$(TARGET)/release/bartleby | grep INTERP; then \
 	        echo "make: the program is not static: it asks for the loader above" >&2; exit 1; \
@@ -89,7 +104,7 @@ all: ## build target/index.cgi, static and stripped (the default)
 	@ls -l target/index.cgi
 
 run: all ## serve the page at http://127.0.0.1:8025/ (with a sample queue where there is no mail server)
-	$(CARGO) run --quiet --locked --example serve -- $(PROGRAM)
+	$(CARGO) run --quiet --locked --package bartleby-serve -- $(PROGRAM)
 
 # How many tests run at the same time: more than there are processors, as most of them wait, for a mail server or for
 # somebody's patience to end.
@@ -105,14 +120,14 @@ test: all lint deny ## check and test everything; as root on Debian also against
 	    echo; echo "*** no dpkg-dev or debhelper: the Debian package is NOT built and NOT tested ***"; echo; \
 	    [ "$$BARTLEBY_LAB" != required ]; \
 	fi
-	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
+	@RUST_TEST_THREADS=$(TEST_THREADS) CARGO='$(CARGO)' sh tests/all.sh
 	@$(MAKE) --no-print-directory reproducible
 
 reproducible: all ## check that a copy of the source in another folder gives the same program
 	@MAKE='$(MAKE)' sh tests/reproducible.sh
 
 lint: ## check the formatting, and clippy and the documentation without a warning
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -150,10 +150,49 @@ fn a_fresh_install_follows_the_machine_s_layout() {
         ] {
             assert!(files.contains(&format!("usr/local/share/{file}")), "{file}: {files:?}");
         }
-        assert!(!files.iter().any(|file| file.ends_with("serve.rs") || file.ends_with("site.sh")), "{files:?}");
+        assert!(!files.iter().any(|file| file.contains("/serve/") || file.ends_with("site.sh")), "{files:?}");
         // The state directory is made on a real machine only, where its owner is known.
         assert!(!machine.path("var/lib/bartleby").exists());
     }
+}
+
+#[test]
+fn what_the_build_lacks_is_said_with_what_to_install() {
+    let machine = Machine::with(&[]);
+    let tools = machine.path("tools");
+    fs::create_dir_all(&tools).expect("tools");
+    let link = |name: &str, program: &Path| symlink(program, tools.join(name)).expect(name);
+    let path = std::env::var_os("PATH").expect("PATH");
+    for name in ["make", "sh", "mkdir", "rm", "sed"] {
+        let program = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.exists());
+        link(name, &program.expect(name));
+    }
+    let told = || {
+        let source = machine.folder.path().join("source");
+        let mut make = Command::new("make");
+        // cargo names itself to the tests.
+        let make = make.arg("run").current_dir(source).env("PATH", &tools).env_remove("CARGO");
+        let output = make.output().expect("make");
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let rust =
+        "  Debian 13, Ubuntu: apt install rustup && rustup default stable\n  Fedora:            dnf install cargo\n";
+    let linker = "  Debian, Ubuntu: apt install gcc libc6-dev\n  Fedora:         dnf install gcc glibc-static\n";
+    for tool in ["cargo", "rustc"] {
+        let told = told();
+        let first = format!("make: {tool} is missing: Rust 1.89 or newer builds this.\n{rust}");
+        assert!(told.starts_with(&first) && !told.contains(linker), "{told}");
+        link(tool, &tools.join("sh"));
+    }
+    let missing = told();
+    assert!(missing.starts_with("make: there is no C compiler (cc)") && missing.contains(linker), "{missing}");
+    // One that is there, and finds no C library.
+    let compiler = tools.join("cc");
+    fs::write(&compiler, "#!/bin/sh\necho 'cannot find -lc' >&2\nexit 1\n").expect("cc");
+    fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755)).expect("cc");
+    let useless = told();
+    assert!(useless.contains("static program:\n  cannot find -lc\n") && useless.contains(linker), "{useless}");
 }
 
 #[test]

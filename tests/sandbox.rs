@@ -280,7 +280,8 @@ fn a_reader_that_is_killed_ends_in_a_page_that_says_so_and_503_for_machines() {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/postfix/mixed-json.stdout");
     // The lister's brother is its reader.
     let script = format!(
-        "cat {fixture}; sleep 0.3; for p in $(pgrep -P $PPID); do [ $p = $$ ] || kill -ABRT $p; done; sleep 9",
+        "cat {fixture}; killed=; until [ \"$killed\" ]; do sleep 0.3
+         for p in $(pgrep -P $PPID); do [ $p = $$ ] || {{ kill -ABRT $p; killed=1; }}; done; done; sleep 9",
     );
     let machine = Machine::with_lister("postfix", &script);
     for (format, status) in [("html", 200), ("text", 503), ("json", 503), ("csv", 503), ("openmetrics", 200)] {
@@ -305,7 +306,7 @@ fn a_reader_that_is_killed_ends_in_a_page_that_says_so_and_503_for_machines() {
 fn a_reader_that_is_killed_in_the_middle_of_a_stream_ends_it_properly() {
     let line = r#"{"queue_name": "deferred", "queue_id": "%d", "arrival_time": 1, "message_size": 1, "sender": "a@example.org", "recipients": [{"address": "b@example.com", "delay_reason": "no"}]}"#;
     let script = format!(
-        "awk 'BEGIN {{ for (n = 0; n < 20000; n++) printf \"{}\\n\", n }}'; sleep 0.5
+        "awk 'BEGIN {{ for (n = 0; n < 20000; n++) printf \"{}\\n\", n }}'; sleep 1
          for p in $(pgrep -P $PPID); do [ $p = $$ ] || kill -KILL $p; done; sleep 9",
         line.replace('"', "\\\"")
     );

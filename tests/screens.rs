@@ -432,6 +432,38 @@ fn where_everything_is_known_the_facts_say_it() {
     }
 }
 
+/// How large a page of 100 messages may be, in bytes.
+const LARGEST: usize = 60_000;
+
+#[test]
+fn a_page_of_100_messages_that_all_wait_for_different_reasons_is_under_60_kb() {
+    let host = nobody();
+    let lines: Vec<_> = (0..130)
+        .map(|number| {
+            let address = format!("o'neill&sons@department-{number}.example.com");
+            let why = format!(
+                "host mx{number}.mail.example.com[2001:db8:4::{number:x}] said: 450 4.2.0 <{address}>: Recipient address \
+                 rejected: \"greylisted\", see https://example.com/help?of={number}&why=greylist (in reply to RCPT TO command)"
+            );
+            line(number, 60 * HOUR - number as i64 * 1700, "deferred", &[(&address, &why)])
+        })
+        .collect();
+    let machine = queue(&lines, &primary(&host));
+    remember(&machine, |age| (age / MINUTE % 1440).unsigned_abs(), 8 * DAY);
+    machine.command().arg("doctor").output().unwrap();
+    for number in 0..6 {
+        outage(&machine, &host, now() - (9 - number) * DAY, Some(now() - (9 - number) * DAY + number * HOUR), 17);
+    }
+    machine.get("flush");
+    machine.kill_all();
+    let page = page(&machine, "");
+    // A configured command has no buttons that run one message.
+    let buttons = 100 * " <button name=\"flush\" value=\"id:DBCFA990159\">try now</button>".len();
+    assert!(page.contains("Messages 1-100 of 130") && page.matches("<path class=\"area\"").count() == 2, "{page}");
+    assert!(!page.contains(" src=") && !page.contains("@import"), "it is all there is");
+    assert!(page.len() + buttons <= LARGEST, "{} + {buttons} bytes", page.len());
+}
+
 #[test]
 fn every_state_of_the_page_has_its_sentence_and_what_matters_comes_first() {
     let pages = pages();

@@ -1,9 +1,10 @@
-//! What the program is made of: no crate needs a newer Rust than Cargo.toml and README.md say.
+//! What the program is made of: no crate needs a newer Rust than Cargo.toml and README.md say; and how its tests are run.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -51,4 +52,37 @@ fn the_readme_names_the_same_rust() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let named = readme.split("(Rust ").nth(1).and_then(|rest| rest.split(" or newer)").next());
     assert_eq!(named, Some(env!("CARGO_PKG_RUST_VERSION")));
+}
+
+/// `tests/all.sh` with a cargo and a test program that are played: what the first says, and how the second ends when it is
+/// run again. Whether it passed, and what it said.
+fn all_tests(said: &str, again: &str) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let script = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let program = script("program", &format!("echo \"again: $*\"\n{again}"));
+    let said = said.replace("PROGRAM", program.to_str().unwrap());
+    let cargo = script("cargo", &format!("cat <<'END'\n{said}\nEND\nexit 101"));
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all.sh");
+    let output = Command::new("sh").arg(all).env("CARGO", cargo).output().unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn a_test_that_fails_is_run_once_more_and_named_or_fails_all() {
+    let said = "     Running tests/x.rs (PROGRAM)\ntest fine ... ok\ntest in_a_module::slow ... FAILED\ntest result: FAILED. 1 passed";
+    let (passed, text) = all_tests(said, "exit 0");
+    assert!(passed && text.contains("again: --exact in_a_module::slow\n"), "{text}");
+    assert!(text.ends_with("They are tests to mend:\nin_a_module::slow\n"), "{text}");
+    let (passed, text) = all_tests(said, "exit 101");
+    assert!(!passed && !text.contains("to mend"), "{text}");
+    let broke_off = format!("{said}\n\nCaused by:\n  process didn't exit successfully: PROGRAM");
+    let (passed, text) = all_tests(&broke_off, "exit 0");
+    assert!(!passed && text.contains("a test program broke off"), "{text}");
+    let (passed, text) = all_tests("error: could not compile", "exit 0");
+    assert!(!passed && text.contains("something else than a test failed"), "{text}");
 }

@@ -236,7 +236,7 @@ impl Exchange<'_> {
                     status: StatusCode::SERVICE_UNAVAILABLE,
                     title: "Nothing is on record",
                     message: &format!("The record of outages can't be read: {error}."),
-                    remedy: "bartleby doctor says what is to be done.",
+                    remedy: "To see what is to be done:\n    bartleby doctor",
                     field: None,
                 });
             }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{Report, history};
 use crate::mta::timing::{Gap, Hinted, Lifetime, Retry};
-use crate::queue::{Deadlines, Lifetimes, State};
+use crate::queue::{Cutoff, Deadlines, Lifetimes, State};
 use crate::text::{at_most, weekday_time};
 
 /// When the first of what waits goes back to its sender. Instants are in seconds since 1970.
@@ -126,6 +126,18 @@ impl Report {
             }),
             Lifetime::Unknown(gap) => Some(gap.clone()),
         }
+    }
+
+    /// The domains that the mail server has given up (Exim): all their hosts have failed for longer than it tries, so that it
+    /// takes new mail for them only to return it. That is so whether anything waits or not.
+    pub(crate) fn given_up(&self) -> Vec<&str> {
+        let Lifetime::Known { lifetimes: Lifetimes::About { cutoffs, .. }, .. } = &self.listing.facts.timing.lifetime
+        else {
+            return Vec::new();
+        };
+        let now = self.listing.sampling.started;
+        let is_over = |of: &&Cutoff| of.failing_since.is_some_and(|since| since.saturating_add(of.seconds) <= now);
+        cutoffs.iter().filter(is_over).map(|of| of.domain.as_str()).collect()
     }
 
     /// By when what waits is tried again; `None` where nothing waits that is tried.

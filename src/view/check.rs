@@ -167,6 +167,10 @@ fn examine(report: &Report, thresholds: &Thresholds) -> (Severity, String) {
         told.push(format!("the oldest for {}", report.waited_briefly(oldest)));
     }
     told.extend(clocks_in_words(report, thresholds));
+    if !report.given_up().is_empty() {
+        worst = worst.max(Severity::Warning);
+        told.push(format!("new mail for {} goes back at once", report.given_up().join(", ")));
+    }
     if let Some(returned) = returned_lately(report) {
         worst = worst.max(Severity::Warning);
         told.push(returned);

@@ -19,10 +19,17 @@ pub(crate) struct Clocks {
 }
 
 impl Clocks {
-    /// Puts the clocks into words; `None` where nothing waits that is tried again.
+    /// Puts the clocks into words; `None` where nothing waits that is tried again, and new mail is kept.
     pub(crate) fn of(report: &Report) -> Option<Clocks> {
+        let given_up = given_up(report);
+        let more = &report.listing.facts.timing.more_time;
         if !report.has_clocks() {
-            return None;
+            return given_up.map(|note| Clocks {
+                sentences: Vec::new(),
+                notes: vec![note],
+                unknown: Vec::new(),
+                remedies: vec![format!("Give mail more time.\n{more}")],
+            });
         }
         let first = report.first_return();
         let (mut sentences, mut notes, mut unknown, mut remedies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -37,6 +44,7 @@ impl Clocks {
             notes.push(past_their_time(report, overdue));
         }
         notes.extend(being_returned(report));
+        notes.extend(given_up);
         let is_stopped = report.listing.facts.timing.stopped.is_some();
         let no_return = report.return_gap();
         match (next.and_then(Result::err), &no_return) {
@@ -53,12 +61,8 @@ impl Clocks {
             remedies.push(gap.remedy);
         }
         notes.extend(which_comes_first(report));
-        if report.urgency() > Urgency::None && first.is_some() {
-            let more = &report.listing.facts.timing.more_time;
-            if !more.is_empty() {
-                remedies
-                    .push(format!("Give waiting mail more time. It also counts for what is already waiting.\n{more}"));
-            }
+        if report.urgency() > Urgency::None && first.is_some() && !more.is_empty() {
+            remedies.push(format!("Give waiting mail more time. It also counts for what is already waiting.\n{more}"));
         }
         remedies.retain(|remedy| !remedy.is_empty());
         remedies.dedup();
@@ -151,6 +155,18 @@ fn being_returned(report: &Report) -> Option<String> {
     let messages = count(returned, "message is", "messages are");
     let sender = if returned == 1 { "its sender" } else { "their senders" };
     (returned > 0).then(|| format!("{messages} being returned to {sender}, now or at the next attempt."))
+}
+
+/// That new mail is not kept, for which domains and why; `None` where it is.
+pub(crate) fn given_up(report: &Report) -> Option<String> {
+    let domains = report.given_up();
+    (!domains.is_empty()).then(|| {
+        format!(
+            "The server for {} has failed for longer than Exim's retry rule says, so new mail for it goes back to its sender at \
+             once, untried, until Exim tries that server again; with delay_after_cutoff = false, after one try that fails.",
+            domains.join(", ")
+        )
+    })
 }
 
 /// Whether the disk is full before the first mail goes back.

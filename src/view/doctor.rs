@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::clocks::given_up;
 use super::sentences;
 use crate::context::Context;
-use crate::mta::timing::{Lifetime, Retry};
+use crate::mta::timing::{Gap, Lifetime, Retry};
 use crate::mta::trouble::Trouble;
 use crate::primary::{Fault, PrimaryStatus};
 use crate::queue::Row;
@@ -105,6 +106,10 @@ impl Form for Doctor {
                     to.line(format_args!("{word}  {subject}: {message}"))?;
                     to_do(&remedy, to)?;
                 }
+                Finding::Note(Fault { message, remedy }) => {
+                    to.line(format_args!("note  {subject}: {message}"))?;
+                    to_do(&remedy, to)?;
+                }
                 Finding::Open(Fault { message, remedy }) => {
                     to.line(format_args!("?     {subject}: could not be checked: {message}"))?;
                     to_do(&remedy, to)?;
@@ -115,13 +120,17 @@ impl Form for Doctor {
     }
 
     fn verdict(&self, report: &Report) -> Verdict {
-        let wrong = examine(self, report).iter().any(|check| !matches!(check.found, Finding::Fine(_)));
+        let wrong =
+            examine(self, report).iter().any(|check| !matches!(check.found, Finding::Fine(_) | Finding::Note(_)));
         Verdict { status: u8::from(wrong), ..Verdict::default() }
     }
 }
 
-/// What to do: sentences, and lines to be pasted.
+/// What to do, where there is anything: sentences, and lines to be pasted.
 fn to_do(remedy: &str, to: &mut Body<'_>) -> io::Result<()> {
+    if remedy.is_empty() {
+        return Ok(());
+    }
     let mut lines = remedy.lines();
     to.line(format_args!("      To do: {}", lines.next().unwrap_or_default()))?;
     lines.try_for_each(|line| to.line(format_args!("        {line}")))
@@ -298,6 +307,7 @@ fn clock_checks(report: &Report) -> Vec<Check> {
         more => more.to_owned(),
     };
     let lifetime = match &timing.lifetime {
+        Lifetime::Known { .. } if !report.given_up().is_empty() => fault(given_up(report).unwrap_or_default(), more()),
         Lifetime::Known { seconds, basis, .. } if *seconds < LEAST_LIFETIME => fault(
             format!(
                 "mail is returned after {} ({basis}), but the last server that has it should keep it for at least 5 days (RFC 5321, section 4.5.4.1)",
@@ -322,16 +332,22 @@ fn clock_checks(report: &Report) -> Vec<Check> {
             fault(format!("it is not known how long mail is kept: {}", gap.why), gap.remedy.clone())
         }
     };
-    let retry = match (&timing.stopped, &timing.retry) {
-        (Some(gap), _) => fault(gap.why.clone(), gap.remedy.clone()),
-        (None, Retry::Within { seconds, basis, .. }) => match report.next_attempt() {
-            Some(Err(gap)) => Ok(format!("it is not known when all that waits is tried again: {}", gap.why)),
-            _ => Ok(format!("what waits is tried again within {} ({basis})", at_most(*seconds))),
-        },
-        (None, Retry::Listed { basis }) => Ok(format!("{basis} says when each message is tried again")),
-        (None, Retry::Unknown(gap)) => Ok(format!("it is not known when what waits is tried again: {}", gap.why)),
+    let not_known = |what: &str, gap: &Gap| {
+        // What would help the lifetime is said there.
+        let is_said = matches!(&timing.lifetime, Lifetime::Unknown(other) if other == gap);
+        let remedy = if is_said { String::new() } else { gap.remedy.clone() };
+        Finding::Note(Fault { message: format!("it is not known when {what} is tried again: {}", gap.why), remedy })
     };
-    vec![Check::new("lifetime", lifetime), Check::new("next attempt", retry)]
+    let retry = match (&timing.stopped, &timing.retry) {
+        (Some(gap), _) => Finding::Wrong(Fault { message: gap.why.clone(), remedy: gap.remedy.clone() }),
+        (None, Retry::Within { seconds, basis, .. }) => match report.next_attempt() {
+            Some(Err(gap)) => not_known("all that waits", &gap),
+            _ => Finding::Fine(format!("what waits is tried again within {} ({basis})", at_most(*seconds))),
+        },
+        (None, Retry::Listed { basis }) => Finding::Fine(format!("{basis} says when each message is tried again")),
+        (None, Retry::Unknown(gap)) => not_known("what waits", gap),
+    };
+    vec![Check::new("lifetime", lifetime), Check { subject: "next attempt", found: retry }]
 }
 
 /// Whether the primaries answer, and whether the domain name system knows them and this host.

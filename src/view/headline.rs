@@ -61,6 +61,10 @@ impl Headline {
                 let rest = if messages > 0 { format!("{waiting}.") } else { String::new() };
                 say(Tone::Alarm, "Disk full", nearly_full(disk), rest)
             }
+            (Status::Ok, 0, _) if !report.given_up().is_empty() => {
+                let sentence = "The queue is empty, but new mail would go back to its sender at once.";
+                say(Tone::Alarm, "Urgent", sentence.into(), String::new())
+            }
             (Status::Ok, 0, _) => {
                 say(Tone::Calm, "Empty", "The queue is empty.".into(), "No mail is waiting here.".into())
             }

@@ -23,6 +23,8 @@ pub struct Sentences {
 
 /// The mail that waits for one destination.
 pub struct Detail {
+    /// How much waits for it.
+    pub(crate) destination: Destination,
     /// The domain, shortened.
     pub name: String,
     /// How many recipients.
@@ -61,7 +63,7 @@ impl Sentences {
             }
         }
         let end = if parts.is_empty() { "" } else { "." };
-        let details = destinations.iter().map(detail).collect();
+        let details = destinations.into_iter().map(detail).collect();
         Sentences { for_whom: [before, first, format!("{}{end}{}", parts.join("; "), on_hold(summary))], details }
     }
 }
@@ -236,13 +238,14 @@ pub(crate) fn gap_of_primaries(gap: &str) -> String {
     format!("What the name servers and primaries said was read without the sandbox: {gap}.")
 }
 
-fn detail(destination: &Destination) -> Detail {
+fn detail(destination: Destination) -> Detail {
     let domain = destination.domain.clone().filter(|domain| !domain.is_empty());
     Detail {
-        name: name(destination),
+        name: name(&destination),
         recipients: count(destination.recipients, "recipient", "recipients"),
         cause: destination.cause.map(Cause::phrase),
         run: domain.map(Target::Domain).filter(Target::is_plain),
+        destination,
     }
 }
 

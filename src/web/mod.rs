@@ -35,10 +35,11 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// How a program that is not run begins (elf(5)).
 const ELF: &[u8] = b"\x7fELF";
 
-const RESTART: &str = "systemctl restart apache2 (Red Hat: httpd)";
+const RESTART: &str = "As root:\n    systemctl restart apache2\nOn Fedora and its kin:\n    systemctl restart httpd";
 
 /// Apache writes its errors to a file, not to the journal.
-const ERROR_LOG: &str = "tail /var/log/apache2/error.log (Red Hat: /var/log/httpd/error_log)";
+const ERROR_LOG: &str = "For what Apache says, as root:\n    tail /var/log/apache2/error.log\nOn Fedora and its kin:\n    \
+                         tail /var/log/httpd/error_log";
 
 /// What was found, or the fault with its fix.
 pub(crate) type Found = Result<String, Fault>;
@@ -198,8 +199,9 @@ impl Visitor<'_> {
                 format!(
                     "called by the name {STRANGERS_NAME}, it shows the queue, so a stranger's web page can read it"
                 ),
-                "If a proxy is between, let it hand the name on (Apache: ProxyPreserveHost On; nginx: proxy_set_header \
-                 Host $host). Else the page is of an older version: make install",
+                "If a proxy stands in between, let it pass the name on. In Apache's configuration:\n    ProxyPreserveHost \
+                 On\nIn nginx's:\n    proxy_set_header Host $host;\nWithout a proxy, the page is of an older version. As \
+                 root, in the source:\n    make install",
             ),
         }
     }
@@ -235,7 +237,8 @@ impl Visitor<'_> {
             (Err(()), true) => Ok("by [access] proxy, a proxy here decides who is shown the queue".into()),
             (Err(()), false) => fault(
                 format!("through a proxy here, {STRANGERS_ADDRESS} is shown the queue: anybody is"),
-                "Let in only whom you mean: Require ip, in place of Require all granted, in the web server's configuration.",
+                "Let in only whom you mean. In Apache's configuration, in place of Require all granted, with your own \
+                 addresses:\n    Require ip 192.0.2.0/24",
             ),
         }
     }
@@ -265,7 +268,7 @@ fn judge(answer: &Answer, url: &str, took: Duration) -> Found {
         }
         Seen::Queue { program, .. } if program != PROGRAM => fault(
             format!("{url} is of another version: {program}, and this is {PROGRAM}"),
-            "As root, in the source of the newer one: make install",
+            "As root, in the source of the newer one:\n    make install",
         ),
         Seen::Queue { program, .. } => Ok(format!("{program} answers at {url} in {:.2} s", took.as_secs_f64())),
         Seen::Refusal(Fault { message, remedy }) => {
@@ -274,8 +277,8 @@ fn judge(answer: &Answer, url: &str, took: Duration) -> Found {
         Seen::File => fault(
             format!("{url} offers the program for download, in place of running it"),
             format!(
-                "As root: a2enmod cgid && {RESTART}. Where .htaccess is used, it needs AllowOverride, see its first lines; \
-                 bartleby.conf does without"
+                "As root, on Debian and its kin:\n    a2enmod cgid\nThen restart Apache. {RESTART}\nWhere .htaccess is used, it \
+                 needs AllowOverride, see its first lines; bartleby.conf does without."
             ),
         ),
         Seen::Foreign => match (answer.status, answer.location.as_deref()) {
@@ -286,22 +289,23 @@ fn judge(answer: &Answer, url: &str, took: Duration) -> Found {
             (401, _) => Ok(format!("{url} asks for a name and a password, so that nothing more can be seen")),
             (403, _) => fault(
                 format!("{url} answers 403: {}", words()),
-                format!(
-                    "See the Require lines in bartleby.conf or .htaccess. As root, for what Apache says: {ERROR_LOG}"
-                ),
+                format!("See the Require lines in bartleby.conf or .htaccess. {ERROR_LOG}"),
             ),
             (404, _) => fault(
                 format!("there is nothing at {url}"),
-                format!("As root: a2enconf bartleby && {RESTART}; or name the page's own address"),
+                format!(
+                    "If this is the page's address: as root, on Debian and its kin:\n    a2enconf bartleby\nThen restart \
+                     Apache. {RESTART}\nOr name the page's own address."
+                ),
             ),
             (503, _) => fault(
                 format!("{url} answers 503: Apache's CGI daemon does not run, as after a2enmod cgid and a mere reload"),
-                format!("As root: {RESTART}; a reload does not start it. If that does not help: {ERROR_LOG}"),
+                format!("Restart Apache; a reload does not start it. {RESTART}\nIf that does not help: {ERROR_LOG}"),
             ),
-            (500.., _) => fault(format!("{url} answers {}", answer.status), format!("As root: {ERROR_LOG}")),
+            (500.., _) => fault(format!("{url} answers {}", answer.status), ERROR_LOG),
             (status, _) => fault(
                 format!("{url} is something else; it answers {status}: {}", words()),
-                "Name the page's own address, such as http://localhost/bartleby/",
+                "Name the page's own address, such as http://localhost/bartleby/.",
             ),
         },
     }
@@ -312,8 +316,9 @@ fn unanswered(error: &io::Error, server: SocketAddr) -> Found {
     match error.kind() {
         ErrorKind::ConnectionRefused => fault(
             format!("nobody listens at {server}"),
-            "As root: systemctl start apache2 (Red Hat: httpd); or name the address at which the web server listens.",
+            "Start the web server. As root, where it is Apache:\n    systemctl start apache2\nOn Fedora and its kin:\n    \
+             systemctl start httpd\nOr name the address at which it listens.",
         ),
-        _ => fault(format!("{server}: {error}"), format!("As root: {ERROR_LOG}")),
+        _ => fault(format!("{server}: {error}"), ERROR_LOG),
     }
 }

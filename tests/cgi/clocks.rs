@@ -241,3 +241,17 @@ fn doctor_judges_the_lifetime() {
         "{unknown}"
     );
 }
+
+#[test]
+fn what_doctor_does_not_know_is_a_note_and_not_ok() {
+    let machine = postfix(&[60], "");
+    let output = machine.command().arg("doctor").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let is_noted =
+        "\nnote  next attempt: it is not known when what waits is tried again: the queue is listed by a configured";
+    assert!(text.contains(is_noted) && !text.contains("ok    next attempt"), "{text}");
+    let lines: Vec<_> = text.lines().skip_while(|line| !line.contains("  lifetime: ")).collect();
+    assert!(lines[0].starts_with("FAIL ") && lines[1].contains("To do: Write it into /etc/bartleby.toml"), "{text}");
+    let after_the_note = lines.iter().skip_while(|line| !line.starts_with("note ")).nth(1).unwrap();
+    assert!(!after_the_note.contains("To do"), "the lifetime's remedy is said once: {text}");
+}

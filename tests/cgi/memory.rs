@@ -3,6 +3,9 @@
 use crate::machine::{Answer, Machine};
 use crate::start::behind;
 
+/// A long listing takes a program that is not optimised a while, on a busy machine.
+const PATIENT: &str = "deadline = \"2m\"\n";
+
 #[test]
 fn the_memory_does_not_grow_with_the_page() {
     let line = r#"{"queue_name": "deferred", "queue_id": "%d", "arrival_time": %d, "message_size": 1, "forced_expire": false, "sender": "alice@example.org", "recipients": [{"address": "larry@example.com", "delay_reason": "connect to 192.0.2.1[192.0.2.1]:25: Connection timed out"}]}"#;
@@ -11,6 +14,7 @@ fn the_memory_does_not_grow_with_the_page() {
         line.replace('"', "\\\"")
     );
     let machine = Machine::with_lister("postfix", &script);
+    machine.configure("postfix", PATIENT);
     // In front of the last page stand some 25 MiB of messages.
     for (query, first) in [
         ("page=600&format=json", "59900"),
@@ -26,11 +30,36 @@ fn the_memory_does_not_grow_with_the_page() {
         assert_eq!((json["messages"].as_array().unwrap().len(), &json["messages"][0]["id"]), (100, &first.into()));
     }
     // Those that wait on disk meanwhile take nothing of what is to stay free for the mail queue.
-    machine.configure("postfix", "[disk]\nwarn = \"100%\"\ncritical = \"100%\"");
+    machine.configure("postfix", &format!("{PATIENT}[disk]\nwarn = \"100%\"\ncritical = \"100%\""));
     let answer = machine.get("page=600&sort=age&format=text");
     let words = "This page could not be built: no space left but what [disk] critical keeps free.";
     assert!(answer.status == 503 && answer.body.contains(words), "{}", answer.body);
     assert_eq!(machine.get("page=1&sort=age&format=text").status, 200);
+}
+
+/// What comes before a page that nobody can see was written to disk, the whole queue.
+#[test]
+fn a_page_far_beyond_the_end_of_a_long_queue_writes_nothing_to_disk() {
+    let line = r#"{"queue_name": "deferred", "queue_id": "%d", "arrival_time": 1, "message_size": 1, "sender": "a@example.org", "recipients": [{"address": "b@example.com", "delay_reason": "no"}]}"#;
+    let machine = Machine::with_lister("postfix", "");
+    let seen = machine.path("seen");
+    // Before it ends it looks for files without a name that its parent, or its brother, the reader, has written.
+    let script = format!(
+        "#!/bin/sh\nawk 'BEGIN {{ for (n = 0; n < 20000; n++) printf \"{}\\n\", n }}'; sleep 1
+         for process in $PPID $(pgrep -P $PPID); do
+             find -L /proc/$process/fd -type f -links 0 -size +0 -print
+         done >{} 2>/dev/null\n",
+        line.replace('"', "\\\""),
+        seen.display()
+    );
+    std::fs::write(machine.path("list"), script).unwrap();
+    let written = |page: u32| {
+        let answer = machine.get(&format!("page={page}&sort=age&format=text"));
+        assert!(answer.status == 200 && answer.body.contains("20,000"), "{}", answer.body);
+        std::fs::read_to_string(&seen).unwrap()
+    };
+    assert_ne!(written(100), "", "a page that is there needs those before it");
+    assert_eq!(written(9_999), "");
 }
 
 /// Postfix's table has a reason once; repeated for each of its recipients, as here, it would take 50 MiB.
@@ -42,6 +71,7 @@ fn one_reason_for_very_many_recipients_takes_no_memory() {
             for (n = 0; n < 10000; n++) printf \"%41s%d@example.com\\n\", \"\", n
             printf \"\\n-- 293 Kbytes in 1 Request.\\n\" }'";
     let machine = Machine::with_lister("postfix", script);
+    machine.configure("postfix", PATIENT);
     let answer = |format: &str| {
         let query = format!("format={format}");
         let command = machine.cgi(&[("QUERY_STRING", query.as_bytes())]);

@@ -17,7 +17,7 @@ fn the_page_tells_what_goes_on_and_isolates_what_strangers_wrote() {
         "<bdi>example.com</bdi></a> <span>23 recipients</span></div><p class=\"soft\">at the last attempt, the server there \
          refused the connection"
     ));
-    assert!(page.contains("<bdi>&quot;&lt;img src=x onerror=alert(2)&gt;&quot;@example.com</bdi>"));
+    assert!(page.contains("&quot;&lt;img src=x onerror=alert(2)&gt;&quot;@example.com"));
     assert!(
         !page.contains("<script")
             && !page.contains("<img")
@@ -31,6 +31,9 @@ fn the_page_tells_what_goes_on_and_isolates_what_strangers_wrote() {
     let machine = Machine::with_lister("postfix", &format!("cat <<'E'\n{evil}\nE"));
     for format in ["html", "text"] {
         let shown = machine.get(&format!("format={format}")).body;
+        let is_isolated =
+            shown.contains("<bdi>a⟨U+202E⟩moc@x.example</bdi>") && shown.contains("<bdi>b␇␛[31m@x.example</bdi>");
+        assert_eq!(is_isolated, format == "html", "what is not ASCII may turn the direction: {shown}");
         assert!(shown.contains("a⟨U+202E⟩moc@x.example") && shown.contains("b␇␛[31m@x.example"), "{shown}");
         assert!(!shown.contains(['\u{202e}', '\u{7}', '\u{1b}', '\u{200b}']));
     }
@@ -75,13 +78,27 @@ fn filters_order_and_search_are_plain_links_and_one_form() {
     assert!(reason.contains("match: ") && reason.contains("reason <bdi>“Connection refused”</bdi>"), "{reason}");
     // A bar of the age profile leads to just those.
     let bar = page.split("<svg class=\"bar\"").nth(1).unwrap();
-    assert!(bar.contains("aria-label=\"23 recipients waiting for "), "the age profile has its words: {bar}");
+    assert!(bar.contains("<title>23 recipients waiting for "), "the age profile has its words: {bar}");
     let link = bar.split("<a href=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
     assert!(link.starts_with("?domain=example.com&age="), "{link}");
     let behind = machine.get(&format!("format=html&{}", &link[1..])).body;
     assert!(behind.contains("16 messages match: ") && behind.contains("minutes <bdi>“"), "{behind}");
     assert!(machine.get("format=html&age=0-5").body.contains("0 messages match"));
     assert_eq!(machine.get("age=5").status, 400);
+}
+
+#[test]
+fn the_line_of_the_other_domains_shows_all_of_them_and_links_to_none() {
+    let lines: Vec<_> = (0..8)
+        .map(|n| {
+            format!(
+                r#"{{"queue_name":"deferred","queue_id":"A{n}","arrival_time":1795432688,"message_size":1,"sender":"","recipients":[{{"address":"a@d{n}.example","delay_reason":"r"}}]}}"#
+            )
+        })
+        .collect();
+    let page = Machine::with_lister("postfix", &format!("cat <<'E'\n{}\nE", lines.join("\n"))).get("format=html").body;
+    let others = page.split("<bdi>other domains</bdi>").nth(1).unwrap().split("<li>").next().unwrap();
+    assert!(others.contains("<title>3 recipients waiting for ") && !others.contains("href"), "{others}");
 }
 
 #[test]
@@ -102,7 +119,7 @@ fn what_the_mail_server_cut_is_marked_and_counted() {
 fn where_the_mail_server_does_not_tell_reasons_the_page_says_so() {
     // The configured command may list another machine's queue: nothing else is asked.
     let page = Machine::with_fixture("exim/mixed-bp").get("format=html").body;
-    assert!(page.contains("1xVSDK-0002Gk-2p") && page.contains("larry@example.com</bdi> (done)"), "{page}");
+    assert!(page.contains("1xVSDK-0002Gk-2p") && page.contains("larry@example.com (done)"), "{page}");
     assert!(
         page.contains("This mail server's listing does not say why messages are waiting.") && !page.contains("-Mvl"),
         "{page}"
@@ -127,13 +144,10 @@ fn how_it_went_is_drawn_from_earlier_looks() {
         page.contains("Last 24 hours: 7 messages at first, 21 now, never more than 21 (597 KiB) when looked at"),
         "{page}"
     );
-    assert!(page.contains("<polygon points=\""), "{page}");
+    assert!(page.contains("<path class=\"area\" d=\"M"), "{page}");
     // The same figures as a table, and where the mouse rests.
-    assert!(page.contains("<td>7, 597 KiB</td>") && page.contains(": at most 7 messages, 597 KiB</title>"), "{page}");
-    assert!(
-        page.contains("<th scope=\"col\">Most messages</th>") && page.contains("text-anchor=\"end\">now</text>"),
-        "{page}"
-    );
+    assert!(page.contains("<td>7, 597 KiB<tr>") && page.contains(": at most 7 messages, 597 KiB</title>"), "{page}");
+    assert!(page.contains("<th>Most messages<tbody><tr><th>") && page.contains(" y=\"115\">now</text>"), "{page}");
 }
 
 #[test]
@@ -164,22 +178,6 @@ fn only_what_strangers_wrote_can_need_to_be_made_visible() {
         let page = Machine::with_fixture(fixture).get("format=html").body;
         assert!(page.contains("<td>") && !page.contains("⟨U+"), "{fixture}: {page}");
     }
-}
-
-#[test]
-fn a_hundred_rows_fit_into_sixty_kilobytes() {
-    let line = r#"{"queue_name": "deferred", "queue_id": "4X7Qkk0B5bz%05d", "arrival_time": 1795433446, "message_size": 30212, "forced_expire": false, "sender": "someone.with.a.name%d@department.example.org", "recipients": [{"address": "somebody.else@example.com", "delay_reason": "connect to tuccster.example.com[192.0.2.25]:25: Connection timed out"}]}"#;
-    let script =
-        format!("awk 'BEGIN {{ for (n = 0; n < 300; n++) printf \"{}\\n\", n, n }}'", line.replace('"', "\\\""));
-    let machine = Machine::with_lister("postfix", &script);
-    // With the column of when mail goes back.
-    machine.configure("postfix", "lifetime = \"400d\"");
-    let page = machine.get("format=html").body;
-    assert!(page.contains("Messages 1-100 of 300") && page.contains("<td>after "), "{page}");
-    // With buttons that run each message, which a configured command has not.
-    let buttons = 100 * "<button name=\"flush\" value=\"id:4X7Qkk0B5bz00000\">try now</button> ".len();
-    assert!(page.len() + buttons <= 60_000, "{} + {buttons} bytes", page.len());
-    assert!(!page.contains(" src=") && !page.contains("<script") && !page.contains("@import"), "one request");
 }
 
 #[test]

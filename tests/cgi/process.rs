@@ -5,14 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::machine::Machine;
 use crate::start::interruptible;
+use crate::wait::until;
 
 #[test]
 fn the_lister_gets_a_clean_environment_and_no_descriptors() {
@@ -44,27 +43,23 @@ fn the_lister_gets_a_clean_environment_and_no_descriptors() {
 #[test]
 fn a_signal_that_ends_the_program_ends_the_lister_too() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
-        let machine = Machine::with_lister("postfix", "exec sleep 987");
+        // For a time of its own, by which it is known among the machine's processes.
+        let time = (1_000_000 + std::process::id()).to_string();
+        let machine = Machine::with_lister("postfix", &format!("exec sleep {time}"));
         let listers = || {
             let is_ours = |process: &fs::DirEntry| {
-                fs::read(process.path().join("cmdline")).is_ok_and(|words| words == b"sleep\0987\0")
+                fs::read(process.path().join("cmdline"))
+                    .is_ok_and(|words| words == format!("sleep\0{time}\0").as_bytes())
                     && fs::read_link(process.path().join("cwd")).is_ok_and(|folder| folder == Path::new("/"))
             };
             fs::read_dir("/proc").unwrap().flatten().filter(is_ours).count()
         };
         let before = listers();
         let mut program = interruptible(&machine, &["list"]).spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(20);
-        while listers() <= before {
-            assert!(Instant::now() < until, "the lister was not started");
-            thread::sleep(Duration::from_millis(20));
-        }
+        until("the lister is started", 120, || listers() > before);
         kill(Pid::from_raw(program.id() as i32), signal).unwrap();
         assert_eq!(program.wait().unwrap().signal(), Some(signal as i32));
-        while listers() > before {
-            assert!(Instant::now() < until, "the lister is still there");
-            thread::sleep(Duration::from_millis(20));
-        }
+        until("the lister has ended", 120, || listers() <= before);
     }
 }
 

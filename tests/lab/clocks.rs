@@ -226,6 +226,14 @@ pub fn of_exim(lab: &mut Lab) {
         if waits(&clocks, &young.id) { Err(clocks.to_string()) } else { Ok(()) }
     });
     assert!(now() < at + LIFETIME - 5, "it was returned by its own age");
+    // Its host is given up: that is said of an empty queue, too.
+    shell("exim4 -bp | awk '/</ { print $3 }' | xargs -r exim4 -Mrm");
+    wait::until("it is said that new mail would go back", 90, || match page::html(200) {
+        page if page.contains("The queue is empty, but new mail would go back to its sender at once.") => Ok(()),
+        page => Err(page),
+    });
+    let text = page::get("?format=text").expect(200).body;
+    assert!(text.contains("The server for example.com has failed for longer than Exim's retry rule says"), "{text}");
     let text = fs::read_to_string(configuration).unwrap();
     fs::write(configuration, text.replace("F,60s,5s", "F,14d,15m")).unwrap();
     let third = send(lab, "third");

@@ -178,7 +178,7 @@ pub fn set_up_wrongly(_lab: &mut Lab) {
         503 => Ok(()),
         status => Err(status.to_string()),
     });
-    finds("/bartleby/", "answers 503: Apache's CGI daemon does not run", "As root: systemctl restart apache2");
+    finds("/bartleby/", "answers 503: Apache's CGI daemon does not run", "\n            systemctl restart apache2\n");
     must("systemctl restart apache2");
     assert!(doctor("/bartleby/").starts_with("ok    web page: "), "{}", doctor("/bartleby/"));
     assert!(doctor("/bartleby").starts_with("ok    web page: "), "{}", doctor("/bartleby"));

@@ -13,7 +13,7 @@ use crate::opensmtpd::OpenSmtpd;
 use crate::postfix::Postfix;
 use crate::sendmail::Sendmail;
 use crate::syslog::MAIL_LOG;
-use crate::{apache, faults, page, wait};
+use crate::{apache, faults, page, syslog, wait};
 
 /// Where the primaries listen.
 const ADDRESS: &str = "127.0.0.2";
@@ -115,7 +115,7 @@ fn rehearse(kind: &str, host: &str, recipients: &[String]) -> (Option<i32>, Stri
 
 /// How many recipients were refused or put off, as the primary's log has it.
 fn refusals(words: &str) -> usize {
-    fs::read_to_string(MAIL_LOG).unwrap_or_default().lines().filter(|line| line.contains(words)).count()
+    syslog::so_far().lines().filter(|line| line.contains(words)).count()
 }
 
 /// What is said of a primary at this port: the queue is run, or not, with these words; no more than four recipients are
@@ -289,7 +289,13 @@ fn opensmtpd() {
     run("/usr/sbin/smtpd", &["-n"]);
     run("mkdir", &["-p", "-m", "711", "/var/spool/smtpd"]);
     // It stays in the foreground, and ends with the lab.
-    drop(Command::new("/usr/sbin/smtpd").arg("-d").stderr(fs::File::create(MAIL_LOG).unwrap()).spawn().unwrap());
+    drop(
+        Command::new("/usr/sbin/smtpd")
+            .arg("-d")
+            .stderr(fs::File::options().append(true).open(MAIL_LOG).unwrap())
+            .spawn()
+            .unwrap(),
+    );
     answers(2501);
 }
 

@@ -4,7 +4,10 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+
+use crate::wait;
 
 /// Everything that was logged.
 pub const MAIL_LOG: &str = "/var/log/mail.log";
@@ -24,6 +27,18 @@ pub fn start() {
             let _ = log.write_all(&line);
         }
     });
+}
+
+/// The log, with all that was said until now: what comes in is written a moment later.
+pub fn so_far() -> String {
+    static MARKS: AtomicU32 = AtomicU32::new(0);
+    let mark = format!("mark {}.", MARKS.fetch_add(1, Ordering::Relaxed));
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.send_to(format!("<22>Nov 24 08:11:30 lab: {mark}").as_bytes(), SOCKET).unwrap();
+    wait::until("what was said is in the log", 60, || {
+        let log = fs::read_to_string(MAIL_LOG).unwrap();
+        if log.contains(&mark) { Ok(log) } else { Err(format!("no {mark}")) }
+    })
 }
 
 /// `<22>Nov 24 08:11:30 postfix/smtp[1]: text` as Debian's rsyslog writes it: with another stamp, and the host.

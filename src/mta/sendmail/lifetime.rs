@@ -221,7 +221,7 @@ fn retry(runner: Runner, options: Option<&Options<'_>>) -> Retry {
             let stopped = other.stopped();
             return Retry::Unknown(stopped.unwrap_or_else(|| Gap {
                 why: "it can't be seen how often sendmail's daemon runs the queue".into(),
-                remedy: "Ask as root, who can read it: bartleby doctor".into(),
+                remedy: "Ask as root, who can read it:\n    bartleby doctor".into(),
             }));
         }
     };

@@ -62,8 +62,8 @@ fn gauge(free: Option<u64>, all: Option<u64>, show: fn(u64) -> String) -> Markup
 pub(crate) fn meter(part: f64, what: &str) -> Markup {
     let percent = 100.0 * part.clamp(0.0, 1.0);
     html! {
-        svg.meter viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label=(format!("{percent:.0} % {what}")) {
-            rect width=(format!("{percent:.1}")) height="8" {}
+        svg.meter role="img" aria-label=(format!("{percent:.0} % {what}")) {
+            rect width=(format!("{percent:.1}%")) {}
         }
     }
 }

@@ -3,10 +3,9 @@
 
 use maud::{Markup, html};
 
-use crate::flush::outcome;
 use crate::report::Report;
 use crate::state::{Outage, Sample};
-use crate::text::{bytes, count, printable, short, short_moment, thousands, tick};
+use crate::text::{bytes, count, short, short_moment, thousands, tick};
 
 const HOUR: i64 = 60 * 60;
 const DAY: i64 = 24 * HOUR;
@@ -77,21 +76,18 @@ impl Drawing<'_> {
         let parts = self.parts();
         html! {
             figure {
-                svg.chart viewBox="0 0 340 122" role="img" aria-label=(words) {
+                svg.chart viewBox="0 0 340 122" aria-hidden="true" {
                     @for outage in &self.report.outages.latest { (self.outage(outage)) }
                     (self.axes())
-                    polygon points=(self.outline()) {}
+                    path.area d=(self.outline()) {}
                     @for run in self.report.flush.log.iter().filter(|run| run.started >= self.start) {
                         path.run d={ "M" (self.x(run.started)) " " (TOP) "V" (GROUND) } {
-                            title {
-                                "Queue run " (run.number) ", " (self.when(run.started))
-                                @if let Some(outcome) = &run.outcome { ": " (printable(&outcome::sentence(run, outcome))) }
-                            }
+                            title { "Queue run " (run.number) ", " (self.when(run.started)) }
                         }
                     }
                     @for (from, messages, size) in &parts {
                         @let (left, right) = (self.x(*from), self.x(from + self.span.part));
-                        path.part d={ "M" (left) " " (TOP) "H" (right) "V" (GROUND) "H" (left) } {
+                        rect x=(left) width=(right - left) {
                             title { (self.when(*from)) ": at most " (count(*messages, "message", "messages")) (size) }
                         }
                     }
@@ -106,10 +102,10 @@ impl Drawing<'_> {
                 details {
                     summary { "The last " (self.span.name) " as a table" }
                     table {
-                        thead { tr { th scope="col" { "From" } th scope="col" { "Most messages" } } }
+                        thead { tr { th { "From" } th { "Most messages" } } }
                         tbody {
                             @for (from, messages, size) in &parts {
-                                tr { th scope="row" { (self.when(*from)) } td { (thousands(*messages)) (size) } }
+                                tr { th { (self.when(*from)) } td { (thousands(*messages)) (size) } }
                             }
                         }
                     }
@@ -136,7 +132,9 @@ impl Drawing<'_> {
     fn parts(&self) -> Vec<(i64, u64, String)> {
         let mut parts: Vec<(i64, u64, Option<u64>)> = Vec::new();
         for sample in &self.samples {
-            let from = sample.taken - (sample.taken - self.start).rem_euclid(self.span.part);
+            // What was seen at the end is of the last part.
+            let at = (sample.taken - self.start).clamp(0, self.span.length - 1);
+            let from = self.start + at - at % self.span.part;
             match parts.last_mut() {
                 Some(last) if last.0 == from => *last = (from, last.1.max(sample.messages), last.2.max(sample.bytes)),
                 _ => parts.push((from, sample.messages, sample.bytes)),
@@ -167,17 +165,16 @@ impl Drawing<'_> {
         );
         let first = self.start + (-(self.start + offset)).rem_euclid(self.span.step);
         let ticks = (0..).map(|number| first + number * self.span.step).take_while(|at| *at <= now);
+        let parts = [self.top, self.top / 2, 0];
         html! {
-            @for part in [self.top, self.top / 2, 0] {
-                path.grid d={ "M" (LEFT) " " (self.y(part)) "H" (RIGHT) } {}
-                text x=(LEFT - 5) y=(self.y(part) + 4) text-anchor="end" { (brief(part)) }
-            }
+            path d={ @for part in parts { "M" (LEFT) " " (self.y(part)) "H" (RIGHT) } } {}
+            @for part in parts { text.end x=(LEFT - 5) y=(self.y(part) + 4) { (brief(part)) } }
             // The last label is the present.
             @for at in ticks.filter(|at| self.x(*at) < RIGHT - 40) {
-                text x=(self.x(at)) y="115" text-anchor="middle" { (tick(at, &self.report.zone, self.span.step)) }
+                text x=(self.x(at)) y="115" { (tick(at, &self.report.zone, self.span.step)) }
             }
             path.now d={ "M" (RIGHT) " " (TOP) "V" (GROUND + 3) } {}
-            text x=(RIGHT + 4) y="115" text-anchor="end" { "now" }
+            text.end x=(RIGHT + 4) y="115" { "now" }
         }
     }
 
@@ -191,10 +188,16 @@ impl Drawing<'_> {
                 _ => points.push((place, sample.messages)),
             }
         }
-        // It goes down to the ground at both ends, which makes it an area.
-        let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) else { return String::new() };
-        let ground = format!("{last},{GROUND} {first},{GROUND}");
-        points.iter().map(|(place, value)| format!("{place},{} ", self.y(*value))).collect::<String>() + &ground
+        // It begins and ends on the ground, which makes it an area. Each point is given by how far it is from the one
+        // before: that is shorter.
+        let (mut x, mut y) = (points.first().map_or(LEFT, |(first, _)| *first), GROUND);
+        let start = format!("M{x} {y}l");
+        let line = points.iter().map(|(place, value)| {
+            let (left, below) = (x, y);
+            (x, y) = (*place, self.y(*value));
+            format!("{} {} ", x - left, y - below)
+        });
+        start + &line.collect::<String>() + &format!("V{GROUND}")
     }
 
     fn is_seen(&self, outage: &Outage) -> bool {

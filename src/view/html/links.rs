@@ -44,6 +44,12 @@ pub(crate) fn filtered(asked: &Asked, change: impl FnOnce(&mut Filter)) -> Strin
     link(parameters(&asked), None)
 }
 
+/// One message, by its id.
+pub(crate) fn message(asked: &Asked, id: &str) -> String {
+    let filter = Filter { text: Some(id.to_owned()), ..Filter::default() };
+    link(parameters(&Asked { filter, live: asked.live, ..Asked::of(asked.format) }), None)
+}
+
 /// The first page in the order of `key`: in its usual direction, or, where that is in force, in the other one.
 pub(crate) fn sorted(asked: &Asked, key: SortKey) -> String {
     let largest_first = matches!(key, SortKey::Age | SortKey::Size);

@@ -1,10 +1,12 @@
 //! The table of messages.
 
+use std::cell::Cell;
+
 use maud::{Markup, html};
 
 use super::super::sentences;
 use super::{clocks, links, moment, run_button, run_form, status};
-use crate::queue::{Filter, Lifetimes, Message, Order, Recipient, Row, SortKey, State, Target, Window, rfc3339};
+use crate::queue::{Filter, Lifetimes, Message, Order, Recipient, Row, SortKey, State, Target, Window};
 use crate::report::Report;
 use crate::request::Asked;
 use crate::text::{bytes, count, printable, short_moment, thousands};
@@ -13,7 +15,11 @@ use crate::text::{bytes, count, printable, short_moment, thousands};
 const RECIPIENTS_SHOWN: usize = 5;
 
 /// A longer reason, in characters, is folded to its beginning.
-const FOLDED: usize = 130;
+const FOLDED: usize = 90;
+
+/// How many bytes of what is folded there is room for, for each row of a page of at least a hundred. What is beyond that is
+/// on a page of its own, so that strangers' words can't make a page large.
+const FOLDED_ROOM: usize = 12;
 
 /// The longest word, in characters, that is not broken.
 const LONGEST_WORD: usize = 40;
@@ -43,6 +49,9 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
             }
             @if !rows.is_empty() {
                 @let lifetimes = report.listing.summary.lifetimes();
+                // A page of one message has all of it.
+                @let room = if rows.len() == 1 { usize::MAX } else { rows.len().max(100) * FOLDED_ROOM };
+                @let table = Table { report, asked, lifetimes, room: Cell::new(room) };
                 (run_form(html! { table {
                     thead {
                         tr {
@@ -50,14 +59,14 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
                             (column(asked, SortKey::Sender, "From"))
                             (column(asked, SortKey::Domain, "To, and why it waits"))
                             @if is_sized(report) { (column(asked, SortKey::Size, "Size")) }
-                            @if lifetimes != Lifetimes::Unknown { (column(asked, SortKey::Returns, "Goes back")) }
+                            @if table.lifetimes != Lifetimes::Unknown { (column(asked, SortKey::Returns, "Goes back")) }
                             (column(asked, SortKey::Id, "State and id"))
                         }
                     }
                     tbody {
                         @for (index, one) in rows.iter().enumerate() {
                             @let above = index.checked_sub(1).and_then(|above| rows.get(above));
-                            (row(report, &lifetimes, one, above))
+                            (table.row(one, above))
                         }
                     }
                 } }))
@@ -92,7 +101,7 @@ fn search(asked: &Asked) -> Markup {
                 select name="state" {
                     option value="" { "all" }
                     @for state in State::ALL {
-                        option value=(state.as_str()) selected[asked.filter.state == Some(state)] { (word(state)) }
+                        option value=[Some(state.as_str()).filter(|name| *name != word(state))] selected[asked.filter.state == Some(state)] { (word(state)) }
                     }
                 }
             }
@@ -157,30 +166,96 @@ fn is_ascending(order: Order) -> bool {
     !order.reversed
 }
 
-fn row(report: &Report, lifetimes: &Lifetimes, Row { message, left_out }: &Row, above: Option<&Row>) -> Markup {
-    let above = above.and_then(|above| only_reason(&above.message));
-    html! {
-        tr {
-            td {
-                @if let Some(arrival) = message.arrival {
-                    b { (report.waited_briefly(arrival)) }
-                    " " time datetime=[rfc3339(arrival)] {
-                        (short_moment(arrival, report.listing.sampling.started, &report.zone))
-                    }
-                } @else { "unknown" }
+/// What all rows have in common.
+struct Table<'a> {
+    report: &'a Report,
+    asked: &'a Asked,
+    lifetimes: Lifetimes,
+    /// How many bytes of reasons can still be folded.
+    room: Cell<usize>,
+}
+
+impl Table<'_> {
+    fn row(&self, Row { message, left_out }: &Row, above: Option<&Row>) -> Markup {
+        let Table { report, lifetimes, .. } = self;
+        let above = above.and_then(|above| only_reason(&above.message));
+        html! {
+            tr {
+                td {
+                    @if let Some(arrival) = message.arrival {
+                        b { (report.waited_briefly(arrival)) }
+                        " " (short_moment(arrival, report.listing.sampling.started, &report.zone))
+                    } @else { "unknown" }
+                }
+                td { (sender(message)) }
+                td { (self.recipients(message, *left_out as u64, above)) }
+                @if is_sized(report) { td { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } } }
+                @if *lifetimes != Lifetimes::Unknown { td { (clocks::of_message(report, lifetimes, message)) } }
+                td {
+                    @if message.state == State::Held { span.hold { (word(message.state)) } } @else { (word(message.state)) }
+                    @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
+                    @if let Some(instance) = &message.instance { " in " bdi { (printable(instance)) } }
+                    @if *lifetimes == Lifetimes::Unknown { (clocks::of_message(report, lifetimes, message)) }
+                    " " code { (printable(&message.id)) }
+                    @if let Some(target) = run(report, message) { " " (run_button(&target)) }
+                }
             }
-            td { (sender(message)) }
-            td { (recipients(report, &message.recipients, *left_out as u64, above)) }
-            @if is_sized(report) { td { @if let Some(size) = message.size { (bytes(size)) } @else { "?" } } }
-            @if *lifetimes != Lifetimes::Unknown { td { (clocks::of_message(report, lifetimes, message)) } }
-            td {
-                @if message.state == State::Held { span.hold { (word(message.state)) } } @else { (word(message.state)) }
-                @if message.mta_state != message.state.as_str() { " (" bdi { (printable(&message.mta_state)) } ")" }
-                @if let Some(instance) = &message.instance { " in " bdi { (printable(instance)) } }
-                @if *lifetimes == Lifetimes::Unknown { (clocks::of_message(report, lifetimes, message)) }
-                " " code { (printable(&message.id)) }
-                @if let Some(target) = run(report, message) { " " (run_button(&target)) }
+        }
+    }
+
+    fn recipients(&self, message: &Message<'_>, left_out: u64, above: Option<Why<'_>>) -> Markup {
+        let (shown, more) = message.recipients.split_at(message.recipients.len().min(RECIPIENTS_SHOWN));
+        html! {
+            (self.list(message, shown, above))
+            @if !more.is_empty() {
+                details {
+                    summary { "and " (count(more.len() as u64, "more recipient", "more recipients")) }
+                    (self.list(message, more, None))
+                }
             }
+            @if left_out > 0 {
+                p.soft { "and " (count(left_out, "more recipient", "more recipients")) "; the " a href="?format=json" { "JSON output" } " lists all" }
+            }
+        }
+    }
+
+    /// Recipients of a message; neighbours with the same reason share one line for it, and one that is the only reason of
+    /// the message above is not said again.
+    fn list(&self, message: &Message<'_>, recipients: &[Recipient<'_>], above: Option<Why<'_>>) -> Markup {
+        html! {
+            @for group in recipients.chunk_by(|a, b| why(a) == why(b)) {
+                @for (index, recipient) in group.iter().enumerate() {
+                    @if index > 0 { br; }
+                    (breakable(&recipient.address))
+                    @if recipient.delivered { " (done)" }
+                }
+                @match group.first().and_then(why) {
+                    None => {}
+                    found if found == above => p { "same as above" },
+                    Some(why) => (self.said(message, why)),
+                }
+            }
+        }
+    }
+
+    /// A reason, of which a long one is folded to its beginning; where there is no room for the rest, a link leads to it.
+    fn said(&self, message: &Message<'_>, (reason, at): Why<'_>) -> Markup {
+        let at = html! { @if let Some(at) = at { " (tried at " (moment(self.report, at)) ")" } };
+        // The last space before the limit, or the limit.
+        let end = reason.char_indices().nth(FOLDED).map(|(limit, _)| {
+            let (before, _) = reason.split_at(limit);
+            before.rfind(' ').filter(|space| *space > 0).unwrap_or(limit)
+        });
+        let Some((first, rest)) = end.map(|end| reason.split_at(end)) else {
+            return html! { p { (breakable(reason)) (at) } };
+        };
+        let rest = html! { (breakable(rest)) (at) };
+        match self.room.get().checked_sub(rest.0.len()) {
+            Some(room) => {
+                self.room.set(room);
+                html! { details { summary { (breakable(first)) " …" } (rest) } }
+            }
+            None => html! { p { (breakable(first)) " " a href=(links::message(self.asked, &message.id)) { "more" } } },
         }
     }
 }
@@ -205,23 +280,7 @@ fn sender(message: &Message<'_>) -> Markup {
         @match message.sender.as_deref() {
             None => i { "sender unknown" },
             Some("") => { "<> " i { "null sender, a bounce or notice" } }
-            Some(sender) => bdi { (breakable(sender)) },
-        }
-    }
-}
-
-fn recipients(report: &Report, all: &[Recipient<'_>], left_out: u64, above: Option<Why<'_>>) -> Markup {
-    let (shown, more) = all.split_at(all.len().min(RECIPIENTS_SHOWN));
-    html! {
-        (recipient_list(report, shown, above))
-        @if !more.is_empty() {
-            details {
-                summary { "and " (count(more.len() as u64, "more recipient", "more recipients")) }
-                (recipient_list(report, more, None))
-            }
-        }
-        @if left_out > 0 {
-            p.soft { "and " (count(left_out, "more recipient", "more recipients")) "; the " a href="?format=json" { "JSON output" } " lists all" }
+            Some(sender) => (breakable(sender)),
         }
     }
 }
@@ -239,47 +298,8 @@ fn only_reason<'m>(message: &'m Message<'_>) -> Option<Why<'m>> {
     message.recipients.iter().all(|recipient| why(recipient) == Some(first)).then_some(first)
 }
 
-/// Recipients; neighbours with the same reason share one line for it, and one that is the only reason of the message above
-/// is not said again.
-fn recipient_list(report: &Report, recipients: &[Recipient<'_>], above: Option<Why<'_>>) -> Markup {
-    html! {
-        @for group in recipients.chunk_by(|a, b| why(a) == why(b)) {
-            @for recipient in group {
-                div {
-                    bdi { (breakable(&recipient.address)) }
-                    @if recipient.delivered { " (done)" }
-                }
-            }
-            @match group.first().and_then(why) {
-                None => {}
-                found if found == above => p { "same as above" },
-                Some((reason, at)) => (said(report, reason, at)),
-            }
-        }
-    }
-}
-
-/// A reason, of which a long one is folded to its beginning.
-fn said(report: &Report, reason: &str, at: Option<i64>) -> Markup {
-    let at = html! { @if let Some(at) = at { " (tried at " (moment(report, at)) ")" } };
-    // The last space before the limit, or the limit.
-    let end = reason.char_indices().nth(FOLDED).map(|(limit, _)| {
-        let (before, _) = reason.split_at(limit);
-        before.rfind(' ').filter(|space| *space > 0).unwrap_or(limit)
-    });
-    match end.map(|end| reason.split_at(end)) {
-        None => html! { p { bdi { (breakable(reason)) } (at) } },
-        Some((first, rest)) => html! {
-            details.why {
-                summary { bdi { (breakable(first)) } " …" }
-                bdi { (breakable(rest)) } (at)
-            }
-        },
-    }
-}
-
 /// Foreign text in which long words may be broken, so that no word widens the table (text browsers need this). Very long
-/// text is cut.
+/// text is cut. It is isolated, unless it is ASCII, all of which goes from left to right.
 fn breakable(text: &str) -> Markup {
     let whole = printable(text);
     let (text, rest) = whole.split_at(whole.char_indices().nth(LONGEST_TEXT).map_or(whole.len(), |(end, _)| end));
@@ -292,9 +312,9 @@ fn breakable(text: &str) -> Markup {
             (start, length) = (index, 1);
         }
     }
+    let shown = html! { @for piece in pieces { (piece) wbr; } (text[start..]) };
     html! {
-        @for piece in pieces { (piece) wbr; }
-        (text[start..])
+        @if text.is_ascii() { (shown) } @else { bdi { (shown) } }
         @if !rest.is_empty() {
             "… (and " (count(rest.chars().count() as u64, "more character", "more characters")) ")"
         }
@@ -330,14 +350,14 @@ mod tests {
         let long = "é".repeat(100);
         let broken = breakable(&format!("short words {long}<")).into_string();
         assert_eq!(broken.matches("<wbr>").count(), 2);
-        assert_eq!(broken.replace("<wbr>", ""), format!("short words {long}&lt;"));
+        assert_eq!(broken.replace("<wbr>", ""), format!("<bdi>short words {long}&lt;</bdi>"));
         assert_eq!(breakable("larry@example.com").into_string(), "larry@example.com");
     }
 
     #[test]
     fn of_long_text_the_rest_is_counted() {
         let shown = |characters| breakable(&"é ".repeat(characters / 2)).into_string();
-        assert_eq!(shown(LONGEST_TEXT), "é ".repeat(LONGEST_TEXT / 2));
-        assert_eq!(shown(5000), format!("{}… (and 4,000 more characters)", "é ".repeat(LONGEST_TEXT / 2)));
+        assert_eq!(shown(LONGEST_TEXT), format!("<bdi>{}</bdi>", "é ".repeat(LONGEST_TEXT / 2)));
+        assert_eq!(shown(5000), format!("<bdi>{}</bdi>… (and 4,000 more characters)", "é ".repeat(LONGEST_TEXT / 2)));
     }
 }

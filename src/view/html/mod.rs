@@ -179,6 +179,9 @@ fn icon(tone: Tone) -> String {
     .replace(' ', "%20")
 }
 
+/// Tags that whatever follows them on our pages implies (HTML Standard, 13.1.2.4): a tenth of a long table.
+const IMPLIED: [&str; 7] = ["</p></td>", "</td>", "</th>", "</tr>", "</thead>", "</tbody>", "</li>"];
+
 /// The whole document. Whatever acts instead of showing is made visible here, wherever in it it stands.
 fn frame(title: &str, tone: Tone, reader: Reader<'_>, when: &Markup, body: Markup) -> Markup {
     let document = html! {
@@ -212,5 +215,6 @@ fn frame(title: &str, tone: Tone, reader: Reader<'_>, when: &Markup, body: Marku
             }
         }
     };
-    PreEscaped(printable_lines(&document.into_string()).into_owned())
+    let document = IMPLIED.iter().fold(document.into_string(), |document, tag| document.replace(tag, ""));
+    PreEscaped(printable_lines(&document).into_owned())
 }

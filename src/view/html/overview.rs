@@ -31,13 +31,12 @@ pub(crate) fn overview(report: &Report, asked: &Asked) -> Markup {
 }
 
 fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
-    let destinations = report.listing.summary.destinations(details.len());
-    let most = destinations.iter().map(|destination| destination.recipients).max().unwrap_or(1);
+    let most = details.iter().map(|detail| detail.destination.recipients).max().unwrap_or(1);
     html! {
         section aria-labelledby="for" {
             h2 #for { "Waiting for" }
             (run_form(html! { ul.rows {
-                @for (detail, destination) in details.iter().zip(destinations) {
+                @for detail @ Detail { destination, .. } in details {
                     li {
                         @let link = destination.domain.as_ref().filter(|domain| !domain.is_empty() && !domain.ends_with('…'));
                         @let link = link.map(|domain| links::filtered(asked, |filter| filter.domain = Some(domain.clone())));
@@ -49,7 +48,7 @@ fn destinations(report: &Report, details: &[Detail], asked: &Asked) -> Markup {
                             @if let Some(cause) = detail.cause { (cause) " " }
                             @if let Some(target) = detail.run.as_ref().filter(|_| report.offers_parts()) { (run_button(target)) }
                         }
-                        (ages(&destination, most, asked))
+                        (ages(destination, most, asked))
                     }
                 }
             } }))
@@ -69,7 +68,9 @@ fn linked(link: Option<&str>, content: Markup) -> Markup {
 /// largest.
 fn ages(destination: &Destination, most: u64, asked: &Asked) -> Markup {
     let all: u64 = destination.ages.iter().sum();
-    let Some(domain) = destination.domain.as_ref().filter(|_| all > 0) else { return html! {} };
+    if all == 0 {
+        return html! {};
+    }
     let mut before = 0;
     let parts = AGES.iter().enumerate().map(|(age, (_, buckets))| {
         let start = before;
@@ -79,21 +80,33 @@ fn ages(destination: &Destination, most: u64, asked: &Asked) -> Markup {
     });
     let parts: Vec<_> = parts.filter(|(.., recipients)| *recipients > 0).collect();
     let link = |buckets: &RangeInclusive<usize>| {
-        links::filtered(asked, |filter| {
-            filter.domain = Some(domain.clone());
+        let domain = destination.domain.clone()?;
+        Some(links::filtered(asked, |filter| {
+            filter.domain = Some(domain);
             filter.age = Some(Ages { from: lower(buckets), to: upper(buckets) });
-        })
+        }))
     };
     html! {
-        svg.bar viewBox={"0 0 " (most.max(all)) " 1"} preserveAspectRatio="none" {
+        svg.bar {
             @for (age, buckets, start, recipients) in parts {
                 @let words = format!("{} waiting {}", count(recipients, "recipient", "recipients"), span(buckets));
-                a href=(link(buckets)) aria-label=(words) {
-                    rect class={"a" (age)} x=(start) width=(recipients) height="1" { title { (words) } }
+                // The title is what it is called, and what the mouse shows.
+                @let part = html! {
+                    title { (words) }
+                    rect class={"a" (age)} x=(percent(start, most.max(all))) width=(percent(recipients, most.max(all))) {}
+                };
+                @match link(buckets) {
+                    Some(link) => a href=(link) { (part) },
+                    None => g { (part) },
                 }
             }
         }
     }
+}
+
+/// How wide a part of a bar is.
+fn percent(part: u64, all: u64) -> String {
+    format!("{:.1}%", 100.0 * part as f64 / all.max(1) as f64)
 }
 
 /// The least age in minutes of what is in these buckets.
@@ -132,9 +145,7 @@ fn reasons(report: &Report, asked: &Asked) -> Markup {
                                 (linked(link.as_deref(), html! { bdi { (short(pattern)) } }))
                                 " " span { (count(*recipients, "recipient", "recipients")) }
                             }
-                            svg.bar viewBox={"0 0 " (most) " 1"} preserveAspectRatio="none" aria-hidden="true" {
-                                rect.a2 width=(recipients) height="1" {}
-                            }
+                            svg.bar aria-hidden="true" { rect.a2 width=(percent(*recipients, most)) {} }
                         }
                     }
                 }

@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What stands before the one field of a recorded message that is changed.
 const ARRIVAL: &str = "\"arrival_time\": ";
 
+/// The sample queue, as Postfix printed it.
+const RECORDED: &str = include_str!("../../sample-queue/postfix.json");
+
 /// Any of these is a mail server that the program would find by itself.
 const MAIL_SERVERS: [&str; 8] = [
     "/usr/sbin/postqueue",
@@ -117,10 +120,8 @@ fn sample_queue(program: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder.join("state"))?;
 
     // Only the digits are changed: the rest stays as Postfix wrote it.
-    let recorded =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/sample-queue/postfix.json"))?;
     let mut messages = Vec::new();
-    for line in recorded.lines() {
+    for line in RECORDED.lines() {
         let (before, rest) = line.split_once(ARRIVAL).ok_or("a sample message has no arrival time")?;
         let (arrival, after) = rest.split_once(',').ok_or("a sample message ends too early")?;
         messages.push((before, arrival.parse::<u64>()?, after));

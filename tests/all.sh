@@ -1,0 +1,42 @@
+#!/bin/sh
+# Runs every test, and those that failed once more, each alone: a machine that is busy is no fault of the program. One that
+# fails again fails all; one that then passes is named at the end, as a test to mend. `make test` runs this, and says by
+# CARGO which cargo.
+set -u
+cd "$(dirname "$0")/.."
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+trap 'exit 1' HUP INT TERM
+
+{ "${CARGO:-cargo}" test --locked --no-fail-fast; echo $? >"$folder/status"; } 2>&1 | tee "$folder/log"
+[ "$(cat "$folder/status")" != 0 ] || exit 0
+
+# A program that broke off did not run all of its tests.
+if grep -q "^  process didn't exit successfully" "$folder/log"; then
+    echo "tests/all.sh: a test program broke off" >&2
+    exit 1
+fi
+# A line for each: the program that holds it, and its name.
+awk '/^ *Running .*\(.*\)$/ { program = $NF; gsub(/[()]/, "", program) }
+    /^test .* \.\.\. FAILED$/ { print program, $2 }' "$folder/log" >"$folder/failed"
+if ! [ -s "$folder/failed" ]; then
+    echo "tests/all.sh: something else than a test failed" >&2
+    exit 1
+fi
+status=0
+while read -r program name; do
+    echo
+    echo "*** Once more, alone: $name"
+    if RUST_TEST_THREADS=1 "$program" --exact "$name" </dev/null; then
+        echo "$name" >>"$folder/mend"
+    else
+        status=1
+    fi
+done <"$folder/failed"
+if [ -s "$folder/mend" ]; then
+    echo
+    echo "*** These failed once and passed alone. They are tests to mend:"
+    cat "$folder/mend"
+fi
+exit $status
