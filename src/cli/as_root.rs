@@ -16,12 +16,13 @@ use super::{EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, no_more};
 use crate::config::{Config, ConfigError};
 use crate::context::{Context, Source};
 use crate::flush::MOST_MESSAGES;
+use crate::flush::log_mark;
 use crate::flush::mail_log::{self, MOST, NoLog, Places};
 use crate::listing::count::Count;
 use crate::listing::reasons;
 use crate::mta::as_root::{BadRequest, EX_CONFIG, EX_NOPERM, EX_USAGE, LONGEST, REFUSES, Request, is_id};
 use crate::mta::trouble::Trouble;
-use crate::mta::{Kind, Mta, Part, Wanted};
+use crate::mta::{Kind, Mark, Mta, Part, Wanted};
 use crate::queue::Target;
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
@@ -111,7 +112,8 @@ fn serve(free: Free) -> Result<u8, Refusal> {
         Request::Run { target } => run_queue(&context, source, &target),
         Request::Reasons { ids } => print_reasons(&context, source, &ids),
         Request::Next {} => print_next(&context, source),
-        Request::Log { ids, since } => print_log(&context, source, &ids, since),
+        Request::Mark {} => print_mark(&context, source),
+        Request::Log { ids, since, mark } => print_log(&context, source, &ids, since, &mark.unwrap_or_default()),
     }
 }
 
@@ -236,10 +238,22 @@ fn print_next(context: &Context, source: &Source) -> Result<u8, Refusal> {
     Ok(status(&through::print(&context.free, &command, soon())?))
 }
 
-fn print_log(context: &Context, source: &Source, ids: &[String], since: i64) -> Result<u8, Refusal> {
+fn print_mark(context: &Context, source: &Source) -> Result<u8, Refusal> {
+    let mark = log_mark::note(context, &places(context, source));
+    // Nothing in it can fail to be written; nobody may be left to read it.
+    let line = serde_json::to_string(&mark).unwrap_or_default();
+    Ok(if writeln!(io::stdout(), "{line}").is_ok() { 0 } else { EX_TEMPFAIL })
+}
+
+/// Where the mail server logs.
+fn places(context: &Context, source: &Source) -> Places {
     let facts = source.mta.inquire(&context.free, Wanted::Permissions).answer(&context.free, soon());
-    let places = Places::of(context, source, &facts);
-    let question = mail_log::Question { places: &places, ids, since, room: MOST };
+    Places::of(context, source, &facts)
+}
+
+fn print_log(context: &Context, source: &Source, ids: &[String], since: i64, mark: &Mark) -> Result<u8, Refusal> {
+    let places = places(context, source);
+    let question = mail_log::Question { places: &places, ids, since, mark, room: MOST };
     let excerpt = mail_log::lines(context, &*source.mta, &question)?;
     let mut out = io::stdout();
     // Nobody may be left to read it.

@@ -1,26 +1,25 @@
 //! What is known of a queue run besides the listings: what was noted before it, and the lines of the mail log since then.
 //!
-//! The log is read by time and not from an offset: who waited before the run was neither delivered to nor refused, so an
-//! earlier line about these recipients changes nothing, and time outlasts every kind of rotation. Where this user can't
-//! read the log, root does so by the one rule.
+//! The log is read from where it ended then. Where this user can't read the log, root does so by the one rule.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::log_mark;
 use super::mail_log::{self, MOST, NoLog, Places, Question};
 use crate::context::Context;
 use crate::listing::count::Count;
 use crate::listing::tally::{Evidence, Noted};
-use crate::mta::Facts;
 use crate::mta::as_root::{EX_TEMPFAIL, LONGEST, Request};
+use crate::mta::{Facts, Mark};
 use crate::state::{Flush, Tally};
 use crate::system::process;
 
 /// How many bytes of lines are read in all: those of some 50,000 attempts.
 const ALL: usize = 24 * 1024 * 1024;
 
-/// How much of a request its ids may take, in bytes.
-const IDS: usize = LONGEST - 1024;
+/// How much of a request its ids may take, in bytes: the rest is for the mark.
+const IDS: usize = LONGEST - 4096;
 
 /// How long root may take for one answer, and for all of them.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,33 +38,42 @@ pub(crate) struct Notes {
     places: Places,
     /// The second from which on lines count, in seconds since 1970.
     since: i64,
+    /// Where the log ended then, as this user saw it.
+    mark: Mark,
+    /// The same as root saw it.
+    roots: Option<Mark>,
 }
 
 impl Notes {
-    /// What to note of a run that is started now. `None` where it is not this machine's queue, and no log is named.
-    pub(crate) fn of(context: &Context, facts: &Facts, noted: Vec<Noted>, since: i64) -> Option<Notes> {
+    /// What to note of a run before the queue is looked at. `None` where it is not this machine's queue, and no log is named.
+    pub(super) fn begin(context: &Context, facts: &Facts) -> Option<Notes> {
         let source = context.source.as_ref().ok()?;
         let mta = &context.config.mta;
         let is_known = mta.log.is_some() || source.is_local(&mta.list_command);
-        is_known.then(|| Notes { noted, places: Places::of(context, source, facts), since })
+        is_known.then(|| {
+            let since = jiff::Timestamp::now().as_second();
+            let places = Places::of(context, source, facts);
+            let (mark, roots) = (log_mark::note(context, &places), log_mark::note_by_rule(context));
+            Notes { noted: Vec::new(), places, since, mark, roots }
+        })
+    }
+
+    /// With the messages that the listing had.
+    pub(super) fn of(self, noted: Vec<Noted>) -> Notes {
+        Notes { noted, ..self }
     }
 
     /// The lines of the log about these messages since then, as far as they can be had.
     fn lines(&self, context: &Context) -> Result<Vec<u8>, NoLog> {
         let source = context.source.as_ref().map_err(|trouble| NoLog::NotFound(trouble.to_string()))?;
         let ids: Vec<String> = self.noted.iter().map(|noted| noted.id.clone()).collect();
-        let question = Question { places: &self.places, ids: &ids, since: self.since, room: ALL };
+        let question = Question { places: &self.places, ids: &ids, since: self.since, mark: &self.mark, room: ALL };
         let own = mail_log::lines(context, &*source.mta, &question).map(|excerpt| excerpt.lines);
         // What this user may read can be another log than the mail server's.
         if own.as_ref().is_ok_and(|lines| !lines.is_empty()) {
             return own;
         }
-        // A run leaves lines behind: a log without any (a journal that this user can't open, say) is not the one.
-        match self.by_rule(context, ids) {
-            Some(Ok(lines)) if lines.is_empty() => Err(NoLog::Silent),
-            Some(lines) => lines,
-            None => Err(own.err().unwrap_or(NoLog::Silent)),
-        }
+        self.by_rule(context, ids).unwrap_or(own)
     }
 
     /// The same by the one rule for root; `None` where there is none.
@@ -74,7 +82,7 @@ impl Notes {
         let mut lines = Vec::new();
         let mut batches = batches(ids, IDS);
         while let Some(mut ids) = batches.pop().filter(|_| lines.len() < ALL && Instant::now() < until) {
-            let request = Request::Log { ids: ids.clone(), since: self.since };
+            let request = Request::Log { ids: ids.clone(), since: self.since, mark: self.roots.clone() };
             let command = context.by_the_one_rule(&request)?;
             let running = match process::start(&context.free, &command) {
                 Ok(running) => running,
@@ -152,16 +160,22 @@ fn batches(ids: Vec<String>, most: usize) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mta::FileEnd;
 
     #[test]
     fn a_request_names_as_many_messages_as_it_has_room_for() {
         let ids: Vec<_> = (0..10_000).map(|number| format!("{number:016X}")).collect();
         let batches = batches(ids.clone(), IDS);
         assert_eq!(batches.concat(), ids);
-        assert_eq!(batches.len(), 3);
+        assert_eq!(batches.len(), 4);
+        // Of each log that there may be, with all its files.
+        let mark = Mark {
+            files: vec![FileEnd { device: u64::MAX, inode: u64::MAX, size: u64::MAX }; 24],
+            cursor: Some(format!("s={}", "a".repeat(290))),
+        };
         for ids in batches {
-            let line = format!("{}\n", Request::Log { ids: ids.clone(), since: i64::MAX }.line());
-            assert_eq!(Request::read(line.as_bytes()), Ok(Request::Log { ids, since: i64::MAX }));
+            let request = Request::Log { ids, since: i64::MAX, mark: Some(mark.clone()) };
+            assert_eq!(Request::read(format!("{}\n", request.line()).as_bytes()), Ok(request));
         }
         assert_eq!(super::batches(vec!["x".repeat(100)], 10).len(), 1);
     }

@@ -1,9 +1,10 @@
-//! What the mail log says of some messages: its own lines, chosen by queue id and time in the sandbox, and otherwise
-//! unread.
+//! What the mail log says of some messages: its own lines, chosen in the sandbox by queue id and by the place or the time
+//! from which on they were written, and otherwise unread.
 //!
 //! Strangers write most of a line, so nothing is concluded from one here.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use nix::errno::Errno;
 use super::log_files::{Piece, Stretch, pieces};
 use crate::context::{Context, Source};
 use crate::listing::lines::Lines;
-use crate::mta::{Clock, Facts, Mta, log_instant, log_text};
+use crate::mta::{Clock, Facts, Mark, Mta, log_instant, log_text};
 use crate::sandbox::{Purpose, Sandbox};
 use crate::system::Free;
 use crate::system::process::{self, Argv, Ending, Equipment, Life, PIPE};
@@ -45,8 +46,6 @@ pub(crate) enum NoLog {
     Journal(String),
     #[error("the process that reads the mail log {0}")]
     Reader(String),
-    #[error("the mail log has no line about these messages")]
-    Silent,
     /// `as-root` has no answer.
     #[error("the rule for root gave no mail log: {0}")]
     Rule(String),
@@ -60,6 +59,8 @@ pub(crate) struct Question<'a> {
     pub(crate) ids: &'a [String],
     /// The second from which on they were written, in seconds since 1970.
     pub(crate) since: i64,
+    /// Where the log ended then.
+    pub(crate) mark: &'a Mark,
     /// How many bytes of them are wanted.
     pub(crate) room: usize,
 }
@@ -68,8 +69,8 @@ pub(crate) struct Question<'a> {
 struct Wanted<'a> {
     mta: &'a dyn Mta,
     ids: HashSet<&'a str>,
-    /// From when on; `None` where only such lines come.
-    since: Option<i64>,
+    /// From when on.
+    since: i64,
     clock: &'a Clock,
 }
 
@@ -114,19 +115,19 @@ impl Places {
     }
 }
 
-/// The lines that hold one of these queue ids and were written since then.
+/// The lines that hold one of these queue ids and were written since then. None at all are a log that says nothing of them.
 ///
 /// # Errors
 /// [`NoLog`].
 pub(crate) fn lines(context: &Context, mta: &dyn Mta, question: &Question<'_>) -> Result<Excerpt, NoLog> {
-    let deadline = Instant::now() + PATIENCE;
-    let Question { places, ids, since, room } = *question;
+    let Question { places, ids, since, mark, room } = *question;
     let mut excerpt = Excerpt { lines: Vec::new(), whole: true };
-    let wanted = |since| Wanted { mta, ids: ids.iter().map(String::as_str).collect(), since, clock: &context.clock };
+    let wanted = Wanted { mta, ids: ids.iter().map(String::as_str).collect(), since, clock: &context.clock };
+    let deadline = Instant::now() + PATIENCE;
+    let mut reading = Reading { context, wanted, room, deadline, excerpt: &mut excerpt };
     let mut is_found = false;
-    let mut reading = Reading { context, wanted: wanted(Some(since)), room, deadline, excerpt: &mut excerpt };
     for log in places.files() {
-        for piece in pieces(log, since) {
+        for piece in pieces(log, since, mark) {
             is_found = true;
             reading.piece(piece)?;
         }
@@ -135,14 +136,23 @@ pub(crate) fn lines(context: &Context, mta: &dyn Mta, question: &Question<'_>) -
             return Ok(excerpt);
         }
     }
-    let journal = match places {
-        Places::Named(_) => Err(places.are_silent()),
-        Places::Usual(_) => {
-            let mut reading = Reading { context, wanted: wanted(None), room, deadline, excerpt: &mut excerpt };
-            reading.journal(since, || places.are_silent())
-        }
-    };
-    if is_found { Ok(excerpt) } else { journal.map(|()| excerpt) }
+    match places {
+        // A mail server that was told where to log, and has not, says nothing.
+        Places::Named(log) => is_found |= File::open(log).is_ok(),
+        Places::Usual(_) => match reading.journal(mark.cursor.as_deref()) {
+            // A journal that nobody has written mail to, or that this user can't read, is not the one.
+            Ok(()) => is_found |= mark.cursor.is_some() || !reading.excerpt.lines.is_empty(),
+            Err(error) if !is_found => return Err(error),
+            Err(_) => {}
+        },
+    }
+    if is_found { Ok(excerpt) } else { Err(places.are_silent()) }
+}
+
+/// What is asked of the journal: entries of facility `mail` (2, syslog(3)), as JSON.
+pub(super) fn journalctl(more: &[&str]) -> Argv {
+    let always = ["--quiet", "--no-pager", "--output=json", "SYSLOG_FACILITY=2"];
+    Argv::new("journalctl", &[&always, more].concat())
 }
 
 /// A log that is being read.
@@ -171,18 +181,18 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// What the journal holds of facility `mail` (2, syslog(3)), with who wrote it: any user can write there.
-    fn journal(&mut self, since: i64, silence: impl Fn() -> NoLog) -> Result<(), NoLog> {
-        let since = format!("--since=@{}", since.max(0));
-        let fields = "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_UID,_COMM";
+    /// What the journal holds from there on, or from then on, with who wrote it: any user can write there.
+    fn journal(&mut self, cursor: Option<&str>) -> Result<(), NoLog> {
+        let from = match cursor {
+            Some(cursor) => format!("--after-cursor={cursor}"),
+            None => format!("--since=@{}", self.wanted.since.max(0)),
+        };
         // Without --all, a long message is left out (journalctl(1)).
-        let command = Argv::new(
-            "journalctl",
-            &["--quiet", "--no-pager", "--all", "--output=json", fields, &since, "SYSLOG_FACILITY=2"],
-        );
-        let running = process::start(&self.context.free, &command).map_err(|_| silence())?;
+        let command = journalctl(&["--all", "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_UID,_COMM", &from]);
+        // Not every system has one.
+        let Ok(running) = process::start(&self.context.free, &command) else { return Ok(()) };
         let output = running.stdout().try_clone().map_err(|error| NoLog::Journal(error.to_string()))?;
-        self.pick(output.into(), Stretch::Whole)?;
+        self.pick(output.into(), Stretch::SinceMark)?;
         let ending = if self.excerpt.whole { Ending::Exited } else { Ending::ReaderGone };
         let exit = running.exit(self.deadline, ending);
         if exit.success() || !self.excerpt.whole { Ok(()) } else { Err(NoLog::Journal(exit.describe())) }
@@ -255,10 +265,10 @@ impl Choice<'_> {
         match self.number {
             // It has no beginning.
             1 if self.stretch == Stretch::End => return false,
-            2 if self.stretch == Stretch::End => self.is_more |= self.wanted.is_in_time(line),
+            2 if self.stretch == Stretch::End => self.is_more |= self.wanted.is_in_time(line, self.stretch),
             _ => {}
         }
-        let Some(left) = self.left.filter(|_| self.wanted.holds(line)) else { return false };
+        let Some(left) = self.left.filter(|_| self.wanted.holds(line, self.stretch)) else { return false };
         self.left = left.checked_sub(line.len() + 1);
         self.is_more |= self.left.is_none();
         self.left.is_some()
@@ -266,20 +276,26 @@ impl Choice<'_> {
 }
 
 impl Wanted<'_> {
-    fn holds(&self, line: &[u8]) -> bool {
+    fn holds(&self, line: &[u8], stretch: Stretch) -> bool {
         // The journal writes a message that is no text as numbers.
-        let text = if self.since.is_none() { log_text(line) } else { Some(line.into()) };
+        let text = if is_entry(line) { log_text(line) } else { Some(line.into()) };
         let text = text.unwrap_or_default();
         let mut words = text
             .split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')
             .filter_map(|word| str::from_utf8(word).ok());
-        words.any(|word| self.ids.contains(self.mta.id_in_log(word))) && self.is_in_time(line)
+        words.any(|word| self.ids.contains(self.mta.id_in_log(word))) && self.is_in_time(line, stretch)
     }
 
     /// Whether it was written in time. A line of a file that does not say when belongs to no log.
-    fn is_in_time(&self, line: &[u8]) -> bool {
-        self.since.is_none_or(|since| log_instant(line, self.clock).is_some_and(|written| written >= since))
+    fn is_in_time(&self, line: &[u8], stretch: Stretch) -> bool {
+        let is_in_time = |written| stretch == Stretch::SinceMark || written >= self.since;
+        is_entry(line) || log_instant(line, self.clock).is_some_and(is_in_time)
     }
+}
+
+/// Whether it is one of the journal's entries. The lines of files begin with a time.
+fn is_entry(line: &[u8]) -> bool {
+    line.first() == Some(&b'{')
 }
 
 #[cfg(test)]
@@ -292,14 +308,7 @@ mod tests {
     use crate::mta::{self, Kind, Search};
 
     /// What of a log is passed on, and whether there is more.
-    fn chosen(
-        kind: Kind,
-        log: &[u8],
-        ids: &[&str],
-        since: Option<i64>,
-        stretch: Stretch,
-        room: usize,
-    ) -> (String, bool) {
+    fn chosen(kind: Kind, log: &[u8], ids: &[&str], since: i64, stretch: Stretch, room: usize) -> (String, bool) {
         let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).unwrap();
         let clock = Clock { now: 1_795_503_951, zone: TimeZone::UTC };
         let wanted = Wanted { mta: &*mta, ids: ids.iter().copied().collect(), since, clock: &clock };
@@ -327,7 +336,9 @@ mod tests {
 
     #[test]
     fn only_whole_lines_with_these_ids_and_since_then_are_passed_on() {
-        let at = |second: i64| Some("2026-11-24T07:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second() + second);
+        let at = |second: i64| "2026-11-24T07:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second() + second;
+        let behind = chosen(Kind::Postfix, LOG.as_bytes(), &["AAAAAA1"], i64::MAX, Stretch::SinceMark, MOST);
+        assert_eq!(behind, (line(0) + &line(2), false), "behind the mark, whatever the time says");
         let chosen = |ids: &[&str], since| chosen(Kind::Postfix, LOG.as_bytes(), ids, since, Stretch::Whole, MOST);
         assert_eq!(chosen(&["AAAAAA1"], at(0)), (line(0) + &line(2), false));
         assert_eq!(chosen(&["AAAAAA1", "AAAAAA12"], at(1)), (line(1) + &line(2), false));
@@ -344,15 +355,15 @@ mod tests {
         let (text, numbers) = (entry(&words.into()), entry(&words.as_bytes().into()));
         let other = entry(&words.replace("AAAAAA1", "AAAAAA2").as_bytes().into());
         let log = format!("{text}\n{other}\n{numbers}\n");
-        let found = chosen(Kind::Postfix, log.as_bytes(), &["AAAAAA1"], None, Stretch::Whole, MOST);
+        let found = chosen(Kind::Postfix, log.as_bytes(), &["AAAAAA1"], i64::MAX, Stretch::SinceMark, MOST);
         assert_eq!(found, (format!("{text}\n{numbers}\n"), false));
         // A word around the message is not one of its ids.
-        assert_eq!(chosen(Kind::Postfix, log.as_bytes(), &["MESSAGE"], None, Stretch::Whole, MOST).0, "");
+        assert_eq!(chosen(Kind::Postfix, log.as_bytes(), &["MESSAGE"], i64::MAX, Stretch::SinceMark, MOST).0, "");
     }
 
     #[test]
     fn it_is_known_where_there_may_be_more() {
-        let since = Some(0);
+        let since = 0;
         let chosen = |stretch, room| chosen(Kind::Postfix, LOG.as_bytes(), &["AAAAAA1"], since, stretch, room);
         assert_eq!(chosen(Stretch::End, MOST), (line(2), true), "what stood before the second line is not known");
         let both = line(0).len() + line(2).len();
@@ -365,17 +376,17 @@ mod tests {
         let exim = "2026-11-24 07:00:00 1vNAb2-00000c-2p => a@example.com R=r T=t\n\
                     2026-11-24 07:00:00 1vNAb2-00000d-2p <= <> R=1vNAb2-00000c-2p U=Debian-exim P=local\n\
                     2026-11-24 07:00:00 1vNAb2-00000c-2p0 Completed\n";
-        let (lines, _) = chosen(Kind::Exim, exim.as_bytes(), &["1vNAb2-00000c-2p"], Some(0), Stretch::Whole, MOST);
+        let (lines, _) = chosen(Kind::Exim, exim.as_bytes(), &["1vNAb2-00000c-2p"], 0, Stretch::Whole, MOST);
         assert_eq!(lines.lines().count(), 2, "{lines}");
         let opensmtpd =
             "Nov 24 07:00:00 bartleby smtpd[1]: 38f3a1c2a1b2c3d4 mta delivery evpid=0e78358bb2c3d4e5 from=<>\n";
         for (id, is_held) in [("0e78358b", true), ("b2c3d4e5", false), ("0e78358", false)] {
-            let (lines, _) = chosen(Kind::OpenSmtpd, opensmtpd.as_bytes(), &[id], Some(0), Stretch::Whole, MOST);
+            let (lines, _) = chosen(Kind::OpenSmtpd, opensmtpd.as_bytes(), &[id], 0, Stretch::Whole, MOST);
             assert_eq!(!lines.is_empty(), is_held, "{id}");
         }
         // Bytes come out as they stand there.
         let raw = b"2026-11-24 07:00:00 1vNAb2-00000c-2p ** cr\rmoe\xff@example.com\n";
-        let mta_lines = chosen(Kind::Exim, raw, &["1vNAb2-00000c-2p"], Some(0), Stretch::Whole, MOST).0;
+        let mta_lines = chosen(Kind::Exim, raw, &["1vNAb2-00000c-2p"], 0, Stretch::Whole, MOST).0;
         assert_eq!(mta_lines, String::from_utf8_lossy(raw));
     }
 }

@@ -15,6 +15,7 @@
 mod evidence;
 mod follow;
 mod log_files;
+pub(crate) mod log_mark;
 pub(crate) mod mail_log;
 pub(crate) mod outcome;
 pub mod readiness;
@@ -203,9 +204,9 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
     let whole = commands(context, &facts, &Part::All)?;
     let domains = grounds.as_ref().map_or(&[][..], Grounds::domains);
     // What leaves from here on, by itself too, counts.
-    let since = jiff::Timestamp::now().as_second();
+    let notes = Notes::begin(context, &facts);
     let mut waiting = Count::with_stakes(context, target, domains, facts.timing.lifetimes());
-    let noted = std::mem::take(&mut waiting.noted);
+    let notes = notes.map(|notes| notes.of(std::mem::take(&mut waiting.noted)));
     if waiting.messages == 0 && waiting.trouble.is_none() {
         // It would use up the cool-down.
         return Err(Refusal::NotQueued(target.clone()));
@@ -256,7 +257,6 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
             Err(error) => log(&format!("the flush could not be put on record: {error}")),
         }
     }
-    let notes = Notes::of(context, &facts, noted, since);
     let own = || source.mta.flush_commands(&Part::All).first().map(Argv::program).unwrap_or_default();
     let ended = run(context, &flush, &commands, prepared, turn.as_ref(), notes.as_ref());
     let outcome = ended.and_then(|report| match report {

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::Part;
 use super::trouble::Trouble;
+use super::{Mark, Part};
 use crate::queue::Target;
 use crate::system::process::{Argv, Ending, Exit};
 
@@ -76,6 +76,8 @@ pub enum Request {
     /// To print when mail is tried next, and since when a host fails, where only root can read that: the answer is what
     /// [`Mta::next_command`](super::Mta::next_command) prints.
     Next {},
+    /// To print where the mail log ends now: the answer is a [`Mark`], as a line of JSON.
+    Mark {},
     /// To print what the mail log says of messages: the answer is the log's own lines, 4 MiB at most.
     Log {
         /// The messages, as many as a request can name.
@@ -83,6 +85,9 @@ pub enum Request {
         ids: Vec<String>,
         /// The time from which on, in seconds since 1970.
         since: i64,
+        /// The place from which on; where it is of no use, the time counts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mark: Option<Mark>,
     },
 }
 
@@ -243,6 +248,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::mta::FileEnd;
 
     fn read(line: &str) -> Result<Request, BadRequest> {
         Request::read(format!("{line}\n").as_bytes())
@@ -262,9 +268,21 @@ mod tests {
             (Request::Reasons { ids: ids.clone() }, r#"{"do":"reasons","ids":["1vNAb2-00000c-2p","A1"]}"#),
             (Request::Next {}, r#"{"do":"next"}"#),
             (
-                Request::Log { ids, since: 1_795_433_282 },
+                Request::Log { ids: ids.clone(), since: 1_795_433_282, mark: None },
                 r#"{"do":"log","ids":["1vNAb2-00000c-2p","A1"],"since":1795433282}"#,
             ),
+            (
+                Request::Log {
+                    ids: ids[1..].to_vec(),
+                    since: 1,
+                    mark: Some(Mark {
+                        files: vec![FileEnd { device: 64, inode: 3, size: 9 }],
+                        cursor: Some("s=a1;i=2".into()),
+                    }),
+                },
+                r#"{"do":"log","ids":["A1"],"since":1,"mark":{"files":[[64,3,9]],"cursor":"s=a1;i=2"}}"#,
+            ),
+            (Request::Mark {}, r#"{"do":"mark"}"#),
         ] {
             assert_eq!(request.line(), line);
             assert_eq!(read(line), Ok(request));
@@ -329,6 +347,9 @@ mod tests {
             r#"{"do":"log","ids":["A1"],"since":99999999999999999999}"#,
             r#"{"do":"log","ids":["A1",".*"],"since":1}"#,
             r#"{"do":"log","ids":["A1"],"since":1,"file":"/etc/shadow"}"#,
+            r#"{"do":"log","ids":["A1"],"since":1,"mark":{"files":[],"cursor":"x --file=/etc/shadow"}}"#,
+            r#"{"do":"log","ids":["A1"],"since":1,"mark":{"files":["/etc/shadow"],"cursor":null}}"#,
+            r#"{"do":"mark","file":"/etc/shadow"}"#,
             "{\"do\":\"list\"}\0",
             "\u{feff}{\"do\":\"list\"}",
         ] {

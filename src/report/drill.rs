@@ -263,7 +263,7 @@ fn mail_log(context: &Context, source: &Source, facts: &Facts) -> Finding {
     if let Some(path) = places.files().iter().find(is_file) {
         return Finding::Fine(format!("{} can be read", path.display()));
     }
-    let request = Request::Log { ids: vec![source.mta.sample_id().to_owned()], since: context.clock.now };
+    let request = Request::Log { ids: vec![source.mta.sample_id().to_owned()], since: context.clock.now, mark: None };
     if context.by_the_one_rule(&request).is_some() {
         return Finding::Fine("root reads it, by the one rule for that".into());
     }

@@ -162,6 +162,9 @@ fn a_log_that_is_rotated_in_the_middle_of_a_run_is_read_all_the_same() {
             format!("{one} >> mail.log; mv mail.log mail.log.old; {two} >> mail.log.old; {three} > mail.log"),
         ),
         ("compressed at once", format!("{both}; mv mail.log mail.log.1; gzip mail.log.1; {three} > mail.log")),
+        ("by bzip2", format!("{both}; mv mail.log mail.log.0; bzip2 mail.log.0; {three} > mail.log")),
+        ("by xz", format!("{both}; mv mail.log mail.log.1; xz mail.log.1; {three} > mail.log")),
+        ("by zstd", format!("{both}; mv mail.log mail.log.1; zstd -q --rm mail.log.1; {three} > mail.log")),
         ("by date", format!("{both}; mv mail.log mail.log-20261124; {three} > mail.log")),
         (
             "as Postfix does it",
@@ -171,6 +174,11 @@ fn a_log_that_is_rotated_in_the_middle_of_a_run_is_read_all_the_same() {
         ("shrunk in place", format!("{both}; cp mail.log mail.log.1; : > mail.log; {three} >> mail.log")),
         ("copied", format!("{both}; {three} >> mail.log; cp -p mail.log mail.log.bak")),
     ] {
+        let program = how.strip_prefix("by ").filter(|program| *program != "date");
+        if program.is_some_and(|program| !Path::new("/usr/bin").join(program).exists()) {
+            eprintln!("*** A log rotated {how} is not tested: it is missing here. ***");
+            continue;
+        }
         let outcome = run_of_three(&run);
         assert_eq!(figures(&outcome), [2, 1, 0, 0], "{how}: {outcome:#}");
     }
@@ -206,11 +214,28 @@ fn what_has_no_line_of_its_own_is_never_called_delivered() {
         assert_eq!(figures(&outcome), [0, 0, 3, 0], "{run}: {outcome:#}");
         assert_eq!(outcome["words"], "3 left without a record in the mail log");
     }
-    // A log without a line about any of them is not the mail server's.
+    // Nor has one that says nothing of any of them.
     for run in [": >> mail.log".to_owned(), says(9, SENT) + " >> mail.log"] {
         let outcome = run_of_three(&run);
-        assert_eq!([&outcome["delivered"], &outcome["unrecorded"]], [&Value::Null; 2]);
-        assert_eq!(outcome["words"], "all 3 are gone from here: delivered, or returned to the sender");
+        assert_eq!(figures(&outcome), [0, 0, 3, 0], "{run}: {outcome:#}");
+        assert_eq!(outcome["words"], "3 left without a record in the mail log");
+    }
+}
+
+/// Syslog's older stamp has no zone, and clocks are set: a line counts by its place.
+#[test]
+fn only_what_was_written_behind_the_mark_counts_whatever_its_time() {
+    let at =
+        |year: &str, line: String| line.replace("$(date +%Y-%m-%dT%H:%M:%S%:z)", &format!("{year}-01-01T00:00:00Z"));
+    let [early, late] = [at("2999", says(1, SENT)), at("2001", says(2, REFUSED))];
+    for how in ["", "mv mail.log mail.log.1;", "mv mail.log mail.log-20010101;"] {
+        let run = format!("{late} >> mail.log; {how} {} >> mail.log; swap none", says(3, SENT));
+        let machine = machine("postfix", queue(3).as_bytes(), &run);
+        let before = format!("cd {}; {early} > mail.log", machine.path("").display());
+        assert!(std::process::Command::new("/bin/sh").args(["-c", &before]).status().unwrap().success());
+        assert_eq!(machine.get("flush").status, 303);
+        let outcome = ended(&machine);
+        assert_eq!(figures(&outcome), [1, 1, 1, 0], "{how} {outcome:#}");
     }
 }
 

@@ -18,7 +18,7 @@ use bartleby::flush::readiness::{Held, Readiness};
 use bartleby::listing::{Listing, Sampling};
 use bartleby::mta::as_root::{LONGEST, Request as Ask};
 use bartleby::mta::trouble::Trouble;
-use bartleby::mta::{self, Clock, Facts, Kind, Search};
+use bartleby::mta::{self, Clock, Facts, Kind, Mark, Search};
 use bartleby::primary::PrimaryStatus;
 use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Target, Window};
 use bartleby::report::{Form, Report};
@@ -453,8 +453,11 @@ pub fn as_root(bytes: &[u8]) {
         Ask::Run { target: Target::Domain(name) } => (Vec::new(), Some(name)),
         Ask::Run { target: Target::Id(id) } => (vec![id.clone()], None),
         Ask::Reasons { ids } | Ask::Log { ids, .. } => (ids.clone(), None),
-        Ask::Next {} => (Vec::new(), None),
+        Ask::Next {} | Ask::Mark {} => (Vec::new(), None),
     };
+    if let Ask::Log { mark: Some(Mark { cursor: Some(cursor), .. }), .. } = &request {
+        assert!(cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || b";=".contains(&byte)), "{cursor:?}");
+    }
     for id in ids {
         let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         assert!(is_plain && !id.is_empty() && !id.starts_with('-'), "{id:?}");
