@@ -16,7 +16,7 @@ use crate::opensmtpd::OpenSmtpd;
 use crate::page;
 use crate::postfix::Postfix;
 use crate::primary::{self, Mode, TUCCSTER};
-use crate::{apache, comeback, install, story, wait};
+use crate::{apache, comeback, install, wait};
 
 const LIST: &str = "/root/recipients";
 
