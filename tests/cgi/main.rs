@@ -35,5 +35,6 @@ mod share;
 mod slow_readers;
 mod start;
 mod state;
+mod text_form;
 mod wait;
 mod web;
