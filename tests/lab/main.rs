@@ -12,6 +12,7 @@
 mod accessibility;
 mod apache;
 mod as_root;
+mod bare;
 mod browser;
 mod by_itself;
 mod client;
@@ -93,6 +94,11 @@ fn postfix_with_a_primary_that_is_ill() {
 #[test]
 fn postfix_running_a_part_of_the_queue() {
     in_each_lab("postfix_running_a_part_of_the_queue", &Postfix, parts::of_the_queue);
+}
+
+#[test]
+fn postfix_on_a_bare_machine() {
+    in_lab("postfix_on_a_bare_machine", &Postfix, bare::of_all_but_a_mail_server);
 }
 
 #[test]
