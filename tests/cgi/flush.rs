@@ -34,7 +34,7 @@ fn a_flush_runs_once_and_then_cools_down() {
     assert!(page.body.contains("0 of 21 so far; 21 still wait: "), "{}", page.body);
     assert!(page.body.contains("<progress max=\"21\" value=\"0\""), "{}", page.body);
     assert!(page.body.contains("it can be run again in"));
-    assert_eq!(page.field("refresh"), Some("3"));
+    assert_eq!(page.field("refresh"), Some("3; url=?flushed=1"));
     for format in ["html", "text", "json"] {
         let unknown = machine.get(&format!("flushed=7&format={format}")).body;
         assert!(unknown.contains("There is no record of run 7."), "{unknown}");
