@@ -70,7 +70,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
 fn explain(not_run: &NotRun) {
     not_run.lines().iter().for_each(|line| log(line));
     not_run.remedy().lines().for_each(log);
-    log(&format!("To run it all the same: bartleby flush --despite-{} {}", not_run.despite().as_str(), not_run.target));
+    log(&format!("To run it anyway: bartleby flush --despite-{} {}", not_run.despite().as_str(), not_run.target));
 }
 
 /// Says what comes of a run until it is over.

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_queue_after_the_end_of_a_flush_is_told_too() {
+    fn what_leaves_the_queue_after_the_end_of_a_flush_is_counted_too() {
         let settled = Outcome { messages_left: 2, settled: true, ..Outcome::default() };
         let left = |ids: &[&str], seen| {
             let remainder = Remainder::of(Some(Target::All), Waited::Ids(["A".to_owned(), "B".to_owned()].into()));

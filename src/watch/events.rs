@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_announced_when_it_begins_and_when_it_ends_whoever_saw_it() {
+    fn an_outage_is_announced_when_it_begins_and_when_it_ends_no_matter_who_saw_it() {
         let of = |outages: Vec<Outage>| Seen { outages, ..Seen::default() };
         let mut announced = None;
         // A command that is configured later hears of what lasts, and not of what is over.

@@ -137,7 +137,7 @@ fn check(machine: &Machine, arguments: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn a_monitor_is_told_when_less_time_is_left() {
+fn a_monitor_alerts_when_less_time_is_left() {
     let disk = "[disk]\nwarn = \"0%\"\ncritical = \"0%\"";
     let machine = postfix(&[4 * DAY], &format!("lifetime = \"6d\"\n{disk}"));
     for (arguments, code) in [

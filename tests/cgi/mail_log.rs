@@ -89,7 +89,7 @@ fn figures(outcome: &Value) -> [u64; 4] {
 
 /// Real runs, with what strangers wrote meanwhile: each comes to its end after 15 seconds at rest.
 #[test]
-fn the_logs_of_real_runs_are_told_as_they_were_by_the_whole_program() {
+fn the_whole_program_reads_the_logs_of_real_runs_as_they_were() {
     let case = |kind: Kind, name: &'static str, case: &'static str| {
         move || {
             let read = |ending: &str| fs::read(fixture(name, &format!("{case}.{ending}"))).unwrap();
