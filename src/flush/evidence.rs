@@ -67,7 +67,8 @@ impl Notes {
     fn lines(&self, context: &Context) -> Result<Excerpt, NoLog> {
         let source = context.source.as_ref().map_err(|trouble| NoLog::NotFound(trouble.to_string()))?;
         let ids: Vec<String> = self.noted.iter().map(|noted| noted.id.clone()).collect();
-        let question = Question { places: &self.places, ids: &ids, since: self.since, mark: &self.mark, room: ALL };
+        let question =
+            Question { places: &self.places, ids: &ids, since: self.since, mark: Some(&self.mark), room: ALL };
         let own = mail_log::lines(context, &*source.mta, &question);
         // What this user may read can be another log than the mail server's.
         if own.as_ref().is_ok_and(|excerpt| !excerpt.lines.is_empty()) {
