@@ -171,7 +171,8 @@ impl Exchange<'_> {
             let head = Head::new(if verdict.status == 0 { StatusCode::OK } else { failed }, row.media_type);
             let live = asked.live && asked.format == Format::Html;
             let after = verdict.renew.then_some(RENEWED).or_else(|| live.then_some(LIVE));
-            let renewed = after.map(|seconds| (header::REFRESH, seconds.to_string()));
+            let renewed =
+                after.map(|seconds| (header::REFRESH, format!("{seconds}; url={}", html::links::view(&asked))));
             renewed.into_iter().fold(head, |head, (name, value)| head.with(name, value)).to_bytes()
         };
         let body = if self.request.method == Method::Head { HasBody::No } else { HasBody::Yes };
@@ -203,7 +204,7 @@ impl Exchange<'_> {
         let by = if by.is_empty() { "somebody unknown".to_owned() } else { by };
         match flush::start(context, target, Asker { by, address: self.request.remote_addr }, &care) {
             Ok(run) => {
-                let place = format!("?flushed={}", run.flush.number);
+                let place = html::links::followed(asked, run.flush.number);
                 let media_type = view::form(Format::Text).media_type;
                 let head = Head::new(StatusCode::SEE_OTHER, media_type).with(header::LOCATION, &*place);
                 self.send(&head, format!("The queue run was started: {place}\n").into_bytes());

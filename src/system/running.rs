@@ -31,6 +31,9 @@ pub(crate) const PIPE: usize = 256 * 1024;
 /// then it is left to itself.
 const REAP_PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long one may take to end that can't but end: on a busy machine it may have to wait for its turn.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A process under way. Dropping it ends its whole process group.
 pub(crate) struct Running {
     pid: Pid,
@@ -217,7 +220,7 @@ impl Running {
         let gone = self.stopped_by.iter().any(|signal| {
             // It may have ended already, or be out of reach.
             let _ = killpg(self.pid, *signal);
-            self.is_gone_by(Instant::now() + REAP_PATIENCE)
+            self.is_gone_after(*signal)
         });
         gone || (self.has_no_output() && has_ended(self.pid))
     }
@@ -230,16 +233,19 @@ impl Running {
             .all(hung_up)
     }
 
-    /// Whether its whole process group is gone by then, and everybody that has its output.
-    fn is_gone_by(&mut self, until: Instant) -> bool {
+    /// Whether its whole process group is gone soon after this signal, and everybody that has its output.
+    fn is_gone_after(&mut self, signal: Signal) -> bool {
+        let sent = Instant::now();
         let mut pause = Duration::from_micros(50);
         loop {
             self.reap(Instant::now());
             // While it has a member, even one that has ended and nobody has waited for, its number is not given to another.
-            if killpg(self.pid, None) == Err(Errno::ESRCH) && self.has_no_output() {
+            let group = killpg(self.pid, None);
+            if group == Err(Errno::ESRCH) && self.has_no_output() {
                 return true;
             }
-            if Instant::now() >= until {
+            let is_ending = signal == Signal::SIGKILL && group.is_ok() && sent.elapsed() < KILL_PATIENCE;
+            if sent.elapsed() >= REAP_PATIENCE && (!is_ending || has_ended(self.pid)) {
                 return false;
             }
             thread::sleep(pause);

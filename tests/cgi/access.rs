@@ -124,7 +124,7 @@ fn the_pages_own_buttons_run_the_queue_by_a_form() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     let page = machine.get("format=html&per_page=5&page=2&state=deferred").body;
     let page = scraper::Html::parse_document(&page);
-    let all = scraper::Selector::parse("form[method=post][action='?'] button[name=flush]").unwrap();
+    let all = scraper::Selector::parse("form[method=post]:not([action]) button[name=flush]").unwrap();
     let values: Vec<_> = page.select(&all).filter_map(|button| button.value().attr("value")).collect();
     assert_eq!(values, ["all"], "a configured command runs the whole");
     let browser: &[(&str, &[u8])] = &[

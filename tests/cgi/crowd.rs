@@ -152,7 +152,8 @@ fn with_lister_out_of_reach() -> Option<Machine> {
     fs::set_permissions(machine.path("state"), Permissions::from_mode(0o700)).unwrap();
     chown(machine.path("state"), Some(WWW_DATA), Some(WWW_DATA)).unwrap();
     let sudo = machine.path("sudo");
-    fs::copy("/usr/bin/setpriv", &sudo).unwrap();
+    // As what another test starts just now would inherit a copy that is being written.
+    assert!(Command::new("cp").arg("/usr/bin/setpriv").arg(&sudo).status().unwrap().success());
     fs::set_permissions(&sudo, Permissions::from_mode(0o4755)).unwrap();
     let words = ["--reuid=0", "--regid=0", "--clear-groups"];
     let user = Command::new(&sudo).args(words).args(["id", "-u"]).uid(WWW_DATA).gid(WWW_DATA).output().unwrap();

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::machine::{Answer, Machine};
 use crate::start::post;
+use crate::wait::until;
 
 #[test]
 fn a_flush_runs_once_and_then_cools_down() {
@@ -250,16 +251,12 @@ fn a_flush_command_that_blocks_does_not_block_the_page_and_holds_the_turn() {
 
 #[test]
 fn a_browser_that_goes_away_stops_no_flush() {
-    let machine = with_flusher("sleep 1; echo run >> $(dirname $0)/flushed");
+    let machine = with_flusher("echo > $(dirname $0)/begun; sleep 1; echo run >> $(dirname $0)/flushed");
     let mut program = machine.cgi(&[("QUERY_STRING", b"flush")]).spawn().unwrap();
     drop(program.stdout.take());
-    thread::sleep(Duration::from_millis(300));
+    until("it has begun", 120, || machine.path("begun").exists());
     kill(Pid::from_raw(program.id() as i32), Signal::SIGKILL).unwrap();
     program.wait().unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while machine.flushes() == 0 {
-        assert!(Instant::now() < until, "the flush ended with its request");
-        thread::sleep(Duration::from_millis(50));
-    }
+    until("the flush has ended", 120, || machine.flushes() > 0);
     assert_eq!(machine.json().1["flush"]["last"]["number"], 1);
 }

@@ -408,5 +408,5 @@ fn while_it_runs_its_speed_and_its_end_are_said() {
         let said = machine.get(&format!("flushed=1&format={format}")).body;
         assert!(said.contains("While it runs: ") && said.contains(" recipients a minute, done in about "), "{said}");
     }
-    assert_eq!(machine.get("flushed=1&format=html").field("refresh"), Some("3"));
+    assert_eq!(machine.get("flushed=1&format=html").field("refresh"), Some("3; url=?flushed=1"));
 }

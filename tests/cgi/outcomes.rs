@@ -80,7 +80,7 @@ fn what_came_of_a_flush_is_not_known_while_the_queue_can_not_be_listed() {
     let page = machine.get("flushed=1&format=html");
     assert!(page.body.contains("what came of it is not known"), "{}", page.body);
     assert!(!page.body.contains("gone from here"), "{}", page.body);
-    assert_eq!(page.field("refresh"), Some("3"), "it is not over");
+    assert_eq!(page.field("refresh"), Some("3; url=?flushed=1"), "it is not over");
 }
 
 fn a_run_that_moves_nothing_is_called_so() {
@@ -139,7 +139,7 @@ fn a_flush_is_not_over_while_mail_is_being_delivered() {
     assert_eq!(machine.get("flush").status, 303);
     let page = machine.get("flushed=1&format=html");
     assert!(page.body.contains("20 of 21 so far; 1 still waits: 1 is being tried"), "{}", page.body);
-    assert_eq!(page.field("refresh"), Some("3"), "it is not over");
+    assert_eq!(page.field("refresh"), Some("3; url=?flushed=1"), "it is not over");
     fs::write(machine.path("list"), "#!/bin/sh\n").unwrap();
     let page = machine.get("flushed=1&format=html");
     assert!(page.body.contains("all 21 are gone from here: delivered, or returned to the sender"), "{}", page.body);

@@ -63,7 +63,7 @@ fn filters_order_and_search_are_plain_links_and_one_form() {
         "text <bdi>“larry”</bdi> ×",
         "domain <bdi>“example.com”</bdi> ×",
         // The order in force is marked; a second click turns it round.
-        "aria-sort=\"descending\"><a href=\"?q=larry&amp;domain=example.com&amp;sort=size&amp;per_page=5\">Size ↓</a>",
+        "aria-sort=\"descending\"><a href=\"?q=larry&amp;domain=example.com&amp;sort=size&amp;per_page=5#messages\">Size ↓</a>",
         "<input type=\"search\" name=\"q\" value=\"larry\">",
         "<input type=\"hidden\" name=\"domain\" value=\"example.com\">",
         "<option value=\"held\">on hold</option>",
@@ -184,18 +184,22 @@ fn only_what_strangers_wrote_can_need_to_be_made_visible() {
 fn a_live_page_renews_itself_and_stops_where_somebody_decides() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     let page = machine.get("format=html&q=example&per_page=5&page=2&live");
-    assert_eq!(page.field("refresh"), Some("10"));
+    assert_eq!(page.field("refresh"), Some("10; url=?q=example&per_page=5&live=&page=2"));
     for part in [
         "renewed every 10 s",
         // It stays where it is, and so it stops.
         "<a href=\"?q=example&amp;per_page=5&amp;page=2\">stop</a>",
-        "href=\"?q=example&amp;per_page=5&amp;live=&amp;page=3\"",
+        "href=\"?q=example&amp;per_page=5&amp;live=&amp;page=3#messages\"",
         // Nothing that is being typed is taken away.
         "Stop renewing the page, to search",
     ] {
         assert!(page.body.contains(part), "no {part}: {}", page.body);
     }
     assert!(!page.body.contains("type=\"search\"") && !page.body.contains("http-equiv"));
+    // A run comes back to the view that it was asked for in, which is live again when the run is over.
+    let run = machine.ask(&[("REQUEST_METHOD", b"POST"), ("QUERY_STRING", b"q=example&live=&flush")]);
+    assert_eq!((run.status, run.field("location")), (303, Some("?q=example&live=&flushed=1")));
+    machine.kill_all();
     let still = machine.get("format=html&q=example&page=2");
     assert_eq!(still.field("refresh"), None);
     assert!(
@@ -208,4 +212,27 @@ fn a_live_page_renews_itself_and_stops_where_somebody_decides() {
     let primary = crate::played::Played::new(crate::played::refuses);
     let asks = primary.machine("").get("flush&format=html&live");
     assert_eq!((asks.status, asks.field("refresh")), (409, None));
+}
+
+#[test]
+fn on_a_live_page_nothing_can_be_opened_that_would_close_by_itself() {
+    let recipients: Vec<_> = (0..9)
+        .map(|n| format!(r#"{{"address":"r{n}@example.com","delay_reason":"{} end"}}"#, "soon ".repeat(40)))
+        .collect();
+    let line = |id| {
+        format!(
+            r#"{{"queue_name":"deferred","queue_id":"{id}","arrival_time":1795432688,"message_size":1,"sender":"","recipients":[{}]}}"#,
+            recipients.join(",")
+        )
+    };
+    let machine = Machine::with_lister("postfix", &format!("cat <<'E'\n{}\n{}\nE", line("A1"), line("B2")));
+    // The second look has a history.
+    let still = ["format=html", "format=html"].map(|query| machine.get(query).body);
+    assert!(
+        still[1].contains("<details><summary>soon") && still[1].contains("<details><summary>and 4 more recipients")
+    );
+    let live = machine.get("format=html&live").body;
+    assert!(!live.contains("<details") && live.contains("<a href=\"?q=A1&amp;live=\">more</a>"), "{live}");
+    let all = machine.get("format=html&live&q=A1").body;
+    assert!(all.contains("r8@example.com<p>soon ") && all.contains(" end<td>") && !all.contains("<details"), "{all}");
 }

@@ -5,14 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::machine::Machine;
 use crate::start::interruptible;
+use crate::wait::until;
 
 #[test]
 fn the_lister_gets_a_clean_environment_and_no_descriptors() {
@@ -57,17 +56,10 @@ fn a_signal_that_ends_the_program_ends_the_lister_too() {
         };
         let before = listers();
         let mut program = interruptible(&machine, &["list"]).spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(20);
-        while listers() <= before {
-            assert!(Instant::now() < until, "the lister was not started");
-            thread::sleep(Duration::from_millis(20));
-        }
+        until("the lister is started", 120, || listers() > before);
         kill(Pid::from_raw(program.id() as i32), signal).unwrap();
         assert_eq!(program.wait().unwrap().signal(), Some(signal as i32));
-        while listers() > before {
-            assert!(Instant::now() < until, "the lister is still there");
-            thread::sleep(Duration::from_millis(20));
-        }
+        until("the lister has ended", 120, || listers() <= before);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use crate::machine::Machine;
 use crate::{among_own_mounts, is_root};
@@ -17,8 +18,10 @@ fn state_directory(user: u32, script: &str, configured: &str) -> String {
     let text = text.split("[state]").next().unwrap().replace(machine.path("").to_str().unwrap(), "/mnt/");
     fs::write(machine.path("bartleby.toml"), text + configured).unwrap();
     fs::set_permissions(machine.path(""), Permissions::from_mode(0o755)).unwrap();
-    // The source may be in /tmp, or where only root comes.
-    fs::copy(env!("CARGO_BIN_EXE_bartleby"), machine.path("program")).unwrap();
+    // The source may be in /tmp, or where only root comes. What another test starts just now must not inherit the copy while
+    // it is written: a file that somebody has open for that can't be run.
+    let copy = Command::new("cp").arg(env!("CARGO_BIN_EXE_bartleby")).arg(machine.path("program")).status().unwrap();
+    assert!(copy.success());
     let said = among_own_mounts(&format!(
         "mount --bind {} /mnt && mount -t tmpfs -o mode=755 none /var/lib && mount -t tmpfs -o mode=755 none /run \
          && mount -t tmpfs -o mode=1777 none /tmp && {script} && BARTLEBY_CONFIG=/mnt/bartleby.toml \

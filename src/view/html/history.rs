@@ -3,7 +3,9 @@
 
 use maud::{Markup, html};
 
+use super::links;
 use crate::report::Report;
+use crate::request::Asked;
 use crate::state::{Outage, Sample};
 use crate::text::{bytes, count, short, short_moment, thousands, tick};
 
@@ -47,7 +49,7 @@ struct Drawing<'a> {
 }
 
 /// The history, as far as there is one.
-pub(crate) fn history(report: &Report) -> Markup {
+pub(crate) fn history(report: &Report, asked: &Asked) -> Markup {
     let now = report.listing.sampling.started;
     let drawn: Vec<_> = SPANS
         .iter()
@@ -64,14 +66,14 @@ pub(crate) fn history(report: &Report) -> Markup {
         @if !drawn.is_empty() {
             section.history aria-labelledby="history" {
                 h2 #history { "History" }
-                @for drawing in drawn { (drawing.figure()) }
+                @for drawing in drawn { (drawing.figure(asked)) }
             }
         }
     }
 }
 
 impl Drawing<'_> {
-    fn figure(&self) -> Markup {
+    fn figure(&self, asked: &Asked) -> Markup {
         let words = self.words();
         let parts = self.parts();
         html! {
@@ -99,13 +101,18 @@ impl Drawing<'_> {
                     }
                     @if self.report.flush.log.iter().any(|run| run.started >= self.start) { span.key.run { "queue run" } }
                 }
-                details {
-                    summary { "The last " (self.span.name) " as a table" }
-                    table {
-                        thead { tr { th { "From" } th { "Most messages" } } }
-                        tbody {
-                            @for (from, messages, size) in &parts {
-                                tr { th { (self.when(*from)) } td { (thousands(*messages)) (size) } }
+                // A page that renews itself would close what was opened.
+                @if asked.live {
+                    p { a href={ (links::live(asked)) "#history" } { "Stop renewing the page, to see the last " (self.span.name) " as a table" } }
+                } @else {
+                    details {
+                        summary { "The last " (self.span.name) " as a table" }
+                        table {
+                            thead { tr { th { "From" } th { "Most messages" } } }
+                            tbody {
+                                @for (from, messages, size) in &parts {
+                                    tr { th { (self.when(*from)) } td { (thousands(*messages)) (size) } }
+                                }
                             }
                         }
                     }

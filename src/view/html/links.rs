@@ -2,7 +2,7 @@
 
 use form_urlencoded::Serializer;
 
-use crate::queue::{Filter, Order, SortKey, State};
+use crate::queue::{Filter, Order, SortKey, State, Window};
 use crate::request::{Asked, DEFAULT_PER_PAGE, OLDEST_FIRST};
 
 /// The parameters in the address of a view.
@@ -20,9 +20,21 @@ pub(crate) fn parameters(asked: &Asked) -> Vec<(&'static str, String)> {
     list
 }
 
-/// Another page of the same selection.
+/// Another page of the same selection: its messages.
 pub(crate) fn page(asked: &Asked, page: u64) -> String {
-    link(parameters(asked), Some(page))
+    link(parameters(asked), Some(page)) + MESSAGES
+}
+
+/// What a link ends with that leads to the messages, past what stands above them. A page that renews itself stays there.
+const MESSAGES: &str = "#messages";
+
+/// What came of a queue run, in the view in which that was asked for.
+pub(crate) fn followed(asked: &Asked, number: u64) -> String {
+    view(&Asked {
+        flushed: Some(number),
+        window: asked.window.map(|window| Window { page: 1, ..window }),
+        ..asked.clone()
+    })
 }
 
 /// Everything, kept live or not as before.
@@ -32,7 +44,13 @@ pub(crate) fn all(asked: &Asked) -> &'static str {
 
 /// The same view; kept live if it is not, and still if it is.
 pub(crate) fn live(asked: &Asked) -> String {
-    let mut list = parameters(&Asked { live: !asked.live, ..asked.clone() });
+    view(&Asked { live: !asked.live, ..asked.clone() })
+}
+
+/// The view itself. Chromium keeps its place when it renews a page by this address; with none, it would not renew a page at
+/// all whose address ends with a fragment.
+pub(crate) fn view(asked: &Asked) -> String {
+    let mut list = parameters(asked);
     list.extend(asked.flushed.map(|number| ("flushed", number.to_string())));
     link(list, asked.window.map(|window| window.page as u64).filter(|page| *page > 1))
 }
@@ -54,7 +72,7 @@ pub(crate) fn message(asked: &Asked, id: &str) -> String {
 pub(crate) fn sorted(asked: &Asked, key: SortKey) -> String {
     let largest_first = matches!(key, SortKey::Age | SortKey::Size);
     let reversed = asked.order.filter(|order| order.key == key).map_or(largest_first, |order| !order.reversed);
-    link(parameters(&Asked { order: Some(Order { key, reversed }), ..asked.clone() }), None)
+    link(parameters(&Asked { order: Some(Order { key, reversed }), ..asked.clone() }), None) + MESSAGES
 }
 
 fn link(parameters: Vec<(&'static str, String)>, page: Option<u64>) -> String {
@@ -76,7 +94,7 @@ mod tests {
     #[test]
     fn a_link_keeps_the_selection() {
         let asked = asked("q=a+%26b&state=held&sort=age&per_page=20&page=3&flushed=1&format=html");
-        assert_eq!(page(&asked, 4), "?q=a+%26b&state=held&sort=age&per_page=20&page=4");
+        assert_eq!(page(&asked, 4), "?q=a+%26b&state=held&sort=age&per_page=20&page=4#messages");
         assert_eq!(filtered(&asked, |filter| filter.text = None), "?state=held&sort=age&per_page=20");
     }
 
@@ -86,13 +104,16 @@ mod tests {
         assert_eq!(live(&asked), "?q=x&live=&flushed=7&page=3");
         let kept = Asked { live: true, ..asked };
         assert_eq!(live(&kept), "?q=x&flushed=7&page=3");
-        assert_eq!(page(&kept, 4), "?q=x&live=&page=4");
+        assert_eq!(page(&kept, 4), "?q=x&live=&page=4#messages");
+        assert_eq!(followed(&kept, 8), "?q=x&live=&flushed=8");
     }
 
     #[test]
     fn a_second_click_turns_the_order_round() {
         let links = ["", "sort=size", "sort=-size", "sort=sender"].map(|query| sorted(&asked(query), SortKey::Size));
-        assert_eq!(links, ["?sort=-size", "?sort=-size", "?sort=size", "?sort=-size"]);
-        assert_eq!(sorted(&asked("sort=age"), SortKey::Age), "?", "the default");
+        let expected =
+            ["?sort=-size", "?sort=-size", "?sort=size", "?sort=-size"].map(|link| format!("{link}#messages"));
+        assert_eq!(links, expected);
+        assert_eq!(sorted(&asked("sort=age"), SortKey::Age), "?#messages", "the default");
     }
 }

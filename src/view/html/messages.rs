@@ -49,9 +49,9 @@ pub(crate) fn messages(report: &Report, rows: &[Row], asked: &Asked) -> Markup {
             }
             @if !rows.is_empty() {
                 @let lifetimes = report.listing.summary.lifetimes();
-                // A page of one message has all of it.
-                @let room = if rows.len() == 1 { usize::MAX } else { rows.len().max(100) * FOLDED_ROOM };
-                @let table = Table { report, asked, lifetimes, room: Cell::new(room) };
+                // A page that renews itself would close what was opened: there, all that is folded is a link away.
+                @let room = if asked.live { 0 } else { rows.len().max(100) * FOLDED_ROOM };
+                @let table = Table { report, asked, lifetimes, is_whole: rows.len() == 1, room: Cell::new(room) };
                 (run_form(html! { table {
                     thead {
                         tr {
@@ -171,6 +171,8 @@ struct Table<'a> {
     report: &'a Report,
     asked: &'a Asked,
     lifetimes: Lifetimes,
+    /// Whether there is but one message, of which all is shown.
+    is_whole: bool,
     /// How many bytes of reasons can still be folded.
     room: Cell<usize>,
 }
@@ -204,15 +206,14 @@ impl Table<'_> {
     }
 
     fn recipients(&self, message: &Message<'_>, left_out: u64, above: Option<Why<'_>>) -> Markup {
-        let (shown, more) = message.recipients.split_at(message.recipients.len().min(RECIPIENTS_SHOWN));
+        let shown = if self.is_whole { usize::MAX } else { RECIPIENTS_SHOWN };
+        let (shown, more) = message.recipients.split_at(message.recipients.len().min(shown));
+        let and_more = html! { "and " (count(more.len() as u64, "more recipient", "more recipients")) };
         html! {
             (self.list(message, shown, above))
-            @if !more.is_empty() {
-                details {
-                    summary { "and " (count(more.len() as u64, "more recipient", "more recipients")) }
-                    (self.list(message, more, None))
-                }
-            }
+            @if more.is_empty() {}
+            @else if self.asked.live { p { a href=(links::message(self.asked, &message.id)) { (and_more) } } }
+            @else { details { summary { (and_more) } (self.list(message, more, None)) } }
             @if left_out > 0 {
                 p.soft { "and " (count(left_out, "more recipient", "more recipients")) "; the " a href="?format=json" { "JSON output" } " lists all" }
             }
@@ -242,7 +243,7 @@ impl Table<'_> {
     fn said(&self, message: &Message<'_>, (reason, at): Why<'_>) -> Markup {
         let at = html! { @if let Some(at) = at { " (tried at " (moment(self.report, at)) ")" } };
         // The last space before the limit, or the limit.
-        let end = reason.char_indices().nth(FOLDED).map(|(limit, _)| {
+        let end = reason.char_indices().nth(FOLDED).filter(|_| !self.is_whole).map(|(limit, _)| {
             let (before, _) = reason.split_at(limit);
             before.rfind(' ').filter(|space| *space > 0).unwrap_or(limit)
         });

@@ -5,7 +5,7 @@ mod disk;
 mod facts;
 mod foot;
 mod history;
-mod links;
+pub(crate) mod links;
 mod messages;
 mod overview;
 mod primary;
@@ -116,9 +116,10 @@ pub fn notice(reader: Reader<'_>, title: &str, message: &str, remedy: &str) -> M
     )
 }
 
-/// Something with buttons that run the queue. They send a POST, and every browser says where one comes from.
+/// Something with buttons that run the queue. They send a POST, and every browser says where one comes from. It goes to the
+/// address of the view itself, so that the view stays as it is, and live.
 fn run_form(content: Markup) -> Markup {
-    html! { form method="post" action="?" { (content) } }
+    html! { form method="post" { (content) } }
 }
 
 /// The button of such a form that runs a part of the queue. It looks like a link.

@@ -25,7 +25,7 @@ pub(crate) fn overview(report: &Report, asked: &Asked) -> Markup {
         div.columns {
             @if !details.is_empty() { (destinations(report, &details, asked)) }
             (reasons(report, asked))
-            (history::history(report))
+            (history::history(report, asked))
         }
     }
 }
