@@ -126,7 +126,8 @@ impl Notes {
             let mut left = Count::of_judged(context, flush, evidence);
             let Some(tally) = left.tally.take().filter(|_| left.trouble.is_none()) else { continue };
             let is_complete = tally.unrecorded == 0;
-            let tally = completed(tally, whole, flush.recipients, left.recipients);
+            let tally = if whole { tally } else { of_a_part(tally) };
+            let tally = completed(tally, flush.recipients, left.recipients);
             judged = Some((left, tally));
             if is_complete {
                 break;
@@ -136,12 +137,17 @@ impl Notes {
     }
 }
 
-/// The tally with all that left. What was not noted, as there was too much, was not looked up; what has no record in a log
-/// that was not read to its end may have one all the same.
-fn completed(tally: Tally, whole: bool, before: Option<u64>, left: u64) -> Tally {
+/// The tally of a log that was not read to its end: what has no record may have one all the same.
+fn of_a_part(tally: Tally) -> Tally {
+    Tally { unrecorded: 0, not_looked_up: tally.unrecorded, ..tally }
+}
+
+/// The tally with all that left: what was not noted, as there was too much, was not looked up.
+fn completed(tally: Tally, before: Option<u64>, left: u64) -> Tally {
     let known = tally.delivered + tally.returned + tally.double_bounces;
-    let rest = before.map_or(tally.unrecorded, |before| before.saturating_sub(left).saturating_sub(known));
-    let unrecorded = if whole { tally.unrecorded.min(rest) } else { 0 };
+    let rest = before.map(|before| before.saturating_sub(left).saturating_sub(known));
+    let rest = rest.unwrap_or(tally.unrecorded + tally.not_looked_up);
+    let unrecorded = tally.unrecorded.min(rest);
     Tally { unrecorded, not_looked_up: rest - unrecorded, ..tally }
 }
 
@@ -191,15 +197,16 @@ mod tests {
     #[test]
     fn what_was_not_noted_or_is_in_a_log_that_was_not_read_whole_was_not_looked_up() {
         let tally = Tally { delivered: 2, returned: 1, double_bounces: 1, unrecorded: 1, ..Tally::default() };
-        let completed = |whole, before| {
-            let tally = super::completed(tally.clone(), whole, before, 2);
+        let of = |tally: &Tally, before| {
+            let tally = completed(tally.clone(), before, 2);
             (tally.unrecorded, tally.not_looked_up)
         };
-        assert_eq!(completed(true, Some(10)), (1, 3), "three were not noted");
-        assert_eq!(completed(true, Some(7)), (1, 0));
-        assert_eq!(completed(true, Some(6)), (0, 0), "it waits");
-        assert_eq!(completed(true, None), (1, 0));
-        assert_eq!(completed(false, Some(10)), (0, 4));
-        assert_eq!(completed(false, None), (0, 1));
+        assert_eq!(of(&tally, Some(10)), (1, 3), "three were not noted");
+        assert_eq!(of(&tally, Some(7)), (1, 0));
+        assert_eq!(of(&tally, Some(6)), (0, 0), "it waits");
+        assert_eq!(of(&tally, None), (1, 0));
+        let part = of_a_part(tally);
+        assert_eq!(of(&part, Some(10)), (0, 4));
+        assert_eq!(of(&part, None), (0, 1));
     }
 }
