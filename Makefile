@@ -68,7 +68,7 @@ completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(not
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	WEBSERVER='$(WEBSERVER)' APACHE='$(APACHE)' sh apache/site.sh
 
-.PHONY: all needs run test reproducible lint deny fuzz bench install uninstall deb dist clean help
+.PHONY: all needs run test reproducible systems lint deny fuzz bench install uninstall deb rpm dist clean help
 
 # What the build can't do without, looked at first: cargo's and rustc's own words for it don't say what to install. The
 # C library for static programs is a package of its own on Fedora.
@@ -110,18 +110,37 @@ run: all ## serve the page at http://127.0.0.1:8025/ (with a sample queue where 
 # somebody's patience to end.
 TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 
-test: all lint deny ## check and test everything; as root on Debian also against real mail servers
-	@test "$$(wc -c <'$(PROGRAM)')" -le 4718592 || { echo "make: $(PROGRAM) is larger than 4.5 MiB" >&2; exit 1; }
+# make's targets at the same time: the linker takes a minute of one processor, and the tests mostly wait. (With -j, cargo
+# and rustc would ask for a place among make's jobs.)
+beside = pids=; for target in $1; do $(MAKE) --no-print-directory -o all $$target & pids="$$pids $$!"; done; status=0; \
+	for pid in $$pids; do wait $$pid || status=1; done; exit $$status
+
+test: ## check and test everything; as root on Debian also against real mail servers
 	@if [ "$$(id -u)" != 0 ] || [ ! -e /etc/debian_version ]; then \
 	    echo; echo "*** NOT root on Debian: the tests against real mail servers and a real Apache are SKIPPED ***"; echo; \
 	fi
+	@$(call beside,checked built)
+	@test "$$(wc -c <'$(PROGRAM)')" -le 4718592 || { echo "make: $(PROGRAM) is larger than 4.5 MiB" >&2; exit 1; }
+	@sh tests/tools.sh $(MAKE) --no-print-directory packaged
+	@sh tests/tools.sh sh -c '$(call beside,tested reproducible)'
+
+# The parts of `make test`.
+.PHONY: checked built packaged tested
+checked: lint deny
+
+built:
+	@$(MAKE) --no-print-directory all
+	@sh tests/tools.sh true
+
+packaged:
 	@if command -v dpkg-buildpackage >/dev/null && command -v dh >/dev/null; then $(MAKE) --no-print-directory -o all deb; \
 	else \
 	    echo; echo "*** no dpkg-dev or debhelper: the Debian package is NOT built and NOT tested ***"; echo; \
 	    [ "$$BARTLEBY_LAB" != required ]; \
 	fi
+
+tested:
 	@RUST_TEST_THREADS=$(TEST_THREADS) CARGO='$(CARGO)' sh tests/all.sh
-	@$(MAKE) --no-print-directory reproducible
 
 reproducible: all ## check that a copy of the source in another folder gives the same program
 	@MAKE='$(MAKE)' sh tests/reproducible.sh
@@ -131,12 +150,27 @@ lint: ## check the formatting, and clippy and the documentation without a warnin
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 
+# Other systems on which the program is to run. A check compiles no C, so SQLite takes no compiler for them.
+SYSTEMS = x86_64-unknown-linux-musl aarch64-unknown-linux-gnu
+
+systems: ## check that it compiles for musl and for ARM (rustup brings their std)
+	@for system in $(SYSTEMS); do \
+	    if [ ! -d "$$(rustc --print sysroot)/lib/rustlib/$$system/lib" ] && ! rustup target add $$system; then \
+	        echo; echo "*** no std for $$system: whether it compiles there is NOT checked ***"; echo; continue; \
+	    fi; \
+	    echo "$(CARGO) check --target $$system"; \
+	    CC=true AR=true $(CARGO) check --quiet --locked --package bartleby --bins --target $$system || exit 1; \
+	done
+
 # Where cargo-deny keeps what is known of broken crates.
 ADVISORIES = $(or $(CARGO_HOME),$(HOME)/.cargo)/advisory-dbs
 
-deny: ## check the crates: licences, sources, duplicates, advisories (needs cargo-deny)
+# It is built quickly rather than quick where it is missing.
+deny: export PATH := $(PATH):$(CURDIR)/target/tools/bin
+deny: ## check the crates: licences, sources, duplicates, advisories (installs cargo-deny into target/tools where it is missing)
+	@command -v cargo-deny >/dev/null || $(CARGO) install --quiet --debug --locked --root target/tools cargo-deny || true
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
-	    echo; echo "*** no cargo-deny: the crates are NOT checked (cargo install cargo-deny) ***"; echo; \
+	    echo; echo "*** no cargo-deny: the crates are NOT checked ***"; echo; \
 	    [ "$$BARTLEBY_LAB" != required ]; exit; \
 	fi; \
 	$(CARGO) deny --locked check licenses bans sources || exit 1; \
@@ -202,14 +236,33 @@ define source_with_program
 	cp $(PROGRAM) $(PACKAGED)/bartleby/target/index.cgi
 endef
 
+LINTIAN ?= lintian
+
 deb: all ## build target/bartleby.deb (needs debhelper)
 	$(source_with_program)
 	cd $(PACKAGED)/bartleby && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps
 	mv $(PACKAGED)/bartleby_*.deb target/bartleby.deb
 	rm -rf $(PACKAGED)
-	@if lintian --version >/dev/null 2>&1; then lintian --fail-on error --allow-root target/bartleby.deb; \
+	@if $(LINTIAN) --version >/dev/null 2>&1; then $(LINTIAN) --fail-on error --allow-root target/bartleby.deb; \
 	else echo "make: no lintian, so it was not checked whether the package is as Debian wants it" >&2; fi
 	@ls -l target/bartleby.deb
+
+# For Fedora and Red Hat: the program in a place that its policy of SELinux knows nothing of, so rpm/post says what it is.
+RPM = $(PACKAGED)/rpm
+
+rpm: all ## build target/bartleby.rpm (needs cargo-generate-rpm)
+	@$(CARGO) generate-rpm --version >/dev/null 2>&1 || { \
+	    echo "make rpm: no cargo-generate-rpm: cargo install --locked cargo-generate-rpm (it takes some minutes)" >&2; exit 1; }
+	rm -rf $(PACKAGED)
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/$(RPM) PREFIX=/usr WWWDIR=/usr/libexec/bartleby WEBSERVER=apache APACHE=redhat
+	rm -r $(RPM)/usr/share/bartleby $(RPM)/usr/share/doc/bartleby/man
+	install -d $(RPM)/usr/lib/systemd/system
+	cp examples/bartleby-watch.service examples/bartleby-watch.timer $(RPM)/usr/lib/systemd/system/
+	grep -rlE '/usr/local/|www-data' $(RPM)/usr/share/doc/bartleby/examples $(RPM)/usr/share/man $(RPM)/usr/lib | \
+	    xargs sed -i 's|/usr/local/|/usr/|g; s/www-data/apache/g'
+	$(CARGO) generate-rpm --target $(TARGET) --output target/bartleby.rpm
+	rm -rf $(PACKAGED)
+	@ls -l target/bartleby.rpm
 
 # An archive for machines without a compiler: what `make install` takes, and the Makefile, so that `sudo make install` is
 # all that is left to do. The same source gives the same archive: its files are as old as the release.

@@ -105,7 +105,7 @@ fn follow(context: &Context, run: &Run) -> ExitCode {
 /// The exit status of a run of so many messages, where that is known, of which so many were seen going back.
 fn status(messages: Option<u64>, outcome: &Outcome, seen_going_back: u64) -> u8 {
     let left = outcome.messages_left;
-    let returned = seen_going_back + outcome.tally.as_ref().map_or(0, |tally| tally.returned);
+    let returned = seen_going_back + outcome.tally.as_ref().map_or(0, |tally| tally.returned + tally.double_bounces);
     // Where some recipients of a message got it, something was done.
     let is_unmoved = outcome.tally.as_ref().is_none_or(|tally| tally.left() == 0);
     match messages {

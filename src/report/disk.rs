@@ -251,12 +251,12 @@ fn choose(all: &[Mount], real: Option<&[PathBuf]>, queue: Option<&Path>) -> Vec<
             Some((_, queue)) => *queue = true,
             None => chosen.push((holder.clone(), true)),
         },
-        // Without /proc there is nothing to choose from, but the queue's place can still be asked.
-        None => chosen.extend(queue.map(|queue| {
+        // Without /proc there is nothing to choose from, but the queue's place can still be asked, or else the root.
+        None => chosen.extend(queue.or(all.is_empty().then_some(Path::new("/"))).map(|place| {
             let unknown = || "?".to_owned();
             let mount =
-                Mount { device: unknown(), root: "/".into(), point: queue.into(), kind: unknown(), source: unknown() };
-            (mount, true)
+                Mount { device: unknown(), root: "/".into(), point: place.into(), kind: unknown(), source: unknown() };
+            (mount, queue.is_some())
         })),
     }
     chosen
@@ -365,7 +365,9 @@ mod tests {
     }
 
     #[test]
-    fn without_proc_the_queues_place_is_asked() {
+    fn without_proc_the_queues_place_is_asked_or_the_root() {
+        let list = choose(&[], Some(&[]), None);
+        assert_eq!((&*list[0].0.point, list[0].1, list.len()), (Path::new("/"), false, 1));
         let list = choose(&[], Some(&[]), Some(Path::new("/var/spool/postfix")));
         assert_eq!(list[0].0.point, Path::new("/var/spool/postfix"));
         assert!(list[0].1);

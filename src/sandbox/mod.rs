@@ -203,7 +203,8 @@ fn filter(purpose: Purpose) -> Result<(), Gap> {
             rules.insert(libc::SYS_clone, vec![only(0, threads, libc::CLONE_THREAD as u64)?]);
             let internet = [libc::AF_INET, libc::AF_INET6].map(|family| only(0, SeccompCmpOp::Eq, family as u64));
             rules.insert(libc::SYS_socket, internet.into_iter().collect::<Result<_, _>>()?);
-            rules.insert(libc::SYS_ioctl, vec![only(1, SeccompCmpOp::Eq, libc::FIONBIO)?]);
+            // Its type is not the same with every C library.
+            rules.insert(libc::SYS_ioctl, vec![only(1, SeccompCmpOp::Eq, u64::from(libc::FIONBIO as u32))?]);
         }
         let refusal = SeccompAction::Errno(libc::ENOSYS as u32);
         SeccompFilter::new(rules, refusal, SeccompAction::Allow, TargetArch::try_from(ARCH)?)?.try_into()

@@ -209,6 +209,8 @@ fn of_runs(now: &mut Announced, seen: &Seen, scene: &Scene<'_>, events: &mut Vec
                     "settled": outcome.settled,
                     "delivered": tally.map(|tally| tally.delivered), "returned": tally.map(|tally| tally.returned),
                     "unrecorded": tally.map(|tally| tally.unrecorded),
+                    "double_bounces": tally.map(|tally| tally.double_bounces),
+                    "not_looked_up": tally.map(|tally| tally.not_looked_up),
                     "messages_left": outcome.messages_left, "recipients_left": outcome.recipients_left,
                     "why": cut(&outcome.why),
                 })

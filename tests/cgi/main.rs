@@ -34,5 +34,6 @@ mod servers;
 mod slow_readers;
 mod start;
 mod state;
+mod text_form;
 mod wait;
 mod web;

@@ -90,7 +90,7 @@ fn delivered(lab: &Lab, all: &[&Queued]) {
 }
 
 /// As if so much time had passed that what was seen of the primary, and what it said, is no longer good.
-fn later() {
+pub fn later() {
     forget(&["primaries.seen", "rehearsals.seen"]);
 }
 

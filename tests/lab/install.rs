@@ -40,28 +40,31 @@ restart)
 esac
 "#;
 
+/// What of the source is installed, or installs it.
+pub const SOURCES: &[&str] = &[
+    "Makefile",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "apache",
+    "lighttpd",
+    "nginx",
+    "caddy",
+    "busybox",
+    "docs",
+    "examples",
+    "man",
+    "completions",
+];
+
 /// Postfix, beside an Apache that serves no page yet.
 pub static POSTFIX_TO_INSTALL: PostfixWith = PostfixWith {
     layer: "install",
     packages: &["postfix", "sudo", "make"],
-    brings: &[
-        "Makefile",
-        "README.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "CHANGELOG.md",
-        "LICENSE",
-        "apache",
-        "lighttpd",
-        "nginx",
-        "caddy",
-        "busybox",
-        "docs",
-        "examples",
-        "man",
-        "completions",
-    ],
+    brings: SOURCES,
     start,
     serves: false,
     ..PostfixWith::NOTHING

@@ -37,9 +37,8 @@ pub fn of(mta: &dyn Mta, release: &Release) -> PathBuf {
     if !archive.exists() {
         remove_older(&kept, &prefix);
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child"]);
         command
-            .args(["--mount-proc", "sh", SCRIPT])
+            .args(["--pdeathsig", "KILL", "sh", SCRIPT])
             .args([&mountpoint, &root, &archive])
             .arg(machine::HOSTNAME)
             .args(packages);

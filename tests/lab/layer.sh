@@ -2,11 +2,35 @@
 # layer.sh MOUNTPOINT LOWER ARCHIVE HOSTNAME [?]PACKAGE...
 #
 # Installs Debian packages over the root LOWER (this machine's or a kept one) without touching it, and writes what they
-# added or changed to ARCHIVE. Run in mount, uts and pid namespaces of its own: what is mounted here,
+# added or changed to ARCHIVE. It happens in mount, uts and pid namespaces: what is mounted there,
 # and any process that a package started, ends with them. The network is the machine's. A package behind a "?" is
 # installed where the release has it.
 set -eu
 mountpoint=$1 lower=$2 archive=$3 hostname=$4
+
+# Outside: what LOWER's own apt has half done is no ground to build on, so it is waited for, and where it began meanwhile, tried again.
+# Its locks are those of its files (proc_locks(5)).
+at_work() {
+    for lock in lock-frontend lock; do
+        inode=$(stat --format=%i "$lower/var/lib/dpkg/$lock" 2>/dev/null) || continue
+        ! grep -q ":$inode " /proc/locks || return 0
+    done
+    return 1
+}
+if [ -z "${LAYER_INSIDE-}" ]; then
+    for attempt in 1 2 3; do
+        waited=0
+        while at_work && [ $waited -lt 300 ]; do
+            [ $waited != 0 ] || echo "layer.sh: waits for the apt that works on $lower" >&2
+            waited=$((waited + 1))
+            sleep 1
+        done
+        ! LAYER_INSIDE=yes setpriv --pdeathsig KILL unshare --mount --uts --pid --fork --kill-child --mount-proc sh "$0" "$@" ||
+            exit 0
+        echo "layer.sh: attempt $attempt failed" >&2
+    done
+    exit 1
+fi
 shift 4
 
 wishes=
@@ -32,7 +56,7 @@ mount -t tmpfs -o mode=1777 lab root/tmp
 # installation asks DNS for a minute.
 rm -f root/etc/resolv.conf root/etc/hosts
 cat /etc/resolv.conf > root/etc/resolv.conf 2>/dev/null || true
-{ cat /etc/hosts; echo "127.0.0.1 $hostname ${hostname%%.*}"; } > root/etc/hosts
+{ cat /etc/hosts 2>/dev/null || true; echo "127.0.0.1 $hostname ${hostname%%.*}"; } > root/etc/hosts
 
 # No package starts its daemon (invoke-rc.d(8)).
 printf '#!/bin/sh\nexit 101\n' > root/usr/sbin/policy-rc.d
@@ -40,6 +64,9 @@ chmod 755 root/usr/sbin/policy-rc.d
 
 apt() { chroot root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@"; }
 install() { apt install --no-install-recommends "$@"; }
+
+# What was interrupted on the machine is brought to its end here.
+chroot root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a
 
 # The second try is for package lists that are missing or out of date.
 install "$@" || { apt update && install "$@"; }

@@ -110,7 +110,7 @@ fn outside(name: &str, mta: &dyn Mta, release: &Release) {
     let (brought, bench) = (mta.brings(), env::var(BENCH).ok());
     let files = ["apache/bartleby.conf", "examples/aliases"].into_iter().chain(brought).chain(bench.as_deref());
     let files = files.map(|file| release.brings(&kept, file));
-    // What .ci/run puts into target may not be there elsewhere.
+    // What tests/tools.sh puts into target may not be there elsewhere.
     command.args(files.filter(|file| file.exists() || !file.starts_with(Path::new(SOURCE).join("target"))));
     command.env("LAB_ARGUMENTS", format!("--exact {name} --nocapture --include-ignored --test-threads=1"));
     command.env(INSIDE, "yes").env("LC_ALL", "C").env_remove("RUST_TEST_THREADS");

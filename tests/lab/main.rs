@@ -12,6 +12,7 @@
 mod accessibility;
 mod apache;
 mod as_root;
+mod bare;
 mod browser;
 mod by_itself;
 mod client;
@@ -45,6 +46,7 @@ mod primary;
 mod programs;
 mod real_queue;
 mod rebinding;
+mod recipes;
 mod rehearsal;
 mod relay;
 mod release;
@@ -52,6 +54,7 @@ mod response_headers;
 mod rule;
 mod sendmail;
 mod session;
+mod setup;
 mod shape;
 mod state;
 mod story;
@@ -91,6 +94,11 @@ fn postfix_with_a_primary_that_is_ill() {
 #[test]
 fn postfix_running_a_part_of_the_queue() {
     in_each_lab("postfix_running_a_part_of_the_queue", &Postfix, parts::of_the_queue);
+}
+
+#[test]
+fn postfix_on_a_bare_machine() {
+    in_lab("postfix_on_a_bare_machine", &Postfix, bare::of_all_but_a_mail_server);
 }
 
 #[test]
@@ -406,4 +414,19 @@ fn apache_behind_nginx() {
 #[test]
 fn the_debian_package() {
     in_each_lab("the_debian_package", &POSTFIX_WITH_PACKAGE, package::of_debian);
+}
+
+#[test]
+fn a_backup_mail_server_from_nothing_with_postfix() {
+    in_each_lab("a_backup_mail_server_from_nothing_with_postfix", &setup::POSTFIX, setup::and_an_outage);
+}
+
+#[test]
+fn a_backup_mail_server_from_nothing_with_opensmtpd() {
+    in_lab("a_backup_mail_server_from_nothing_with_opensmtpd", &setup::OPENSMTPD, setup::and_an_outage);
+}
+
+#[test]
+fn the_recipes_for_web_servers() {
+    in_lab("the_recipes_for_web_servers", &recipes::POSTFIX_WITH_RECIPES, recipes::as_written);
 }
