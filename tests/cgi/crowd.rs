@@ -119,7 +119,7 @@ fn who_hangs_up_while_others_list_is_not_waited_for() {
 
 /// A request that got a place at the very end was answered that the mail server did not finish within 0 s.
 #[test]
-fn who_waits_for_others_in_vain_is_told_of_them_and_not_of_the_mail_server() {
+fn a_reader_who_waits_for_others_in_vain_hears_of_them_and_not_of_the_mail_server() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     machine.configure("postfix", "deadline = \"2s\"");
     assert_eq!(machine.json().0, 200);
