@@ -16,7 +16,7 @@ use crate::listing::session::{Broken, Client};
 use crate::listing::{Lister, Listing, Session};
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
-use crate::queue::{Clocks, Lifetimes, Row, Window};
+use crate::queue::{Clocks, Lifetimes, Row};
 use crate::request::{Asked, Format};
 use crate::system::output::Output;
 use crate::system::{Audience, Body, EndingSignals, log};
@@ -161,8 +161,7 @@ fn read(
     let context = handing.context;
     let Some(mut task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
     let followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
-    let scratch = asked.window.filter(|window| may_be_there(context, *window)).and(context.scratch.as_ref());
-    let overflow = scratch.and_then(|scratch| scratch.file().ok());
+    let overflow = asked.window.and(context.scratch.as_ref()).and_then(|scratch| scratch.file().ok());
     lister.wait_for_first_bytes(context, Some(io::stdout().as_fd()));
     let mut inquiries = handing.inquiries.take();
     task.lifetimes = lifetimes(context, &mut inquiries, handing.audience(&io::stdout()));
@@ -178,13 +177,6 @@ fn read(
         Err(Broken::Client(error)) => Ok(Err(error)),
         Err(Broken::Reader(trouble)) => Err(trouble),
     }
-}
-
-/// Whether there may be such a page: not far beyond the end of the queue as it was a moment ago. So what comes before a page
-/// that nobody can see is not written to disk.
-fn may_be_there(context: &Context, window: Window) -> bool {
-    let just_now = || context.records.as_ref().ok()?.messages_just_now(context.clock.now);
-    window.page == 1 || just_now().is_none_or(|messages| window.first() as u64 <= messages.saturating_mul(2))
 }
 
 /// What the parent does while the reader answers.
