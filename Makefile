@@ -68,7 +68,7 @@ completion = completions/$(if $(filter bash-completion/%,$1),bartleby.bash,$(not
 INSTALL_SITE = DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' WWWDIR='$(WWWDIR)' STATEDIR='$(STATEDIR)' \
 	WEBSERVER='$(WEBSERVER)' APACHE='$(APACHE)' sh apache/site.sh
 
-.PHONY: all needs run test reproducible systems lint deny fuzz bench install uninstall deb dist clean help
+.PHONY: all needs run test reproducible systems lint deny fuzz bench install uninstall deb rpm dist clean help
 
 # What the build can't do without, looked at first: cargo's and rustc's own words for it don't say what to install. The
 # C library for static programs is a package of its own on Fedora.
@@ -246,6 +246,23 @@ deb: all ## build target/bartleby.deb (needs debhelper)
 	@if $(LINTIAN) --version >/dev/null 2>&1; then $(LINTIAN) --fail-on error --allow-root target/bartleby.deb; \
 	else echo "make: no lintian, so it was not checked whether the package is as Debian wants it" >&2; fi
 	@ls -l target/bartleby.deb
+
+# For Fedora and Red Hat: the program in a place that its policy of SELinux knows nothing of, so rpm/post says what it is.
+RPM = $(PACKAGED)/rpm
+
+rpm: all ## build target/bartleby.rpm (needs cargo-generate-rpm)
+	@$(CARGO) generate-rpm --version >/dev/null 2>&1 || { \
+	    echo "make rpm: no cargo-generate-rpm: cargo install --locked cargo-generate-rpm (it takes some minutes)" >&2; exit 1; }
+	rm -rf $(PACKAGED)
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/$(RPM) PREFIX=/usr WWWDIR=/usr/libexec/bartleby WEBSERVER=apache APACHE=redhat
+	rm -r $(RPM)/usr/share/bartleby $(RPM)/usr/share/doc/bartleby/man
+	install -d $(RPM)/usr/lib/systemd/system
+	cp examples/bartleby-watch.service examples/bartleby-watch.timer $(RPM)/usr/lib/systemd/system/
+	grep -rlE '/usr/local/|www-data' $(RPM)/usr/share/doc/bartleby/examples $(RPM)/usr/share/man $(RPM)/usr/lib | \
+	    xargs sed -i 's|/usr/local/|/usr/|g; s/www-data/apache/g'
+	$(CARGO) generate-rpm --target $(TARGET) --output target/bartleby.rpm
+	rm -rf $(PACKAGED)
+	@ls -l target/bartleby.rpm
 
 # An archive for machines without a compiler: what `make install` takes, and the Makefile, so that `sudo make install` is
 # all that is left to do. The same source gives the same archive: its files are as old as the release.

@@ -13,7 +13,7 @@ use machine::Machine;
 use serde_json::Value;
 
 #[test]
-fn a_dead_network_mount_is_told_and_hangs_nothing() {
+fn a_dead_network_mount_is_named_and_hangs_nothing() {
     if !nix::unistd::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
         std::io::stderr().write_all(b"SKIPPED: a dead mount takes root and /dev/fuse to make\n").unwrap();
         return;

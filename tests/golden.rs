@@ -180,7 +180,7 @@ fn every_opensmtpd_fixture_reads_as_expected() {
 }
 
 #[test]
-fn both_listings_of_postfix_tell_the_same_queue() {
+fn both_listings_of_postfix_describe_the_same_queue() {
     let mta = mta::find(Some(Kind::Postfix), &Search::default()).unwrap();
     for (release, json, table) in
         [(&DEBIAN_12, "mixed-json", "mixed-text"), (&DEBIAN_13, "expired-json", "expired-text")]

@@ -214,7 +214,7 @@ fn the_links_of_the_installed_documents_lead_somewhere() {
 }
 
 #[test]
-fn the_layout_can_be_told() {
+fn the_layout_can_be_named() {
     let machine = Machine::with(&["etc/apache2"]);
     machine.made(&["install", "APACHE=redhat"]);
     assert!(machine.path(REDHAT).exists() && !machine.path(DEBIAN).exists());

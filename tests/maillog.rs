@@ -138,7 +138,7 @@ fn opensmtpd() {
 
 /// What strangers make the mail server write before a run says nothing of it.
 #[test]
-fn what_was_written_before_the_run_tells_no_outcome_of_it() {
+fn what_was_written_before_the_run_says_nothing_about_it() {
     for (kind, name) in
         [(Kind::Postfix, "postfix"), (Kind::Sendmail, "sendmail"), (Kind::Exim, "exim"), (Kind::OpenSmtpd, "opensmtpd")]
     {
@@ -190,7 +190,7 @@ fn a_line_that_may_have_been_cut_and_one_of_another_program_say_nothing() {
 }
 
 #[test]
-fn the_journal_tells_who_wrote_a_line_and_ours_do_not_count() {
+fn the_journal_says_who_wrote_a_line_and_ours_do_not_count() {
     let line = |user: u32| {
         serde_json::json!({
             "MESSAGE": format!("1E7EC9C4458: to=<larry@example.com>, {SENT}"),

@@ -65,7 +65,7 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_metric_that_is_asked_for_is_told() {
+fn every_metric_that_is_asked_for_is_given() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     machine.configure("postfix", "lifetime = \"6d\"\n[primary]\nhosts = [\"127.0.0.1:1\"]");
     assert_eq!(machine.get("flush").status, 303);

@@ -252,7 +252,7 @@ fn the_reader_breaks() {
 }
 
 #[test]
-fn a_reader_that_breaks_is_told_with_its_cause_and_the_parent_stays_small() {
+fn a_reader_that_breaks_is_named_with_its_cause_and_the_parent_stays_small() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     machine.configure("postfix", "deadline = \"1s\"");
     for (way, words) in [
@@ -416,7 +416,7 @@ fn a_file_grows() {
 }
 
 #[test]
-fn a_thread_from_before_is_a_gap_that_is_told() {
+fn a_thread_from_before_is_a_gap_that_is_named() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     for (part, gap) in [
         ("a_thread_runs_beside_the_sandbox", "Some(\"another thread runs beside it\")"),

@@ -75,7 +75,7 @@ fn all_tests(said: &str, again: &str) -> (bool, String) {
 }
 
 #[test]
-fn a_test_that_fails_is_run_once_more_and_named_or_fails_all() {
+fn a_test_that_fails_is_run_again_and_named_or_fails_all() {
     let said = "     Running tests/x.rs (PROGRAM)\ntest fine ... ok\ntest in_a_module::slow ... FAILED\ntest result: FAILED. 1 passed";
     let (passed, text) = all_tests(said, "exit 0");
     assert!(passed && text.contains("again: --exact in_a_module::slow\n"), "{text}");

@@ -113,7 +113,7 @@ fn serve(free: Free) -> Result<u8, Refusal> {
         Request::Reasons { ids } => print_reasons(&context, source, &ids),
         Request::Next {} => print_next(&context, source),
         Request::Mark {} => print_mark(&context, source),
-        Request::Log { ids, since, mark } => print_log(&context, source, &ids, since, &mark.unwrap_or_default()),
+        Request::Log { ids, since, mark } => print_log(&context, source, &ids, since, mark.as_ref()),
     }
 }
 
@@ -251,7 +251,13 @@ fn places(context: &Context, source: &Source) -> Places {
     Places::of(context, source, &facts)
 }
 
-fn print_log(context: &Context, source: &Source, ids: &[String], since: i64, mark: &Mark) -> Result<u8, Refusal> {
+fn print_log(
+    context: &Context,
+    source: &Source,
+    ids: &[String],
+    since: i64,
+    mark: Option<&Mark>,
+) -> Result<u8, Refusal> {
     let places = places(context, source);
     let question = mail_log::Question { places: &places, ids, since, mark, room: MOST };
     let excerpt = mail_log::lines(context, &*source.mta, &question)?;

@@ -70,7 +70,7 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
 fn explain(not_run: &NotRun) {
     not_run.lines().iter().for_each(|line| log(line));
     not_run.remedy().lines().for_each(log);
-    log(&format!("To run it all the same: bartleby flush --despite-{} {}", not_run.despite().as_str(), not_run.target));
+    log(&format!("To run it anyway: bartleby flush --despite-{} {}", not_run.despite().as_str(), not_run.target));
 }
 
 /// Says what comes of a run until it is over.
@@ -105,7 +105,7 @@ fn follow(context: &Context, run: &Run) -> ExitCode {
 /// The exit status of a run of so many messages, where that is known, of which so many were seen going back.
 fn status(messages: Option<u64>, outcome: &Outcome, seen_going_back: u64) -> u8 {
     let left = outcome.messages_left;
-    let returned = seen_going_back + outcome.tally.as_ref().map_or(0, |tally| tally.returned);
+    let returned = seen_going_back + outcome.tally.as_ref().map_or(0, |tally| tally.returned + tally.double_bounces);
     // Where some recipients of a message got it, something was done.
     let is_unmoved = outcome.tally.as_ref().is_none_or(|tally| tally.left() == 0);
     match messages {

@@ -21,7 +21,7 @@ Usage: bartleby list [--format text|json|csv] [--watch]
           reasons, then the totals and the room left on disk; --watch prints it
           again every few seconds.
           Exit status: 0 when all was listed, 69 when it could not be.
-  flush   Runs the queue now, under the same cool-down as the page's link. Before a
+  flush   Runs the queue now, under the same cool-down as the page's button. Before a
           run of all or of a domain, the primary is asked whether it would accept
           some of the recipients. Where it refuses half of them or more, nothing is
           run, as their mail would go back, unless --despite-refusals says so; nor

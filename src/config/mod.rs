@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_file_line_and_key() {
+    fn what_is_wrong_is_named_with_file_line_and_key() {
         for (text, expected) in [
             (
                 "[mta]\nkind = \"qmail\"\n",

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::log_mark;
-use super::mail_log::{self, MOST, NoLog, Places, Question};
+use super::mail_log::{self, Excerpt, MOST, NoLog, Places, Question};
 use crate::context::Context;
 use crate::listing::count::Count;
 use crate::listing::tally::{Evidence, Noted};
@@ -64,24 +64,29 @@ impl Notes {
     }
 
     /// The lines of the log about these messages since then, as far as they can be had.
-    fn lines(&self, context: &Context) -> Result<Vec<u8>, NoLog> {
+    fn lines(&self, context: &Context) -> Result<Excerpt, NoLog> {
         let source = context.source.as_ref().map_err(|trouble| NoLog::NotFound(trouble.to_string()))?;
         let ids: Vec<String> = self.noted.iter().map(|noted| noted.id.clone()).collect();
-        let question = Question { places: &self.places, ids: &ids, since: self.since, mark: &self.mark, room: ALL };
-        let own = mail_log::lines(context, &*source.mta, &question).map(|excerpt| excerpt.lines);
+        let question =
+            Question { places: &self.places, ids: &ids, since: self.since, mark: Some(&self.mark), room: ALL };
+        let own = mail_log::lines(context, &*source.mta, &question);
         // What this user may read can be another log than the mail server's.
-        if own.as_ref().is_ok_and(|lines| !lines.is_empty()) {
+        if own.as_ref().is_ok_and(|excerpt| !excerpt.lines.is_empty()) {
             return own;
         }
         self.by_rule(context, ids).unwrap_or(own)
     }
 
     /// The same by the one rule for root; `None` where there is none.
-    fn by_rule(&self, context: &Context, ids: Vec<String>) -> Option<Result<Vec<u8>, NoLog>> {
+    fn by_rule(&self, context: &Context, ids: Vec<String>) -> Option<Result<Excerpt, NoLog>> {
         let until = Instant::now() + LONG;
-        let mut lines = Vec::new();
+        let mut excerpt = Excerpt { lines: Vec::new(), whole: true };
         let mut batches = batches(ids, IDS);
-        while let Some(mut ids) = batches.pop().filter(|_| lines.len() < ALL && Instant::now() < until) {
+        while let Some(mut ids) = batches.pop() {
+            if excerpt.lines.len() >= ALL || Instant::now() >= until {
+                excerpt.whole = false;
+                break;
+            }
             let request = Request::Log { ids: ids.clone(), since: self.since, mark: self.roots.clone() };
             let command = context.by_the_one_rule(&request)?;
             let running = match process::start(&context.free, &command) {
@@ -91,19 +96,20 @@ impl Notes {
             let (exit, mut output) = running.collect_up_to(MOST, Instant::now() + PATIENCE);
             match exit.code {
                 Some(0) => {}
-                // There is more than one answer holds.
+                // There is more than one answer holds, or than can be read.
                 Some(code) if code == i32::from(EX_TEMPFAIL) => {
                     let half = ids.split_off(ids.len() / 2);
-                    if !ids.is_empty() {
+                    if !ids.is_empty() && output.len() >= MOST / 2 {
                         batches.extend([half, ids]);
                         continue;
                     }
+                    excerpt.whole = false;
                 }
                 _ => return Some(Err(NoLog::Rule(exit.describe()))),
             }
-            lines.append(&mut output);
+            excerpt.lines.append(&mut output);
         }
-        Some(Ok(lines))
+        Some(Ok(excerpt))
     }
 
     /// What became of the run's messages, with the count of those that still wait. `None` where that can't be known.
@@ -114,13 +120,14 @@ impl Notes {
                 thread::sleep(AGAIN);
             }
             // A log may be missing for a while.
-            let Ok(lines) = self.lines(context) else { continue };
+            let Ok(Excerpt { lines, whole }) = self.lines(context) else { continue };
             let untrusted = (!context.account.is_root()).then_some(context.account.uid);
             let evidence = Evidence { noted: &self.noted, lines: &lines, untrusted };
             let mut left = Count::of_judged(context, flush, evidence);
             let Some(tally) = left.tally.take().filter(|_| left.trouble.is_none()) else { continue };
-            let tally = completed(tally, flush.recipients, left.recipients);
             let is_complete = tally.unrecorded == 0;
+            let tally = if whole { tally } else { of_a_part(tally) };
+            let tally = completed(tally, flush.recipients, left.recipients);
             judged = Some((left, tally));
             if is_complete {
                 break;
@@ -130,11 +137,18 @@ impl Notes {
     }
 }
 
-/// The tally with all that left: what was not noted, as there was too much, has no record either.
+/// The tally of a log that was not read to its end: what has no record may have one all the same.
+fn of_a_part(tally: Tally) -> Tally {
+    Tally { unrecorded: 0, not_looked_up: tally.unrecorded, ..tally }
+}
+
+/// The tally with all that left: what was not noted, as there was too much, was not looked up.
 fn completed(tally: Tally, before: Option<u64>, left: u64) -> Tally {
-    let known = tally.delivered + tally.returned;
-    let unrecorded = before.map_or(tally.unrecorded, |before| before.saturating_sub(left).saturating_sub(known));
-    Tally { unrecorded, ..tally }
+    let known = tally.delivered + tally.returned + tally.double_bounces;
+    let rest = before.map(|before| before.saturating_sub(left).saturating_sub(known));
+    let rest = rest.unwrap_or(tally.unrecorded + tally.not_looked_up);
+    let unrecorded = tally.unrecorded.min(rest);
+    Tally { unrecorded, not_looked_up: rest - unrecorded, ..tally }
 }
 
 /// The ids in parts, each of which takes so many bytes at most.
@@ -181,10 +195,18 @@ mod tests {
     }
 
     #[test]
-    fn what_left_and_was_not_noted_has_no_record() {
-        let tally = Tally { delivered: 3, returned: 1, unrecorded: 0, ..Tally::default() };
-        assert_eq!(completed(tally.clone(), Some(10), 2).unrecorded, 4);
-        assert_eq!(completed(tally.clone(), Some(6), 2).unrecorded, 0);
-        assert_eq!(completed(tally, None, 2).unrecorded, 0);
+    fn what_was_not_noted_or_is_in_a_log_that_was_not_read_whole_was_not_looked_up() {
+        let tally = Tally { delivered: 2, returned: 1, double_bounces: 1, unrecorded: 1, ..Tally::default() };
+        let of = |tally: &Tally, before| {
+            let tally = completed(tally.clone(), before, 2);
+            (tally.unrecorded, tally.not_looked_up)
+        };
+        assert_eq!(of(&tally, Some(10)), (1, 3), "three were not noted");
+        assert_eq!(of(&tally, Some(7)), (1, 0));
+        assert_eq!(of(&tally, Some(6)), (0, 0), "it waits");
+        assert_eq!(of(&tally, None), (1, 0));
+        let part = of_a_part(tally);
+        assert_eq!(of(&part, Some(10)), (0, 4));
+        assert_eq!(of(&part, None), (0, 1));
     }
 }

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_over_when_all_is_gone_or_nothing_moves_any_more() {
+    fn a_run_is_over_when_all_is_gone_or_nothing_moves() {
         use Stage::{GoesOn, Settled};
         assert_eq!(stages(&[(1, left(0, 0), Ended)]), [Settled]);
         assert_eq!(

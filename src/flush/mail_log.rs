@@ -59,8 +59,8 @@ pub(crate) struct Question<'a> {
     pub(crate) ids: &'a [String],
     /// The second from which on they were written, in seconds since 1970.
     pub(crate) since: i64,
-    /// Where the log ended then.
-    pub(crate) mark: &'a Mark,
+    /// Where the log ended then, where that was noted.
+    pub(crate) mark: Option<&'a Mark>,
     /// How many bytes of them are wanted.
     pub(crate) room: usize,
 }
@@ -127,7 +127,7 @@ pub(crate) fn lines(context: &Context, mta: &dyn Mta, question: &Question<'_>) -
     let mut reading = Reading { context, wanted, room, deadline, excerpt: &mut excerpt };
     let mut is_found = false;
     for log in places.files() {
-        for piece in pieces(log, since, mark) {
+        for piece in pieces(log, since, mark.unwrap_or(&Mark::default())) {
             is_found = true;
             reading.piece(piece)?;
         }
@@ -139,9 +139,9 @@ pub(crate) fn lines(context: &Context, mta: &dyn Mta, question: &Question<'_>) -
     match places {
         // A mail server that was told where to log, and has not, says nothing.
         Places::Named(log) => is_found |= File::open(log).is_ok(),
-        Places::Usual(_) => match reading.journal(mark.cursor.as_deref()) {
-            // A journal that nobody has written mail to, or that this user can't read, is not the one.
-            Ok(()) => is_found |= mark.cursor.is_some() || !reading.excerpt.lines.is_empty(),
+        Places::Usual(_) => match reading.journal(mark.and_then(|mark| mark.cursor.as_deref())) {
+            // A journal that no mail server had written to, or that this user can't read, is not the one.
+            Ok(()) => is_found |= mark.is_none_or(|mark| mark.cursor.is_some()) || !reading.excerpt.lines.is_empty(),
             Err(error) if !is_found => return Err(error),
             Err(_) => {}
         },

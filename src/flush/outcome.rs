@@ -106,12 +106,14 @@ fn restarted(flush: &Flush, left: u64, why: &str) -> String {
 
 /// `38 delivered, 2 returned to the sender (550 5.1.1 unknown user), 3 still waiting`: recipients.
 fn by_log(flush: &Flush, outcome: &Outcome, tally: &Tally, why: &str) -> String {
-    let Tally { delivered, returned, unrecorded, reason, .. } = tally;
+    let Tally { delivered, returned, double_bounces, unrecorded, not_looked_up, reason, .. } = tally;
     let reason = if reason.is_empty() { String::new() } else { format!(" ({})", short(reason)) };
     let parts = [
         (*delivered, format!("{delivered} delivered")),
         (*returned, format!("{returned} returned to the sender{reason}")),
+        (*double_bounces, format!("{double_bounces} refused for good, with no sender to return to")),
         (*unrecorded, format!("{unrecorded} left without a record in the mail log")),
+        (*not_looked_up, format!("{not_looked_up} left, but not all was looked up in the mail log")),
         (outcome.left_later, format!("{} left later", outcome.left_later)),
         (outcome.recipients_left, format!("{} still waiting{why}", outcome.recipients_left)),
     ];
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_queue_after_the_end_of_a_flush_is_told_too() {
+    fn what_leaves_the_queue_after_the_end_of_a_flush_is_counted_too() {
         let settled = Outcome { messages_left: 2, settled: true, ..Outcome::default() };
         let left = |ids: &[&str], seen| {
             let remainder = Remainder::of(Some(Target::All), Waited::Ids(["A".to_owned(), "B".to_owned()].into()));
@@ -232,6 +234,12 @@ mod tests {
                 "of 50 recipients: 40 delivered, 1 left without a record in the mail log, 9 still waiting",
             ),
             (of(43), outcome(tally(38, 0, 0, ""), 3, 2), "38 delivered, 2 left later, 3 still waiting"),
+            (
+                of(43),
+                outcome(Some(Tally { delivered: 40, double_bounces: 1, not_looked_up: 2, ..Tally::default() }), 0, 0),
+                "40 delivered, 1 refused for good, with no sender to return to, 2 left, but not all was looked up in \
+                 the mail log",
+            ),
             (of(43), outcome(tally(0, 0, 0, ""), 43, 0), "none could be delivered; all 43 still wait"),
             // Without a log nothing is called delivered.
             (of(43), outcome(None, 0, 0), "all 43 are gone from here: delivered, or returned to the sender"),

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preparation_may_fail_and_what_was_run_is_told_by_its_number() {
+    fn a_preparation_may_fail_and_what_was_run_is_named_by_its_number() {
         let run = |scripts: &[&str], prepared| {
             let commands: Vec<_> = scripts.iter().map(|script| Argv::new("/bin/sh", &["-c", script])).collect();
             let ended = run_all(&Free::of_main(), &commands, prepared).unwrap();

@@ -195,7 +195,7 @@ fn count(sandbox: Sandbox, desk: Desk, task: &Task<'_>, question: Question<'_>) 
         held_ids,
         stakes: candidates.into_stakes(),
         noted: notebook.noted,
-        tally: log.map(|log| tally::tally(&log, mask)),
+        tally: log.zip(question.evidence).map(|(log, evidence)| tally::tally(&log, evidence.noted, mask)),
         trouble: read.trouble,
     };
     frame::send_json(Kind::Counted, &count)?;

@@ -180,7 +180,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn ids_tell_better_than_times_what_was_there() {
+    fn ids_show_better_than_times_what_was_there() {
         let mut remainder = Remainder::of(Some(Target::All), Waited::Ids(["A".to_owned(), "B".to_owned()].into()));
         let active = Message { state: State::Active, ..message("B", 200, &["an earlier attempt's"]) };
         for message in [message("A", 200, &["x"]), active, message("C", 50, &["came in meanwhile"])] {

@@ -10,11 +10,11 @@ use crate::mta::{self, Kind, MailLog};
 use crate::queue::{Mask, Message, pattern};
 use crate::state::{LISTED, SentBack, Tally};
 
-/// How much room the notes take, in bytes of JSON: some 40,000 messages.
-pub(crate) const ROOM: usize = 3 << 20;
+/// How much room the notes take, in bytes of JSON: some 25,000 messages of one recipient.
+pub(crate) const ROOM: usize = 4 << 20;
 
 /// What a message and a recipient take there besides their own words, at the most.
-const AROUND: usize = 32;
+const AROUND: usize = 48;
 
 /// Different reasons that are counted one by one.
 const DISTINCT_LIMIT: usize = 64;
@@ -26,6 +26,8 @@ pub(crate) struct Noted {
     pub(crate) id: String,
     /// The recipients to whom it was not delivered yet, as the listing has them.
     recipients: Vec<String>,
+    /// Whether it has the null sender, to whom nothing goes back.
+    null_sender: bool,
 }
 
 /// Notes messages while a listing passes by, as long as there is room.
@@ -47,7 +49,8 @@ impl Notebook {
             Some(room) => {
                 self.room = room;
                 let recipients = waiting().map(|recipient| recipient.address.clone().into_owned()).collect();
-                self.noted.push(Noted { id: message.id.clone().into_owned(), recipients });
+                let null_sender = message.sender.as_deref() == Some("");
+                self.noted.push(Noted { id: message.id.clone().into_owned(), recipients, null_sender });
             }
             // Of those that are not noted nothing is claimed, be they small or large.
             None => self.room = 0,
@@ -70,7 +73,7 @@ impl Evidence<'_> {
     /// Reads the log. A line that stands in two files, one of which is a copy of the other, counts once.
     pub(super) fn read(self, kind: Kind) -> Option<MailLog> {
         let mut log = MailLog::of(kind, self.untrusted)?;
-        for Noted { id, recipients } in self.noted {
+        for Noted { id, recipients, .. } in self.noted {
             log.waited_for(id, recipients.iter().map(String::as_str));
         }
         let mut seen = HashSet::new();
@@ -86,7 +89,9 @@ impl Evidence<'_> {
 }
 
 /// The outcomes in figures, with the first of those whose mail went back. Addresses are masked where they are to be.
-pub(super) fn tally(log: &MailLog, mask: Option<Mask>) -> Tally {
+pub(super) fn tally(log: &MailLog, noted: &[Noted], mask: Option<Mask>) -> Tally {
+    let bounces: HashSet<&str> =
+        noted.iter().filter(|noted| noted.null_sender).map(|noted| noted.id.as_str()).collect();
     let mut tally = Tally::default();
     let mut reasons: HashMap<String, u64> = HashMap::new();
     for (id, recipient, outcome) in log.outcomes() {
@@ -94,6 +99,7 @@ pub(super) fn tally(log: &MailLog, mask: Option<Mask>) -> Tally {
             mta::Outcome::Delivered => tally.delivered += 1,
             mta::Outcome::Unrecorded => tally.unrecorded += 1,
             mta::Outcome::Waiting => {}
+            mta::Outcome::Returned(_) if bounces.contains(id) => tally.double_bounces += 1,
             mta::Outcome::Returned(reason) => {
                 tally.returned += 1;
                 let shape = pattern(reply(&reason));
@@ -139,9 +145,12 @@ mod tests {
 
     #[test]
     fn what_is_noted_is_bounded() {
-        let mut notebook = Notebook::new(200);
+        let mut notebook = Notebook::new(260);
         notebook.add(&message("A1", 1, &["x", "y"]));
-        assert_eq!(notebook.noted, [Noted { id: "A1".into(), recipients: vec!["a@example.com".into(); 2] }]);
+        assert_eq!(
+            notebook.noted,
+            [Noted { id: "A1".into(), recipients: vec!["a@example.com".into(); 2], null_sender: false }]
+        );
         notebook.add(&message("B2", 1, &["x", "y"]));
         notebook.add(&message("C3", 1, &[]));
         assert_eq!(notebook.noted.len(), 1, "nothing behind the first that has no room");
@@ -166,7 +175,11 @@ mod tests {
     fn postfix(lines: &[(&str, &str, &str)], mask: Option<Mask>) -> Tally {
         let noted: Vec<_> = lines
             .iter()
-            .map(|(id, recipient, _)| Noted { id: (*id).into(), recipients: vec![(*recipient).into()] })
+            .map(|(id, recipient, _)| Noted {
+                id: (*id).into(),
+                recipients: vec![(*recipient).into()],
+                null_sender: *id == "BBBBBB1",
+            })
             .collect();
         let line = |(id, recipient, status): &(&str, &str, &str)| {
             format!(
@@ -176,7 +189,7 @@ mod tests {
         };
         let text: String = lines.iter().map(line).collect();
         let evidence = Evidence { noted: &noted, lines: text.as_bytes(), untrusted: None };
-        tally(&evidence.read(Kind::Postfix).unwrap(), mask)
+        tally(&evidence.read(Kind::Postfix).unwrap(), &noted, mask)
     }
 
     #[test]
@@ -204,16 +217,21 @@ mod tests {
         assert!(!format!("{masked:?}").contains("larry"), "{masked:?}");
         lines.push(("AAAAAA5", "joe@example.com", "bounced (mail for example.com loops back to myself)"));
         assert_eq!(postfix(&lines, None).reason, "mostly 550 5.1.1 …: User unknown");
+        // Nothing goes back to the null sender.
+        lines.push(("BBBBBB1", "alice@example.org", &larry));
+        let told = postfix(&lines, None);
+        assert_eq!((told.returned, told.double_bounces, told.sent_back.len()), (3, 1, 3));
     }
 
     #[test]
     fn a_line_that_was_copied_counts_once() {
-        let noted = [Noted { id: "0e78358b".into(), recipients: vec!["larry@example.com".into(); 2] }];
+        let noted =
+            [Noted { id: "0e78358b".into(), recipients: vec!["larry@example.com".into(); 2], null_sender: false }];
         let line = "Nov 24 07:00:00 bartleby smtpd[1]: 38f3a1c2a1b2c3d4 mta delivery evpid=0e78358bb2c3d4e5 from=<a@b.c> \
                     to=<larry@example.com> rcpt=<-> source=\"192.0.2.1\" relay=\"192.0.2.2\" delay=1s result=\"Ok\" stat=\"250\"\n";
         let both = line.repeat(2);
         let evidence = Evidence { noted: &noted, lines: both.as_bytes(), untrusted: None };
-        let told = tally(&evidence.read(Kind::OpenSmtpd).unwrap(), None);
+        let told = tally(&evidence.read(Kind::OpenSmtpd).unwrap(), &noted, None);
         assert_eq!((told.delivered, told.unrecorded), (1, 1));
     }
 }

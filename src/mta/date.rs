@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_none() {
+    fn what_is_not_a_date_is_not_read_as_one() {
         for text in ["", "Nov", "Nov 23", "Foo 23 11:27", "Nov 31 11:27", "Nov 23 25:00", "Nov 23 11:27 x", "Nov 23 11"]
         {
             assert_eq!(read(text, "2026-11-23T11:30:00Z"), None, "{text}");

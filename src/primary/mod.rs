@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mail_server_that_can_not_tell_its_domains_yet_is_not_one_without_domains() {
+    fn a_mail_server_that_can_not_name_its_domains_yet_is_not_one_without_domains() {
         let found = |config: PrimaryConfig| {
             let changed = Relaying { just_changed: Some("main.cf"), ..Relaying::default() };
             let inquiry: RelayInquiry = Box::new(move |_, _| changed);

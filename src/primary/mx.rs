@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_with_the_record_to_add() {
+    fn every_fault_is_named_with_the_record_to_add() {
         let primary = || exchanger(10, "mx1.example.com", "192.0.2.1");
         let own = |preference| exchanger(preference, "mx2.example.com", "192.0.2.2");
         for (found, primaries, words) in [

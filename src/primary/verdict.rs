@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_against_the_sender_alone_is_none_against_the_mail() {
+    fn what_is_said_against_the_sender_alone_is_not_against_the_mail() {
         let with_null = |recipients: &str, null: &str| Answers { null_sender: said(null), ..answers(recipients) };
         assert_eq!(verdict(&with_null("sss", "250 ok")), Verdict::AcceptsOthers);
         assert_eq!(verdict(&with_null("sss", "450 later")), Verdict::PutsOff);

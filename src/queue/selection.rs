@@ -13,8 +13,7 @@ use super::{Clocks, Filter, Message, Order, Row};
 use crate::system::ScratchFile;
 
 /// The most rows that are held in memory, where they usually take some two MiB. Where there are more up to the end of
-/// the page that is asked for, they go to disk: not for a page beyond the end of a queue that fits, nor where no file is
-/// given, as for a page far beyond the end of a longer one.
+/// the page that is asked for, they go to disk: never for a page beyond the end of a queue that fits.
 const HELD_LIMIT: usize = 5000;
 
 /// The most memory that these may take, in bytes; where they take more, they go to disk, too.

@@ -18,7 +18,7 @@ use crate::listing::{Begun, Lister, Listing, QUICK, Session, Sought};
 use crate::mta::Clock;
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
-use crate::queue::{Clocks, Lifetimes, Row, Window};
+use crate::queue::{Clocks, Lifetimes, Row};
 use crate::request::{Asked, Format};
 use crate::system::output::Output;
 use crate::system::{Audience, Body, EndingSignals, log};
@@ -181,8 +181,7 @@ fn attend(handing: &mut Handing<'_>, sought: Sought, asked: &Asked, form: &mut d
     let nonsense = |how: &str| Broken::Reader(Trouble::Reader { how: how.into() });
     let Some(task) = task(context) else { return Err(nonsense("has no mail server")) };
     let followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
-    let scratch = asked.window.filter(|window| may_be_there(context, *window)).and(context.scratch.as_ref());
-    let overflow = scratch.and_then(|scratch| scratch.file().ok());
+    let overflow = asked.window.and(context.scratch.as_ref()).and_then(|scratch| scratch.file().ok());
     let Begun { supply, began } = sought.wait_for_beginning(context, handing.audience(&io::stdout()))?;
     handing.began = began;
     // What is shown is as old as the listing, which others may have begun.
@@ -196,13 +195,6 @@ fn attend(handing: &mut Handing<'_>, sought: Sought, asked: &Asked, form: &mut d
     let session = Session::begin(context, supply, overflow, work).map_err(Broken::Reader)?;
     let verdict = session.attend(handing)?;
     serde_json::from_slice(&verdict).map_err(|_| nonsense("answered nonsense"))
-}
-
-/// Whether there may be such a page: not far beyond the end of the queue as it was a moment ago. So what comes before a page
-/// that nobody can see is not written to disk.
-fn may_be_there(context: &Context, window: Window) -> bool {
-    let just_now = || context.records.as_ref().ok()?.messages_just_now(context.clock.now);
-    window.page == 1 || just_now().is_none_or(|messages| window.first() as u64 <= messages.saturating_mul(2))
 }
 
 /// What the parent does while the reader answers.

@@ -38,7 +38,9 @@ pub(crate) struct Total {
     pub(crate) delivered: u64,
     /// Returned to the sender.
     pub(crate) returned: u64,
-    /// Left without a record in the mail log.
+    /// Refused for good, with no sender to return to.
+    pub(crate) double_bounces: u64,
+    /// Left without a record in the mail log, or not looked up there.
     pub(crate) unrecorded: u64,
     /// Of how many runs that is not known.
     pub(crate) unknown_runs: u64,
@@ -63,10 +65,11 @@ impl Receipt {
     /// What came of all runs together.
     pub(crate) fn total(&self) -> Total {
         self.runs.iter().fold(Total::default(), |total, run| match run.outcome.as_ref().and_then(known) {
-            Some(Tally { delivered, returned, unrecorded, .. }) => Total {
+            Some(Tally { delivered, returned, double_bounces, unrecorded, not_looked_up, .. }) => Total {
                 delivered: total.delivered + delivered,
                 returned: total.returned + returned,
-                unrecorded: total.unrecorded + unrecorded,
+                double_bounces: total.double_bounces + double_bounces,
+                unrecorded: total.unrecorded + unrecorded + not_looked_up,
                 ..total
             },
             None => Total { unknown_runs: total.unknown_runs + 1, ..total },
@@ -121,7 +124,7 @@ mod tests {
             run("id:B", None),
         ];
         let made = receipt(runs);
-        assert_eq!(made.total(), Total { delivered: 31, returned: 2, unrecorded: 0, unknown_runs: 3 });
+        assert_eq!(made.total(), Total { delivered: 31, returned: 2, unknown_runs: 3, ..Total::default() });
         assert_eq!(made.left_waiting(), None, "the last run of all was not seen to its end");
         assert_eq!(receipt(made.runs[..2].to_vec()).left_waiting(), Some((3, 9)));
         assert_eq!(receipt(Vec::new()).total(), Total::default());

@@ -223,7 +223,8 @@ fn columns() -> String {
     format!(
         "flush.number, started, target, by, messages, recipients, exit, sampled, messages_left, recipients_left, why, \
          settled, despite, said, boot, {} FROM flush LEFT JOIN rehearsal ON rehearsal.number = flush.number \
-         LEFT JOIN result ON result.number = flush.number",
+         LEFT JOIN result ON result.number = flush.number \
+         LEFT JOIN further_result ON further_result.number = flush.number",
         outcome::COLUMNS
     )
 }

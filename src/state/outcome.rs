@@ -42,10 +42,15 @@ pub struct Outcome {
 pub struct Tally {
     /// Those to whom the next mail server took the mail.
     pub(crate) delivered: u64,
-    /// Those whose mail went back to its sender, or to nobody where that is the null sender.
+    /// Those whose mail went back to its sender.
     pub(crate) returned: u64,
+    /// Those whose mail was refused for good and has the null sender, so that it went back to nobody: Postfix and OpenSMTPD
+    /// drop it, sendmail gives it to the postmaster.
+    pub(crate) double_bounces: u64,
     /// Those of which the log holds no record.
     pub(crate) unrecorded: u64,
+    /// Those that were not looked up in the log, as they were too many or it could not be read to its end.
+    pub(crate) not_looked_up: u64,
     /// Why most of it went back, in the log's words; empty where nothing did.
     pub(crate) reason: String,
     /// Whose mail went back, 200 at most; only of a flush that was asked for by its number.
@@ -89,7 +94,7 @@ impl Tally {
 
     /// How many left in all.
     pub(crate) fn left(&self) -> u64 {
-        self.delivered + self.returned + self.unrecorded
+        self.delivered + self.returned + self.double_bounces + self.unrecorded + self.not_looked_up
     }
 
     /// Whether so much went back that not each is listed: how many are not.
@@ -122,6 +127,7 @@ impl Records {
 pub(super) fn begin(database: &Connection, number: i64, boot: &str, oldest: i64) -> rusqlite::Result<()> {
     database.execute("INSERT OR REPLACE INTO result (number, boot) VALUES (?1, ?2)", params![number, boot])?;
     database.execute("DELETE FROM result WHERE number < ?1", [oldest])?;
+    database.execute("DELETE FROM further_result WHERE number < ?1", [oldest])?;
     database.execute("UPDATE result SET sent_back = NULL WHERE number <= ?1", [number - LISTS_KEPT])?;
     Ok(())
 }
@@ -139,7 +145,14 @@ pub(super) fn add(database: &Connection, number: i64, outcome: &Outcome) -> rusq
     database.execute("INSERT OR IGNORE INTO result (number, boot) VALUES (?1, '')", [number])?;
     database
         .execute("UPDATE result SET per_minute = ?2, fastest = ?3, done_about = ?4 WHERE number = ?1", pace_values)?;
-    let Some(Tally { delivered, returned, unrecorded, reason, sent_back }) = tally else { return Ok(()) };
+    let Some(Tally { delivered, returned, double_bounces, unrecorded, not_looked_up, reason, sent_back }) = tally
+    else {
+        return Ok(());
+    };
+    database.execute(
+        "INSERT OR REPLACE INTO further_result (number, double_bounces, not_looked_up) VALUES (?1, ?2, ?3)",
+        params![number, as_signed(*double_bounces), as_signed(*not_looked_up)],
+    )?;
     let cut = |text: &str| beginning(text, LONGEST).to_owned();
     let bounded =
         |one: &SentBack| SentBack { id: cut(&one.id), recipient: cut(&one.recipient), reason: cut(&one.reason) };
@@ -154,7 +167,8 @@ pub(super) fn add(database: &Connection, number: i64, outcome: &Outcome) -> rusq
 }
 
 /// What [`tally_and_pace`] reads, in its order.
-pub(super) const COLUMNS: &str = "delivered, returned, unrecorded, reason, per_minute, fastest, done_about";
+pub(super) const COLUMNS: &str =
+    "delivered, returned, unrecorded, reason, per_minute, fastest, done_about, double_bounces, not_looked_up";
 
 /// The tally and the pace of a row, from this column on.
 pub(super) fn tally_and_pace(row: &Row<'_>, first: usize) -> rusqlite::Result<(Option<Tally>, Option<Pace>)> {
@@ -162,7 +176,17 @@ pub(super) fn tally_and_pace(row: &Row<'_>, first: usize) -> rusqlite::Result<(O
     let tally = match (unsigned(0)?, unsigned(1)?, unsigned(2)?) {
         (Some(delivered), Some(returned), Some(unrecorded)) => {
             let reason = row.get::<_, Option<String>>(first + 3)?.unwrap_or_default();
-            Some(Tally { delivered, returned, unrecorded, reason, sent_back: Vec::new() })
+            // A flush of an earlier version has neither of the further ones.
+            let [double_bounces, not_looked_up] = [unsigned(7)?, unsigned(8)?].map(Option::unwrap_or_default);
+            Some(Tally {
+                delivered,
+                returned,
+                double_bounces,
+                unrecorded,
+                not_looked_up,
+                reason,
+                sent_back: Vec::new(),
+            })
         }
         _ => None,
     };
@@ -198,7 +222,9 @@ mod tests {
         let tally = Tally {
             delivered: 38,
             returned: 2,
+            double_bounces: 4,
             unrecorded: 1,
+            not_looked_up: 5,
             reason: "550 no such user".into(),
             sent_back: vec![sent_back(1, "550 no such user"), sent_back(2, "")],
         };

@@ -22,9 +22,6 @@ const DAY: i64 = 24 * 60 * 60;
 /// How far samples older than a day are apart, in seconds.
 const THINNED_TO: i64 = 15 * 60;
 
-/// Samples not older than this are of just now, in seconds.
-const JUST_NOW: i64 = 2 * 60;
-
 /// The file: the samples, the oldest first, each as six numbers of eight bytes (little-endian): when it was taken,
 /// messages, recipients, bytes, bytes free, and a checksum of these.
 const FILE: &str = "samples.table";
@@ -72,12 +69,6 @@ impl Records {
         samples.push(Sample { taken: minute, ..sample.clone() });
         let samples = thinned(samples, sample.taken);
         if write(&file, &samples).is_ok() { samples } else { known }
-    }
-
-    /// How many messages waited within the last two minutes, as far as a view has noted that.
-    pub(crate) fn messages_just_now(&self, now: i64) -> Option<u64> {
-        let last = read(&self.folder.file(FILE).ok()?).pop()?;
-        (now - JUST_NOW..=now).contains(&last.taken).then_some(last.messages)
     }
 
     /// An earlier version kept them in the database.
@@ -179,8 +170,6 @@ mod tests {
         let after = [0, 59, 60, 60, 125].map(add);
         assert_eq!(after[4], [sample(start), sample(start + 60), sample(start + 120)]);
         assert_eq!(add(2 * DAY).len(), 2, "a day later, one of each quarter of an hour is left");
-        let just_now = |seconds| records.messages_just_now(start + 2 * DAY + seconds);
-        assert_eq!([just_now(0), just_now(120), just_now(121), just_now(-1)], [Some(2), Some(2), None, None]);
         assert_eq!(add(60 + SAMPLES_KEPT).len(), 2, "the first is too old");
         assert_eq!(add(-start), [sample(0)], "after the clock was set back, what was the future is gone");
         assert!(!records.has_database());

@@ -10,7 +10,7 @@ use super::database::Fault;
 use super::outages;
 
 /// The version of the tables, in `PRAGMA user_version`. Raised with each change of [`TABLES`].
-pub(super) const VERSION: i64 = 6;
+pub(super) const VERSION: i64 = 7;
 
 /// The first version with outages.
 const WITH_OUTAGES: i64 = 3;
@@ -134,6 +134,14 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     tries INTEGER NOT NULL
 )",
     ),
+    (
+        "further_result",
+        "CREATE TABLE further_result (
+    number INTEGER PRIMARY KEY,
+    double_bounces INTEGER NOT NULL,
+    not_looked_up INTEGER NOT NULL
+)",
+    ),
 ];
 
 /// The objects that SQLite makes by itself, for AUTOINCREMENT and for a key of text.
@@ -141,7 +149,7 @@ const MADE_BY_SQLITE: &[(&str, Option<&str>)] =
     &[("sqlite_sequence", Some("CREATE TABLE sqlite_sequence(name,seq)")), ("sqlite_autoindex_primary_host_1", None)];
 
 /// Makes the tables that are missing: version 2 added two to those of version 1, version 3 one, which it fills from what
-/// was known, version 4 two, version 5 one, and version 6 two; none was
+/// was known, version 4 two, version 5 one, version 6 two, and version 7 one; none was
 /// changed. Returns whether there were any, and only if the database holds our tables and
 /// nothing else.
 pub(super) fn prepare(database: &mut Connection) -> Result<bool, Fault> {

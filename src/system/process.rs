@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_told() {
+    fn a_program_that_is_not_there_is_named() {
         let trouble = start(&Free::of_main(), &Argv::new("/nonexistent/lister", &[])).err().unwrap();
         assert!(trouble.to_string().starts_with("/nonexistent/lister could not be started: No such file"), "{trouble}");
     }

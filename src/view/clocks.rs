@@ -141,10 +141,10 @@ fn past_their_time(report: &Report, overdue: u64) -> String {
         Some(ReturnKind::At) => format!("{messages} past {its} time and {goes} back to the sender at once."),
         Some(ReturnKind::About) => format!(
             "{messages} past {its} time and {goes} back, with all other mail for the same server, at the next attempt that \
-             fails; to deliver now is such an attempt."
+             fails. Delivering now counts as an attempt."
         ),
         _ => format!(
-            "{messages} past {its} time and {goes} back at the next attempt that fails; to deliver now is such an attempt."
+            "{messages} past {its} time and {goes} back at the next attempt that fails. Delivering now counts as an attempt."
         ),
     }
 }

@@ -296,6 +296,8 @@ pub(crate) fn flush(flush: &Flush) -> Value {
             "delivered": outcome.tally.as_ref().map(|tally| tally.delivered),
             "returned": outcome.tally.as_ref().map(|tally| tally.returned),
             "unrecorded": outcome.tally.as_ref().map(|tally| tally.unrecorded),
+            "double_bounces": outcome.tally.as_ref().map(|tally| tally.double_bounces),
+            "not_looked_up": outcome.tally.as_ref().map(|tally| tally.not_looked_up),
             "returned_for": outcome.tally.as_ref().map(|tally| &tally.sent_back).filter(|list| !list.is_empty()),
             "per_minute": outcome.pace.map(|pace| pace.per_minute),
             "slower": outcome.pace.map(Pace::is_slower),

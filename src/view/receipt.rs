@@ -49,6 +49,7 @@ pub(crate) fn lines(zone: &TimeZone, receipt: &Receipt) -> Vec<Line> {
         ),
         ("Delivered", known(receipt, |total| total.delivered)),
         ("Returned to the sender", known(receipt, |total| total.returned)),
+        ("Refused, with no sender to return to", known(receipt, |total| total.double_bounces)),
         ("Left, no record", known(receipt, |total| total.unrecorded)),
         (
             "Still waiting",
@@ -157,6 +158,7 @@ fn json(host: &str, receipt: &Receipt) -> Vec<u8> {
         "total": {
             "delivered": total.delivered,
             "returned": total.returned,
+            "double_bounces": total.double_bounces,
             "unrecorded": total.unrecorded,
             "runs": receipt.runs.len(),
             "unknown_runs": total.unknown_runs,

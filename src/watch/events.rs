@@ -209,6 +209,8 @@ fn of_runs(now: &mut Announced, seen: &Seen, scene: &Scene<'_>, events: &mut Vec
                     "settled": outcome.settled,
                     "delivered": tally.map(|tally| tally.delivered), "returned": tally.map(|tally| tally.returned),
                     "unrecorded": tally.map(|tally| tally.unrecorded),
+                    "double_bounces": tally.map(|tally| tally.double_bounces),
+                    "not_looked_up": tally.map(|tally| tally.not_looked_up),
                     "messages_left": outcome.messages_left, "recipients_left": outcome.recipients_left,
                     "why": cut(&outcome.why),
                 })
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_announced_when_it_begins_and_when_it_ends_whoever_saw_it() {
+    fn an_outage_is_announced_when_it_begins_and_when_it_ends_no_matter_who_saw_it() {
         let of = |outages: Vec<Outage>| Seen { outages, ..Seen::default() };
         let mut announced = None;
         // A command that is configured later hears of what lasts, and not of what is over.

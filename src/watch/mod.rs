@@ -313,7 +313,10 @@ fn first_delivered(end: Option<End>) -> Result<&'static str, String> {
         Some(Tally { returned, reason, .. }) if returned > 0 => Err(format!("it went back to its sender: {reason}")),
         _ if left > 0 && outcome.why.is_empty() => Err("it still waits".into()),
         _ if left > 0 => Err(format!("it still waits, {}", outcome.why)),
-        Some(Tally { unrecorded, .. }) if unrecorded > 0 => {
+        Some(Tally { double_bounces, .. }) if double_bounces > 0 => {
+            Err("it was refused for good, and has no sender to return to".into())
+        }
+        Some(Tally { unrecorded, not_looked_up, .. }) if unrecorded + not_looked_up > 0 => {
             Err("it left the queue, but the mail log does not say that it was delivered".into())
         }
         Some(_) => Ok("One message was tried first, and was delivered."),

@@ -72,7 +72,7 @@ fn the_internet_behind_a_proxy_on_this_machine_is_not_local() {
 }
 
 #[test]
-fn over_plain_http_the_referer_tells_of_another_sites_link() {
+fn over_plain_http_the_referer_gives_away_another_sites_link() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     for foreign in [&b"http://evil.example/"[..], b"http://mx2.test.evil.example/", b"http://x@mx2.test/", b"soup"] {
         let answer = machine.ask(&[("QUERY_STRING", b"flush"), ("HTTP_REFERER", foreign)]);

@@ -82,7 +82,7 @@ fn what_is_past_its_time_is_counted_named_and_found() {
     assert_eq!(json["queue"]["returns"]["overdue"], 2);
     assert!(seconds(&json["queue"]["returns"]["not_before"]) < now());
     let page = machine.get("format=html").body;
-    let sentence = "2 messages are past their time and go back at the next attempt that fails; to deliver now is such an \
+    let sentence = "2 messages are past their time and go back at the next attempt that fails. Delivering now counts as an \
                     attempt.";
     let headline =
         "<em>2 messages are past their time: the next attempt that fails returns them to their senders.</em>";
@@ -137,7 +137,7 @@ fn check(machine: &Machine, arguments: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn a_monitor_is_told_when_less_time_is_left() {
+fn a_monitor_alerts_when_less_time_is_left() {
     let disk = "[disk]\nwarn = \"0%\"\ncritical = \"0%\"";
     let machine = postfix(&[4 * DAY], &format!("lifetime = \"6d\"\n{disk}"));
     for (arguments, code) in [

@@ -133,7 +133,7 @@ fn watch_needs_to_know_the_primary_and_runs_nothing_without() {
 }
 
 #[test]
-fn a_mistake_in_the_configuration_is_told_with_its_line() {
+fn a_mistake_in_the_configuration_is_named_with_its_line() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     machine.configure("postfix", "colour = \"red\"");
     let answer = machine.get("format=html");

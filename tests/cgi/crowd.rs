@@ -123,7 +123,7 @@ fn both_places(machine: &Machine) -> [File; 2] {
 
 /// A request that got a place at the very end was answered that the mail server did not finish within 0 s.
 #[test]
-fn who_waits_for_others_in_vain_is_told_of_them_and_not_of_the_mail_server() {
+fn a_reader_who_waits_for_others_in_vain_hears_of_them_and_not_of_the_mail_server() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(machine.json().0, 200);
     machine.configure("postfix", "deadline = \"2s\"");

@@ -34,7 +34,7 @@ fn a_flush_runs_once_and_then_cools_down() {
     assert!(page.body.contains("0 of 21 so far; 21 still wait: "), "{}", page.body);
     assert!(page.body.contains("<progress max=\"21\" value=\"0\""), "{}", page.body);
     assert!(page.body.contains("it can be run again in"));
-    assert_eq!(page.field("refresh"), Some("3"));
+    assert_eq!(page.field("refresh"), Some("3; url=?flushed=1"));
     for format in ["html", "text", "json"] {
         let unknown = machine.get(&format!("flushed=7&format={format}")).body;
         assert!(unknown.contains("There is no record of run 7."), "{unknown}");
@@ -168,7 +168,7 @@ fn a_run_between_the_look_and_the_turn_is_not_repeated() {
 }
 
 #[test]
-fn a_flush_that_the_mail_server_refuses_is_told_so() {
+fn a_flush_that_the_mail_server_refuses_is_said_to_be_refused() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     fs::write(
         machine.path("flush"),
@@ -194,7 +194,7 @@ fn with_flusher(script: &str) -> Machine {
 }
 
 #[test]
-fn a_flush_command_that_fails_in_any_way_is_told_and_starts_no_cool_down() {
+fn a_flush_command_that_fails_in_any_way_is_reported_and_starts_no_cool_down() {
     for (script, words) in [
         ("kill -9 $$", "was killed by signal 9"),
         ("echo oops; exit 3", "ended with status 3: “oops”"),

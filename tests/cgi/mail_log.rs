@@ -67,19 +67,23 @@ fn ended(machine: &Machine) -> Value {
     }
 }
 
-/// How many were delivered, went back, are without a record, and wait. That the library says so of these logs is what the
+/// How many were delivered, went back, are without a record, wait, and were refused without a sender to return to. That the library says so of these logs is what the
 /// next server saw (`tests/maillog.rs`).
-fn expected(kind: Kind, before: &[u8], log: &[u8], after: &[u8]) -> [u64; 4] {
+fn expected(kind: Kind, before: &[u8], log: &[u8], after: &[u8]) -> [u64; 5] {
     let mut read = MailLog::of(kind, None).unwrap();
-    list(kind, before).iter().for_each(|message| read.waited(message));
+    let waited = list(kind, before);
+    waited.iter().for_each(|message| read.waited(message));
+    let has_sender = |id: &str| waited.iter().all(|message| message.id != id || message.sender.as_deref() != Some(""));
     log.split(|byte| *byte == b'\n').for_each(|line| read.line(line));
     list(kind, after).iter().for_each(|message| read.waits(message));
-    let count = |is: fn(&Outcome) -> bool| read.outcomes().filter(|(.., outcome)| is(outcome)).count() as u64;
+    let count =
+        |is: &dyn Fn(&str, &Outcome) -> bool| read.outcomes().filter(|(id, _, outcome)| is(id, outcome)).count() as u64;
     [
-        count(|outcome| *outcome == Outcome::Delivered),
-        count(|outcome| matches!(outcome, Outcome::Returned(_))),
-        count(|outcome| *outcome == Outcome::Unrecorded),
-        count(|outcome| *outcome == Outcome::Waiting),
+        count(&|_, outcome| *outcome == Outcome::Delivered),
+        count(&|id, outcome| matches!(outcome, Outcome::Returned(_)) && has_sender(id)),
+        count(&|_, outcome| *outcome == Outcome::Unrecorded),
+        count(&|_, outcome| *outcome == Outcome::Waiting),
+        count(&|id, outcome| matches!(outcome, Outcome::Returned(_)) && !has_sender(id)),
     ]
 }
 
@@ -89,7 +93,7 @@ fn figures(outcome: &Value) -> [u64; 4] {
 
 /// Real runs, with what strangers wrote meanwhile: each comes to its end after 15 seconds at rest.
 #[test]
-fn the_logs_of_real_runs_are_told_as_they_were_by_the_whole_program() {
+fn the_whole_program_reads_the_logs_of_real_runs_as_they_were() {
     let case = |kind: Kind, name: &'static str, case: &'static str| {
         move || {
             let read = |ending: &str| fs::read(fixture(name, &format!("{case}.{ending}"))).unwrap();
@@ -100,7 +104,9 @@ fn the_logs_of_real_runs_are_told_as_they_were_by_the_whole_program() {
             assert_eq!(machine.get("flush").status, 303);
             let outcome = ended(&machine);
             let expected = expected(kind, &before, &log, &after);
-            assert_eq!(figures(&outcome), expected, "{name}/{case}: {outcome:#}");
+            let [delivered, returned, unrecorded, waiting] = figures(&outcome);
+            let told = [delivered, returned, unrecorded, waiting, outcome["double_bounces"].as_u64().unwrap()];
+            assert_eq!(told, expected, "{name}/{case}: {outcome:#}");
             assert!(expected[0] + expected[1] > 0, "{name}/{case}");
         }
     };
@@ -220,6 +226,56 @@ fn what_has_no_line_of_its_own_is_never_called_delivered() {
         assert_eq!(figures(&outcome), [0, 0, 3, 0], "{run}: {outcome:#}");
         assert_eq!(outcome["words"], "3 left without a record in the mail log");
     }
+}
+
+/// The null sender is nobody.
+#[test]
+fn a_bounce_that_is_refused_is_not_said_to_go_back_to_its_sender() {
+    let lines =
+        says(1, REFUSED) + " >> mail.log\n" + &says(2, REFUSED) + " >> mail.log\n" + &says(3, SENT) + " >> mail.log\n";
+    let listing = queue(3).replacen("bob@example.net", "", 1);
+    let machine = machine("postfix", listing.as_bytes(), &format!("{lines}swap none"));
+    let output = machine.command().args(["flush", "--wait"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let words = "1 delivered, 1 returned to the sender (550 5.1.1 unknown user), 1 refused for good, with no sender to return to";
+    assert!(
+        said.starts_with(&format!("Queue run 1: {words}.\nreturned to the sender: A000002, for r2@example.com")),
+        "{said}"
+    );
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 2), "{said}");
+    let outcome = ended(&machine);
+    assert_eq!((&outcome["returned"], &outcome["double_bounces"]), (&1.into(), &1.into()));
+    let page = machine.get("flushed=1&format=html").body;
+    assert!(page.contains(words) && page.contains("<bdi>r2@example.com</bdi>"), "{page}");
+    assert!(!page.contains("<bdi>r1@example.com</bdi>"), "{page}");
+}
+
+/// More than there is room to note, and a file that can't be unpacked.
+#[test]
+fn what_was_not_looked_up_is_not_said_to_be_without_a_record() {
+    const MANY: usize = 40_000;
+    let line = |number: usize| {
+        format!(
+            "2026-11-24T07:00:00Z bartleby postfix/smtp[1]: A0000{number:02}: to=<r{number}@example.com>, relay=mx[192.0.2.1]:25, \
+             delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (250 ok)\n"
+        )
+    };
+    let many = machine("postfix", queue(MANY).as_bytes(), "cat written >> mail.log; swap none");
+    fs::write(many.path("mail.log"), "").unwrap();
+    fs::write(many.path("written"), (1..=MANY).map(line).collect::<String>()).unwrap();
+    assert_eq!(many.get("flush").status, 303);
+    let outcome = ended(&many);
+    let [delivered, left] = ["delivered", "not_looked_up"].map(|key| outcome[key].as_u64().unwrap());
+    assert_eq!((delivered + left, &outcome["unrecorded"]), (MANY as u64, &0.into()), "{outcome:#}");
+    assert!(delivered > 20_000 && left > 1000, "{outcome:#}");
+    let words = format!("{delivered} delivered, {left} left, but not all was looked up in the mail log");
+    assert_eq!(outcome["words"], words.as_str());
+
+    let both = format!("{} >> mail.log; {} >> mail.log", says(1, SENT), says(2, SENT));
+    let cut = "mv mail.log mail.log.1; gzip mail.log.1; truncate -s 40 mail.log.1.gz";
+    let outcome = run_of_three(&format!("{both}; {cut}; {} >> mail.log", says(3, SENT)));
+    assert_eq!(figures(&outcome), [1, 0, 0, 0], "{outcome:#}");
+    assert_eq!(outcome["words"], "1 delivered, 2 left, but not all was looked up in the mail log");
 }
 
 /// Syslog's older stamp has no zone, and clocks are set: a line counts by its place.

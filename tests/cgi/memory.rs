@@ -37,31 +37,6 @@ fn the_memory_does_not_grow_with_the_page() {
     assert_eq!(machine.get("page=1&sort=age&format=text").status, 200);
 }
 
-/// What comes before a page that nobody can see was written to disk, the whole queue.
-#[test]
-fn a_page_far_beyond_the_end_of_a_long_queue_writes_nothing_to_disk() {
-    let line = r#"{"queue_name": "deferred", "queue_id": "%d", "arrival_time": 1, "message_size": 1, "sender": "a@example.org", "recipients": [{"address": "b@example.com", "delay_reason": "no"}]}"#;
-    let machine = Machine::with_lister("postfix", "");
-    let seen = machine.path("seen");
-    // Before it ends it looks for files without a name that its parent, or its brother, the reader, has written.
-    let script = format!(
-        "#!/bin/sh\nawk 'BEGIN {{ for (n = 0; n < 20000; n++) printf \"{}\\n\", n }}'; sleep 1
-         for process in $PPID $(pgrep -P $PPID); do
-             find -L /proc/$process/fd -type f -links 0 -size +0 -print
-         done >{} 2>/dev/null\n",
-        line.replace('"', "\\\""),
-        seen.display()
-    );
-    std::fs::write(machine.path("list"), script).unwrap();
-    let written = |page: u32| {
-        let answer = machine.get(&format!("page={page}&sort=age&format=text"));
-        assert!(answer.status == 200 && answer.body.contains("20,000"), "{}", answer.body);
-        std::fs::read_to_string(&seen).unwrap()
-    };
-    assert_ne!(written(100), "", "a page that is there needs those before it");
-    assert_eq!(written(9_999), "");
-}
-
 /// Postfix's table has a reason once; repeated for each of its recipients, as here, it would take 50 MiB.
 #[test]
 fn one_reason_for_very_many_recipients_takes_no_memory() {

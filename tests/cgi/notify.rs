@@ -172,7 +172,7 @@ fn a_command_that_hangs_is_ended_after_ten_seconds_and_killed_if_need_be() {
 }
 
 #[test]
-fn without_a_command_nothing_is_kept_and_who_is_told_later_hears_of_what_lasts() {
+fn without_a_command_nothing_is_kept_and_a_later_one_hears_of_what_lasts() {
     let primary = Played::new(down);
     let machine = primary.machine("");
     watch(&machine);

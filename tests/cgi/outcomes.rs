@@ -12,7 +12,7 @@ use crate::machine::Machine;
 fn runs_that_leave_mail_behind_come_to_an_end() {
     let cases = [
         what_comes_of_a_flush_is_put_on_record_without_anybody_looking,
-        the_command_line_waits_and_its_status_tells_what_left,
+        the_command_line_waits_and_its_status_says_what_left,
         a_run_that_moves_nothing_is_called_so,
     ];
     thread::scope(|scope| {
@@ -52,7 +52,7 @@ fn what_comes_of_a_flush_is_put_on_record_without_anybody_looking() {
     assert_eq!(page.field("refresh"), None, "it is over");
 }
 
-fn the_command_line_waits_and_its_status_tells_what_left() {
+fn the_command_line_waits_and_its_status_says_what_left() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/postfix/mixed-json.stdout");
     for (rest, code, words) in [
         ("true".to_owned(), 0, "all 21 are gone from here: delivered, or returned to the sender"),
@@ -98,7 +98,7 @@ fn a_run_that_moves_nothing_is_called_so() {
 }
 
 #[test]
-fn what_came_of_a_flush_is_told_in_text_and_json_too() {
+fn what_came_of_a_flush_is_said_in_text_and_json_too() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     assert_eq!(machine.get("flush").status, 303);
     let text = machine.get("flushed=1&format=text").body;

@@ -5,7 +5,7 @@ use std::fs;
 use crate::machine::Machine;
 
 #[test]
-fn the_page_tells_what_goes_on_and_isolates_what_strangers_wrote() {
+fn the_page_says_what_goes_on_and_isolates_what_strangers_wrote() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     let page = machine.get("format=html").body;
     assert!(
@@ -42,7 +42,7 @@ fn the_page_tells_what_goes_on_and_isolates_what_strangers_wrote() {
 }
 
 #[test]
-fn one_word_tells_how_it_is_in_the_title_too() {
+fn the_title_says_in_one_word_how_it_is() {
     for (script, word) in
         [("true", "Empty"), ("cat tests/fixtures/postfix/mixed-json.stdout", "Waiting"), ("echo soup", "Unknown")]
     {
@@ -102,7 +102,7 @@ fn the_line_of_the_other_domains_shows_all_of_them_and_links_to_none() {
 }
 
 #[test]
-fn held_mail_is_told() {
+fn mail_on_hold_is_named() {
     let machine = Machine::with_fixture("postfix/mixed-json");
     let page = machine.get("format=html");
     assert!(page.body.contains(" 1 is on hold and stays until an administrator releases it."), "{}", page.body);
@@ -116,7 +116,7 @@ fn what_the_mail_server_cut_is_marked_and_counted() {
 }
 
 #[test]
-fn where_the_mail_server_does_not_tell_reasons_the_page_says_so() {
+fn where_the_mail_server_gives_no_reasons_the_page_says_so() {
     // The configured command may list another machine's queue: nothing else is asked.
     let page = Machine::with_fixture("exim/mixed-bp").get("format=html").body;
     assert!(page.contains("1xVSDK-0002Gk-2p") && page.contains("larry@example.com (done)"), "{page}");

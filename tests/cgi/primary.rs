@@ -99,7 +99,7 @@ fn many_views_at_once_ask_the_primary_once() {
 }
 
 #[test]
-fn who_comes_while_the_primary_is_asked_waits_for_the_same_answer() {
+fn a_reader_who_asks_while_the_primary_is_asked_waits_for_the_same_answer() {
     let primary = Primary::new();
     let machine = primary.machine();
     primary.hangs.store(true, Ordering::SeqCst);

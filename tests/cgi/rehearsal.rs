@@ -64,7 +64,7 @@ fn a_primary_that_refuses_everybody_gets_nothing_and_each_answer_is_shown() {
     // Within ten minutes it is not asked again, for any client and in any form.
     let page = machine.get("flush&format=html");
     assert_eq!(page.status, 409);
-    assert!(page.body.contains("name=\"despite\" value=\"refusals\"") && page.body.contains("Run it all the same"));
+    assert!(page.body.contains("name=\"despite\" value=\"refusals\"") && page.body.contains("Run it anyway"));
     assert!(
         page.body.contains("User &lt;b&gt;unknown&lt;/b&gt;") && !page.body.contains("<b>unknown"),
         "{}",
@@ -79,7 +79,7 @@ fn a_primary_that_refuses_everybody_gets_nothing_and_each_answer_is_shown() {
     let output = machine.command().arg("flush").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains("To run it all the same: bartleby flush --despite-refusals all"), "{said}");
+    assert!(said.contains("To run it anyway: bartleby flush --despite-refusals all"), "{said}");
     assert_eq!((primary.rehearsals(), machine.flushes()), (1, 0));
 }
 
@@ -180,7 +180,7 @@ fn mail_past_its_time_is_not_run_against_a_primary_that_does_not_accept_it_now()
             assert!(text.body.contains(words), "{words}: {}", text.body);
         }
         let page = machine.get("flush&format=html").body;
-        assert!(page.contains("name=\"despite\" value=\"overdue\"") && page.contains("Try it all the same"), "{page}");
+        assert!(page.contains("name=\"despite\" value=\"overdue\"") && page.contains("Try it anyway"), "{page}");
         let output = machine.command().arg("flush").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(69) && said.contains("flush --despite-overdue all"), "{said}");

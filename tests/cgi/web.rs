@@ -165,7 +165,7 @@ fn a_queue_that_is_too_long_to_be_read_to_its_end_is_one_all_the_same() {
 }
 
 #[test]
-fn each_fault_of_a_web_server_is_told_with_its_fix() {
+fn each_fault_of_a_web_server_is_named_with_its_fix() {
     let machine = with_fixture();
     let program = std::fs::read(env!("CARGO_BIN_EXE_bartleby")).unwrap();
     let file = [b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", &*program].concat();

@@ -233,7 +233,7 @@ pub fn of_exim(lab: &mut Lab) {
         page => Err(page),
     });
     let text = page::get("?format=text").expect(200).body;
-    assert!(text.contains("The server for example.com has failed for longer than Exim's retry rule says"), "{text}");
+    assert!(text.contains("has failed for longer than Exim's retry rule says, so new mail for it goes back"), "{text}");
     let text = fs::read_to_string(configuration).unwrap();
     fs::write(configuration, text.replace("F,60s,5s", "F,14d,15m")).unwrap();
     let third = send(lab, "third");

@@ -61,7 +61,8 @@ fn stamp(packages: &[String], root: &Path) -> u64 {
 
 fn remove_older(kept: &Path, prefix: &str) {
     for entry in fs::read_dir(kept).unwrap().map(Result::unwrap) {
-        if entry.file_name().to_string_lossy().starts_with(prefix) {
+        // What follows is the stamp alone: the name of another layer may begin as this one's.
+        if entry.file_name().to_string_lossy().strip_prefix(prefix).is_some_and(|stamp| !stamp.contains('-')) {
             fs::remove_file(entry.path()).unwrap();
         }
     }

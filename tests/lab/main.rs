@@ -226,23 +226,23 @@ fn opensmtpd_by_the_one_rule_for_root() {
 }
 
 #[test]
-fn postfix_tells_what_came_of_a_run() {
-    in_each_lab("postfix_tells_what_came_of_a_run", &POSTFIX_WITH_RULES, outcome::of_a_run);
+fn postfix_says_what_came_of_a_run() {
+    in_each_lab("postfix_says_what_came_of_a_run", &POSTFIX_WITH_RULES, outcome::of_a_run);
 }
 
 #[test]
-fn sendmail_tells_what_came_of_a_run() {
-    in_each_lab("sendmail_tells_what_came_of_a_run", &Sendmail, outcome::of_a_run);
+fn sendmail_says_what_came_of_a_run() {
+    in_each_lab("sendmail_says_what_came_of_a_run", &Sendmail, outcome::of_a_run);
 }
 
 #[test]
-fn exim_tells_what_came_of_a_run() {
-    in_each_lab("exim_tells_what_came_of_a_run", &Exim, outcome::of_a_run);
+fn exim_says_what_came_of_a_run() {
+    in_each_lab("exim_says_what_came_of_a_run", &Exim, outcome::of_a_run);
 }
 
 #[test]
-fn opensmtpd_tells_what_came_of_a_run() {
-    in_each_lab("opensmtpd_tells_what_came_of_a_run", &OpenSmtpd, outcome::of_a_run);
+fn opensmtpd_says_what_came_of_a_run() {
+    in_each_lab("opensmtpd_says_what_came_of_a_run", &OpenSmtpd, outcome::of_a_run);
 }
 
 #[test]

@@ -64,6 +64,14 @@ pub fn of_a_run(lab: &mut Lab) {
     }
 }
 
+/// The same where the log is the journal, which root lends.
+pub fn of_a_run_in_the_journal(lab: &mut Lab) {
+    fs::write(CONFIGURATION, "[flush]\ncooldown = \"1s\"\nrehearse = false\n").unwrap();
+    let outcome = run(lab, 7);
+    assert_eq!(figures(&outcome)[..3], [3, 2, 0], "{outcome:#}");
+    fs::remove_file(CONFIGURATION).unwrap();
+}
+
 fn figures(outcome: &Value) -> [u64; 4] {
     ["delivered", "returned", "unrecorded", "recipients_left"].map(|key| outcome[key].as_u64().unwrap())
 }

@@ -362,7 +362,9 @@ pub fn query(bytes: &[u8]) {
     let document = well_formed(&html::page(&report, &rows, &asked).into_string());
     // A column's link keeps the filter.
     for link in document.select(&SORT) {
-        let again = link.attr("href").unwrap().trim_start_matches('?').as_bytes().to_vec();
+        // A browser keeps what is behind the "#" to itself.
+        let target = link.attr("href").unwrap().trim_start_matches('?');
+        let again = target.split('#').next().unwrap_or_default().as_bytes().to_vec();
         let request = self::request(|name| (name == "QUERY_STRING").then(|| again.clone()), &[]).unwrap();
         let again = Asked::read(request.parameters(), Format::Html).unwrap();
         assert_eq!(again.filter, asked.filter);

@@ -446,7 +446,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_both_lengths_tell_their_second() {
+    fn ids_of_both_lengths_hold_their_second() {
         assert_eq!(arrival("1xVSDK-0002Gk-2p"), Some(1_795_433_282));
         assert_eq!(arrival("1xVSDK-00000002Gk0-2p01"), Some(1_795_433_282));
         assert_eq!(arrival("x-y-z"), None);

@@ -40,8 +40,8 @@ pub(crate) fn not_run(host: &str, not_run: &NotRun) -> Markup {
 
 fn all_the_same(despite: Despite) -> &'static str {
     match despite {
-        Despite::Refusals => "Run it all the same",
-        Despite::Overdue => "Try it all the same",
+        Despite::Refusals => "Run it anyway",
+        Despite::Overdue => "Try it anyway",
     }
 }
 

@@ -13,6 +13,7 @@ use crate::client::{self, Queued};
 use crate::machine::Lab;
 use crate::mails::Mail;
 use crate::mta::run;
+use crate::outcome;
 use crate::primary::Mode;
 use crate::syslog::{MAIL_LOG, SOCKET};
 use crate::wait;
@@ -135,6 +136,7 @@ pub fn of_the_journal(lab: &mut Lab) {
         if has { Ok(()) } else { Err(lines) }
     });
     assert_eq!(ask(Tool::Sudo, &[id], now() + 60, 0), "");
+    outcome::of_a_run_in_the_journal(lab);
     fs::rename(kept, MAIL_LOG).unwrap();
 }
 
