@@ -136,7 +136,7 @@ impl Context {
             let _ = Records::open(directory, account).map(|records| work(&records));
         };
         // Where it can't be started, that is not remembered.
-        let _ = process::branch_off(&self.free, &[], open_and_work);
+        let _ = process::branch_off(&self.free, open_and_work);
     }
 }
 

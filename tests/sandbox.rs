@@ -278,11 +278,10 @@ fn a_reader_that_breaks_is_named_with_its_cause_and_the_parent_stays_small() {
 #[test]
 fn a_reader_that_is_killed_ends_in_a_page_that_says_so_and_503_for_machines() {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/postfix/mixed-json.stdout");
-    // The reader is a brother of who has it listed for all, or of a lister that lists for one.
+    // The lister's brother is its reader.
     let script = format!(
-        "cat {fixture}; g=$(ps -o ppid= $PPID | tr -d ' '); [ $(cat /proc/$g/comm) = bartleby ] || g=$PPID
-         killed=; until [ \"$killed\" ]; do sleep 0.3
-         for p in $(pgrep -P $g); do [ $p = $$ ] || [ $p = $PPID ] || {{ kill -ABRT $p; killed=1; }}; done; done; sleep 9",
+        "cat {fixture}; killed=; until [ \"$killed\" ]; do sleep 0.3
+         for p in $(pgrep -P $PPID); do [ $p = $$ ] || {{ kill -ABRT $p; killed=1; }}; done; done; sleep 9",
     );
     let machine = Machine::with_lister("postfix", &script);
     for (format, status) in [("html", 200), ("text", 503), ("json", 503), ("csv", 503), ("openmetrics", 200)] {
@@ -308,8 +307,7 @@ fn a_reader_that_is_killed_in_the_middle_of_a_stream_ends_it_properly() {
     let line = r#"{"queue_name": "deferred", "queue_id": "%d", "arrival_time": 1, "message_size": 1, "sender": "a@example.org", "recipients": [{"address": "b@example.com", "delay_reason": "no"}]}"#;
     let script = format!(
         "awk 'BEGIN {{ for (n = 0; n < 20000; n++) printf \"{}\\n\", n }}'; sleep 1
-         g=$(ps -o ppid= $PPID | tr -d ' '); [ $(cat /proc/$g/comm) = bartleby ] || g=$PPID\n\
-         for p in $(pgrep -P $g); do [ $p = $$ ] || [ $p = $PPID ] || kill -KILL $p; done; sleep 9",
+         for p in $(pgrep -P $PPID); do [ $p = $$ ] || kill -KILL $p; done; sleep 9",
         line.replace('"', "\\\"")
     );
     let machine = Machine::with_lister("postfix", &script);
@@ -329,11 +327,11 @@ fn a_reader_that_is_killed_in_the_middle_of_a_stream_ends_it_properly() {
 fn the_lister_keeps_its_rights_while_its_reader_is_in_the_sandbox() {
     let machine = Machine::with_lister("postfix", "");
     let told = machine.path("told");
-    // The lister looks at itself and, once that is in the sandbox, at its reader: the brother of who has it listed.
+    // The lister looks at itself and, once that is in the sandbox, at its reader: its brother.
     let script = format!(
         "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status > {told}\n\
          echo; i=0; reader=; until [ $i = 100 ] || grep -q '^Seccomp:.2' /proc/${{reader:-self}}/status; do\n\
-         sleep 0.05; i=$((i+1)); for p in $(pgrep -P $(ps -o ppid= $PPID)); do [ $p = $PPID ] || reader=$p; done; done\n\
+         sleep 0.05; i=$((i+1)); for p in $(pgrep -P $PPID); do [ $p = $$ ] || reader=$p; done; done\n\
          grep -E '^(NoNewPrivs|Seccomp):' /proc/$reader/status >> {told}\n\
          grep -E '^Max (core|open|data)' /proc/$reader/limits >> {told}\n",
         told = told.display()

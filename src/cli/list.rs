@@ -11,7 +11,6 @@ use crate::context::Context;
 use crate::request::{Asked, Format};
 use crate::state::SeenBy;
 use crate::system::Free;
-use crate::system::process::forget_the_ended;
 use crate::view::text::Terminal;
 use crate::view::{self, Setting};
 
@@ -49,8 +48,6 @@ pub(super) fn run(free: Free, mut arguments: lexopt::Parser) -> Result<ExitCode,
             return Ok(code);
         }
         thread::sleep(AGAIN);
-        // Who lists for all outlives each look.
-        forget_the_ended();
         free = context.free;
     }
 }

@@ -257,9 +257,6 @@ fn look_and_run(context: &Context, target: &Target, by: String, care: &Care) -> 
             Err(error) => log(&format!("the flush could not be put on record: {error}")),
         }
     }
-    if let Some(turn) = &turn {
-        turn.begins();
-    }
     let own = || source.mta.flush_commands(&Part::All).first().map(Argv::program).unwrap_or_default();
     let ended = run(context, &flush, &commands, prepared, turn.as_ref(), notes.as_ref());
     let outcome = ended.and_then(|report| match report {

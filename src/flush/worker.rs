@@ -37,7 +37,7 @@ const SOON: Duration = Duration::from_millis(50);
 pub(super) fn work(free: Free, config: Config, number: u64, commands: &[Argv], prepared: usize, notes: Option<&Notes>) {
     if number > 0 {
         // Where it can't be started, the page shows its own count.
-        let _ = process::branch_off(&free, &[], |free| watch_over(free, config.clone(), number, notes));
+        let _ = process::branch_off(&free, |free| watch_over(free, config.clone(), number, notes));
     }
     let ended = run_all(&free, commands, prepared);
     answer(&ended);

@@ -116,7 +116,7 @@ impl Count {
             // Without a parent there is nobody to answer.
             let _ = task.map(|task| count(Sandbox::enter(free, desk.purpose()), desk, &task, question));
         };
-        let session = match Session::begin(context, Box::new(lister), None, work) {
+        let session = match Session::begin(context, lister, None, work) {
             Ok(session) => session,
             Err(trouble) => return failed(trouble),
         };

@@ -5,8 +5,6 @@
 
 pub(crate) mod count;
 pub(crate) mod frame;
-mod guest;
-mod host;
 pub(crate) mod lines;
 mod lister;
 pub(crate) mod reader;
@@ -27,82 +25,11 @@ use crate::mta::{Facts, Kind, Wanted};
 use crate::queue::Summary;
 use crate::sandbox::worker::Worker;
 use crate::sandbox::{Purpose, Sandbox};
+use crate::system::Until;
 use crate::system::process::{self, Ending};
-use crate::system::{Audience, Until};
-use guest::Guest;
-pub(crate) use host::QUICK;
-use session::{Broken, Supply};
 
 pub(crate) use lister::Lister;
 pub(crate) use session::Session;
-
-/// A listing that was asked for.
-pub(crate) enum Sought {
-    /// One that is shared with others who look at the same time.
-    Shared(Guest),
-    /// One of our own.
-    Own(Lister),
-}
-
-/// A listing that has begun.
-pub(crate) struct Begun {
-    /// Where its bytes come from.
-    pub(crate) supply: Box<dyn Supply>,
-    /// When it was begun, in seconds since 1970.
-    pub(crate) began: i64,
-}
-
-impl Sought {
-    /// Joins those who look at the queue already, or has it listed for all who come. Where the last listing was quick, and
-    /// not more than one other is under way, it has it listed for this one answer.
-    ///
-    /// # Errors
-    /// As [`Lister::start`].
-    pub(crate) fn begin(context: &Context, audience: Audience<'_>) -> Result<Sought, Trouble> {
-        let commands = lister::commands(context)?;
-        let Some(records) = context.records.as_ref().ok().filter(|_| context.seen_by.may_share()) else {
-            return Lister::start(context, audience).map(Sought::Own);
-        };
-        let identity = guest::identity(context, &commands);
-        if records.lists_quickly(identity)
-            && let Ok(place) = records.free_listing_place()
-        {
-            return Ok(Sought::Own(Lister::of_its_own(context, commands, place, Instant::now())));
-        }
-        match Guest::join_or_begin(context, identity, &commands) {
-            Some(guest) => Ok(Sought::Shared(guest)),
-            None => Lister::start(context, audience).map(Sought::Own),
-        }
-    }
-
-    /// Has it listed for this one answer.
-    ///
-    /// # Errors
-    /// As [`Lister::start`].
-    pub(crate) fn alone(context: &Context, audience: Audience<'_>) -> Result<Sought, Trouble> {
-        Lister::start(context, audience).map(Sought::Own)
-    }
-
-    /// Waits until it has begun, as long as somebody is there.
-    ///
-    /// # Errors
-    /// [`Broken`].
-    pub(crate) fn wait_for_beginning(self, context: &Context, audience: Audience<'_>) -> Result<Begun, Broken> {
-        let mut lister = match self {
-            Sought::Own(lister) => lister,
-            Sought::Shared(mut guest) => {
-                if guest.wait_for_beginning(audience)? {
-                    let began = guest.began().unwrap_or(context.clock.now);
-                    return Ok(Begun { began, supply: Box::new(guest) });
-                }
-                drop(guest);
-                Lister::start(context, audience).map_err(Broken::Reader)?
-            }
-        };
-        lister.wait_for_first_bytes(context, audience.client);
-        Ok(Begun { supply: Box::new(lister), began: context.clock.now })
-    }
-}
 
 /// How long version and settings may take after the listing.
 pub(crate) const INQUIRY_PATIENCE: Duration = Duration::from_secs(2);

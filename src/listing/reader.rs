@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::poll::PollFlags;
 use serde::de::DeserializeOwned;
 
 use super::lines::Lines;
@@ -27,9 +26,6 @@ const CHUNK: usize = PIPE;
 /// How much of a part is still read when the parent has said that it is over, in bytes: more than a pipe holds, in case
 /// its lister can't be stopped.
 const REMAINDER: usize = 4 * PIPE;
-
-/// How long the reader waits for more of a file that grows.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// For ever, as far as a listing is concerned.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
@@ -157,14 +153,9 @@ pub(crate) fn read(
     Ok(outcome)
 }
 
-/// Reads a part until it ends. One whose lister can't be stopped ends where the parent says so; a file, which grows while
-/// others list for us, where nothing more is in it then.
+/// Reads a part until it ends. One whose lister can't be stopped ends where the parent says so.
 fn read_part(mut output: File, words: &mut Words, chunk: &mut dyn FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
-    // A pipe has no position (lseek(2)). To ask for more is not allowed in the sandbox.
-    if output.stream_position().is_ok() {
-        return follow(&output, words, &mut buffer, chunk);
-    }
     let input = io::stdin();
     let mut left = usize::MAX;
     while left > 0 {
@@ -191,23 +182,6 @@ fn read_part(mut output: File, words: &mut Words, chunk: &mut dyn FnMut(&[u8])) 
         }
     }
     Ok(())
-}
-
-/// Reads a file to its end, which is final once the parent says how the part has ended.
-fn follow(mut output: &File, words: &mut Words, buffer: &mut [u8], chunk: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    loop {
-        let is_over = words.has_line();
-        match output.read(buffer)? {
-            0 if is_over => return Ok(()),
-            0 => {
-                let found = ready(&[(Some(io::stdin().as_fd()), READABLE)], PAUSE);
-                if !found.iter().all(PollFlags::is_empty) {
-                    words.read()?;
-                }
-            }
-            length => chunk(buffer.get(..length).unwrap_or_default()),
-        }
-    }
 }
 
 /// The messages of a listing in several parts: one that moves from part to part meanwhile (sendmail's

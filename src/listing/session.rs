@@ -15,13 +15,14 @@ use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Come, Frames, Kind, Nonsense};
+use super::lister::{Lister, Part};
 use crate::context::Context;
 use crate::mta::trouble::Trouble;
 use crate::sandbox::Purpose;
 use crate::system::output::Output;
 use crate::system::poll::{HANGUP, READABLE, WRITABLE, Watched, ready};
 use crate::system::process::{self, Argv, Ending, Equipment, Exit, Life, Running};
-use crate::system::{EndingSignals, Free, ScratchFile, log};
+use crate::system::{Free, ScratchFile, log};
 
 /// How long the reader may at least take after the listing has ended, and after it was given what it asked for. It has as
 /// long as the listing may take, where that is longer.
@@ -34,46 +35,6 @@ pub(crate) struct PartEnd {
     pub(crate) command: Argv,
     /// How it ended, or why it could not be started.
     pub(crate) end: Result<Exit, Trouble>,
-}
-
-/// Where the bytes of a listing come from: a lister of our own, or one that is shared.
-pub(crate) trait Supply {
-    /// What the reader reads, for each part of the listing that was started.
-    fn outputs(&self) -> Vec<Option<&File>>;
-
-    /// Until when the listing may take.
-    fn deadline(&self) -> Instant;
-
-    /// The signals that are held back meanwhile.
-    fn signals(&self) -> Option<&EndingSignals>;
-
-    /// What is to be watched meanwhile.
-    fn watched(&self) -> Vec<Watched<'_>>;
-
-    /// How much the reader has read, in bytes, where that can be seen: of a listing that did not wait for it.
-    fn read(&self) -> u64 {
-        0
-    }
-
-    /// After how long it is to be attended to, whatever has happened; `None` where all that happens can be watched.
-    fn pause(&self) -> Option<Duration> {
-        None
-    }
-
-    /// Attends to what each of these is ready for.
-    fn attend(&mut self, found: &[PollFlags]);
-
-    /// How the next part ended, in their order, where it has and all of its bytes can be read.
-    fn next_end(&mut self) -> Option<PartEnd>;
-
-    /// How long the listing took, where all of it has ended.
-    fn took(&mut self) -> Option<Duration>;
-
-    /// Whether its end will never come.
-    fn is_lost(&self) -> bool;
-
-    /// Ends what has not ended by itself, as far as it is ours to end.
-    fn end(&mut self, ending: Ending);
 }
 
 /// What the reader finds open, besides what it gets on its standard input.
@@ -111,10 +72,8 @@ pub(crate) trait Client {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    /// The reader failed, or the lister that is shared could not be started.
+    /// The reader failed.
     Reader(Trouble),
-    /// The listing that was shared has no end.
-    Lost,
     /// The client has left, or takes nothing; [`io::ErrorKind::Interrupted`]: a signal is to end this process.
     Client(io::Error),
 }
@@ -137,17 +96,17 @@ impl From<Nonsense> for Broken {
     }
 }
 
-/// A listing and its reader under way.
+/// A lister and its reader under way.
 pub(crate) struct Session {
-    supply: Box<dyn Supply>,
+    lister: Lister,
+    /// How many parts' ends the reader has been sent.
+    told: usize,
     /// How long the listing took, when it has ended.
     took: Option<Duration>,
     reader: Running,
     /// How long the reader may go on once the listing has ended, and until when that is.
     patience: Duration,
     until: Instant,
-    /// How much it had read when it was last given more time, in bytes.
-    read: u64,
     /// Whether the reader may still answer, and still log.
     answers: bool,
     logs: bool,
@@ -166,7 +125,7 @@ impl Session {
     /// [`Trouble::Reader`]: it could not be started.
     pub(crate) fn begin(
         context: &Context,
-        supply: Box<dyn Supply>,
+        lister: Lister,
         overflow: Option<ScratchFile>,
         work: impl FnOnce(Free, Desk),
     ) -> Result<Session, Trouble> {
@@ -174,7 +133,7 @@ impl Session {
         let (input, question) = pipe2(OFlag::O_CLOEXEC).map_err(|error| not_started(error.into()))?;
         // Nobody waits for the reader to read.
         let _ = fcntl(&question, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-        let outputs = supply.outputs();
+        let outputs: Vec<_> = lister.parts.iter().map(|part| part.running.as_ref().map(Running::stdout)).collect();
         let open = outputs.iter().flatten().map(|output| output.as_fd()).chain(overflow.as_ref().map(AsFd::as_fd));
         let kept: Vec<BorrowedFd<'_>> = open.collect();
         let equipment = Equipment { input: Some(input), kept: &kept, life: Life::Bound };
@@ -185,12 +144,12 @@ impl Session {
         };
         let reader = process::branch(&context.free, equipment, begin).map_err(not_started)?;
         Ok(Session {
-            supply,
+            lister,
+            told: 0,
             took: None,
             reader,
             patience: context.config.mta.deadline.max(PATIENCE),
             until: Instant::now(),
-            read: 0,
             answers: true,
             logs: true,
             frames: Frames::default(),
@@ -207,9 +166,6 @@ impl Session {
     pub(crate) fn attend(mut self, client: &mut dyn Client) -> Result<Vec<u8>, Broken> {
         while self.answers || self.logs {
             self.tell_ends();
-            if self.took.is_none() && self.supply.is_lost() {
-                return Err(Broken::Lost);
-            }
             let now = Instant::now();
             if let Some(output) = client.output().filter(|output| !output.has_room()) {
                 // The client is waited for, not the reader.
@@ -223,18 +179,14 @@ impl Session {
             if stalls_at.is_some_and(|stalls_at| now >= stalls_at) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let until = if self.took.is_some() { self.until } else { self.supply.deadline() };
+            let until = if self.took.is_some() { self.until } else { self.lister.deadline };
             match self.took {
-                None if now >= until => self.supply.end(Ending::Deadline),
-                // It is behind, and not because it does nothing: it has as long as with a listing that waits for it.
-                Some(_) if now >= until && now < self.supply.deadline() && self.supply.read() > self.read => {
-                    (self.read, self.until) = (self.supply.read(), now + self.patience);
-                }
+                None if now >= until => self.end_parts(Ending::Deadline),
                 Some(_) if now >= until => return Err(self.end(Ending::Deadline).1),
                 _ => {
                     let left = stalls_at.map_or(until, |stalls_at| until.min(stalls_at)).saturating_duration_since(now);
                     if self.step(client, left)? == Step::Signal {
-                        self.supply.end(Ending::ReaderGone);
+                        self.end_parts(Ending::ReaderGone);
                         // Lets the signal through, unless the client holds it back, and it ends this process.
                         drop(self);
                         return Err(io::ErrorKind::Interrupted.into());
@@ -256,15 +208,19 @@ impl Session {
         // While nothing is ready to be sent, the client is watched for leaving.
         let wants = output.map(|output| if output.is_ready() { WRITABLE } else { HANGUP });
         let mut watched: Vec<Watched<'_>> = vec![
-            (self.supply.signals().map(AsFd::as_fd), READABLE),
+            (self.lister.signals.as_ref().map(AsFd::as_fd), READABLE),
             (wants.map(|_| stdout.as_fd()), wants.unwrap_or(HANGUP)),
             ((!self.words.is_empty()).then(|| self.question.as_fd()), WRITABLE),
             (self.logs.then(|| self.reader.stderr()), READABLE),
             ((self.answers && has_room).then(|| self.reader.stdout().as_fd()), READABLE),
         ];
-        watched.append(&mut self.supply.watched());
-        let found = ready(&watched, self.supply.pause().map_or(left, |pause| left.min(pause)));
-        let [arrived, at_client, at_question, log, answer, of_supply @ ..] = found.as_slice() else {
+        for part in &self.lister.parts {
+            let running = part.running.as_ref();
+            watched.push((running.filter(|_| part.prints).map(|running| running.stdout().as_fd()), HANGUP));
+            watched.push((running.filter(|_| part.says).map(Running::stderr), READABLE));
+        }
+        let found = ready(&watched, left);
+        let [arrived, at_client, at_question, log, answer, of_parts @ ..] = found.as_slice() else {
             return Ok(Step::Done);
         };
         if !arrived.is_empty() {
@@ -287,7 +243,16 @@ impl Session {
         if !answer.is_empty() {
             self.take(client)?;
         }
-        self.supply.attend(of_supply);
+        for (part, ready) in self.lister.parts.iter_mut().zip(of_parts.chunks(2)) {
+            let [out, err] = ready else { continue };
+            part.prints &= out.is_empty();
+            if let Some(running) = part.running.as_mut().filter(|_| !err.is_empty()) {
+                part.says = running.read_stderr();
+            }
+            if !part.prints && !part.says {
+                part.end(self.lister.deadline, Ending::Exited);
+            }
+        }
         Ok(Step::Done)
     }
 
@@ -327,15 +292,17 @@ impl Session {
 
     /// Sends the reader, in their order, how the parts ended.
     fn tell_ends(&mut self) {
-        while let Some(end) = self.supply.next_end() {
+        while let Some(Part { command, end: Some(end), .. }) = self.lister.parts.get(self.told) {
+            let end = PartEnd { command: command.clone(), end: end.clone() };
             self.words.append(&mut serde_json::to_vec(&end).unwrap_or_default());
             self.words.push(b'\n');
+            self.told += 1;
         }
-        if self.took.is_none()
-            && let Some(took) = self.supply.took()
-        {
-            self.took = Some(took);
+        if self.told == self.lister.parts.len() && self.took.is_none() {
+            self.took = Some(self.lister.started.elapsed());
             self.until = Instant::now() + self.patience;
+            // Others may list from now on.
+            self.lister.place = None;
         }
     }
 
@@ -349,9 +316,13 @@ impl Session {
         }
     }
 
+    fn end_parts(&mut self, ending: Ending) {
+        self.lister.parts.iter_mut().for_each(|part| part.end(self.lister.deadline, ending));
+    }
+
     /// Ends all. Returns the verdict, if there is one, and else why not; what the reader logged is logged.
     fn end(mut self, ending: Ending) -> (Option<Vec<u8>>, Broken) {
-        self.supply.end(Ending::ReaderGone);
+        self.end_parts(Ending::ReaderGone);
         let Session { reader, verdict, patience, .. } = self;
         let exit = reader.exit(Instant::now(), ending);
         exit.said.lines().for_each(|line| log(line.strip_prefix("bartleby: ").unwrap_or(line)));

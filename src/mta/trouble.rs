@@ -149,9 +149,6 @@ pub enum Trouble {
         /// "was killed by signal 6", "answered nonsense", "did not finish within 30 s and was stopped".
         how: String,
     },
-    /// The process that had the queue listed for several answers ended too early, or had no room left for the listing.
-    #[error("The listing that this answer shared with others was lost before its end.")]
-    ShareLost,
     /// A signal ended this program, as when the web server stops.
     #[error("The answer ends here: this program was stopped, as when the web server is restarted.")]
     Stopped,
@@ -302,7 +299,6 @@ impl Trouble {
                 Status::Timeout
             }
             Trouble::Reader { .. }
-            | Trouble::ShareLost
             | Trouble::Stopped
             | Trouble::NotStarted { .. }
             | Trouble::Ended { .. }
@@ -372,9 +368,6 @@ impl Trouble {
             Trouble::Reader { .. } => "Reload. If it happens again, please report it with the mail server's listing. What the \
                  reader said is in the web server's error log."
                 .into(),
-            Trouble::ShareLost => "Reload. If it happens again, look whether the disk of the state directory is full (bartleby \
-                 doctor names it)."
-                .into(),
             Trouble::Stopped => "Reload.".into(),
             Trouble::NotStarted { .. } => "Look whether the program is there and may be executed by the web server's \
                  user."
@@ -440,8 +433,7 @@ mod tests {
             Trouble::Cut { .. } => Trouble::OutOfReach { command: text(), after, messages: 5 },
             Trouble::OutOfReach { .. } => Trouble::Crowded { after },
             Trouble::Crowded { .. } => Trouble::Reader { how: "was killed by signal 6".into() },
-            Trouble::Reader { .. } => Trouble::ShareLost,
-            Trouble::ShareLost => Trouble::Stopped,
+            Trouble::Reader { .. } => Trouble::Stopped,
             Trouble::Stopped => Trouble::NotStarted { command: text(), error: text() },
             Trouble::NotStarted { .. } => Trouble::Ended { command: text(), how: text(), words: text() },
             Trouble::Ended { .. } => Trouble::BrokenOff { mta, lines: 3 },

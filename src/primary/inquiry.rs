@@ -202,7 +202,7 @@ fn noted(context: &Context, free: &Free, mut status: PrimaryStatus) -> (PrimaryS
         let note = || _ = open().map(|records| records.note_primaries(&found, now, context.seen_by));
         match context.seen_by {
             // Who looks at a page does not wait for the disk.
-            SeenBy::Page => _ = process::branch_off(free, &[], |_| note()),
+            SeenBy::Page => _ = process::branch_off(free, |_| note()),
             _ => note(),
         }
     }

@@ -12,10 +12,8 @@ use crate::context::Context;
 use crate::flush::outcome::Followed;
 use crate::listing::count::task;
 use crate::listing::frame::Nonsense;
-use crate::listing::reader::Task;
 use crate::listing::session::{Broken, Client};
-use crate::listing::{Begun, Lister, Listing, QUICK, Session, Sought};
-use crate::mta::Clock;
+use crate::listing::{Lister, Listing, Session};
 use crate::mta::trouble::Trouble;
 use crate::primary::PrimaryStatus;
 use crate::queue::{Clocks, Lifetimes, Row};
@@ -58,14 +56,14 @@ pub fn answer(context: &Context, asked: &Asked, form: &mut dyn Form, how: &Answe
     let output = if how.head.is_some() { Output::held_back(scratch)? } else { Output::new(scratch)? };
     // Of an answer to a web server a part would look like the whole.
     let signals = how.head.and_then(|_| EndingSignals::hold_back());
-    let mut handing = Handing { context, how, inquiries: None, output, signals, began: context.clock.now };
+    let mut handing = Handing { context, how, inquiries: None, output, signals };
     let stdout = io::stdout();
-    let sought = Sought::begin(context, handing.audience(&stdout));
-    if sought.is_err() {
+    let lister = Lister::start(context, handing.audience(&stdout));
+    if lister.is_err() {
         handing.audience(&stdout).is_there()?;
     }
     handing.inquiries = Some(Inquiries::begin(context));
-    let broken = match sought.and_then(|sought| read(&mut handing, sought, asked, form)) {
+    let broken = match lister.and_then(|lister| read(&mut handing, lister, asked, form)) {
         Ok(Ok(verdict)) => return handing.finish(verdict),
         Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted && how.head.is_some() => Trouble::Stopped,
         Ok(Err(error)) => return Err(error),
@@ -102,7 +100,7 @@ pub(crate) fn stock(context: &Context) -> Result<Stock, Trouble> {
     let asked = Asked::of(Format::Text);
     let reading = Reading::of(context, &asked);
     let work = |free, desk| reading::work(free, desk, &reading, &task, None, &mut Silent);
-    let attended = Session::begin(context, Box::new(lister), None, work)?.attend(&mut taking);
+    let attended = Session::begin(context, lister, None, work)?.attend(&mut taking);
     match (attended, taking.stock) {
         (Ok(verdict), Some(stock)) => stock.map(|stock| {
             let Verdict { returns, .. } = serde_json::from_slice(&verdict).unwrap_or_default();
@@ -129,8 +127,7 @@ impl Client for Taking<'_> {
     fn counted(&mut self, bytes: &[u8], took: Duration) -> Result<Vec<u8>, Broken> {
         let counted: Counted = serde_json::from_slice(bytes).map_err(|_| Nonsense)?;
         let inquiries = self.inquiries.take().ok_or(Nonsense)?;
-        let known =
-            inquiries.known(self.context, Some(&counted), (self.context.clock.now, took), Audience::default())?;
+        let known = inquiries.known(self.context, Some(&counted), took, Audience::default())?;
         let words = serde_json::to_vec(&known).map_err(|_| Nonsense)?;
         let Counted { trouble, messages, held, .. } = counted;
         self.stock = Some(trouble.map_or(
@@ -154,47 +151,32 @@ impl Form for Silent {
     }
 }
 
-/// Has the listing read, and the answer written, as far as somebody is there who takes it. A listing that was shared and got
-/// lost is begun again by this one alone, as long as nothing of the answer was sent.
+/// Has the listing read, and the answer written, as far as somebody is there who takes it.
 fn read(
     handing: &mut Handing<'_>,
-    sought: Sought,
+    mut lister: Lister,
     asked: &Asked,
     form: &mut dyn Form,
 ) -> Result<io::Result<Verdict>, Trouble> {
-    let mut read = attend(handing, sought, asked, form);
-    if matches!(read, Err(Broken::Lost)) && !handing.has_begun() {
-        handing.output.clear();
-        let alone = Sought::alone(handing.context, handing.audience(&io::stdout()))?;
-        read = attend(handing, alone, asked, form);
-    }
-    match read {
-        Ok(verdict) => Ok(Ok(verdict)),
-        Err(Broken::Client(error)) => Ok(Err(error)),
-        Err(Broken::Reader(trouble)) => Err(trouble),
-        Err(Broken::Lost) => Err(Trouble::ShareLost),
-    }
-}
-
-fn attend(handing: &mut Handing<'_>, sought: Sought, asked: &Asked, form: &mut dyn Form) -> Result<Verdict, Broken> {
     let context = handing.context;
-    let nonsense = |how: &str| Broken::Reader(Trouble::Reader { how: how.into() });
-    let Some(task) = task(context) else { return Err(nonsense("has no mail server")) };
+    let Some(mut task) = task(context) else { return Err(Trouble::Reader { how: "has no mail server".into() }) };
     let followed = asked.flushed.and_then(|number| Followed::find(context.records.as_ref().ok()?, number));
     let overflow = asked.window.and(context.scratch.as_ref()).and_then(|scratch| scratch.file().ok());
-    let Begun { supply, began } = sought.wait_for_beginning(context, handing.audience(&io::stdout()))?;
-    handing.began = began;
-    // What is shown is as old as the listing, which others may have begun.
-    let clock = Clock { now: began, zone: context.clock.zone.clone() };
+    lister.wait_for_first_bytes(context, Some(io::stdout().as_fd()));
     let mut inquiries = handing.inquiries.take();
-    let lifetimes = lifetimes(context, &mut inquiries, handing.audience(&io::stdout()));
+    task.lifetimes = lifetimes(context, &mut inquiries, handing.audience(&io::stdout()));
     handing.inquiries = inquiries;
-    let task = Task { clock: &clock, lifetimes, ..task };
-    let reading = Reading { clock: &clock, ..Reading::of(context, asked) };
+    let reading = Reading::of(context, asked);
     let work = |free, desk| reading::work(free, desk, &reading, &task, followed, form);
-    let session = Session::begin(context, supply, overflow, work).map_err(Broken::Reader)?;
-    let verdict = session.attend(handing)?;
-    serde_json::from_slice(&verdict).map_err(|_| nonsense("answered nonsense"))
+    let session = Session::begin(context, lister, overflow, work)?;
+    match session.attend(handing) {
+        Ok(verdict) => match serde_json::from_slice(&verdict) {
+            Ok(verdict) => Ok(Ok(verdict)),
+            Err(_) => Err(Trouble::Reader { how: "answered nonsense".into() }),
+        },
+        Err(Broken::Client(error)) => Ok(Err(error)),
+        Err(Broken::Reader(trouble)) => Err(trouble),
+    }
 }
 
 /// What the parent does while the reader answers.
@@ -205,8 +187,6 @@ struct Handing<'a> {
     output: Output,
     /// The signals that are held back until the answer is sent.
     signals: Option<EndingSignals>,
-    /// When the listing was begun, in seconds since 1970.
-    began: i64,
 }
 
 impl Client for Handing<'_> {
@@ -214,13 +194,8 @@ impl Client for Handing<'_> {
         let counted: Counted = serde_json::from_slice(bytes).map_err(|_| Nonsense)?;
         // It asks once.
         let inquiries = self.inquiries.take().ok_or(Nonsense)?;
-        if let Ok(records) = self.context.records.as_ref()
-            && took >= QUICK
-        {
-            records.lists_slowly();
-        }
         let stdout = io::stdout();
-        let known = inquiries.known(self.context, Some(&counted), (self.began, took), self.audience(&stdout))?;
+        let known = inquiries.known(self.context, Some(&counted), took, self.audience(&stdout))?;
         Ok(serde_json::to_vec(&known).map_err(|_| Nonsense)?)
     }
 
@@ -244,11 +219,6 @@ impl Handing<'_> {
         Audience { client: Some(stdout.as_fd()), signals: self.signals.as_ref() }
     }
 
-    /// Whether a part of the answer can't be taken back. A head that was released is one, too.
-    fn has_begun(&self) -> bool {
-        self.output.has_begun() || (!self.output.is_held_back() && self.how.head.is_some())
-    }
-
     fn release(&mut self, verdict: Verdict) {
         let front = self.how.head.map(|head| head(verdict)).unwrap_or_default();
         if self.output.is_held_back() {
@@ -270,13 +240,14 @@ impl Handing<'_> {
             Known::unasked(self.context)
         } else {
             let inquiries = self.inquiries.take().unwrap_or_else(|| Inquiries::begin(self.context));
-            inquiries.known(self.context, None, (self.began, Duration::ZERO), self.audience(&io::stdout()))?
+            inquiries.known(self.context, None, Duration::ZERO, self.audience(&io::stdout()))?
         };
         let mut listing = Listing::of_nothing(self.context, trouble);
         listing.facts = known.facts.clone();
         let reading = Reading::of(self.context, asked);
         let report = Report { selection: asked.window.map(|window| (window, 0)), ..reading.report(listing, known) };
-        let begun = self.has_begun();
+        // A head that was released is a beginning, too.
+        let begun = self.output.has_begun() || (!self.output.is_held_back() && self.how.head.is_some());
         if begun {
             self.output.take_back();
         } else {

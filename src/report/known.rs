@@ -69,8 +69,8 @@ impl Inquiries {
         &self.facts
     }
 
-    /// What was found, with what the reader counted and asks for; without a reader, `None`. The listing was begun then (in
-    /// seconds since 1970), and took so long. Nothing is waited for, or remembered, for an audience that has left.
+    /// What was found, with what the reader counted and asks for; without a reader, `None`. Nothing is waited for, or
+    /// remembered, for an audience that has left.
     ///
     /// # Errors
     /// Why the audience has left.
@@ -78,7 +78,7 @@ impl Inquiries {
         mut self,
         context: &Context,
         counted: Option<&Counted>,
-        (began, took): (i64, Duration),
+        took: Duration,
         audience: Audience<'_>,
     ) -> io::Result<Known> {
         self.facts(context, audience);
@@ -89,7 +89,7 @@ impl Inquiries {
         let queue = facts.queue_directory.as_deref();
         let filesystems = disk::filesystems(&context.free, &mounts, queue, &context.config.disk, audience);
         audience.is_there()?;
-        let sample = counted.and_then(|counted| counted.sample(began, &filesystems));
+        let sample = counted.and_then(|counted| counted.sample(context.clock.now, &filesystems));
         let hosts: Vec<&str> = primary.primaries.iter().map(|primary| primary.host.as_str()).collect();
         let waiting = sample.as_ref().map(|sample| sample.messages);
         let on_record = |records: &Records| records.outages(&hosts, context.clock.now).ok();
@@ -98,7 +98,7 @@ impl Inquiries {
             // Where that can't be noted, the next look does it.
             context.remember(|records| _ = records.note_waiting(messages));
         }
-        let sampling = Sampling { command: String::new(), started: began, took };
+        let sampling = Sampling { command: String::new(), started: context.clock.now, took };
         Ok(Known {
             sampling,
             history: sample.map_or_else(Vec::new, |sample| history::add(context.records.as_ref().ok(), sample)),

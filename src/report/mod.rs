@@ -41,8 +41,6 @@ pub struct Report {
     pub user: String,
     /// The listing.
     pub listing: Listing,
-    /// When it is shown, in seconds since 1970: a listing that is shared was begun up to five seconds before.
-    pub now: i64,
     /// Why the sandbox does not hold in which it was read; `None` if it does.
     pub gap: Option<String>,
     /// The page that was asked for, and how many messages there are to choose from.
@@ -116,12 +114,7 @@ impl Report {
         text::short_time_between(arrival, self.listing.sampling.started)
     }
 
-    /// How long ago something was seen, in seconds; never negative.
-    pub(crate) fn seconds_since(&self, seen: i64) -> i64 {
-        self.now.saturating_sub(seen).max(0)
-    }
-
-    /// How old something of the queue was when that was listed, in seconds; never negative.
+    /// How old something is, in seconds; never negative.
     pub(crate) fn age(&self, arrival: i64) -> i64 {
         self.listing.sampling.started.saturating_sub(arrival).max(0)
     }

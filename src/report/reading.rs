@@ -52,9 +52,7 @@ impl Counted {
 pub(super) struct Reading<'a> {
     pub(crate) config: &'a Config,
     pub(crate) account: &'a Account,
-    /// The time of the listing, and that of the answer in seconds since 1970.
     pub(crate) clock: &'a Clock,
-    pub(crate) now: i64,
     pub(crate) host: &'a str,
     pub(crate) asked: &'a Asked,
 }
@@ -62,7 +60,7 @@ pub(super) struct Reading<'a> {
 impl<'a> Reading<'a> {
     pub(crate) fn of(context: &'a Context, asked: &'a Asked) -> Reading<'a> {
         let Context { config, account, clock, host, .. } = context;
-        Reading { config, account, clock, now: clock.now, host, asked }
+        Reading { config, account, clock, host, asked }
     }
 
     /// A report over a listing.
@@ -72,7 +70,6 @@ impl<'a> Reading<'a> {
             host: self.host.to_owned(),
             label: self.config.mta.label.clone(),
             zone: self.clock.zone.clone(),
-            now: self.now,
             user: self.account.name.clone(),
             gap: None,
             selection: None,

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, fchown};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -178,12 +178,6 @@ impl Folder {
             Errno::ELOOP | Errno::EISDIR => StateError::NotAFile(self.path_of(name)),
             error => StateError::system(&self.path_of(name), io::Error::from(error)),
         }
-    }
-}
-
-impl AsFd for Folder {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
     }
 }
 

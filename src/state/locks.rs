@@ -14,7 +14,7 @@ pub(super) const FLUSH: &str = "flush.lock";
 const LISTINGS: usize = 2;
 
 /// How long a process waits until it looks again whether a place is free.
-pub(crate) const AGAIN: Duration = Duration::from_millis(20);
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// The right to flush, held as long as this file, or a copy of its descriptor, is open in any process.
 #[derive(Debug)]
@@ -72,30 +72,19 @@ impl Records {
     /// [`NoTurn::Taken`]: others were listing all the time.
     pub(crate) fn listing_place(&self, deadline: Instant, audience: Audience<'_>) -> Result<Option<File>, NoTurn> {
         loop {
-            if let Ok(place) = self.free_listing_place() {
-                return Ok(place);
+            for place in 0..LISTINGS {
+                let Ok(file) = self.locks.file(&format!("listing-{place}.lock")) else { return Ok(None) };
+                match file.try_lock() {
+                    Ok(()) => return Ok(Some(file)),
+                    Err(TryLockError::WouldBlock) => {}
+                    Err(TryLockError::Error(_)) => return Ok(None),
+                }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if audience.wait(left.min(AGAIN)).is_err() || left.is_zero() {
                 return Err(NoTurn::Taken);
             }
         }
-    }
-
-    /// The same, without waiting.
-    ///
-    /// # Errors
-    /// [`NoTurn::Taken`]: others list.
-    pub(crate) fn free_listing_place(&self) -> Result<Option<File>, NoTurn> {
-        for place in 0..LISTINGS {
-            let Ok(file) = self.locks.file(&format!("listing-{place}.lock")) else { return Ok(None) };
-            match file.try_lock() {
-                Ok(()) => return Ok(Some(file)),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(_)) => return Ok(None),
-            }
-        }
-        Err(NoTurn::Taken)
     }
 }
 

@@ -67,12 +67,6 @@ pub enum SeenBy {
 }
 
 impl SeenBy {
-    /// Whether it may be shown a listing that was begun for somebody else, a few seconds ago. `doctor` looks at how it is
-    /// now, and so does what runs the queue.
-    pub(crate) fn may_share(self) -> bool {
-        matches!(self, SeenBy::Page | SeenBy::List | SeenBy::Metrics | SeenBy::Check)
-    }
-
     /// The word for it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use super::Records;
@@ -51,12 +51,6 @@ impl Sighting {
         self.0.try_lock().is_ok()
     }
 
-    /// Lets others lock it.
-    pub(super) fn unlock(&self) {
-        // It can't fail where it was locked.
-        let _ = self.0.unlock();
-    }
-
     /// What it says; `None` where it says nothing, or is just being written.
     pub(crate) fn read(&self) -> Option<Vec<u8>> {
         let length = usize::try_from(self.0.metadata().ok()?.len()).ok()?.min(LONGEST);
@@ -74,12 +68,6 @@ impl Sighting {
         let bytes = [&checksum(seen).to_le_bytes(), seen].concat();
         self.0.write_all_at(&bytes, 0)?;
         self.0.set_len(bytes.len() as u64)
-    }
-}
-
-impl AsFd for Sighting {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 

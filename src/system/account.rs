@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use nix::unistd::{Gid, getegid, geteuid, getgroups};
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 /// The user this program runs as.
@@ -24,12 +24,6 @@ impl Account {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let name = name_in_passwd(&passwd, uid).unwrap_or_else(|| uid.to_string());
         Account { uid, name, bound: nix::sys::prctl::get_no_new_privs().unwrap_or_default() }
-    }
-
-    /// The groups of this process, the effective one first: by these, too, a mail server lets some list.
-    pub(crate) fn groups() -> Vec<u32> {
-        let others = getgroups().unwrap_or_default();
-        [getegid()].into_iter().chain(others).map(Gid::as_raw).collect()
     }
 
     /// Whether this is root.

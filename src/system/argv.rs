@@ -45,11 +45,6 @@ impl Argv {
         self.words.iter().find(|word| !stands_before(word)).map(PathBuf::from).unwrap_or_default()
     }
 
-    /// What may be files among its words: they begin with a slash.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.words.iter().map(Path::new).filter(|word| word.is_absolute())
-    }
-
     /// Whether its program is there, as far as this user can see.
     pub(crate) fn is_there(&self) -> bool {
         let Some(program) = self.words.first().map(Path::new) else { return false };

@@ -15,7 +15,6 @@ use std::time::Instant;
 use nix::fcntl::OFlag;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2, setpgid};
 
 pub(crate) use super::argv::Argv;
@@ -141,23 +140,17 @@ pub(crate) fn branch(_: &Free, equipment: Equipment<'_>, work: impl FnOnce(Free)
     }
 }
 
-/// Starts a branch that nobody waits for, and that outlives this process. Of what is open it keeps only this.
+/// Starts a branch that nobody waits for, and that outlives this process.
 ///
 /// # Errors
 /// As [`branch`].
-pub(crate) fn branch_off(free: &Free, kept: &[BorrowedFd<'_>], work: impl FnOnce(Free)) -> io::Result<()> {
-    let equipment = Equipment { input: None, kept, life: Life::Free };
+pub(crate) fn branch_off(free: &Free, work: impl FnOnce(Free)) -> io::Result<()> {
+    let equipment = Equipment { input: None, kept: &[], life: Life::Free };
     let begin = |free| {
         close_standard_streams();
         work(free);
     };
     branch(free, equipment, begin).map(|mut running| running.leave())
-}
-
-/// Takes note of the branches that nobody waits for and that have ended. To be called where nothing else that this process
-/// has started is under way.
-pub(crate) fn forget_the_ended() {
-    while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
 }
 
 /// Makes this copy of a process one of its own. What fails here leaves the branch with more than it needs, or with an

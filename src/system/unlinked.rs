@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -50,11 +50,6 @@ impl Scratch {
     /// Files in this folder, which leave so much of its filesystem free.
     pub(crate) fn new(folder: PathBuf, reserve: Reserve) -> Scratch {
         Scratch { folder, reserve }
-    }
-
-    /// How many bytes a file may become long, as far as one can see without one.
-    pub(crate) fn room(&self) -> u64 {
-        File::open(&self.folder).and_then(|folder| self.reserve.room(folder)).unwrap_or_default()
     }
 
     /// An empty file without a name.
@@ -108,19 +103,6 @@ impl ScratchFile {
             self.vetted.set(end.saturating_add(left.min(LOOK_EVERY)).min(self.most));
         }
         self.file.write_all_at(bytes, at)
-    }
-
-    /// The same file, open once more and for reading alone, with locks of its own.
-    ///
-    /// # Errors
-    /// Those of open(2): there is no /proc, say.
-    pub(crate) fn for_reading(&self) -> io::Result<File> {
-        File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
-    }
-
-    /// Locks it, unless somebody else has. Returns whether it is locked.
-    pub(crate) fn try_lock(&self) -> bool {
-        self.file.try_lock().is_ok()
     }
 
     /// Reads from this place.

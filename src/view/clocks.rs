@@ -78,8 +78,8 @@ fn down(report: &Report) -> Option<String> {
         _ => ("The main mail servers", "have"),
     };
     let when = weekday_time(since, &report.zone);
-    let longest = report.outages.longest.as_ref().map(|outage| outage.seconds(report.now));
-    let seconds = report.seconds_since(since);
+    let longest = report.outages.longest.as_ref().map(|outage| outage.seconds(report.listing.sampling.started));
+    let seconds = report.age(since);
     let longest = match longest {
         Some(longest) if longest > seconds => format!("; the longest time on record is {}", duration(longest)),
         _ => String::new(),

@@ -301,7 +301,7 @@ const LEAST_LIFETIME: i64 = 5 * 24 * 60 * 60;
 fn clock_checks(report: &Report) -> Vec<Check> {
     let timing = &report.listing.facts.timing;
     let fault = |message: String, remedy: String| Err(Fault { message, remedy });
-    let longest = report.outages.longest.as_ref().map_or(0, |of| of.seconds(report.now));
+    let longest = report.outages.longest.as_ref().map_or(0, |of| of.seconds(report.listing.sampling.started));
     let more = || match timing.more_time.as_str() {
         "" => "Raise it in the mail server's own configuration, and [mta] lifetime with it.".to_owned(),
         more => more.to_owned(),

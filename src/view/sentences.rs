@@ -157,7 +157,7 @@ pub(crate) fn advice(report: &Report) -> Option<String> {
         (false, true) => {
             // Seen so at an earlier look.
             let still =
-                primaries.iter().any(|of| of.is_up() == Some(false) && of.since.is_some_and(|at| report.seconds_since(at) > 0));
+                primaries.iter().any(|of| of.is_up() == Some(false) && of.since.is_some_and(|at| report.age(at) > 0));
             let still = if still { "still does not answer" } else { "does not answer" };
             Some(format!(
                 "The main mail server {still}. Its mail is kept here until it is back; trying now will not help."

@@ -9,7 +9,7 @@ use super::clocks::Clocks;
 use super::headline::Headline;
 use super::sentences::{self, Sentences, of_listing};
 use crate::flush::outcome;
-use crate::queue::{self, Message, Recipient, Row, State};
+use crate::queue::{Message, Recipient, Row, State};
 use crate::report::disk::{Filesystem, Level};
 use crate::report::{Form, Report, Verdict};
 use crate::system::Body;
@@ -69,12 +69,6 @@ impl Text {
 }
 
 impl Form for Text {
-    fn begin(&mut self, clocks: &queue::Clocks, _: &mut Body<'_>) -> io::Result<()> {
-        // The listing may be some seconds old, as others see it, too.
-        self.now = clocks.now;
-        Ok(())
-    }
-
     fn verdict(&self, report: &Report) -> Verdict {
         of_listing(report)
     }
@@ -190,7 +184,7 @@ impl Form for Text {
         }
         if !report.primary.primaries.is_empty() {
             to.line(format_args!(""))?;
-            let age = report.primary.seen.map_or(0, |seen| report.seconds_since(seen));
+            let age = report.primary.seen.map_or(0, |seen| report.age(seen));
             let seen = if age > 0 { format!(", seen {} ago", words::duration(age)) } else { String::new() };
             to.line(format_args!("Primary{seen}:"))?;
         }

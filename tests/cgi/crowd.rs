@@ -104,30 +104,30 @@ fn of_all_64_requests_are_under_way() {
 #[test]
 fn who_hangs_up_while_others_list_is_not_waited_for() {
     let machine = with_hanging_lister();
-    drop(waiting(&machine, 1, "192.0.2.1"));
-    let _places = both_places(&machine);
-    let mut waits = waiting(&machine, 2, "192.0.2.2");
-    drop(waits.0[0].stdout.take());
-    until("it ends", 120, || waits.0[0].try_wait().unwrap().is_some());
-    until("its place is free", 120, || places_taken(&machine) == 1);
-}
-
-/// The places of the two that may list at a time, when they are free.
-fn both_places(machine: &Machine) -> [File; 2] {
-    [0, 1].map(|number| {
-        let lock = File::create(machine.path("state").join(format!("listing-{number}.lock"))).unwrap();
-        until("the place is free", 120, || lock.try_lock().is_ok());
-        lock
-    })
+    let _lists = waiting(&machine, 2, "192.0.2.1");
+    until("two list", 120, || {
+        [0, 1].iter().all(|number| {
+            let lock = File::open(machine.path("state").join(format!("listing-{number}.lock")));
+            lock.is_ok_and(|lock| lock.try_lock().is_err())
+        })
+    });
+    let mut third = waiting(&machine, 1, "192.0.2.2");
+    drop(third.0[0].stdout.take());
+    until("it ends", 120, || third.0[0].try_wait().unwrap().is_some());
+    until("its place is free", 120, || places_taken(&machine) == 2);
 }
 
 /// A request that got a place at the very end was answered that the mail server did not finish within 0 s.
 #[test]
 fn a_reader_who_waits_for_others_in_vain_hears_of_them_and_not_of_the_mail_server() {
     let machine = Machine::with_fixture("postfix/mixed-json");
-    assert_eq!(machine.json().0, 200);
     machine.configure("postfix", "deadline = \"2s\"");
-    let places = both_places(&machine);
+    assert_eq!(machine.json().0, 200);
+    let places = [0, 1].map(|number| {
+        let lock = File::create(machine.path("state").join(format!("listing-{number}.lock"))).unwrap();
+        lock.try_lock().unwrap();
+        lock
+    });
     let answer = machine.get("format=json");
     drop(places);
     let json: Value = serde_json::from_str(&answer.body).unwrap();

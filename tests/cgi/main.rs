@@ -31,7 +31,6 @@ mod receipt;
 mod rehearsal;
 mod requests;
 mod servers;
-mod share;
 mod slow_readers;
 mod start;
 mod state;

@@ -65,7 +65,6 @@ pub fn error_log() -> String {
 
 /// The command line as the web server's user: exit status, and both streams.
 pub fn command_line(arguments: &[&str]) -> (Option<i32>, String) {
-    crate::http::forget_listing();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=www-data", "--regid=www-data", "--init-groups"]);
     let output = command.arg(Path::new(FOLDER).join(PROGRAM)).args(arguments).env_clear().output().unwrap();

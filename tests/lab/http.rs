@@ -1,6 +1,5 @@
 //! HTTP from a source address of choice, and as raw bytes: what a browser would never send.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
@@ -63,24 +62,8 @@ pub fn post(from: Ipv4Addr, target: &str, body: &str) -> io::Result<Response> {
     raw(from, format!("POST {target} HTTP/1.0\r\nHost: localhost\r\n{form}{}\r\n\r\n{body}", body.len()).as_bytes())
 }
 
-/// Shows the queue as it is now to who comes next, and not as it was listed for others some seconds ago: the notice is
-/// removed that would lead there.
-pub fn forget_listing() {
-    let folders = ["/run", "/tmp", "/var/lib"].into_iter().flat_map(fs::read_dir).flatten().flatten();
-    let own = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with("bartleby"));
-    for notice in own.map(|folder| folder.path().join("listing.seen")) {
-        // Another one says that listings are quick, which each one is listed alone for.
-        let leads_there = |said: &[u8]| said.iter().skip(8).any(|byte| *byte == b' ');
-        if fs::read(&notice).is_ok_and(|said| leads_there(&said)) {
-            // Others may have removed it just now.
-            let _ = fs::remove_file(notice);
-        }
-    }
-}
-
 /// Sends bytes as they are, then nothing more, and reads the answer.
 pub fn raw(from: Ipv4Addr, bytes: &[u8]) -> io::Result<Response> {
-    forget_listing();
     let mut stream = connect(from, SERVER)?;
     stream.write_all(bytes)?;
     stream.shutdown(std::net::Shutdown::Write)?;
@@ -92,7 +75,6 @@ pub fn raw(from: Ipv4Addr, bytes: &[u8]) -> io::Result<Response> {
 /// Sends bytes and reads the answer; a server that takes a connection that is half closed for one that was left is none
 /// the wiser.
 pub fn exchange(from: Ipv4Addr, bytes: &[u8]) -> io::Result<Response> {
-    forget_listing();
     let mut stream = connect(from, SERVER)?;
     stream.write_all(bytes)?;
     let mut answer = Vec::new();

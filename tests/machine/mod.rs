@@ -16,8 +16,6 @@ use tempfile::TempDir;
 /// A machine of its own: a configuration, a state directory, a lister and a flusher.
 pub struct Machine {
     folder: TempDir,
-    /// Whether who comes is shown what was listed for others some seconds ago.
-    pub shares: bool,
 }
 
 /// What is remembered, which is this test's alone until it is dropped.
@@ -58,7 +56,7 @@ impl Machine {
 
     /// A machine whose lister is a shell script.
     pub fn with_lister(kind: &str, script: &str) -> Machine {
-        let machine = Machine { folder: tempfile::tempdir().unwrap(), shares: false };
+        let machine = Machine { folder: tempfile::tempdir().unwrap() };
         fs::write(machine.path("list"), format!("#!/bin/sh\n{script}\n")).unwrap();
         // Counts its runs.
         fs::write(machine.path("flush"), format!("#!/bin/sh\necho run >> {}\n", machine.path("flushed").display()))
@@ -124,16 +122,7 @@ impl Machine {
         fs::read_to_string(self.path("flushed")).unwrap_or_default().lines().count()
     }
 
-    /// Who comes next is shown the queue as it is then.
-    pub fn forget_listing(&self) {
-        // There may be none.
-        let _ = fs::remove_file(self.path("state/listing.seen"));
-    }
-
     pub fn command(&self) -> Command {
-        if !self.shares {
-            self.forget_listing();
-        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_bartleby"));
         command.env_clear().env("BARTLEBY_CONFIG", self.path("bartleby.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -211,7 +211,6 @@ fn report(kind: Kind, summary: Summary, trouble: Option<Trouble>, window: Window
         zone: TimeZone::UTC,
         user: "www-data".into(),
         listing,
-        now: NOW,
         gap: None,
         selection,
         note: None,

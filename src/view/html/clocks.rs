@@ -52,7 +52,7 @@ fn line(report: &Report, outage: &Outage) -> Markup {
             Some(up) => { " to " (time(up)) }
             None => " until now",
         }
-        ", " (duration(outage.seconds(report.now)))
+        ", " (duration(outage.seconds(report.listing.sampling.started)))
         @if let Some(messages) = outage.messages_at_most { "; at most " (count(messages, "message", "messages")) " waiting" }
     }
 }

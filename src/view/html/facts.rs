@@ -54,7 +54,7 @@ fn main_server(report: &Report) -> Option<Fact> {
             (short_time(report, since))
             @if is_same_day(since, report.listing.sampling.started, &report.zone) { " today" }
         };
-        let more = html! { (duration(report.seconds_since(since))) ", as far as was seen" };
+        let more = html! { (duration(report.age(since))) ", as far as was seen" };
         return Some(Fact { term, level: "critical", big, more });
     }
     // The one that takes mail, else the first.
@@ -75,7 +75,7 @@ fn host(report: &Report, shown: &Primary, all: usize) -> Markup {
     html! {
         (small_name(name))
         @if all > 1 { ", one of " (all) }
-        @if let Some(age) = shown.since.map(|since| report.seconds_since(since)).filter(|age| *age >= 60) {
+        @if let Some(age) = shown.since.map(|since| report.age(since)).filter(|age| *age >= 60) {
             ", for " (duration(age)) " as far as was seen"
         }
     }

@@ -16,8 +16,8 @@ pub(crate) fn primary(report: &Report) -> Markup {
     html! {
         section aria-labelledby="primary" {
             h2 #primary { "Main mail server" }
-            @if let Some(seen) = outlook.seen.filter(|seen| report.seconds_since(*seen) > 0) {
-                p.soft { "Seen " (duration(report.seconds_since(seen))) " ago." }
+            @if let Some(seen) = outlook.seen.filter(|seen| report.age(*seen) > 0) {
+                p.soft { "Seen " (duration(report.age(seen))) " ago." }
             }
             ul { @for primary in &outlook.primaries { li class=(class(primary.state)) { (line(report, primary)) } } }
             @for fault in &outlook.faults {
@@ -31,7 +31,7 @@ pub(crate) fn primary(report: &Report) -> Markup {
 
 fn line(report: &Report, primary: &Primary) -> Markup {
     html! {
-        @let since = primary.since.map(|since| report.seconds_since(since)).filter(|age| *age >= 60);
+        @let since = primary.since.map(|since| report.age(since)).filter(|age| *age >= 60);
         bdi { (printable(&primary.host)) }
         @if since.is_some() { " has been " } @else { " is " }
         strong { (primary.state.as_str()) }
