@@ -37,9 +37,11 @@ pub(super) struct Piece {
     identity: (u64, u64),
 }
 
-/// How much of a file is looked at.
+/// What of a log is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stretch {
+    /// Entries of the journal, which gives no others than those that were asked for.
+    Entries,
     /// What was written since the mark: all of it counts, whenever that was.
     SinceMark,
     /// All of it.

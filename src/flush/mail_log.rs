@@ -192,7 +192,7 @@ impl Reading<'_> {
         // Not every system has one.
         let Ok(running) = process::start(&self.context.free, &command) else { return Ok(()) };
         let output = running.stdout().try_clone().map_err(|error| NoLog::Journal(error.to_string()))?;
-        self.pick(output.into(), Stretch::SinceMark)?;
+        self.pick(output.into(), Stretch::Entries)?;
         let ending = if self.excerpt.whole { Ending::Exited } else { Ending::ReaderGone };
         let exit = running.exit(self.deadline, ending);
         if exit.success() || !self.excerpt.whole { Ok(()) } else { Err(NoLog::Journal(exit.describe())) }
@@ -278,7 +278,7 @@ impl Choice<'_> {
 impl Wanted<'_> {
     fn holds(&self, line: &[u8], stretch: Stretch) -> bool {
         // The journal writes a message that is no text as numbers.
-        let text = if is_entry(line) { log_text(line) } else { Some(line.into()) };
+        let text = if stretch == Stretch::Entries { log_text(line) } else { Some(line.into()) };
         let text = text.unwrap_or_default();
         let mut words = text
             .split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')
@@ -288,14 +288,13 @@ impl Wanted<'_> {
 
     /// Whether it was written in time. A line of a file that does not say when belongs to no log.
     fn is_in_time(&self, line: &[u8], stretch: Stretch) -> bool {
-        let is_in_time = |written| stretch == Stretch::SinceMark || written >= self.since;
-        is_entry(line) || log_instant(line, self.clock).is_some_and(is_in_time)
+        let written = || log_instant(line, self.clock);
+        match stretch {
+            Stretch::Entries => true,
+            Stretch::SinceMark => written().is_some(),
+            Stretch::Whole | Stretch::End => written().is_some_and(|written| written >= self.since),
+        }
     }
-}
-
-/// Whether it is one of the journal's entries. The lines of files begin with a time.
-fn is_entry(line: &[u8]) -> bool {
-    line.first() == Some(&b'{')
 }
 
 #[cfg(test)]
@@ -355,10 +354,12 @@ mod tests {
         let (text, numbers) = (entry(&words.into()), entry(&words.as_bytes().into()));
         let other = entry(&words.replace("AAAAAA1", "AAAAAA2").as_bytes().into());
         let log = format!("{text}\n{other}\n{numbers}\n");
-        let found = chosen(Kind::Postfix, log.as_bytes(), &["AAAAAA1"], i64::MAX, Stretch::SinceMark, MOST);
+        let found = chosen(Kind::Postfix, log.as_bytes(), &["AAAAAA1"], i64::MAX, Stretch::Entries, MOST);
         assert_eq!(found, (format!("{text}\n{numbers}\n"), false));
+        let in_a_file = chosen(Kind::Postfix, log.as_bytes(), &["AAAAAA1"], i64::MIN, Stretch::SinceMark, MOST).0;
+        assert_eq!(in_a_file, "", "a file has no entries, and these say no time as its lines do");
         // A word around the message is not one of its ids.
-        assert_eq!(chosen(Kind::Postfix, log.as_bytes(), &["MESSAGE"], i64::MAX, Stretch::SinceMark, MOST).0, "");
+        assert_eq!(chosen(Kind::Postfix, log.as_bytes(), &["MESSAGE"], i64::MAX, Stretch::Entries, MOST).0, "");
     }
 
     #[test]
