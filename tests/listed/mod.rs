@@ -3,31 +3,38 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bartleby::mta::trouble::Trouble;
 use bartleby::mta::{self, Clock, Kind, Search};
 use bartleby::queue::Message;
 use bartleby::system::Account;
 use bartleby::system::process::{Ending, Exit};
 use jiff::tz::TimeZone;
 
-/// The messages of a listing.
-pub fn list(kind: Kind, listing: &[u8]) -> Vec<Message<'static>> {
+/// Has a mail server's parser read a listing whose lister ended well, at this time, and `found` look at each message. Why they
+/// are not all; a last line without its end is none.
+pub fn read(kind: Kind, listing: &[u8], now: i64, found: &mut dyn FnMut(&Message<'_>)) -> Option<Trouble> {
     let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).ok().unwrap();
-    let clock = Clock { now: 1_795_512_000, zone: TimeZone::UTC };
-    let account = Account { uid: 0, name: "root".into(), bound: false };
+    let mut parser = mta.parser(&Clock { now, zone: TimeZone::UTC });
+    let mut lines: Vec<&[u8]> = listing.split(|byte| *byte == b'\n').collect();
+    let rest = lines.pop().unwrap_or_default();
+    lines.into_iter().for_each(|line| parser.line(line, found));
     let exit = Exit {
         ending: Ending::Exited,
         code: Some(0),
         signal: None,
         said: String::new(),
         allowed: Duration::from_secs(20),
-        unfinished: false,
+        unfinished: !rest.is_empty(),
     };
+    let account = Account { uid: 33, name: "www-data".into(), bound: false };
+    parser.end(&mta.list_commands()[0], &exit, &account, found).err()
+}
+
+/// The messages of a whole listing.
+#[allow(dead_code, reason = "not every test lists what is whole")]
+pub fn list(kind: Kind, listing: &[u8]) -> Vec<Message<'static>> {
     let mut messages = Vec::new();
-    let mut keep = |message: &Message<'_>| messages.push(message.clone().into_owned());
-    let mut parser = mta.parser(&clock);
-    listing.split_inclusive(|byte| *byte == b'\n').for_each(|line| {
-        parser.line(line.strip_suffix(b"\n").unwrap_or(line), &mut keep);
-    });
-    parser.end(&mta.list_commands()[0], &exit, &account, &mut keep).unwrap();
+    let trouble = read(kind, listing, 1_795_512_000, &mut |message| messages.push(message.clone().into_owned()));
+    assert_eq!(trouble, None);
     messages
 }

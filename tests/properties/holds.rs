@@ -4,6 +4,9 @@
 #[path = "json.rs"]
 mod json;
 
+#[path = "../listed/mod.rs"]
+mod listed;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -18,13 +21,12 @@ use bartleby::flush::readiness::{Held, Readiness};
 use bartleby::listing::{Listing, Sampling};
 use bartleby::mta::as_root::{LONGEST, Request as Ask};
 use bartleby::mta::trouble::Trouble;
-use bartleby::mta::{self, Clock, Facts, Kind, Mark, Search};
+use bartleby::mta::{self, Clock, Facts, Kind, Mark};
 use bartleby::primary::PrimaryStatus;
 use bartleby::queue::{Mask, Message, Order, Row, Selection, SortKey, State, Summary, Target, Window};
 use bartleby::report::{Form, Report};
 use bartleby::request::{Asked, Format};
-use bartleby::system::process::{Ending, Exit};
-use bartleby::system::{Account, Body};
+use bartleby::system::Body;
 use bartleby::text::printable;
 use bartleby::view::csv::Csv;
 use bartleby::view::openmetrics::OpenMetrics;
@@ -57,26 +59,11 @@ pub struct Read {
 
 /// Reads a listing whose lister ended well.
 pub fn read(kind: Kind, bytes: &[u8]) -> Read {
-    let mta = mta::find(Some(kind), &Search::below(Path::new("/nonexistent"))).unwrap();
     let (mut messages, mut text) = (Vec::new(), 0);
-    let mut keep = |message: &Message<'_>| {
+    let trouble = listed::read(kind, bytes, NOW, &mut |message| {
         text += length(message);
         messages.push(message.clone().into_owned());
-    };
-    let mut parser = mta.parser(&clock(NOW));
-    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
-    let rest = lines.pop().unwrap_or_default();
-    lines.into_iter().for_each(|line| parser.line(line, &mut keep));
-    let exit = Exit {
-        ending: Ending::Exited,
-        code: Some(0),
-        signal: None,
-        said: String::new(),
-        allowed: Duration::from_secs(20),
-        unfinished: !rest.is_empty(),
-    };
-    let account = Account { uid: 33, name: "www-data".into(), bound: false };
-    let trouble = parser.end(&mta.list_commands()[0], &exit, &account, &mut keep).err();
+    });
     Read { messages, trouble, text }
 }
 
