@@ -55,9 +55,9 @@ fn the_readme_names_the_same_rust() {
     assert_eq!(named, Some(env!("CARGO_PKG_RUST_VERSION")));
 }
 
-/// `tests/all.sh` with a cargo and a test program that are played: what the first says, and how the second ends when it is
-/// run again. Whether it passed, and what it said.
-fn all_tests(said: &str, again: &str) -> (bool, String) {
+/// `tests/all.sh` with a cargo and a test program that are played: what the first says, how the second ends when it is
+/// run again, and how the lab ends, which says nothing. Whether it passed, and what it said.
+fn all_tests(said: &str, again: &str, lab: &str) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
     let script = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -67,8 +67,8 @@ fn all_tests(said: &str, again: &str) -> (bool, String) {
     };
     let program = script("program", &format!("echo \"again: $*\"\n{again}"));
     let said = said.replace("PROGRAM", program.to_str().unwrap());
-    // The lab passes.
-    let cargo = script("cargo", &format!("case $* in *--lib*) ;; *) exit ;; esac\ncat <<'END'\n{said}\nEND\nexit 101"));
+    let cargo =
+        script("cargo", &format!("case $* in *--lib*) ;; *) exit {lab} ;; esac\ncat <<'END'\n{said}\nEND\nexit 101"));
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all.sh");
     let output = Command::new("sh").arg(all).env("CARGO", cargo).output().unwrap();
     (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
@@ -77,16 +77,18 @@ fn all_tests(said: &str, again: &str) -> (bool, String) {
 #[test]
 fn a_test_that_fails_is_run_again_and_named_or_fails_all() {
     let said = "     Running tests/x.rs (PROGRAM)\ntest fine ... ok\ntest in_a_module::slow ... FAILED\ntest result: FAILED. 1 passed";
-    let (passed, text) = all_tests(said, "exit 0");
+    let (passed, text) = all_tests(said, "exit 0", "0");
     assert!(passed && text.contains("again: --exact in_a_module::slow\n"), "{text}");
     assert!(text.ends_with("They are tests to mend:\nin_a_module::slow\n"), "{text}");
-    let (passed, text) = all_tests(said, "exit 101");
+    let (passed, text) = all_tests(said, "exit 101", "0");
     assert!(!passed && !text.contains("to mend"), "{text}");
     let broke_off = format!("{said}\n\nCaused by:\n  process didn't exit successfully: PROGRAM");
-    let (passed, text) = all_tests(&broke_off, "exit 0");
+    let (passed, text) = all_tests(&broke_off, "exit 0", "0");
     assert!(!passed && text.contains("a test program broke off"), "{text}");
-    let (passed, text) = all_tests("error: could not compile", "exit 0");
+    let (passed, text) = all_tests("error: could not compile", "exit 0", "0");
     assert!(!passed && text.contains("something else than a test failed"), "{text}");
+    let (passed, text) = all_tests(said, "exit 0", "101");
+    assert!(!passed && text.contains("something else than a test failed"), "the lab did: {text}");
 }
 
 #[test]
