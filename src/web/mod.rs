@@ -200,7 +200,7 @@ impl Visitor<'_> {
                     "called by the name {STRANGERS_NAME}, it shows the queue, so a stranger's web page can read it"
                 ),
                 "If a proxy stands in between, let it pass the name on. In Apache's configuration:\n    ProxyPreserveHost \
-                 On\nIn nginx's:\n    proxy_set_header Host $host;\nWithout a proxy, the page is of an older version. As \
+                 On\nIn nginx's:\n    proxy_set_header Host $http_host;\nWithout a proxy, the page is of an older version. As \
                  root, in the source:\n    make install",
             ),
         }
